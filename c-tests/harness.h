@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * What the C tests share. One file of tests is one process; run.sh gives it a time limit, so that
+ * a hang is a failure with a name.
+ *
+ * No test sleeps to be right. A test that waits for something waits on a latch, or with
+ * EVENTUALLY, and fails after LIMIT_SECONDS. A test that must see that something does NOT happen
+ * lets something else happen that comes after it (a later job, a shutdown and wait).
+ */
+#ifndef HARNESS_H
+#define HARNESS_H
+
+#define _GNU_SOURCE
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <nunc-stans.h>
+
+/* How long a test waits for what must come, on however slow a machine. */
+#define LIMIT_SECONDS 30
+
+#define UNUSED(x) ((void)(x))
+
+/* Seconds on the monotonic clock. */
+static inline double now_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+/* Wait until cond holds, looking again and again; fail the test if it does not come to. */
+#define EVENTUALLY(cond)                                                                       \
+    do {                                                                                       \
+        double eventually_end = now_seconds() + LIMIT_SECONDS;                                 \
+        while (!(cond)) {                                                                      \
+            if (now_seconds() > eventually_end) {                                              \
+                fail_msg("never came to hold: %s", #cond);                                     \
+            }                                                                                  \
+            struct timespec eventually_pause = {0, 200000};                                    \
+            nanosleep(&eventually_pause, NULL);                                                \
+        }                                                                                      \
+    } while (0)
+
+/* A count that threads add to and wait for. */
+struct latch {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    long count;
+};
+
+#define LATCH_INIT {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0}
+
+static inline void latch_add(struct latch *latch, long n)
+{
+    pthread_mutex_lock(&latch->lock);
+    latch->count += n;
+    pthread_cond_broadcast(&latch->changed);
+    pthread_mutex_unlock(&latch->lock);
+}
+
+static inline long latch_count(struct latch *latch)
+{
+    pthread_mutex_lock(&latch->lock);
+    long count = latch->count;
+    pthread_mutex_unlock(&latch->lock);
+    return count;
+}
+
+/* Wait until the count is at least n. 0 if the time ran out: for callbacks, which can't fail a
+ * test. */
+static inline int latch_reaches(struct latch *latch, long n)
+{
+    struct timespec end;
+    clock_gettime(CLOCK_REALTIME, &end);
+    end.tv_sec += LIMIT_SECONDS;
+    pthread_mutex_lock(&latch->lock);
+    int error = 0;
+    while (latch->count < n && error == 0) {
+        error = pthread_cond_timedwait(&latch->changed, &latch->lock, &end);
+    }
+    int reached = latch->count >= n;
+    pthread_mutex_unlock(&latch->lock);
+    return reached;
+}
+
+#define assert_latch(latch, n)                                                                 \
+    do {                                                                                       \
+        if (!latch_reaches((latch), (n))) {                                                    \
+            fail_msg("%s stays at %ld, wanted %ld", #latch, latch_count(latch), (long)(n));    \
+        }                                                                                      \
+    } while (0)
+
+/* Swallows the log: tests that refuse on purpose need not fill syslog. */
+static inline void quiet_log(int priority, const char *format, va_list args)
+{
+    UNUSED(priority);
+    UNUSED(format);
+    UNUSED(args);
+}
+
+/* A pool of n workers with a silent log. */
+static inline struct ns_thrpool_t *pool_of(size_t workers)
+{
+    struct ns_thrpool_config config;
+    ns_thrpool_config_init(&config);
+    config.max_threads = workers;
+    config.log_fct = quiet_log;
+    struct ns_thrpool_t *tp = ns_thrpool_new(&config);
+    assert_non_null(tp);
+    return tp;
+}
+
+/* Shut down, wait, destroy. */
+static inline void pool_end(struct ns_thrpool_t *tp)
+{
+    ns_thrpool_shutdown(tp);
+    assert_int_equal(ns_thrpool_wait(tp), NS_SUCCESS);
+    ns_thrpool_destroy(tp);
+}
+
+/* How many descriptors this process has open. */
+static inline int count_fds(void)
+{
+    int count = 0;
+    DIR *dir = opendir("/proc/self/fd");
+    while (readdir(dir) != NULL) {
+        count++;
+    }
+    closedir(dir);
+    return count - 3; /* ".", "..", and the directory itself */
+}
+
+/* How many threads this process has. */
+static inline int count_threads(void)
+{
+    int count = 0;
+    DIR *dir = opendir("/proc/self/task");
+    while (readdir(dir) != NULL) {
+        count++;
+    }
+    closedir(dir);
+    return count - 2;
+}
+
+#endif

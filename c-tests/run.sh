@@ -1,0 +1,44 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Run the C tests: each file its own process, each with a time limit.
+#
+#   c-tests/run.sh [-t SECONDS] [-w "WRAPPER ARGS"] BINARY...
+#
+# The last line is "N passed, N failed"; the result is 0 only if none failed.
+limit=120
+wrapper=
+while getopts t:w: option; do
+    case $option in
+    t) limit=$OPTARG ;;
+    w) wrapper=$OPTARG ;;
+    *) exit 2 ;;
+    esac
+done
+shift $((OPTIND - 1))
+
+passed=0
+failed=0
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+export CMOCKA_MESSAGE_OUTPUT=TAP
+for binary; do
+    name=$(basename "$binary")
+    begin=$(date +%s)
+    # shellcheck disable=SC2086 # the wrapper is words
+    timeout -k 5 "$limit" $wrapper "$binary" >"$log" 2>&1
+    status=$?
+    ok=$(grep -c '^ok ' "$log")
+    bad=$(grep -c '^not ok ' "$log")
+    case $status in
+    0) ;;
+    124 | 137) echo "$name: HANGS: no end after $limit s" && bad=$((bad + 1)) ;;
+    *) [ "$bad" -gt 0 ] || { echo "$name: exit status $status" && bad=1; } ;;
+    esac
+    [ "$ok" -gt 0 ] || [ "$bad" -gt 0 ] || { echo "$name: ran no test" && bad=1; }
+    [ "$bad" -eq 0 ] || sed 's/^/    /' "$log"
+    echo "$name: $ok passed, $bad failed ($(($(date +%s) - begin)) s)"
+    passed=$((passed + ok))
+    failed=$((failed + bad))
+done
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]

@@ -1,0 +1,618 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* With additional permission to link OpenSSL: see COPYING.openssl. */
+/*
+ * nunc-stans.h - hand events to threads
+ *
+ * Generated from the library's source. Do not edit.
+ *
+ * An application makes a pool: worker threads and one event-loop thread. From any thread it posts
+ * jobs: a callback, and what triggers it (a descriptor, a time, a signal, or nothing: run now).
+ * The callback of a job with NS_JOB_THREAD runs in a worker, that of any other in the loop, which
+ * it blocks for as long as it takes. One job's callback never runs twice at once.
+ *
+ *     static void on_readable(struct ns_job_t *job)
+ *     {
+ *         struct connection *c = ns_job_get_data(job);
+ *         if (serve(c, ns_job_get_output_type(job)))
+ *             ns_job_rearm(job);        when the callback returns
+ *         else
+ *             ns_job_done(job);         closes the descriptor, calls the done callback
+ *     }
+ *
+ *     ns_add_fd_job(tp, fd, NS_JOB_READ | NS_JOB_THREAD, on_readable, c, NULL);
+ *
+ * A job's life:
+ *
+ *     WAITING        idle, the application's: rearm it, or finish with it
+ *     NEEDS_ARM      rearmed while it runs: armed when the callback returns
+ *     ARMED          in a queue or in the poller
+ *     RUNNING        its callback is executing
+ *     NEEDS_DELETE   done or cancelled: no further callback; disposed of soon
+ *     DELETED        its done callback is running, its memory is about to go
+ *
+ * A job is made WAITING (ns_create_job, NS_JOB_UNARMED) or ARMED (all others). When its callback
+ * returns it is WAITING, unless it was rearmed or done meanwhile or has NS_JOB_PERSIST. Sooner or
+ * later each job is to be finished with: ns_job_done, or ns_job_cancel, which ends an ARMED job
+ * too. Then its descriptor is closed (not with NS_JOB_PRESERVE_FD), its done callback runs, once,
+ * and its memory goes. Inside a callback rearm and done may both be called: done wins.
+ *
+ * Threads. Every function may be called from any thread, callbacks included; where one may not,
+ * it says so. No function waits for a callback but ns_job_wait, ns_job_timedwait, ns_thrpool_wait
+ * and ns_thrpool_destroy. What was written before a job was armed is visible to its callback, and
+ * what the callback wrote to whoever sees the job WAITING or gets its done callback.
+ *
+ * Errors. A function that refuses says why in its result and, by name, in the log; on any failure
+ * nothing has happened. No function changes errno, is cut short by a signal, raises SIGPIPE, or is
+ * a cancellation point.
+ *
+ * Times are those of the monotonic clock, in microseconds, and never early.
+ */
+#ifndef NS_THRPOOL_H
+#define NS_THRPOOL_H
+
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/time.h>
+
+/* NSPR's header is included where it can be found; define NS_NO_NSPR to keep it out. Nothing below
+ * depends on it: struct PRFileDesc is the same type either way. */
+#if !defined(NS_NO_NSPR) && defined(__has_include)
+#if __has_include(<nspr.h>)
+#include <nspr.h>
+#elif __has_include(<nspr/nspr.h>)
+#include <nspr/nspr.h>
+#elif __has_include(<nspr4/nspr.h>)
+#include <nspr4/nspr.h>
+#endif
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** A pool: opaque. */
+struct ns_thrpool_t;
+typedef struct ns_thrpool_t ns_thrpool_t;
+
+/** A job: opaque. */
+struct ns_job_t;
+
+/** NSPR's descriptor: opaque here. */
+struct PRFileDesc;
+
+/*
+ * Job types
+ *
+ * What triggers a job, and how it runs: flags, or'ed together.
+ */
+
+/** Flags from NS_JOB_... */
+typedef uint_fast16_t ns_job_type_t;
+
+/** No flag. */
+#define NS_JOB_NONE 0
+/** A listening descriptor has a connection to accept. Fires as NS_JOB_READ. Not with THREAD. */
+#define NS_JOB_ACCEPT (1 << 0)
+/** A connect that was begun has ended, well or not. Fires as NS_JOB_WRITE. */
+#define NS_JOB_CONNECT (1 << 1)
+/** The descriptor is readable, at its end, or in error. */
+#define NS_JOB_READ (1 << 2)
+/** The descriptor is writable, or in error. */
+#define NS_JOB_WRITE (1 << 3)
+/** A time has passed. */
+#define NS_JOB_TIMER (1 << 4)
+/** A signal arrived. */
+#define NS_JOB_SIGNAL (1 << 5)
+/** Armed again by itself whenever its callback returns, until done. */
+#define NS_JOB_PERSIST (1 << 6)
+/** The callback runs in a worker thread; without this flag, in the event-loop thread. */
+#define NS_JOB_THREAD (1 << 7)
+/** The descriptor stays open when the job is disposed of; without this flag it is closed. */
+#define NS_JOB_PRESERVE_FD (1 << 8)
+/** Of the library's own use; refused everywhere. */
+#define NS_JOB_SHUTDOWN_WORKER (1 << 9)
+
+/* Whether a type has a flag. */
+#define NS_JOB_IS_ACCEPT(type) ((type) & NS_JOB_ACCEPT)
+#define NS_JOB_IS_READ(type) ((type) & NS_JOB_READ)
+#define NS_JOB_IS_CONNECT(type) ((type) & NS_JOB_CONNECT)
+#define NS_JOB_IS_WRITE(type) ((type) & NS_JOB_WRITE)
+#define NS_JOB_IS_TIMER(type) ((type) & NS_JOB_TIMER)
+#define NS_JOB_IS_SIGNAL(type) ((type) & NS_JOB_SIGNAL)
+#define NS_JOB_IS_PERSIST(type) ((type) & NS_JOB_PERSIST)
+#define NS_JOB_IS_THREAD(type) ((type) & NS_JOB_THREAD)
+#define NS_JOB_IS_PRESERVE_FD(type) ((type) & NS_JOB_PRESERVE_FD)
+#define NS_JOB_IS_SHUTDOWN_WORKER(type) ((type) & NS_JOB_SHUTDOWN_WORKER)
+
+/* Whether a type has any direction of a descriptor. */
+#define NS_JOB_IS_IO(type) ((type) & (NS_JOB_ACCEPT | NS_JOB_READ | NS_JOB_CONNECT | NS_JOB_WRITE))
+
+/* Give a flag to a variable of type ns_job_type_t, or take it away: these assign. */
+#define NS_JOB_SET_READ(type) ((type) |= NS_JOB_READ)
+#define NS_JOB_SET_WRITE(type) ((type) |= NS_JOB_WRITE)
+#define NS_JOB_SET_THREAD(type) ((type) |= NS_JOB_THREAD)
+#define NS_JOB_UNSET_READ(type) ((type) &= ~(ns_job_type_t)NS_JOB_READ)
+#define NS_JOB_UNSET_WRITE(type) ((type) &= ~(ns_job_type_t)NS_JOB_WRITE)
+#define NS_JOB_UNSET_THREAD(type) ((type) &= ~(ns_job_type_t)NS_JOB_THREAD)
+
+/*
+ * Results
+ */
+
+/** Result of a call. Compare with the names; 7 and 8 are among the additions at the end. */
+enum _ns_result_t {
+    /** Done, or accepted and certain to be done. */
+    NS_SUCCESS = 0,
+    /** The pool is shutting down (or belongs to the parent of this forked process). */
+    NS_SHUTDOWN = 1,
+    /** An allocation function of the pool returned NULL. Nothing happened. */
+    NS_ALLOCATION_FAILURE = 2,
+    /** An argument is wrong. The log names the function and the argument. Nothing happened. */
+    NS_INVALID_REQUEST = 3,
+    /** The job is not in a state that allows this call. Nothing happened. */
+    NS_INVALID_STATE = 4,
+    /** Threads could not be waited for, or a pool's own callback waits for the pool. */
+    NS_THREAD_FAILURE = 5,
+    /** The job is being disposed of. */
+    NS_DELETING = 6,
+};
+
+typedef enum _ns_result_t ns_result_t;
+
+/*
+ * Callbacks, and the config of a pool
+ */
+
+/**
+ * How to make a pool. Initialise it with ns_thrpool_config_init, set what differs, pass it to
+ * ns_thrpool_new. It is copied: the caller may drop it afterwards.
+ */
+struct ns_thrpool_config {
+    /** Set by ns_thrpool_config_init; anything else is refused. */
+    int32_t init_flag;
+    /** Number of worker threads, at least 1. */
+    size_t max_threads;
+    /** Stack of each thread in bytes; 0: what pthread gives by default. */
+    size_t stacksize;
+    /**
+     * Called as vsyslog(3) is, from any thread. NULL: syslog at LOG_LOCAL1. It may call the
+     * getters of this header and nothing else of it.
+     */
+    void (*log_fct)(int, const char*, va_list);
+    /** Called once when the pool is made. Only with a log_fct. May be NULL. */
+    void (*log_start_fct)(void);
+    /** Called once when the pool goes. Only with a log_fct. May be NULL. */
+    void (*log_close_fct)(void);
+    /** As malloc(3). Kept for compatibility: the library calls calloc_fct and free_fct only. */
+    void *(*malloc_fct)(size_t);
+    /** As memalign(3), but size first and alignment second. Kept for compatibility. */
+    void *(*memalign_fct)(size_t, size_t);
+    /**
+     * As calloc(3); NULL: calloc. Set it and free_fct together. Called from any thread; may
+     * not call this library.
+     */
+    void *(*calloc_fct)(size_t, size_t);
+    /** As realloc(3). Kept for compatibility. */
+    void *(*realloc_fct)(void*, size_t);
+    /** As free(3); NULL: free. */
+    void (*free_fct)(void*);
+};
+
+/**
+ * A job's callback. Called with the job; its data is at ns_job_get_data.
+ *
+ * It must return normally: no longjmp out of it, no pthread_exit, no C++ exception.
+ * No lock of the library is held while it runs, and it may call everything in this header on
+ * its own job or any other, except ns_thrpool_wait and ns_thrpool_destroy on its own pool.
+ */
+typedef void (*ns_job_func_t)(struct ns_job_t *job);
+
+/*
+ * Pools
+ */
+
+/**
+ * Set a config to its defaults: one worker, default stacks, libc's allocator, syslog.
+ *
+ * @param tp_config the config; NULL does nothing
+ */
+void ns_thrpool_config_init(struct ns_thrpool_config *tp_config);
+
+/**
+ * Make a pool: start its workers and its event-loop thread. They inherit the caller's signal
+ * mask; the loop unblocks the signals that jobs watch.
+ *
+ * @param tp_config initialised by ns_thrpool_config_init, max_threads at least 1; copied
+ * @return the pool, or NULL if the config is no good or memory, descriptors or threads are
+ * exhausted: the log says which, and nothing is left behind. End it with
+ * ns_thrpool_shutdown, ns_thrpool_wait and ns_thrpool_destroy.
+ */
+struct ns_thrpool_t *ns_thrpool_new(struct ns_thrpool_config *tp_config);
+
+/**
+ * Begin to end a pool. From now on adding and rearming return NS_SHUTDOWN and no job is armed
+ * again; run-now jobs that were queued before run to the end, then the workers leave. Returns at
+ * once. Any thread, callbacks included; a second call does nothing.
+ *
+ * @param tp the pool; NULL does nothing
+ */
+void ns_thrpool_shutdown(struct ns_thrpool_t *tp);
+
+/**
+ * Whether ns_thrpool_shutdown was called. Any thread.
+ *
+ * @param tp the pool
+ * @return 1 or 0; 0 for NULL
+ */
+int32_t ns_thrpool_is_shutdown(struct ns_thrpool_t *tp);
+
+/**
+ * Wait until a pool has stopped: somebody has called ns_thrpool_shutdown, every worker has
+ * left, and from now on no job's callback runs (done callbacks do). The application may then
+ * free what its callbacks used. Does not itself begin the shutdown. Any thread but the pool's
+ * own; several at once; again later.
+ *
+ * @param tp the pool
+ * @return NS_SUCCESS; NS_THREAD_FAILURE if a worker could not be joined, or, at once, from one
+ * of the pool's own threads; NS_SHUTDOWN in a forked child; NS_INVALID_REQUEST for NULL
+ */
+ns_result_t ns_thrpool_wait(struct ns_thrpool_t *tp);
+
+/**
+ * End a pool and free it. Shuts down and waits first, if nobody has; then disposes of every job
+ * that is armed (closes its descriptor, runs its done callback) and of all that was done, and
+ * releases everybody who is blocked in ns_job_wait. Jobs that are WAITING belong to the
+ * application: ns_job_done them before. No other call on the pool may overlap this one, and
+ * the pool and its jobs are gone when it returns. Not from the pool's own threads: logged, and
+ * nothing happens. In a forked child it closes the pool's descriptors and nothing else.
+ *
+ * @param tp the pool; NULL does nothing
+ */
+void ns_thrpool_destroy(struct ns_thrpool_t *tp);
+
+/*
+ * Jobs
+ */
+
+/**
+ * Make a job without arming it, so that its data and done callback can be set first; then arm it
+ * with ns_job_rearm. Run-now and zero timer jobs only; for the others see NS_JOB_UNARMED.
+ *
+ * @param tp the pool
+ * @param job_type NS_JOB_TIMER for one that fires at the loop's next turn after it is armed,
+ * else a run-now job; with THREAD, PERSIST
+ * @param func the callback
+ * @param job where the job is written; must not be NULL
+ * @return NS_SUCCESS, NS_SHUTDOWN, NS_ALLOCATION_FAILURE or NS_INVALID_REQUEST; if not the
+ * first, *job is NULL and nothing happened
+ */
+ns_result_t ns_create_job(struct ns_thrpool_t *tp,
+                          ns_job_type_t job_type,
+                          ns_job_func_t func,
+                          struct ns_job_t **job);
+
+/**
+ * Make a job that needs no descriptor, time or signal, and arm it. With NS_JOB_TIMER it fires in
+ * the loop's next turn; else it is a run-now job: with THREAD it goes straight to the workers,
+ * without to the loop. Run-now jobs start in the order in which one thread adds them. With
+ * PERSIST it runs again and again, behind others, until it is done.
+ *
+ * @param tp the pool
+ * @param job_type THREAD, PERSIST, TIMER
+ * @param func the callback
+ * @param data for ns_job_get_data; the application's own
+ * @param job where the job is written before it can run; may be NULL. It is to be finished with
+ * ns_job_done, as a rule in its own callback
+ * @return NS_SUCCESS, NS_SHUTDOWN, NS_ALLOCATION_FAILURE or NS_INVALID_REQUEST; if not the
+ * first, *job is NULL and nothing happened
+ */
+ns_result_t ns_add_job(struct ns_thrpool_t *tp,
+                       ns_job_type_t job_type,
+                       ns_job_func_t func,
+                       void *data,
+                       struct ns_job_t **job);
+
+/**
+ * Make a job for an NSPR descriptor and arm it. It fires once when the descriptor is ready in a
+ * direction that it asks for, or was when it was armed; with PERSIST again after each return.
+ * Without PRESERVE_FD the descriptor is the job's: PR_Close is called when the job is disposed
+ * of. Several jobs may watch one descriptor.
+ *
+ * @param tp the pool
+ * @param fd an open NSPR descriptor over one of the system's
+ * @param job_type at least one of ACCEPT, CONNECT, READ, WRITE; with THREAD (not with ACCEPT),
+ * PERSIST, PRESERVE_FD
+ * @param func the callback; ns_job_get_output_type tells it what fired
+ * @param data for ns_job_get_data; the application's own
+ * @param job where the job is written before it can run; may be NULL
+ * @return NS_SUCCESS, NS_SHUTDOWN, NS_ALLOCATION_FAILURE or NS_INVALID_REQUEST; if not the
+ * first, *job is NULL, the descriptor is open, and nothing happened
+ */
+ns_result_t ns_add_io_job(struct ns_thrpool_t *tp,
+                          struct PRFileDesc *fd,
+                          ns_job_type_t job_type,
+                          ns_job_func_t func,
+                          void *data,
+                          struct ns_job_t **job);
+
+/**
+ * Make a job for a time and arm it. It fires when the time has passed, never before; with
+ * PERSIST again and again, each time counted from the callback's return.
+ *
+ * @param tp the pool
+ * @param tv from now; zero is the loop's next turn; tv_usec may exceed 999999; not negative
+ * @param job_type THREAD, PERSIST; TIMER is implied
+ * @param func the callback
+ * @param data for ns_job_get_data; the application's own
+ * @param job where the job is written before it can run; may be NULL
+ * @return NS_SUCCESS, NS_SHUTDOWN, NS_ALLOCATION_FAILURE or NS_INVALID_REQUEST; if not the
+ * first, *job is NULL and nothing happened
+ */
+ns_result_t ns_add_timeout_job(struct ns_thrpool_t *tp,
+                               struct timeval *tv,
+                               ns_job_type_t job_type,
+                               ns_job_func_t func,
+                               void *data,
+                               struct ns_job_t **job);
+
+/**
+ * As ns_add_io_job, with a time-out: whichever comes first fires, alone. The output type is
+ * then NS_JOB_TIMER and nothing else, or directions and no TIMER. Each arming starts the full
+ * time afresh.
+ *
+ * @param tp the pool
+ * @param fd an open NSPR descriptor over one of the system's
+ * @param tv the time-out; zero for none; not negative
+ * @param job_type as for ns_add_io_job; TIMER is implied
+ * @param func the callback
+ * @param data for ns_job_get_data; the application's own
+ * @param job where the job is written before it can run; may be NULL
+ * @return as ns_add_io_job
+ */
+ns_result_t ns_add_io_timeout_job(struct ns_thrpool_t *tp,
+                                  struct PRFileDesc *fd,
+                                  struct timeval *tv,
+                                  ns_job_type_t job_type,
+                                  ns_job_func_t func,
+                                  void *data,
+                                  struct ns_job_t **job);
+
+/**
+ * Make a job for a signal and arm it. It fires once for what has arrived since it was armed, or,
+ * if armed again, since it last fired; signals coalesce. While a job watches a signal, the
+ * handler that was there before does not run; with the last job for it that one is put back.
+ * Several jobs, in several pools, may watch one signal: all fire.
+ *
+ * @param tp the pool
+ * @param signum not SIGKILL, SIGSTOP, SIGILL, SIGFPE, SIGSEGV or one of the C library's own
+ * @param job_type THREAD, PERSIST; SIGNAL is implied
+ * @param func the callback, in an ordinary thread and free to do what it likes
+ * @param data for ns_job_get_data; the application's own
+ * @param job where the job is written before it can run; may be NULL
+ * @return NS_SUCCESS, NS_SHUTDOWN, NS_ALLOCATION_FAILURE or NS_INVALID_REQUEST; if not the
+ * first, *job is NULL and nothing happened
+ */
+ns_result_t ns_add_signal_job(struct ns_thrpool_t *tp,
+                              int32_t signum,
+                              ns_job_type_t job_type,
+                              ns_job_func_t func,
+                              void *data,
+                              struct ns_job_t **job);
+
+/**
+ * Arm a job again: the same trigger, its time started afresh. Inside the job's callback, or
+ * while it runs, it takes effect when the callback returns. Any thread.
+ *
+ * @param job a live job, WAITING or RUNNING
+ * @return NS_SUCCESS; NS_SHUTDOWN; NS_INVALID_STATE if it is armed, was asked for or is done, or
+ * runs and has PERSIST; NS_INVALID_REQUEST for NULL
+ */
+ns_result_t ns_job_rearm(struct ns_job_t *job);
+
+/**
+ * Finish with a job. It is disposed of soon: its descriptor is closed, unless it has
+ * PRESERVE_FD, its done callback runs, it is freed. If its callback is running, that happens when
+ * the callback returns. An armed job can't be done (but see ns_job_cancel) until the pool is
+ * shutting down. Any thread; never waits. On success the job is the library's: name it no more,
+ * but in its own callback and its done callback.
+ *
+ * @param job a live job
+ * @return NS_SUCCESS, also if it is done already; NS_INVALID_STATE if it is armed; NS_SHUTDOWN in
+ * a forked child; NS_INVALID_REQUEST for NULL
+ */
+ns_result_t ns_job_done(struct ns_job_t *job);
+
+/**
+ * Block until a job is idle. Any number of threads; not the pool's loop thread, nor the job's own
+ * callback. The job must be live when the call begins.
+ *
+ * @param job a live job
+ * @return NS_SUCCESS when it is WAITING; NS_DELETING when it is being disposed of; NS_SHUTDOWN
+ * when the pool has stopped and it can no longer run; NS_INVALID_STATE from the loop thread or
+ * the job's own callback; NS_INVALID_REQUEST for NULL
+ */
+ns_result_t ns_job_wait(struct ns_job_t *job);
+
+/**
+ * The application's pointer. Any thread, any state.
+ *
+ * @param job a live job
+ * @return what was set last; NULL for NULL
+ */
+void *ns_job_get_data(struct ns_job_t *job);
+
+/**
+ * Replace the application's pointer. Any thread.
+ *
+ * @param job a live job, WAITING or RUNNING
+ * @param data the application's own; the old one is not touched
+ * @return NS_SUCCESS; NS_INVALID_STATE; NS_SHUTDOWN in a forked child; NS_INVALID_REQUEST for
+ * NULL
+ */
+ns_result_t ns_job_set_data(struct ns_job_t *job, void *data);
+
+/**
+ * Set the done callback: called exactly once when the job is disposed of, after its last run and
+ * after its descriptor was closed, in the loop or the worker that ran it last. It may call the
+ * getters; the job is gone when it returns. Any thread.
+ *
+ * @param job a live job, WAITING or RUNNING
+ * @param func the done callback; NULL for none
+ * @return NS_SUCCESS; NS_INVALID_STATE; NS_SHUTDOWN in a forked child; NS_INVALID_REQUEST for
+ * NULL
+ */
+ns_result_t ns_job_set_done_cb(struct ns_job_t *job,
+                               ns_job_func_t func);
+
+/**
+ * The flags that the job was made with, and those that were implied. Any thread, any state.
+ *
+ * @param job a live job
+ * @return NS_JOB_... flags; 0 for NULL
+ */
+ns_job_type_t ns_job_get_type(struct ns_job_t *job);
+
+/**
+ * What fired, for the length of the callback: READ and WRITE (ACCEPT counts as READ, CONNECT as
+ * WRITE), or TIMER, or SIGNAL. Any thread.
+ *
+ * @param job a live job
+ * @return NS_JOB_... flags; 0 outside the callback, for run-now jobs and for NULL
+ */
+ns_job_type_t ns_job_get_output_type(struct ns_job_t *job);
+
+/**
+ * The pool that a job belongs to. Any thread, any state.
+ *
+ * @param job a live job
+ * @return its pool; NULL for NULL
+ */
+struct ns_thrpool_t *ns_job_get_tp(struct ns_job_t *job);
+
+/**
+ * The NSPR descriptor that a job was made with. Any thread, any state.
+ *
+ * @param job a live job
+ * @return the very pointer; NULL if it has none, and for NULL
+ */
+struct PRFileDesc *ns_job_get_fd(struct ns_job_t *job);
+
+/**
+ * Whether a job has this callback. Any thread, any state.
+ *
+ * @param job a live job
+ * @param func a callback
+ * @return 1 or 0; 0 if either is NULL
+ */
+int ns_job_is_func(struct ns_job_t *job, ns_job_func_t func);
+
+/*
+ * Additions
+ *
+ * What follows is not in 0.2 of the original. A program that uses none of it still builds and runs
+ * there. Results are macros and not enumerators, so as not to upset -Wswitch.
+ */
+
+/** Defined if the header has what follows. */
+#define NS_EXTENSIONS 1
+/** The version of the header: major. */
+#define NS_VERSION_MAJOR 0
+/** The version of the header: minor. */
+#define NS_VERSION_MINOR 2
+/** The version of the header: patch. */
+#define NS_VERSION_PATCH 0
+/**
+ * A flag on any of the adding functions: the job is made with all that it was given but left
+ * WAITING, so that its done callback can be set before ns_job_rearm arms it. The job argument
+ * must then not be NULL. Not shown by ns_job_get_type.
+ */
+#define NS_JOB_UNARMED (1 << 10)
+
+/** The time of ns_job_timedwait is up. */
+#define NS_TIMEOUT ((ns_result_t)7)
+/** ns_job_cancel: a run had begun on another thread. */
+#define NS_RUNNING ((ns_result_t)8)
+
+/**
+ * The version of the library that is loaded, as "0.2.0".
+ *
+ * @return a string that stays
+ */
+const char *ns_version(void);
+
+/**
+ * As ns_add_io_job, for a plain descriptor, which is closed with close(2) when the job is
+ * disposed of, unless it has PRESERVE_FD.
+ *
+ * @param tp the pool
+ * @param fd an open descriptor
+ * @param job_type at least one of ACCEPT, CONNECT, READ, WRITE; with THREAD (not with ACCEPT),
+ * PERSIST, PRESERVE_FD
+ * @param func the callback
+ * @param data for ns_job_get_data; the application's own
+ * @param job where the job is written before it can run; may be NULL
+ * @return as ns_add_io_job
+ */
+ns_result_t ns_add_fd_job(struct ns_thrpool_t *tp,
+                          int fd,
+                          ns_job_type_t job_type,
+                          ns_job_func_t func,
+                          void *data,
+                          struct ns_job_t **job);
+
+/**
+ * As ns_add_io_timeout_job, for a plain descriptor.
+ *
+ * @param tp the pool
+ * @param fd an open descriptor
+ * @param tv the time-out; zero for none; not negative
+ * @param job_type as for ns_add_fd_job; TIMER is implied
+ * @param func the callback
+ * @param data for ns_job_get_data; the application's own
+ * @param job where the job is written before it can run; may be NULL
+ * @return as ns_add_io_job
+ */
+ns_result_t ns_add_fd_timeout_job(struct ns_thrpool_t *tp,
+                                  int fd,
+                                  struct timeval *tv,
+                                  ns_job_type_t job_type,
+                                  ns_job_func_t func,
+                                  void *data,
+                                  struct ns_job_t **job);
+
+/**
+ * The system's descriptor of an I/O job, NSPR's or plain. Any thread, any state.
+ *
+ * @param job a live job
+ * @return the descriptor; -1 if it has none, and for NULL
+ */
+int ns_job_get_native_fd(struct ns_job_t *job);
+
+/**
+ * Finish with a job in whatever state, armed too. Any thread, any time; never waits. As after
+ * ns_job_done, the job is the library's: its descriptor is closed, unless it has PRESERVE_FD,
+ * and its done callback runs.
+ *
+ * @param job a live job
+ * @return NS_SUCCESS: no run is in progress and none will start (also from the job's own
+ * callback); NS_RUNNING: a run had begun on another thread, and it is disposed of when that
+ * returns; NS_SHUTDOWN in a forked child; NS_INVALID_REQUEST for NULL
+ */
+ns_result_t ns_job_cancel(struct ns_job_t *job);
+
+/**
+ * As ns_job_wait, but for no longer than a time.
+ *
+ * @param job a live job
+ * @param tv how long; not negative
+ * @return as ns_job_wait; NS_TIMEOUT when the time is up; NS_INVALID_REQUEST also if tv is
+ * NULL or negative
+ */
+ns_result_t ns_job_timedwait(struct ns_job_t *job, const struct timeval *tv);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* NS_THRPOOL_H */

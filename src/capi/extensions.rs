@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! What 0.2 does not have.
+
+use std::ffi::c_char;
+use std::time::{Duration, Instant};
+
+use libc::timeval;
+
+use super::job::{idle_time, wait_until};
+use super::*;
+use crate::shared::Ended;
+
+/// Defined if the header has what follows.
+pub const NS_EXTENSIONS: i32 = 1;
+/// The version of the header: major.
+pub const NS_VERSION_MAJOR: i32 = 0;
+/// The version of the header: minor.
+pub const NS_VERSION_MINOR: i32 = 2;
+/// The version of the header: patch.
+pub const NS_VERSION_PATCH: i32 = 0;
+/// A flag on any of the adding functions: the job is made with all that it was given but left
+/// WAITING, so that its done callback can be set before `ns_job_rearm` arms it. The job argument
+/// must then not be NULL. Not shown by `ns_job_get_type`.
+pub const NS_JOB_UNARMED: ns_job_type_t = 1 << 10;
+
+/// `NS_TIMEOUT`.
+pub(super) const TIMEOUT: ns_result_t = 7;
+/// `NS_RUNNING`.
+const RUNNING: ns_result_t = 8;
+
+/// The version of the library that is loaded, as "0.2.0".
+///
+/// @return a string that stays
+#[unsafe(no_mangle)]
+pub extern "C" fn ns_version() -> *const c_char {
+    const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\0");
+    VERSION.as_ptr().cast()
+}
+
+/// As `ns_add_io_job`, for a plain descriptor, which is closed with close(2) when the job is
+/// disposed of, unless it has PRESERVE_FD.
+///
+/// @param tp the pool
+/// @param fd an open descriptor
+/// @param job_type at least one of ACCEPT, CONNECT, READ, WRITE; with THREAD (not with ACCEPT),
+/// PERSIST, PRESERVE_FD
+/// @param func the callback
+/// @param data for `ns_job_get_data`; the application's own
+/// @param job where the job is written before it can run; may be NULL
+/// @return as `ns_add_io_job`
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ns_add_fd_job(
+    tp: *mut ns_thrpool_t,
+    fd: c_int,
+    job_type: ns_job_type_t,
+    func: ns_job_func_t,
+    data: *mut c_void,
+    job: *mut *mut ns_job_t,
+) -> ns_result_t {
+    // SAFETY: by the interface's rules.
+    let make = unsafe { Make::new("ns_add_fd_job", tp, job) };
+    match make.plain(fd, NEVER) {
+        Ok(trigger) => make.finish(trigger, job_type, NS_JOB_IO | NS_JOB_TIMER, func, data, true),
+        Err(refused) => refused,
+    }
+}
+
+/// As `ns_add_io_timeout_job`, for a plain descriptor.
+///
+/// @param tp the pool
+/// @param fd an open descriptor
+/// @param tv the time-out; zero for none; not negative
+/// @param job_type as for `ns_add_fd_job`; TIMER is implied
+/// @param func the callback
+/// @param data for `ns_job_get_data`; the application's own
+/// @param job where the job is written before it can run; may be NULL
+/// @return as `ns_add_io_job`
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ns_add_fd_timeout_job(
+    tp: *mut ns_thrpool_t,
+    fd: c_int,
+    tv: *mut timeval,
+    job_type: ns_job_type_t,
+    func: ns_job_func_t,
+    data: *mut c_void,
+    job: *mut *mut ns_job_t,
+) -> ns_result_t {
+    // SAFETY: by the interface's rules.
+    let make = unsafe { Make::new("ns_add_fd_timeout_job", tp, job) };
+    // SAFETY: as above.
+    let trigger = unsafe { idle_time(&make, tv) }.and_then(|timeout| make.plain(fd, timeout));
+    match trigger {
+        Ok(trigger) => {
+            let flags = job_type | NS_JOB_TIMER;
+            make.finish(trigger, flags, NS_JOB_IO | NS_JOB_TIMER, func, data, true)
+        }
+        Err(refused) => refused,
+    }
+}
+
+/// The system's descriptor of an I/O job, NSPR's or plain. Any thread, any state.
+///
+/// @param job a live job
+/// @return the descriptor; -1 if it has none, and for NULL
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ns_job_get_native_fd(job: *mut ns_job_t) -> c_int {
+    // SAFETY: NULL or a live job, by the interface's rules.
+    unsafe { job_of(job) }.map_or(-1, Job::fd)
+}
+
+/// Finish with a job in whatever state, armed too. Any thread, any time; never waits. As after
+/// `ns_job_done`, the job is the library's: its descriptor is closed, unless it has PRESERVE_FD,
+/// and its done callback runs.
+///
+/// @param job a live job
+/// @return NS_SUCCESS: no run is in progress and none will start (also from the job's own
+/// callback); NS_RUNNING: a run had begun on another thread, and it is disposed of when that
+/// returns; NS_SHUTDOWN in a forked child; NS_INVALID_REQUEST for NULL
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ns_job_cancel(job: *mut ns_job_t) -> ns_result_t {
+    let _errno = ErrnoGuard::new();
+    // SAFETY: NULL or a live job, by the interface's rules.
+    let job = match unsafe { on_job("ns_job_cancel", job) } {
+        Ok(job) => job,
+        Err(refused) => return refused,
+    };
+    match job.pool().end(job, true) {
+        Ended::Yes => SUCCESS,
+        Ended::Running | Ended::Armed => RUNNING,
+    }
+}
+
+/// As `ns_job_wait`, but for no longer than a time.
+///
+/// @param job a live job
+/// @param tv how long; not negative
+/// @return as `ns_job_wait`; NS_TIMEOUT when the time is up; NS_INVALID_REQUEST also if tv is
+/// NULL or negative
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ns_job_timedwait(job: *mut ns_job_t, tv: *const timeval) -> ns_result_t {
+    const NAME: &str = "ns_job_timedwait";
+    let _errno = ErrnoGuard::new();
+    // SAFETY: NULL or a time, by the interface's rules.
+    match unsafe { nanoseconds(tv) } {
+        Ok(time) => {
+            // What no clock reaches is no limit.
+            let deadline = Instant::now().checked_add(Duration::from_nanos(time));
+            // SAFETY: NULL or a live job, by the interface's rules.
+            unsafe { wait_until(NAME, job, deadline) }
+        }
+        Err(why) => {
+            // SAFETY: as above.
+            let job = unsafe { job_of(job) };
+            let logger = job.map_or(Logger::SYSLOG, |job| job.pool().logger);
+            log!(logger, LOG_ERR, "{NAME}: {why}");
+            INVALID_REQUEST
+        }
+    }
+}

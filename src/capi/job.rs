@@ -1,0 +1,418 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! The jobs' functions that 0.2 has.
+
+
+use super::*;
+use libc::timeval;
+
+use crate::event::signals::can_watch;
+use crate::job::state;
+use crate::job::wait::Outcome;
+use crate::shared::Ended;
+
+/// Make a job without arming it, so that its data and done callback can be set first; then arm it
+/// with `ns_job_rearm`. Run-now and zero timer jobs only; for the others see NS_JOB_UNARMED.
+///
+/// @param tp the pool
+/// @param job_type NS_JOB_TIMER for one that fires at the loop's next turn after it is armed,
+/// else a run-now job; with THREAD, PERSIST
+/// @param func the callback
+/// @param job where the job is written; must not be NULL
+/// @return NS_SUCCESS, NS_SHUTDOWN, NS_ALLOCATION_FAILURE or NS_INVALID_REQUEST; if not the
+/// first, *job is NULL and nothing happened
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ns_create_job(
+    tp: *mut ns_thrpool_t,
+    job_type: ns_job_type_t,
+    func: ns_job_func_t,
+    job: *mut *mut ns_job_t,
+) -> ns_result_t {
+    // SAFETY: by the interface's rules.
+    let make = unsafe { Make::new("ns_create_job", tp, job) };
+    if job.is_null() {
+        return make.refuse("job is NULL");
+    }
+    make.finish(soon(job_type), job_type, NS_JOB_TIMER, func, std::ptr::null_mut(), false)
+}
+
+/// Make a job that needs no descriptor, time or signal, and arm it. With NS_JOB_TIMER it fires in
+/// the loop's next turn; else it is a run-now job: with THREAD it goes straight to the workers,
+/// without to the loop. Run-now jobs start in the order in which one thread adds them. With
+/// PERSIST it runs again and again, behind others, until it is done.
+///
+/// @param tp the pool
+/// @param job_type THREAD, PERSIST, TIMER
+/// @param func the callback
+/// @param data for `ns_job_get_data`; the application's own
+/// @param job where the job is written before it can run; may be NULL. It is to be finished with
+/// `ns_job_done`, as a rule in its own callback
+/// @return NS_SUCCESS, NS_SHUTDOWN, NS_ALLOCATION_FAILURE or NS_INVALID_REQUEST; if not the
+/// first, *job is NULL and nothing happened
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ns_add_job(
+    tp: *mut ns_thrpool_t,
+    job_type: ns_job_type_t,
+    func: ns_job_func_t,
+    data: *mut c_void,
+    job: *mut *mut ns_job_t,
+) -> ns_result_t {
+    // SAFETY: by the interface's rules.
+    let make = unsafe { Make::new("ns_add_job", tp, job) };
+    make.finish(soon(job_type), job_type, NS_JOB_TIMER, func, data, true)
+}
+
+/// Make a job for an NSPR descriptor and arm it. It fires once when the descriptor is ready in a
+/// direction that it asks for, or was when it was armed; with PERSIST again after each return.
+/// Without PRESERVE_FD the descriptor is the job's: PR_Close is called when the job is disposed
+/// of. Several jobs may watch one descriptor.
+///
+/// @param tp the pool
+/// @param fd an open NSPR descriptor over one of the system's
+/// @param job_type at least one of ACCEPT, CONNECT, READ, WRITE; with THREAD (not with ACCEPT),
+/// PERSIST, PRESERVE_FD
+/// @param func the callback; `ns_job_get_output_type` tells it what fired
+/// @param data for `ns_job_get_data`; the application's own
+/// @param job where the job is written before it can run; may be NULL
+/// @return NS_SUCCESS, NS_SHUTDOWN, NS_ALLOCATION_FAILURE or NS_INVALID_REQUEST; if not the
+/// first, *job is NULL, the descriptor is open, and nothing happened
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ns_add_io_job(
+    tp: *mut ns_thrpool_t,
+    fd: *mut PRFileDesc,
+    job_type: ns_job_type_t,
+    func: ns_job_func_t,
+    data: *mut c_void,
+    job: *mut *mut ns_job_t,
+) -> ns_result_t {
+    // SAFETY: by the interface's rules.
+    let make = unsafe { Make::new("ns_add_io_job", tp, job) };
+    // SAFETY: as above.
+    match unsafe { make.nspr(fd, NEVER) } {
+        Ok(trigger) => make.finish(trigger, job_type, NS_JOB_IO | NS_JOB_TIMER, func, data, true),
+        Err(refused) => refused,
+    }
+}
+
+/// Make a job for a time and arm it. It fires when the time has passed, never before; with
+/// PERSIST again and again, each time counted from the callback's return.
+///
+/// @param tp the pool
+/// @param tv from now; zero is the loop's next turn; tv_usec may exceed 999999; not negative
+/// @param job_type THREAD, PERSIST; TIMER is implied
+/// @param func the callback
+/// @param data for `ns_job_get_data`; the application's own
+/// @param job where the job is written before it can run; may be NULL
+/// @return NS_SUCCESS, NS_SHUTDOWN, NS_ALLOCATION_FAILURE or NS_INVALID_REQUEST; if not the
+/// first, *job is NULL and nothing happened
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ns_add_timeout_job(
+    tp: *mut ns_thrpool_t,
+    tv: *mut timeval,
+    job_type: ns_job_type_t,
+    func: ns_job_func_t,
+    data: *mut c_void,
+    job: *mut *mut ns_job_t,
+) -> ns_result_t {
+    // SAFETY: by the interface's rules.
+    let make = unsafe { Make::new("ns_add_timeout_job", tp, job) };
+    // SAFETY: as above.
+    match unsafe { nanoseconds(tv) } {
+        Ok(time) => {
+            let flags = job_type | NS_JOB_TIMER;
+            make.finish(Trigger::Timer(time), flags, NS_JOB_TIMER, func, data, true)
+        }
+        Err(why) => make.refuse(why),
+    }
+}
+
+/// As `ns_add_io_job`, with a time-out: whichever comes first fires, alone. The output type is
+/// then NS_JOB_TIMER and nothing else, or directions and no TIMER. Each arming starts the full
+/// time afresh.
+///
+/// @param tp the pool
+/// @param fd an open NSPR descriptor over one of the system's
+/// @param tv the time-out; zero for none; not negative
+/// @param job_type as for `ns_add_io_job`; TIMER is implied
+/// @param func the callback
+/// @param data for `ns_job_get_data`; the application's own
+/// @param job where the job is written before it can run; may be NULL
+/// @return as `ns_add_io_job`
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ns_add_io_timeout_job(
+    tp: *mut ns_thrpool_t,
+    fd: *mut PRFileDesc,
+    tv: *mut timeval,
+    job_type: ns_job_type_t,
+    func: ns_job_func_t,
+    data: *mut c_void,
+    job: *mut *mut ns_job_t,
+) -> ns_result_t {
+    // SAFETY: by the interface's rules.
+    let make = unsafe { Make::new("ns_add_io_timeout_job", tp, job) };
+    // SAFETY: as above.
+    let trigger = unsafe { idle_time(&make, tv).and_then(|timeout| make.nspr(fd, timeout)) };
+    match trigger {
+        Ok(trigger) => {
+            let flags = job_type | NS_JOB_TIMER;
+            make.finish(trigger, flags, NS_JOB_IO | NS_JOB_TIMER, func, data, true)
+        }
+        Err(refused) => refused,
+    }
+}
+
+/// Make a job for a signal and arm it. It fires once for what has arrived since it was armed, or,
+/// if armed again, since it last fired; signals coalesce. While a job watches a signal, the
+/// handler that was there before does not run; with the last job for it that one is put back.
+/// Several jobs, in several pools, may watch one signal: all fire.
+///
+/// @param tp the pool
+/// @param signum not SIGKILL, SIGSTOP, SIGILL, SIGFPE, SIGSEGV or one of the C library's own
+/// @param job_type THREAD, PERSIST; SIGNAL is implied
+/// @param func the callback, in an ordinary thread and free to do what it likes
+/// @param data for `ns_job_get_data`; the application's own
+/// @param job where the job is written before it can run; may be NULL
+/// @return NS_SUCCESS, NS_SHUTDOWN, NS_ALLOCATION_FAILURE or NS_INVALID_REQUEST; if not the
+/// first, *job is NULL and nothing happened
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ns_add_signal_job(
+    tp: *mut ns_thrpool_t,
+    signum: i32,
+    job_type: ns_job_type_t,
+    func: ns_job_func_t,
+    data: *mut c_void,
+    job: *mut *mut ns_job_t,
+) -> ns_result_t {
+    // SAFETY: by the interface's rules.
+    let make = unsafe { Make::new("ns_add_signal_job", tp, job) };
+    if !can_watch(signum) {
+        return make.refuse("signum is no signal that can be watched");
+    }
+    let flags = job_type | NS_JOB_SIGNAL;
+    make.finish(Trigger::Signal(signum), flags, NS_JOB_SIGNAL, func, data, true)
+}
+
+/// Arm a job again: the same trigger, its time started afresh. Inside the job's callback, or
+/// while it runs, it takes effect when the callback returns. Any thread.
+///
+/// @param job a live job, WAITING or RUNNING
+/// @return NS_SUCCESS; NS_SHUTDOWN; NS_INVALID_STATE if it is armed, was asked for or is done, or
+/// runs and has PERSIST; NS_INVALID_REQUEST for NULL
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ns_job_rearm(job: *mut ns_job_t) -> ns_result_t {
+    const NAME: &str = "ns_job_rearm";
+    let _errno = ErrnoGuard::new();
+    // SAFETY: NULL or a live job, by the interface's rules.
+    let job = match unsafe { on_job(NAME, job) } {
+        Ok(job) => job,
+        Err(refused) => return refused,
+    };
+    match job.pool().arm(job) {
+        Armed::Yes => SUCCESS,
+        Armed::NotNow => wrong_state(job, NAME, "can't be armed now"),
+        Armed::ShuttingDown => {
+            log!(job.pool().logger, LOG_DEBUG, "{NAME}: the pool is shutting down");
+            SHUTDOWN
+        }
+    }
+}
+
+/// Finish with a job. It is disposed of soon: its descriptor is closed, unless it has
+/// PRESERVE_FD, its done callback runs, it is freed. If its callback is running, that happens when
+/// the callback returns. An armed job can't be done (but see `ns_job_cancel`) until the pool is
+/// shutting down. Any thread; never waits. On success the job is the library's: name it no more,
+/// but in its own callback and its done callback.
+///
+/// @param job a live job
+/// @return NS_SUCCESS, also if it is done already; NS_INVALID_STATE if it is armed; NS_SHUTDOWN in
+/// a forked child; NS_INVALID_REQUEST for NULL
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ns_job_done(job: *mut ns_job_t) -> ns_result_t {
+    const NAME: &str = "ns_job_done";
+    let _errno = ErrnoGuard::new();
+    // SAFETY: NULL or a live job, by the interface's rules.
+    let job = match unsafe { on_job(NAME, job) } {
+        Ok(job) => job,
+        Err(refused) => return refused,
+    };
+    let pool = job.pool();
+    match pool.end(job, pool.is_shutting_down()) {
+        Ended::Yes | Ended::Running => SUCCESS,
+        Ended::Armed => wrong_state(job, NAME, "is armed"),
+    }
+}
+
+/// Block until a job is idle. Any number of threads; not the pool's loop thread, nor the job's own
+/// callback. The job must be live when the call begins.
+///
+/// @param job a live job
+/// @return NS_SUCCESS when it is WAITING; NS_DELETING when it is being disposed of; NS_SHUTDOWN
+/// when the pool has stopped and it can no longer run; NS_INVALID_STATE from the loop thread or
+/// the job's own callback; NS_INVALID_REQUEST for NULL
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ns_job_wait(job: *mut ns_job_t) -> ns_result_t {
+    // SAFETY: NULL or a live job, by the interface's rules.
+    unsafe { wait_until("ns_job_wait", job, None) }
+}
+
+/// The application's pointer. Any thread, any state.
+///
+/// @param job a live job
+/// @return what was set last; NULL for NULL
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ns_job_get_data(job: *mut ns_job_t) -> *mut c_void {
+    // SAFETY: NULL or a live job, by the interface's rules.
+    unsafe { job_of(job) }.map_or(std::ptr::null_mut(), Job::data)
+}
+
+/// Replace the application's pointer. Any thread.
+///
+/// @param job a live job, WAITING or RUNNING
+/// @param data the application's own; the old one is not touched
+/// @return NS_SUCCESS; NS_INVALID_STATE; NS_SHUTDOWN in a forked child; NS_INVALID_REQUEST for
+/// NULL
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ns_job_set_data(job: *mut ns_job_t, data: *mut c_void) -> ns_result_t {
+    // SAFETY: NULL or a live job, by the interface's rules.
+    unsafe { set("ns_job_set_data", job, |job| job.set_data(data)) }
+}
+
+/// Set the done callback: called exactly once when the job is disposed of, after its last run and
+/// after its descriptor was closed, in the loop or the worker that ran it last. It may call the
+/// getters; the job is gone when it returns. Any thread.
+///
+/// @param job a live job, WAITING or RUNNING
+/// @param func the done callback; NULL for none
+/// @return NS_SUCCESS; NS_INVALID_STATE; NS_SHUTDOWN in a forked child; NS_INVALID_REQUEST for
+/// NULL
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ns_job_set_done_cb(
+    job: *mut ns_job_t,
+    func: ns_job_func_t,
+) -> ns_result_t {
+    // SAFETY: NULL or a live job, by the interface's rules.
+    unsafe { set("ns_job_set_done_cb", job, |job| job.set_done_cb(func)) }
+}
+
+/// The flags that the job was made with, and those that were implied. Any thread, any state.
+///
+/// @param job a live job
+/// @return NS_JOB_... flags; 0 for NULL
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ns_job_get_type(job: *mut ns_job_t) -> ns_job_type_t {
+    // SAFETY: NULL or a live job, by the interface's rules.
+    unsafe { job_of(job) }.map_or(0, Job::flags)
+}
+
+/// What fired, for the length of the callback: READ and WRITE (ACCEPT counts as READ, CONNECT as
+/// WRITE), or TIMER, or SIGNAL. Any thread.
+///
+/// @param job a live job
+/// @return NS_JOB_... flags; 0 outside the callback, for run-now jobs and for NULL
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ns_job_get_output_type(job: *mut ns_job_t) -> ns_job_type_t {
+    // SAFETY: NULL or a live job, by the interface's rules.
+    unsafe { job_of(job) }.map_or(0, Job::output)
+}
+
+/// The pool that a job belongs to. Any thread, any state.
+///
+/// @param job a live job
+/// @return its pool; NULL for NULL
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ns_job_get_tp(job: *mut ns_job_t) -> *mut ns_thrpool_t {
+    // A pool begins with its shared part.
+    // SAFETY: NULL or a live job, by the interface's rules.
+    unsafe { job_of(job) }.map_or(std::ptr::null_mut(), |job| {
+        std::ptr::from_ref(job.pool()).cast_mut().cast()
+    })
+}
+
+/// The NSPR descriptor that a job was made with. Any thread, any state.
+///
+/// @param job a live job
+/// @return the very pointer; NULL if it has none, and for NULL
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ns_job_get_fd(job: *mut ns_job_t) -> *mut PRFileDesc {
+    // SAFETY: NULL or a live job, by the interface's rules.
+    unsafe { job_of(job) }.map_or(std::ptr::null_mut(), Job::prfd)
+}
+
+/// Whether a job has this callback. Any thread, any state.
+///
+/// @param job a live job
+/// @param func a callback
+/// @return 1 or 0; 0 if either is NULL
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ns_job_is_func(job: *mut ns_job_t, func: ns_job_func_t) -> c_int {
+    // SAFETY: NULL or a live job, by the interface's rules.
+    match (unsafe { job_of(job) }, func) {
+        (Some(job), Some(func)) => c_int::from(job.func() as usize == func as usize),
+        _ => 0,
+    }
+}
+
+/// The trigger of a job that is given none: the loop's next turn for a timer, else nothing.
+fn soon(job_type: ns_job_type_t) -> Trigger {
+    if job_type & NS_JOB_TIMER != 0 {
+        Trigger::Timer(0)
+    } else {
+        Trigger::Now
+    }
+}
+
+/// A time-out in nanoseconds: zero means none.
+///
+/// # Safety
+/// `tv` is NULL or a time.
+pub(super) unsafe fn idle_time(make: &Make<'_>, tv: *const timeval) -> Result<u64, ns_result_t> {
+    // SAFETY: by the caller's promise.
+    match unsafe { nanoseconds(tv) } {
+        Ok(0) => Ok(NEVER),
+        Ok(time) => Ok(time),
+        Err(why) => Err(make.refuse(why)),
+    }
+}
+
+/// Change what the application may change while the job is its own.
+///
+/// # Safety
+/// `job` is NULL or a live job.
+unsafe fn set(name: &str, job: *mut ns_job_t, change: impl FnOnce(&Job)) -> ns_result_t {
+    let _errno = ErrnoGuard::new();
+    // SAFETY: by the caller's promise.
+    let job = match unsafe { on_job(name, job) } {
+        Ok(job) => job,
+        Err(refused) => return refused,
+    };
+    match job.state.now() {
+        state::WAITING | state::RUNNING => {
+            change(job);
+            SUCCESS
+        }
+        _ => wrong_state(job, name, "is neither waiting nor running"),
+    }
+}
+
+/// Block until `job` is idle or `deadline` has come.
+///
+/// # Safety
+/// `job` is NULL or a live job.
+pub(super) unsafe fn wait_until(
+    name: &str,
+    job: *mut ns_job_t,
+    deadline: Option<std::time::Instant>,
+) -> ns_result_t {
+    let _errno = ErrnoGuard::new();
+    // SAFETY: by the caller's promise.
+    let job = match unsafe { on_job(name, job) } {
+        Ok(job) => job,
+        Err(refused) => return refused,
+    };
+    match job.pool().wait_for(job, deadline) {
+        None => wrong_state(job, name, "can't be waited for from here"),
+        Some(Outcome::Idle) => SUCCESS,
+        Some(Outcome::Deleting) => R::NS_DELETING as ns_result_t,
+        Some(Outcome::Stopped) => SHUTDOWN,
+        Some(Outcome::TimedOut) => extensions::TIMEOUT,
+    }
+}

@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! The C interface: the only place where pointers of the application's become references.
+//!
+//! The doc comments of the functions in [`pool`], [`job`] and [`extensions`] and of the types in
+//! [`types`] are those of the header, which `tests/header.rs` makes from these files. Every
+//! function keeps errno, checks what it is given, and says in the log what it refuses.
+
+pub mod extensions;
+pub mod job;
+pub mod pool;
+pub mod types;
+
+pub use types::*;
+
+use libc::{c_int, c_void};
+
+use crate::job::{Job, NEVER, Spec, Trigger};
+use crate::log::{Logger, log};
+use crate::nspr::{self, Unusable};
+use crate::pool::Pool;
+use crate::shared::{Armed, MakeError, tell};
+use crate::sys::{self, ErrnoGuard};
+
+use _ns_result_t as R;
+
+/// The directions of a descriptor.
+pub(crate) const NS_JOB_IO: ns_job_type_t =
+    NS_JOB_ACCEPT | NS_JOB_CONNECT | NS_JOB_READ | NS_JOB_WRITE;
+/// What every add takes.
+const MODIFIERS: ns_job_type_t =
+    NS_JOB_PERSIST | NS_JOB_THREAD | NS_JOB_PRESERVE_FD | extensions::NS_JOB_UNARMED;
+/// The flags that a job keeps.
+const KEPT: ns_job_type_t = !extensions::NS_JOB_UNARMED;
+
+const SUCCESS: ns_result_t = R::NS_SUCCESS as ns_result_t;
+const INVALID_REQUEST: ns_result_t = R::NS_INVALID_REQUEST as ns_result_t;
+const INVALID_STATE: ns_result_t = R::NS_INVALID_STATE as ns_result_t;
+const SHUTDOWN: ns_result_t = R::NS_SHUTDOWN as ns_result_t;
+
+/// The pool behind `tp`, if it is not NULL.
+///
+/// # Safety
+/// It is a pool that was not destroyed.
+unsafe fn pool_of<'a>(tp: *mut ns_thrpool_t) -> Option<&'a Pool> {
+    // SAFETY: by the caller's promise; a pool is what `ns_thrpool_new` returned.
+    unsafe { tp.cast::<Pool>().as_ref() }
+}
+
+/// The job behind `job`, if it is not NULL.
+///
+/// # Safety
+/// It is a live job.
+unsafe fn job_of<'a>(job: *mut ns_job_t) -> Option<&'a Job> {
+    // SAFETY: by the caller's promise; a job is what the adding functions wrote.
+    unsafe { job.cast::<Job>().as_ref() }
+}
+
+/// Say why `function` refuses, to the pool's log or to syslog.
+fn refuse(pool: Option<&Pool>, function: &str, why: &str) -> ns_result_t {
+    let logger = pool.map_or(Logger::SYSLOG, |pool| pool.shared.logger);
+    log!(logger, LOG_ERR, "{function}: {why}");
+    INVALID_REQUEST
+}
+
+/// `tv` in nanoseconds; why not, if it is no time. What is too long is never.
+///
+/// # Safety
+/// `tv` is NULL or a time.
+unsafe fn nanoseconds(tv: *const libc::timeval) -> Result<u64, &'static str> {
+    // SAFETY: by the caller's promise.
+    let tv = unsafe { tv.as_ref() }.ok_or("tv is NULL")?;
+    let seconds = u64::try_from(tv.tv_sec).map_err(|_| "tv is negative")?;
+    let micros = u64::try_from(tv.tv_usec).map_err(|_| "tv is negative")?;
+    Ok(seconds
+        .saturating_mul(1_000_000_000)
+        .saturating_add(micros.saturating_mul(1000))
+        .min(NEVER - 1))
+}
+
+/// One call that makes a job.
+struct Make<'a> {
+    function: &'static str,
+    pool: Option<&'a Pool>,
+    out: *mut *mut ns_job_t,
+    /// Errno is kept while this lives.
+    _errno: ErrnoGuard,
+}
+
+impl<'a> Make<'a> {
+    /// Begin: nothing is made yet, and `*out` says so.
+    ///
+    /// # Safety
+    /// `tp` is NULL or a pool; `out` is NULL or a place for a pointer.
+    unsafe fn new(
+        function: &'static str,
+        tp: *mut ns_thrpool_t,
+        out: *mut *mut ns_job_t,
+    ) -> Self {
+        let errno = ErrnoGuard::new();
+        // SAFETY: by the caller's promise.
+        let pool = unsafe {
+            tell(out, None);
+            pool_of(tp)
+        };
+        Self {
+            function,
+            pool,
+            out,
+            _errno: errno,
+        }
+    }
+
+    fn refuse(&self, why: &str) -> ns_result_t {
+        refuse(self.pool, self.function, why)
+    }
+
+    fn shut_down(&self, pool: &Pool) -> ns_result_t {
+        log!(pool.shared.logger, LOG_DEBUG, "{}: the pool is shutting down", self.function);
+        SHUTDOWN
+    }
+
+    /// The trigger of a job for an NSPR descriptor.
+    ///
+    /// # Safety
+    /// `fd` is NULL or an open NSPR descriptor.
+    unsafe fn nspr(&self, fd: *mut PRFileDesc, timeout: u64) -> Result<Trigger, ns_result_t> {
+        if fd.is_null() {
+            return Err(self.refuse("fd is NULL"));
+        }
+        // SAFETY: by the caller's promise.
+        let native = unsafe { nspr::native_handle(fd) }.map_err(|why| {
+            self.refuse(match why {
+                Unusable::NoNspr => "fd is an NSPR descriptor, but NSPR is not in this process",
+                Unusable::NotOpen => "fd stands for no open descriptor",
+            })
+        })?;
+        Ok(Trigger::Io {
+            fd: native,
+            prfd: fd,
+            timeout,
+        })
+    }
+
+    /// The trigger of a job for a plain descriptor.
+    fn plain(&self, fd: c_int, timeout: u64) -> Result<Trigger, ns_result_t> {
+        if !sys::is_open(fd) {
+            return Err(self.refuse("fd is no open descriptor"));
+        }
+        Ok(Trigger::Io {
+            fd,
+            prfd: std::ptr::null_mut(),
+            timeout,
+        })
+    }
+
+    /// Check the rest, make the job and, unless `armed` is false, arm it.
+    ///
+    /// `allowed` are the flags that this call takes beside those that all take.
+    fn finish(
+        &self,
+        trigger: Trigger,
+        flags: ns_job_type_t,
+        allowed: ns_job_type_t,
+        func: ns_job_func_t,
+        data: *mut c_void,
+        armed: bool,
+    ) -> ns_result_t {
+        let Some(pool) = self.pool else {
+            return self.refuse("tp is NULL");
+        };
+        let Some(func) = func else {
+            return self.refuse("func is NULL");
+        };
+        if flags & NS_JOB_SHUTDOWN_WORKER != 0 {
+            return self.refuse("NS_JOB_SHUTDOWN_WORKER is not for applications");
+        }
+        if flags & !(allowed | MODIFIERS) != 0 {
+            return self.refuse("type has a flag that this function does not take");
+        }
+        if matches!(trigger, Trigger::Io { .. }) {
+            if flags & NS_JOB_IO == 0 {
+                return self.refuse("type has none of ACCEPT, CONNECT, READ and WRITE");
+            }
+            if flags & NS_JOB_ACCEPT != 0 && flags & NS_JOB_THREAD != 0 {
+                return self.refuse("ACCEPT jobs can't have THREAD");
+            }
+        }
+        let armed = armed && flags & extensions::NS_JOB_UNARMED == 0;
+        if !armed && self.out.is_null() {
+            return self.refuse("job is NULL, and the job is not armed");
+        }
+        let shared = &pool.shared;
+        if shared.is_shutting_down() || shared.is_forked() {
+            return self.shut_down(pool);
+        }
+        let spec = Spec {
+            flags: flags & KEPT,
+            trigger,
+            func,
+            data,
+        };
+        let job = match shared.make(&spec) {
+            Ok(job) => job,
+            Err(MakeError::NoMemory) => {
+                log!(shared.logger, LOG_ERR, "{}: no memory", self.function);
+                return R::NS_ALLOCATION_FAILURE as ns_result_t;
+            }
+            Err(MakeError::NoSignal) => return self.refuse("the system refuses to catch signum"),
+        };
+        // Before it can run, so that a callback which runs at once finds it.
+        // SAFETY: `out` by the promise of `new`.
+        unsafe { tell(self.out, Some(job)) };
+        if armed && shared.arm(&job) != Armed::Yes {
+            // SAFETY: as above.
+            unsafe { tell(self.out, None) };
+            shared.unmake(job);
+            return self.shut_down(pool);
+        }
+        SUCCESS
+    }
+}
+
+/// A call on a job that changes it: the job, once it is known that there is something to do.
+///
+/// # Safety
+/// `job` is NULL or a live job.
+unsafe fn on_job<'a>(function: &str, job: *mut ns_job_t) -> Result<&'a Job, ns_result_t> {
+    // SAFETY: by the caller's promise.
+    let job = unsafe { job_of(job) }.ok_or_else(|| refuse(None, function, "job is NULL"))?;
+    if job.pool().is_forked() {
+        let why = "the pool is the parent process's";
+        log!(job.pool().logger, LOG_DEBUG, "{function}: {why}");
+        return Err(SHUTDOWN);
+    }
+    Ok(job)
+}
+
+/// Say that `function` came at the wrong time.
+fn wrong_state(job: &Job, function: &str, why: &str) -> ns_result_t {
+    log!(job.pool().logger, LOG_DEBUG, "{function}: job {job:p}: {why}");
+    INVALID_STATE
+}
+

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! The pool's functions.
+
+use std::ptr::{self, NonNull};
+
+use super::*;
+use crate::pool::is_own_thread;
+use crate::sys::CancelGuard;
+
+/// Set a config to its defaults: one worker, default stacks, libc's allocator, syslog.
+///
+/// @param tp_config the config; NULL does nothing
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ns_thrpool_config_init(tp_config: *mut ns_thrpool_config) {
+    if tp_config.is_null() {
+        return;
+    }
+    // SAFETY: the caller's config, to be overwritten whole.
+    unsafe {
+        tp_config.write(ns_thrpool_config {
+            init_flag: INIT_FLAG,
+            max_threads: 1,
+            stacksize: 0,
+            log_fct: None,
+            log_start_fct: None,
+            log_close_fct: None,
+            malloc_fct: None,
+            memalign_fct: None,
+            calloc_fct: None,
+            realloc_fct: None,
+            free_fct: None,
+        });
+    }
+}
+
+/// Make a pool: start its workers and its event-loop thread. They inherit the caller's signal
+/// mask; the loop unblocks the signals that jobs watch.
+///
+/// @param tp_config initialised by `ns_thrpool_config_init`, max_threads at least 1; copied
+/// @return the pool, or NULL if the config is no good or memory, descriptors or threads are
+/// exhausted: the log says which, and nothing is left behind. End it with
+/// `ns_thrpool_shutdown`, `ns_thrpool_wait` and `ns_thrpool_destroy`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ns_thrpool_new(tp_config: *mut ns_thrpool_config) -> *mut ns_thrpool_t {
+    let _errno = ErrnoGuard::new();
+    let _cancel = CancelGuard::new();
+    // SAFETY: NULL or the caller's config.
+    let config = unsafe { tp_config.as_ref() };
+    Pool::start(config).map_or(ptr::null_mut(), |pool| pool.as_ptr().cast())
+}
+
+/// Begin to end a pool. From now on adding and rearming return NS_SHUTDOWN and no job is armed
+/// again; run-now jobs that were queued before run to the end, then the workers leave. Returns at
+/// once. Any thread, callbacks included; a second call does nothing.
+///
+/// @param tp the pool; NULL does nothing
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ns_thrpool_shutdown(tp: *mut ns_thrpool_t) {
+    let _errno = ErrnoGuard::new();
+    // SAFETY: NULL or a pool of the caller's.
+    if let Some(pool) = unsafe { pool_of(tp) }
+        && !pool.shared.is_forked()
+    {
+        pool.shutdown();
+    }
+}
+
+/// Whether `ns_thrpool_shutdown` was called. Any thread.
+///
+/// @param tp the pool
+/// @return 1 or 0; 0 for NULL
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ns_thrpool_is_shutdown(tp: *mut ns_thrpool_t) -> i32 {
+    // SAFETY: NULL or a pool of the caller's.
+    unsafe { pool_of(tp) }.map_or(0, |pool| {
+        i32::from(pool.shared.is_shutting_down() || pool.shared.is_forked())
+    })
+}
+
+/// Wait until a pool has stopped: somebody has called `ns_thrpool_shutdown`, every worker has
+/// left, and from now on no job's callback runs (done callbacks do). The application may then
+/// free what its callbacks used. Does not itself begin the shutdown. Any thread but the pool's
+/// own; several at once; again later.
+///
+/// @param tp the pool
+/// @return NS_SUCCESS; NS_THREAD_FAILURE if a worker could not be joined, or, at once, from one
+/// of the pool's own threads; NS_SHUTDOWN in a forked child; NS_INVALID_REQUEST for NULL
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ns_thrpool_wait(tp: *mut ns_thrpool_t) -> ns_result_t {
+    const NAME: &str = "ns_thrpool_wait";
+    let _errno = ErrnoGuard::new();
+    // SAFETY: NULL or a pool of the caller's.
+    let Some(pool) = (unsafe { pool_of(tp) }) else {
+        return refuse(None, NAME, "tp is NULL");
+    };
+    if pool.shared.is_forked() {
+        return SHUTDOWN;
+    }
+    if is_own_thread(pool) {
+        let why = "a pool can't be waited for by its own threads";
+        log!(pool.shared.logger, LOG_ERR, "{NAME}: {why}");
+        return R::NS_THREAD_FAILURE as ns_result_t;
+    }
+    if pool.wait() {
+        SUCCESS
+    } else {
+        log!(pool.shared.logger, LOG_ERR, "{NAME}: a worker could not be joined");
+        R::NS_THREAD_FAILURE as ns_result_t
+    }
+}
+
+/// End a pool and free it. Shuts down and waits first, if nobody has; then disposes of every job
+/// that is armed (closes its descriptor, runs its done callback) and of all that was done, and
+/// releases everybody who is blocked in `ns_job_wait`. Jobs that are WAITING belong to the
+/// application: `ns_job_done` them before. No other call on the pool may overlap this one, and
+/// the pool and its jobs are gone when it returns. Not from the pool's own threads: logged, and
+/// nothing happens. In a forked child it closes the pool's descriptors and nothing else.
+///
+/// @param tp the pool; NULL does nothing
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ns_thrpool_destroy(tp: *mut ns_thrpool_t) {
+    let _errno = ErrnoGuard::new();
+    // SAFETY: NULL or a pool of the caller's.
+    let Some(pool) = (unsafe { pool_of(tp) }) else {
+        return;
+    };
+    if is_own_thread(pool) {
+        let why = "a pool can't be destroyed by its own threads";
+        log!(pool.shared.logger, LOG_ERR, "ns_thrpool_destroy: {why}");
+        return;
+    }
+    // SAFETY: not an own thread; nobody else is in a call, by the interface's rules.
+    unsafe { Pool::destroy(NonNull::from(pool)) };
+}

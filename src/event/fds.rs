@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! The descriptor table: which jobs watch which descriptor, and what the poller knows of it.
+//!
+//! The table is an array that grows by doubling blocks and never moves an entry. A block is
+//! reserved by the call that makes a job, on whatever thread, so that arming cannot fail for
+//! memory. The entries' contents belong to the loop, but for the count of closes.
+
+use std::cell::Cell;
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+
+use libc::c_int;
+
+use crate::alloc::Allocator;
+use crate::list::Head;
+
+/// A set of directions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Interest {
+    pub(crate) read: bool,
+    pub(crate) write: bool,
+}
+
+impl Interest {
+    /// Neither direction.
+    pub(crate) const NONE: Self = Self {
+        read: false,
+        write: false,
+    };
+
+    /// What is in both.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            read: self.read && other.read,
+            write: self.write && other.write,
+        }
+    }
+
+    /// What is in either.
+    pub(crate) fn or(self, other: Self) -> Self {
+        Self {
+            read: self.read || other.read,
+            write: self.write || other.write,
+        }
+    }
+
+    /// Whether it is [`Interest::NONE`].
+    pub(crate) fn is_none(self) -> bool {
+        self == Self::NONE
+    }
+}
+
+/// How long the poller keeps reporting a descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// As long as it is ready: for jobs that run in the loop, which are armed again at once.
+    Level,
+    /// Once, then not until it is registered again: for jobs that run in workers.
+    Oneshot,
+    /// Each time something happens: while there is urgent data, which would be reported for ever.
+    Edge,
+}
+
+/// What the poller knows of a descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Registration {
+    /// Nothing.
+    Absent,
+    /// It cannot be polled, and is always ready, as files are.
+    Always,
+    /// It is registered, for this, under the entry's serial.
+    Polled(Interest, Mode),
+}
+
+/// One descriptor.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    /// The jobs that were armed on what the number stands for now.
+    pub(crate) jobs: Head,
+    /// How often the pool has closed the number. A job that was made before the last close was
+    /// made for something else.
+    pub(crate) closes: AtomicU32,
+    /// Serial in the upper 24 bits, registration in the lower 8.
+    word: Cell<u32>,
+}
+
+impl Entry {
+    /// What the poller knows.
+    pub(crate) fn registration(&self) -> Registration {
+        let word = self.word.get();
+        let interest = Interest {
+            read: word & 1 != 0,
+            write: word & 2 != 0,
+        };
+        match word >> 2 & 7 {
+            0 => Registration::Absent,
+            1 => Registration::Always,
+            2 => Registration::Polled(interest, Mode::Level),
+            3 => Registration::Polled(interest, Mode::Oneshot),
+            _ => Registration::Polled(interest, Mode::Edge),
+        }
+    }
+
+    /// Note what the poller knows now.
+    pub(crate) fn set_registration(&self, registration: Registration) {
+        let bits = match registration {
+            Registration::Absent => 0,
+            Registration::Always => 1 << 2,
+            Registration::Polled(interest, mode) => {
+                let mode = match mode {
+                    Mode::Level => 2,
+                    Mode::Oneshot => 3,
+                    Mode::Edge => 4,
+                };
+                u32::from(interest.read) | u32::from(interest.write) << 1 | mode << 2
+            }
+        };
+        self.word.set(self.word.get() & !0xff | bits);
+    }
+
+    /// The serial of the current registration: 24 bits.
+    pub(crate) fn serial(&self) -> u32 {
+        self.word.get() >> 8
+    }
+
+    /// A new registration begins: events of earlier ones are stale.
+    pub(crate) fn next_serial(&self) {
+        self.word.set(self.word.get().wrapping_add(1 << 8));
+    }
+}
+
+/// The first block holds this many entries, the next as many, each further one twice as many.
+const FIRST: usize = 64;
+const FIRST_BITS: u32 = FIRST.ilog2();
+/// Enough for every number that fits an int.
+const BLOCKS: usize = 32 - FIRST_BITS as usize;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Table {
+    blocks: [AtomicPtr<Entry>; BLOCKS],
+}
+
+/// The block that `fd` is in, its length, and the index there.
+fn place(fd: c_int) -> (usize, usize, usize) {
+    let fd = fd as usize;
+    if fd < FIRST {
+        return (0, FIRST, fd);
+    }
+    let bits = fd.ilog2();
+    let len = 1 << bits;
+    ((bits - FIRST_BITS) as usize + 1, len, fd - len)
+}
+
+impl Table {
+    /// A table without a block.
+    pub(crate) const fn new() -> Self {
+        Self {
+            blocks: [const { AtomicPtr::new(ptr::null_mut()) }; BLOCKS],
+        }
+    }
+
+    /// See to it that `fd`, a number of 0 or more, has an entry. `None` when there is no memory.
+    /// Any thread.
+    pub(crate) fn reserve(&self, alloc: &Allocator, fd: c_int) -> Option<&Entry> {
+        let (block, len, _) = place(fd);
+        if self.blocks[block].load(Ordering::Acquire).is_null() {
+            // All zero is an empty entry.
+            let new = alloc.zeroed::<Entry>(len)?;
+            let lost = self.blocks[block].compare_exchange(
+                ptr::null_mut(),
+                new.as_ptr(),
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            );
+            if lost.is_err() {
+                // SAFETY: ours, and nobody saw it.
+                unsafe { alloc.free(new) };
+            }
+        }
+        Some(self.entry(fd))
+    }
+
+    /// The entry of `fd`, which was reserved.
+    pub(crate) fn entry(&self, fd: c_int) -> &Entry {
+        let (block, _, index) = place(fd);
+        let at = self.blocks[block].load(Ordering::Acquire);
+        debug_assert!(!at.is_null());
+        // SAFETY: a reserved number's block is there, as long as `place` says, until the table
+        // goes.
+        unsafe { &*at.add(index) }
+    }
+
+    /// The entry of `fd`, if its block was ever reserved.
+    pub(crate) fn find(&self, fd: c_int) -> Option<&Entry> {
+        let (block, _, _) = place(fd);
+        let at = self.blocks[block].load(Ordering::Acquire);
+        (!at.is_null()).then(|| self.entry(fd))
+    }
+
+    /// Every entry that there is, with its number.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (c_int, &Entry)> {
+        self.blocks
+            .iter()
+            .enumerate()
+            .flat_map(|(block, at)| {
+                let at = at.load(Ordering::Acquire);
+                let first = if block == 0 { 0 } else { FIRST << (block - 1) };
+                let len = match (at.is_null(), block) {
+                    (true, _) => 0,
+                    (false, 0) => FIRST,
+                    (false, _) => first,
+                };
+                (first..first + len).map(|fd| fd as c_int)
+            })
+            .map(|fd| (fd, self.entry(fd)))
+    }
+
+    /// Give the blocks back.
+    ///
+    /// # Safety
+    /// Nothing is linked in an entry, and nobody uses the table any more.
+    pub(crate) unsafe fn free(&self, alloc: &Allocator) {
+        for block in &self.blocks {
+            if let Some(block) = NonNull::new(block.swap(ptr::null_mut(), Ordering::AcqRel)) {
+                // SAFETY: from this allocator, and by the caller's promise unused.
+                unsafe { alloc.free(block) };
+            }
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_entries_of_their_own() {
+        let alloc = Allocator::new(None, None);
+        let table = Table::new();
+        assert!(table.find(5).is_none());
+        let numbers = [0, 1, 63, 64, 65, 127, 128, 255, 256, 1000, 19_999];
+        let mut at: Vec<*const Entry> = Vec::new();
+        for fd in numbers {
+            let entry: *const Entry = table.reserve(&alloc, fd).expect("memory");
+            assert!(!at.contains(&entry));
+            at.push(entry);
+        }
+        for (fd, entry) in numbers.into_iter().zip(&at) {
+            assert!(ptr::eq(table.entry(fd), *entry));
+        }
+        for (fd, entry) in table.entries() {
+            assert!(ptr::eq(table.entry(fd), entry));
+        }
+        let count = |limit| table.entries().filter(|(fd, _)| *fd < limit).count();
+        assert_eq!(count(512), 512);
+        assert_eq!(table.entries().map(|(fd, _)| fd).max(), Some(32_767));
+        // SAFETY: unused from here on.
+        unsafe { table.free(&alloc) };
+        assert_eq!(place(c_int::MAX).0, BLOCKS - 1);
+    }
+
+    #[test]
+    fn a_registration_is_kept_beside_its_serial() {
+        let alloc = Allocator::new(None, None);
+        let table = Table::new();
+        let entry = table.reserve(&alloc, 3).expect("memory");
+        assert_eq!(entry.registration(), Registration::Absent);
+        for read in [false, true] {
+            for write in [false, true] {
+                for mode in [Mode::Level, Mode::Oneshot, Mode::Edge] {
+                    let want = Registration::Polled(Interest { read, write }, mode);
+                    let serial = entry.serial();
+                    entry.set_registration(want);
+                    assert_eq!((entry.registration(), entry.serial()), (want, serial));
+                    entry.next_serial();
+                    assert_eq!((entry.registration(), entry.serial()), (want, serial + 1));
+                }
+            }
+        }
+        // The serial goes round without touching the rest.
+        entry.word.set(u32::MAX << 8);
+        entry.set_registration(Registration::Always);
+        entry.next_serial();
+        assert_eq!((entry.registration(), entry.serial()), (Registration::Always, 0));
+        // SAFETY: unused from here on.
+        unsafe { table.free(&alloc) };
+    }
+}

@@ -1,0 +1,503 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! The event loop: the one thread that owns the poller.
+//!
+//! A turn: take requests, look at signals, wait, see which jobs fire, and run them. What fires
+//! for a worker goes to the work queue before the first callback of the loop's own runs. Each
+//! step is bounded, so that none keeps the others waiting: a flood of requests does not delay
+//! timers, nor busy descriptors requests.
+
+pub(crate) mod fds;
+mod io;
+pub(crate) mod poller;
+pub(crate) mod signals;
+pub(crate) mod timers;
+pub(crate) mod wake;
+
+use std::io as stdio;
+use std::mem;
+use std::os::fd::RawFd;
+use std::ptr;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use libc::c_int;
+
+use crate::capi::{NS_JOB_SIGNAL, NS_JOB_THREAD, NS_JOB_TIMER, ns_job_type_t};
+use crate::job::state::{self, After};
+use crate::job::{JobPtr, Kind, place, run};
+use crate::list::{Head, Node};
+use crate::log::{log, trace};
+use crate::shared::{Phase, Shared};
+use crate::sys;
+
+use poller::{Event, Native, Poller, Until};
+use timers::Wheel;
+
+/// Requests that one turn takes.
+const REQUESTS: usize = 1024;
+/// Timers that one turn fires.
+const TIMERS: usize = 1024;
+
+/// Jobs that fired and are to run in the loop, in order.
+#[derive(Default)]
+struct Ready {
+    first: Option<JobPtr>,
+    last: Option<JobPtr>,
+}
+
+impl Ready {
+    fn push(&mut self, job: JobPtr) {
+        job.next_ready.set(None);
+        match self.last.replace(job) {
+            None => self.first = Some(job),
+            Some(last) => last.next_ready.set(Some(job)),
+        }
+    }
+
+    fn pop(&mut self) -> Option<JobPtr> {
+        let job = self.first?;
+        self.first = job.next_ready.take();
+        if self.first.is_none() {
+            self.last = None;
+        }
+        Some(job)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+}
+
+/// What belongs to the loop thread alone. It must not move once the loop runs.
+pub(crate) struct EventLoop {
+    poller: Native,
+    wheel: Wheel,
+    ready: Ready,
+    /// Something was put on the work queue, and nobody was told yet.
+    dispatched: bool,
+    /// Signal jobs that were armed once.
+    signal_jobs: Head,
+    /// Jobs that no other list has: those whose descriptor is gone, and, once the loop is quiet,
+    /// all that are armed.
+    strays: Head,
+    /// Nothing fires any more.
+    quiet: bool,
+    /// The signal mask that the thread began with.
+    mask: libc::sigset_t,
+}
+
+impl EventLoop {
+    /// A loop that is woken through the pipe end `wake`.
+    pub(crate) fn new(wake: RawFd) -> stdio::Result<Self> {
+        // SAFETY: all zero is a set; filled by pthread_sigmask, which only reads the mask here.
+        let mask = unsafe {
+            let mut mask: libc::sigset_t = mem::zeroed();
+            libc::pthread_sigmask(libc::SIG_BLOCK, ptr::null(), &mut mask);
+            mask
+        };
+        Ok(Self {
+            poller: Native::init(wake)?,
+            wheel: Wheel::new(sys::now()),
+            ready: Ready::default(),
+            dispatched: false,
+            signal_jobs: Head::new(),
+            strays: Head::new(),
+            quiet: false,
+            mask,
+        })
+    }
+
+    /// In a forked child: let go of the descriptors.
+    pub(crate) fn release_in_child(self) {
+        self.poller.release_in_child();
+    }
+
+    /// The loop thread's life, until the pool is destroyed. `quiet` is called when no callback
+    /// runs any more.
+    pub(crate) fn run(&mut self, pool: &Shared, quiet: impl FnOnce()) {
+        run::enter_pool(pool, true);
+        while !(pool.is_shutting_down() && pool.workers.load(Ordering::SeqCst) == 0) {
+            self.turn(pool);
+        }
+        self.go_quiet(pool);
+        quiet();
+        while pool.phase() != Phase::Stopping {
+            self.quiet_turn(pool);
+        }
+        self.dispose_of_all(pool);
+    }
+
+    /// One turn.
+    fn turn(&mut self, pool: &Shared) {
+        self.take_requests(pool, REQUESTS);
+        self.take_signals(pool);
+        let until = self.until(pool);
+        self.poll(pool, until);
+        self.expire(pool);
+        self.run_ready(pool);
+    }
+
+    /// How long this turn may wait. [`Wake`](wake::Wake) says why what arrives after the look is
+    /// not missed.
+    fn until(&mut self, pool: &Shared) -> Until {
+        if !self.ready.is_empty() || self.dispatched {
+            return Until::Now;
+        }
+        let until = match self.wheel.next() {
+            None => Until::Event,
+            Some(next) if next <= sys::now() => return Until::Now,
+            Some(next) => Until::Deadline(next),
+        };
+        let idle = || {
+            pool.requests.is_empty()
+                && pool.mailbox.is_empty()
+                && !pool.nudged.swap(false, Ordering::SeqCst)
+        };
+        if pool.wake.sleeping.begin(idle) {
+            until
+        } else {
+            Until::Now
+        }
+    }
+
+    /// Wait, and see which descriptors' jobs fire.
+    ///
+    /// A job must not be told that its time is up when its data had come before: so if a wait is
+    /// filled to its capacity and timers are due, look again until nothing new turns up.
+    fn poll(&mut self, pool: &Shared, until: Until) {
+        let mut until = until;
+        loop {
+            let count = match self.poller.wait(until) {
+                Ok(count) => count,
+                Err(error) => {
+                    // Nothing that the kernel documents: our descriptor was closed under us.
+                    log!(pool.logger, LOG_ERR, "event loop: the poller fails: {error}");
+                    self.rebuild(pool);
+                    0
+                }
+            };
+            pool.wake.sleeping.end();
+            let mut fired = 0;
+            for index in 0..count {
+                match self.poller.event(index) {
+                    Event::Wake => pool.wake.clear(),
+                    Event::Ready(key, directions) => fired += self.on_ready(pool, key, directions),
+                }
+            }
+            let full = count == self.poller.capacity() && fired > 0;
+            if !full || self.wheel.next().is_none_or(|next| next > sys::now()) {
+                return;
+            }
+            until = Until::Now;
+        }
+    }
+
+    /// See which timers fire.
+    fn expire(&mut self, pool: &Shared) {
+        let mut due = Ready::default();
+        self.wheel.expire(
+            sys::now(),
+            TIMERS,
+            // SAFETY: linked timers are those of live jobs.
+            |timer| unsafe { JobPtr::of_timer(timer) }.is(place::LIVE),
+            // SAFETY: as above.
+            |timer| due.push(unsafe { JobPtr::of_timer(timer) }),
+        );
+        while let Some(job) = due.pop() {
+            self.fire(pool, job, NS_JOB_TIMER);
+        }
+    }
+
+    /// See which signals' jobs fire.
+    fn take_signals(&mut self, pool: &Shared) {
+        if !pool.mailbox.take() {
+            return;
+        }
+        let mut node = self.signal_jobs.first();
+        while !node.is_null() {
+            // SAFETY: a node of this list is that of a live job.
+            let job = unsafe { JobPtr::of_link(node) };
+            node = job.link.next();
+            if job.is(place::LIVE) {
+                self.fire_if_signalled(pool, job);
+            }
+        }
+    }
+
+    fn fire_if_signalled(&mut self, pool: &Shared, job: JobPtr) {
+        let count = pool.mailbox.count(job.signum());
+        if job.seen.replace(count) != count {
+            self.fire(pool, job, NS_JOB_SIGNAL);
+        }
+    }
+
+    /// `job` fires: to the workers, or to the loop's own ready list. A job of the workers' may be
+    /// gone on return.
+    fn fire(&mut self, pool: &Shared, job: JobPtr, output: ns_job_type_t) {
+        trace!(pool.logger, "job {:p}: fires with {output:#x}", job.as_c());
+        job.unmark(place::LIVE);
+        if self.quiet {
+            return;
+        }
+        job.set_output(output);
+        if !job.has(NS_JOB_THREAD) {
+            job.mark(place::READY);
+            self.ready.push(job);
+        } else if job.state.dispatch() {
+            // One that was cancelled meanwhile is not dispatched: its disposal is on its way.
+            pool.work.push_quietly(job);
+            self.dispatched = true;
+        }
+    }
+
+    /// Run what fired; not what fires meanwhile, that is for the next turn.
+    fn run_ready(&mut self, pool: &Shared) {
+        if mem::take(&mut self.dispatched) {
+            pool.work.notify();
+        }
+        let mut batch = mem::take(&mut self.ready);
+        while let Some(job) = batch.pop() {
+            job.unmark(place::READY);
+            if !job.state.begin() {
+                // Cancelled: its disposal is on its way, or has waited for this.
+                if job.is(place::DOOMED) {
+                    self.dispose(pool, job);
+                }
+                continue;
+            }
+            // Who runs at once again queues behind everybody else.
+            let now = job.kind() == Kind::Now;
+            match run::run(job, if now { state::REQ } else { 0 }, 0) {
+                After::Idle => self.rest(pool, job),
+                After::Armed if now => pool.requests.push(job),
+                After::Armed => self.arm(pool, job),
+                After::Dispose => self.dispose(pool, job),
+            }
+        }
+    }
+
+    /// Take what was asked for, but no more than `most`.
+    fn take_requests(&mut self, pool: &Shared, most: usize) {
+        for _ in 0..most {
+            let Some(job) = pool.requests.pop() else {
+                return;
+            };
+            match job.state.take_request() {
+                state::ARMED => self.arm(pool, job),
+                // The ready list has it: to be disposed of when it is taken from there.
+                _ if job.is(place::READY) => job.mark(place::DOOMED),
+                _ => self.dispose(pool, job),
+            }
+        }
+    }
+
+    /// `job` is ARMED: have it wait for its trigger.
+    fn arm(&mut self, pool: &Shared, job: JobPtr) {
+        trace!(pool.logger, "job {:p}: armed", job.as_c());
+        match job.kind() {
+            Kind::Now => self.fire(pool, job, 0),
+            Kind::Timer => {
+                job.mark(place::LIVE);
+                self.start_timer(job);
+            }
+            Kind::Signal => self.arm_signal(pool, job),
+            Kind::Io => self.arm_io(pool, job),
+        }
+    }
+
+    /// Link the timer of `job`. One that is linked from an earlier arming is found and moved when
+    /// its old time comes.
+    fn start_timer(&mut self, job: JobPtr) {
+        if job.has_timeout() && !job.timer.is_linked() {
+            // SAFETY: not linked; the job does not move, and `dispose` unlinks it.
+            unsafe { self.wheel.insert(&raw const job.timer) };
+        }
+    }
+
+    fn arm_signal(&mut self, pool: &Shared, job: JobPtr) {
+        if !job.is(place::ATTACHED) {
+            job.mark(place::ATTACHED);
+            // SAFETY: not linked; `dispose` unlinks it.
+            unsafe { self.signal_jobs.push(&raw const job.link) };
+            self.block(libc::SIG_UNBLOCK, job.signum());
+        }
+        job.mark(place::LIVE);
+        // What arrived before it was armed again counts.
+        self.fire_if_signalled(pool, job);
+    }
+
+    /// Block `signum` in this thread, or unblock it.
+    fn block(&self, how: c_int, signum: c_int) {
+        // SAFETY: a set of ours, and a number that was checked.
+        unsafe {
+            let mut set: libc::sigset_t = mem::zeroed();
+            libc::sigemptyset(&mut set);
+            libc::sigaddset(&mut set, signum);
+            libc::pthread_sigmask(how, &set, ptr::null_mut());
+        }
+    }
+
+    /// A job of the loop's own ran, and was not armed again.
+    fn rest(&mut self, pool: &Shared, job: JobPtr) {
+        Wheel::remove(&job.timer);
+        if job.kind() == Kind::Io && !job.is(place::ORPHAN) {
+            self.sync(pool, job.fd());
+        }
+    }
+
+    /// `job` is NEEDS_DELETE and no callback of its runs: take it out of everything, close its
+    /// descriptor, run its done callback, free it.
+    fn dispose(&mut self, pool: &Shared, job: JobPtr) {
+        Wheel::remove(&job.timer);
+        match job.kind() {
+            Kind::Io => self.detach_io(pool, job),
+            Kind::Signal => {
+                job.link.unlink();
+                self.detach_signal(job);
+                signals::unwatch(pool, job.signum());
+            }
+            Kind::Now | Kind::Timer => job.link.unlink(),
+        }
+        run::dispose(job);
+    }
+
+    /// With the last job for a signal, the thread's mask is what it was.
+    fn detach_signal(&self, gone: JobPtr) {
+        let signum = gone.signum();
+        let mut node = self.signal_jobs.first();
+        while !node.is_null() {
+            // SAFETY: a node of this list is that of a live job.
+            let job = unsafe { JobPtr::of_link(node) };
+            if job.signum() == signum {
+                return;
+            }
+            node = job.link.next();
+        }
+        // SAFETY: the mask was filled when the loop was made.
+        if unsafe { libc::sigismember(&self.mask, signum) } == 1 {
+            self.block(libc::SIG_BLOCK, signum);
+        }
+    }
+
+    /// Every worker is gone: finish what was asked for before the shutdown, then no more.
+    fn go_quiet(&mut self, pool: &Shared) {
+        // Each was queued before it was looked at; nothing is armed any more, so what comes
+        // later raced with the shutdown.
+        self.take_requests(pool, pool.requests.len());
+        while self.dispatched || !self.ready.is_empty() {
+            self.run_ready(pool);
+        }
+        self.quiet = true;
+        pool.set_phase(Phase::Quiet);
+        pool.waiters.stop();
+    }
+
+    /// One turn of a quiet loop: descriptors, timers and signals are not looked at any more.
+    fn quiet_turn(&mut self, pool: &Shared) {
+        self.take_strays(pool);
+        let idle = || pool.requests.is_empty() && !pool.nudged.swap(false, Ordering::SeqCst);
+        if pool.wake.sleeping.begin(idle) {
+            pool.wake.wait();
+            pool.wake.sleeping.end();
+            pool.wake.clear();
+        }
+    }
+
+    /// Empty both queues: dispose of what is finished with, keep hold of what is armed.
+    fn take_strays(&mut self, pool: &Shared) {
+        while let Some(job) = pool.work.pop() {
+            if job.state.drop_work() {
+                // SAFETY: disposed of, and the work queue was the last that held it.
+                unsafe { job.free() };
+            } else {
+                self.keep(job);
+            }
+        }
+        while let Some(job) = pool.requests.pop() {
+            match job.state.take_request() {
+                state::ARMED => self.keep(job),
+                _ => self.dispose(pool, job),
+            }
+        }
+    }
+
+    /// `job` will not run any more, but is to be found when the pool is destroyed.
+    fn keep(&mut self, job: JobPtr) {
+        job.unmark(place::LIVE);
+        if !job.link.is_linked() {
+            // SAFETY: not linked; `dispose` unlinks it.
+            unsafe { self.strays.push(&raw const job.link) };
+        }
+    }
+
+    /// The pool is destroyed: dispose of every job that is not the application's.
+    fn dispose_of_all(&mut self, pool: &Shared) {
+        loop {
+            self.take_strays(pool);
+            let mut left = false;
+            loop {
+                let timer = self.wheel.any();
+                if timer.is_null() {
+                    break;
+                }
+                // SAFETY: linked timers are those of live jobs.
+                let job = unsafe { JobPtr::of_timer(timer) };
+                Wheel::remove(&job.timer);
+                self.keep(job);
+            }
+            for (_, entry) in pool.fds.entries() {
+                left |= self.dispose_of_list(pool, &entry.jobs);
+            }
+            let lists: [*const Head; 2] = [&raw const self.signal_jobs, &raw const self.strays];
+            for list in lists {
+                // SAFETY: the loop does not move; its lists are cells.
+                left |= self.dispose_of_list(pool, unsafe { &*list });
+            }
+            // Done callbacks may have finished further jobs.
+            if !left && pool.requests.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Dispose of what is armed in `list`, and empty it. True if there was something.
+    fn dispose_of_list(&mut self, pool: &Shared, list: &Head) -> bool {
+        let any = !list.is_empty();
+        while !list.is_empty() {
+            let node: *const Node = list.first();
+            // SAFETY: a node of this list is that of a live job.
+            let job = unsafe { JobPtr::of_link(node) };
+            match job.state.now() {
+                state::ARMED => self.retire(pool, job),
+                // The application's: it was to finish it before.
+                _ => job.link.unlink(),
+            }
+        }
+        any
+    }
+
+    /// Finish with an ARMED job and dispose of it.
+    fn retire(&mut self, pool: &Shared, job: JobPtr) {
+        let ended = job.state.end(&pool.waiters, true);
+        debug_assert_eq!(ended, state::End::Push);
+        // What `end` left for the request queue is done here.
+        let _ = job.state.take_request();
+        self.dispose(pool, job);
+    }
+
+    /// Make the poller anew, from what is registered: for registrations that outlive their
+    /// descriptor's number and can't be reached any more.
+    fn rebuild(&mut self, pool: &Shared) {
+        match Native::init(pool.wake.read_end()) {
+            Ok(poller) => {
+                self.poller = poller;
+                self.register_all(pool);
+            }
+            Err(error) => {
+                log!(pool.logger, LOG_ERR, "event loop: no new poller: {error}");
+                // The old one will report the same again at once. Not in a hurry.
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
+}

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! The wake pipe: how other threads, and signal handlers, get the loop out of its wait.
+//!
+//! The race this survives: the loop finds its queue empty and is about to sleep, a thread pushes,
+//! the loop sleeps. The loop says that it sleeps and then looks at the queue again; the producer
+//! pushes and then looks whether the loop sleeps. With a SeqCst fence between the two steps on
+//! both sides at least one sees the other.
+//!
+//! Only the producer that takes the flag back writes a byte. So a busy loop is written nothing,
+//! a sleeping one a single byte however many push, and the pipe never holds more bytes than
+//! there are threads in the middle of a push: it cannot fill up, and does not block if it did.
+
+use std::io;
+
+use libc::c_int;
+
+use crate::sync::{AtomicBool, Ordering, fence};
+use crate::sys;
+
+/// Whether the loop sleeps, as both sides see it.
+pub(crate) struct Sleeping(AtomicBool);
+
+impl Sleeping {
+    /// Awake.
+    pub(crate) fn new() -> Self {
+        Self(AtomicBool::new(false))
+    }
+
+    /// The loop: say that it is about to sleep. True if it may: `idle` is asked afterwards.
+    pub(crate) fn begin(&self, idle: impl FnOnce() -> bool) -> bool {
+        self.0.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        let sleep = idle();
+        if !sleep {
+            self.end();
+        }
+        sleep
+    }
+
+    /// The loop: awake, for whatever reason.
+    pub(crate) fn end(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+
+    /// A producer, after its push: whether it is the one to wake the loop.
+    pub(crate) fn take(&self) -> bool {
+        fence(Ordering::SeqCst);
+        self.0.load(Ordering::Relaxed) && self.0.swap(false, Ordering::AcqRel)
+    }
+}
+
+/// The pipe and the flag.
+pub(crate) struct Wake {
+    pub(crate) sleeping: Sleeping,
+    read: c_int,
+    write: c_int,
+}
+
+impl Wake {
+    /// Make the pipe: neither end blocks, neither survives an exec.
+    pub(crate) fn new() -> io::Result<Self> {
+        let mut ends = [-1; 2];
+        // SAFETY: room for two descriptors.
+        if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_NONBLOCK | libc::O_CLOEXEC) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self {
+            sleeping: Sleeping::new(),
+            read: ends[0],
+            write: ends[1],
+        })
+    }
+
+    /// The end that the loop polls.
+    pub(crate) fn read_end(&self) -> c_int {
+        self.read
+    }
+
+    /// After a push: get the loop out of its wait, if it is in one. Async-signal-safe; may change
+    /// errno.
+    pub(crate) fn wake(&self) {
+        if self.sleeping.take() {
+            sys::write_byte(self.write);
+        }
+    }
+
+    /// The loop: empty the pipe.
+    pub(crate) fn clear(&self) {
+        let mut bytes = [0u8; 64];
+        // SAFETY: room for what is asked for. A pipe with more in it is still readable and is
+        // read again.
+        unsafe { libc::read(self.read, bytes.as_mut_ptr().cast(), bytes.len()) };
+    }
+
+    /// Block until a byte is there. Only this descriptor is looked at.
+    pub(crate) fn wait(&self) {
+        let mut poll = libc::pollfd {
+            fd: self.read,
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        // SAFETY: one pollfd of ours. An interrupted call is as good as a wake.
+        unsafe { libc::poll(&mut poll, 1, -1) };
+    }
+
+    /// Close both ends.
+    pub(crate) fn close(&self) {
+        sys::close(self.write);
+        sys::close(self.read);
+    }
+}

@@ -1,0 +1,322 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! The job: a callback, what triggers it, and where it is in its life.
+//!
+//! Who may touch which field, when:
+//!
+//! | field | written by | read by |
+//! |---|---|---|
+//! | `state` | everybody, see [`state`] | everybody |
+//! | `flags`, `func`, `pool`, `target`, `timeout` | the call that makes the job | everybody |
+//! | `data`, `done_cb` | any thread (atomics) | any thread |
+//! | `output` | who begins the run | any thread, while the callback executes |
+//! | `timer.deadline` | who arms the job (atomic) | the loop |
+//! | `seen`, `place`, `timer`, `link`, `next_ready` | the call that makes the job, then the loop alone | the same |
+
+pub(crate) mod run;
+pub(crate) mod state;
+pub(crate) mod wait;
+
+use std::cell::Cell;
+use std::mem::offset_of;
+use std::ops::Deref;
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
+
+use libc::{c_int, c_void};
+
+use crate::capi::{self, ns_job_func_t, ns_job_t, ns_job_type_t, PRFileDesc};
+use crate::event::timers::Timer;
+use crate::job::state::State;
+use crate::list::Node;
+use crate::shared::Shared;
+
+/// What triggers a job, beside the flags' directions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trigger {
+    /// Nothing: it runs when it is armed.
+    Now,
+    /// A time after it is armed, in nanoseconds.
+    Timer(u64),
+    /// A descriptor; the time-out is in nanoseconds, [`NEVER`] for none.
+    Io {
+        fd: c_int,
+        prfd: *mut PRFileDesc,
+        timeout: u64,
+    },
+    /// A signal.
+    Signal(c_int),
+}
+
+/// No time at all: later than every deadline.
+pub(crate) const NEVER: u64 = u64::MAX;
+
+/// The kind of a job, from its trigger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Now,
+    Timer,
+    Io,
+    Signal,
+}
+
+/// One job. Lives in memory of the pool's allocator, at an address that C holds.
+#[repr(C)]
+pub(crate) struct Job {
+    pub(crate) state: State,
+    /// The public flags, all of which fit.
+    flags: u16,
+    /// What fired, in public flags; the loop writes it before it hands the job on.
+    output: AtomicU8,
+    /// Where the loop has it: bits of [`place`].
+    pub(crate) place: Cell<u8>,
+    pool: NonNull<Shared>,
+    func: unsafe extern "C" fn(*mut ns_job_t),
+    data: AtomicPtr<c_void>,
+    done_cb: AtomicPtr<c_void>,
+    prfd: *mut PRFileDesc,
+    /// A descriptor, a signal number, or -1.
+    number: c_int,
+    /// I/O: how often the number had been closed by the pool when the job was made.
+    /// Signal: how many had arrived when the job last fired, or was made.
+    pub(crate) seen: Cell<u32>,
+    /// Nanoseconds from arming to firing by time; [`NEVER`] for none.
+    timeout: u64,
+    /// In the wheel, when it has a time to wait for.
+    pub(crate) timer: Timer,
+    /// In its descriptor's list, the pool's list of signal jobs, or the loop's list of strays.
+    pub(crate) link: Node,
+    /// In the loop's ready list.
+    pub(crate) next_ready: Cell<Option<JobPtr>>,
+}
+
+/// Bits of [`Job::place`]: the loop's own notes.
+pub(crate) mod place {
+    /// Was armed before: its descriptor was verified, its signal is in the list.
+    pub(crate) const ATTACHED: u8 = 1;
+    /// Armed in the loop: it may fire.
+    pub(crate) const LIVE: u8 = 2;
+    /// In the ready list, about to fire.
+    pub(crate) const READY: u8 = 4;
+    /// To be disposed of when it is taken from the ready list.
+    pub(crate) const DOOMED: u8 = 16;
+    /// Its descriptor is not what it was made for any more: it never fires for I/O, and never
+    /// closes the number.
+    pub(crate) const ORPHAN: u8 = 8;
+}
+
+const _: () = assert!(size_of::<Job>() <= 120, "a job is to fit a 128 byte block");
+
+/// What the call that makes a job knows.
+pub(crate) struct Spec {
+    pub(crate) flags: ns_job_type_t,
+    pub(crate) trigger: Trigger,
+    pub(crate) func: unsafe extern "C" fn(*mut ns_job_t),
+    pub(crate) data: *mut c_void,
+}
+
+impl Job {
+    /// A job that is made but not armed.
+    pub(crate) fn new(pool: NonNull<Shared>, spec: &Spec, seen: u32) -> Self {
+        let (prfd, number, timeout) = match spec.trigger {
+            Trigger::Now => (ptr::null_mut(), -1, NEVER),
+            Trigger::Timer(time) => (ptr::null_mut(), -1, time),
+            Trigger::Io { fd, prfd, timeout } => (prfd, fd, timeout),
+            Trigger::Signal(signum) => (ptr::null_mut(), signum, NEVER),
+        };
+        Self {
+            state: State::new(),
+            flags: spec.flags as u16,
+            output: AtomicU8::new(0),
+            place: Cell::new(0),
+            pool,
+            func: spec.func,
+            data: AtomicPtr::new(spec.data),
+            done_cb: AtomicPtr::new(ptr::null_mut()),
+            prfd,
+            number,
+            seen: Cell::new(seen),
+            timeout,
+            timer: Timer::new(),
+            link: Node::new(),
+            next_ready: Cell::new(None),
+        }
+    }
+
+    /// The pool that it belongs to.
+    pub(crate) fn pool(&self) -> &Shared {
+        // SAFETY: a pool outlives its live jobs.
+        unsafe { self.pool.as_ref() }
+    }
+
+    /// The public flags.
+    pub(crate) fn flags(&self) -> ns_job_type_t {
+        ns_job_type_t::from(self.flags)
+    }
+
+    /// Whether any of `flags` is among the job's.
+    pub(crate) fn has(&self, flags: ns_job_type_t) -> bool {
+        self.flags() & flags != 0
+    }
+
+    /// What triggers it, from the flags.
+    pub(crate) fn kind(&self) -> Kind {
+        if self.has(capi::NS_JOB_IO) {
+            Kind::Io
+        } else if self.has(capi::NS_JOB_SIGNAL) {
+            Kind::Signal
+        } else if self.has(capi::NS_JOB_TIMER) {
+            Kind::Timer
+        } else {
+            Kind::Now
+        }
+    }
+
+    /// Its descriptor, or -1.
+    pub(crate) fn fd(&self) -> c_int {
+        if self.kind() == Kind::Io { self.number } else { -1 }
+    }
+
+    /// Its signal number; meaningless for other kinds.
+    pub(crate) fn signum(&self) -> c_int {
+        self.number
+    }
+
+    /// Its NSPR descriptor, or NULL.
+    pub(crate) fn prfd(&self) -> *mut PRFileDesc {
+        self.prfd
+    }
+
+    /// Whether it has a time to wait for.
+    pub(crate) fn has_timeout(&self) -> bool {
+        self.timeout != NEVER
+    }
+
+    /// Start its time afresh, from `now`.
+    pub(crate) fn restart(&self, now: u64) {
+        self.timer.set_deadline(now.saturating_add(self.timeout));
+    }
+
+    /// Its callback.
+    pub(crate) fn func(&self) -> unsafe extern "C" fn(*mut ns_job_t) {
+        self.func
+    }
+
+    /// The application's pointer.
+    pub(crate) fn data(&self) -> *mut c_void {
+        self.data.load(Ordering::Acquire)
+    }
+
+    /// Replace the application's pointer.
+    pub(crate) fn set_data(&self, data: *mut c_void) {
+        self.data.store(data, Ordering::Release);
+    }
+
+    /// The done callback.
+    pub(crate) fn done_cb(&self) -> ns_job_func_t {
+        let at = self.done_cb.load(Ordering::Acquire);
+        // SAFETY: `set_done_cb` stored a pointer of this very type, and None is null.
+        unsafe { std::mem::transmute::<*mut c_void, ns_job_func_t>(at) }
+    }
+
+    /// Replace the done callback.
+    pub(crate) fn set_done_cb(&self, func: ns_job_func_t) {
+        let at = func.map_or(ptr::null_mut(), |func| func as *mut c_void);
+        self.done_cb.store(at, Ordering::Release);
+    }
+
+    /// What fired, while the callback executes; else nothing.
+    pub(crate) fn output(&self) -> ns_job_type_t {
+        if self.state.is_executing() {
+            ns_job_type_t::from(self.output.load(Ordering::Acquire))
+        } else {
+            0
+        }
+    }
+
+    /// It is about to fire, with `output`.
+    pub(crate) fn set_output(&self, output: ns_job_type_t) {
+        self.output.store(output as u8, Ordering::Release);
+    }
+
+    /// Whether a bit of [`place`] is set.
+    pub(crate) fn is(&self, bit: u8) -> bool {
+        self.place.get() & bit != 0
+    }
+
+    /// Set a bit of [`place`].
+    pub(crate) fn mark(&self, bit: u8) {
+        self.place.set(self.place.get() | bit);
+    }
+
+    /// Clear a bit of [`place`].
+    pub(crate) fn unmark(&self, bit: u8) {
+        self.place.set(self.place.get() & !bit);
+    }
+}
+
+/// A live job, as it goes through queues and lists.
+///
+/// Whoever holds one holds what keeps the job alive: its bit in the state word (in a queue), a
+/// place in one of the loop's lists, the run of its callback, or its disposal.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct JobPtr(NonNull<Job>);
+
+// SAFETY: a job's fields are atomics, constants, or the loop's own; see the table above.
+unsafe impl Send for JobPtr {}
+
+impl Deref for JobPtr {
+    type Target = Job;
+
+    fn deref(&self) -> &Job {
+        // SAFETY: by the type's invariant.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl JobPtr {
+    /// The job at `at`.
+    ///
+    /// # Safety
+    /// It is live, and stays so as long as the type's invariant says.
+    pub(crate) unsafe fn new(at: NonNull<Job>) -> Self {
+        Self(at)
+    }
+
+    /// As C sees it.
+    pub(crate) fn as_c(self) -> *mut ns_job_t {
+        self.0.as_ptr().cast()
+    }
+
+    /// The job that `node` is the [`Job::link`] of.
+    ///
+    /// # Safety
+    /// It is that of a live job.
+    pub(crate) unsafe fn of_link(node: *const Node) -> Self {
+        // SAFETY: by the caller's promise there is a job around it.
+        unsafe { Self::around(node.cast(), offset_of!(Job, link)) }
+    }
+
+    /// The job that `timer` is the [`Job::timer`] of.
+    ///
+    /// # Safety
+    /// It is that of a live job.
+    pub(crate) unsafe fn of_timer(timer: *const Timer) -> Self {
+        // SAFETY: by the caller's promise there is a job around it.
+        unsafe { Self::around(timer.cast(), offset_of!(Job, timer)) }
+    }
+
+    unsafe fn around(field: *const u8, offset: usize) -> Self {
+        // SAFETY: the field is inside a job, `offset` behind its start, so neither leaves it.
+        unsafe { Self(NonNull::new_unchecked(field.sub(offset).cast_mut().cast())) }
+    }
+
+    /// Give its memory back.
+    ///
+    /// # Safety
+    /// Nobody holds it any more.
+    pub(crate) unsafe fn free(self) {
+        let alloc = self.pool().alloc;
+        // SAFETY: made by `Shared::make` from this allocator; no field needs dropping.
+        unsafe { alloc.free(self.0) };
+    }
+}

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! Calling the application: a job's callback, and its done callback.
+//!
+//! No lock is held here. "Am I inside this job's callback?" and "is this a thread of that pool?"
+//! are answered by two thread-locals.
+
+use std::cell::Cell;
+use std::ptr;
+
+use crate::capi::{NS_JOB_PERSIST, ns_job_t};
+use crate::job::state::After;
+use crate::job::{Job, JobPtr};
+use crate::log::trace;
+use crate::shared::Shared;
+use crate::sys;
+
+/// What a thread is to the library.
+#[derive(Clone, Copy)]
+struct Here {
+    /// The pool whose thread this is, or null.
+    pool: *const Shared,
+    /// Whether it is that pool's loop thread.
+    is_loop: bool,
+}
+
+thread_local! {
+    static HERE: Cell<Here> = const { Cell::new(Here { pool: ptr::null(), is_loop: false }) };
+    /// The job whose callback runs on this thread, or null.
+    static RUNNING: Cell<*const Job> = const { Cell::new(ptr::null()) };
+}
+
+/// The calling thread is a thread of `pool` from now on.
+pub(crate) fn enter_pool(pool: &Shared, is_loop: bool) {
+    HERE.set(Here { pool, is_loop });
+}
+
+/// Whether the caller is on a thread of `pool`.
+pub(crate) fn on_thread_of(pool: &Shared) -> bool {
+    ptr::eq(HERE.get().pool, pool)
+}
+
+/// Whether the caller is on the loop thread of `pool`.
+pub(crate) fn on_loop_of(pool: &Shared) -> bool {
+    on_thread_of(pool) && HERE.get().is_loop
+}
+
+/// Whether the caller is inside the callback of `job`.
+pub(crate) fn inside(job: &Job) -> bool {
+    ptr::eq(RUNNING.get(), job)
+}
+
+/// Call the callback of `job`, which has begun, and move it on. `arm` and `dispose` are the queue
+/// bits that its state is to carry when it is armed again or finished with.
+///
+/// The time of a job that is armed again starts when the callback returns.
+pub(crate) fn run(job: JobPtr, arm: u32, dispose: u32) -> After {
+    let pool = job.pool();
+    trace!(pool.logger, "job {:p}: callback begins", job.as_c());
+    RUNNING.set(&raw const *job);
+    call(job, job.func());
+    RUNNING.set(ptr::null());
+    if job.has_timeout() {
+        job.restart(sys::now());
+    }
+    job.state.finish(
+        &pool.waiters,
+        job.has(NS_JOB_PERSIST),
+        || !pool.is_shutting_down(),
+        arm,
+        dispose,
+    )
+}
+
+/// Run the done callback and give the memory back, now or when the last queue lets go of it.
+/// Everything else that the job had is gone.
+pub(crate) fn dispose(job: JobPtr) {
+    trace!(job.pool().logger, "job {:p}: disposed of", job.as_c());
+    job.state.begin_disposal();
+    if let Some(done) = job.done_cb() {
+        call(job, done);
+    }
+    if job.state.end_disposal() {
+        // SAFETY: no queue holds it, no list has it, and nobody may name it after its done
+        // callback.
+        unsafe { job.free() };
+    }
+}
+
+fn call(job: JobPtr, func: unsafe extern "C" fn(*mut ns_job_t)) {
+    // SAFETY: the application's function, called with its job. An exception that leaves it
+    // ends the process: nothing here catches it.
+    unsafe { func(job.as_c()) };
+}

@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! Threads blocked in `ns_job_wait` and `ns_job_timedwait`.
+//!
+//! A job is small and may be freed the moment it is finished, so nobody sleeps on a job: waiters
+//! sleep on a stripe of the pool's table, each with a node of its own on its own stack.
+//!
+//! The race this survives: a waker that has moved a job to WAITING and is about to wake its
+//! waiters, while another thread finishes the job, the loop frees it, and its memory becomes
+//! another job with waiters of its own. Hence a job with waiters (`WAITED` in its word) is moved
+//! on only under its stripe's lock, in the same critical section that takes its waiters off the
+//! list and hands each its outcome. A waiter that is still on the list thereby knows that its job
+//! is alive, and one that is off it never looks at the job again.
+
+use std::cell::Cell;
+use std::ptr;
+use std::time::Instant;
+
+use crate::job::state::{State, Wait};
+use crate::sync::{AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, lock, wait};
+
+/// How a wait ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The job is WAITING.
+    Idle,
+    /// The job is being disposed of.
+    Deleting,
+    /// The pool has stopped: the job can no longer run.
+    Stopped,
+    /// The time is up.
+    TimedOut,
+}
+
+/// One blocked thread, on its own stack. Guarded by the stripe's lock.
+struct Waiter {
+    state: *const State,
+    outcome: Cell<Option<Outcome>>,
+    next: Cell<*const Waiter>,
+}
+
+/// The head of a stripe's list of waiters.
+struct List(*const Waiter);
+
+// SAFETY: the nodes behind the pointer belong to blocked threads, and are touched only under the
+// lock that this list is in.
+unsafe impl Send for List {}
+
+struct Stripe {
+    list: Mutex<List>,
+    wake: Condvar,
+}
+
+#[cfg(not(loom))]
+const STRIPES: usize = 16;
+#[cfg(loom)]
+const STRIPES: usize = 1;
+
+/// A pool's table of blocked threads.
+pub(crate) struct Waiters {
+    stripes: [Stripe; STRIPES],
+    /// Threads inside [`Waiters::wait`]: the pool outlives them.
+    inside: AtomicUsize,
+}
+
+/// Counts a thread in, and out as the very last thing that it does with the pool's memory.
+struct Inside<'a>(&'a AtomicUsize);
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Release);
+    }
+}
+
+impl List {
+    /// Take every waiter that `which` picks off the list, after handing it `outcome`.
+    fn release(&mut self, outcome: Outcome, which: impl Fn(&Waiter) -> bool) {
+        let mut kept: *const Waiter = ptr::null();
+        let mut at = self.0;
+        while !at.is_null() {
+            // SAFETY: nodes on the list belong to threads that are blocked until they are given
+            // an outcome under the lock that we hold.
+            let waiter = unsafe { &*at };
+            at = waiter.next.get();
+            if which(waiter) {
+                waiter.outcome.set(Some(outcome));
+            } else {
+                waiter.next.set(kept);
+                kept = waiter;
+            }
+        }
+        self.0 = kept;
+    }
+
+    /// Whether anybody waits for `state`.
+    fn has(&self, state: *const State) -> bool {
+        let mut at = self.0;
+        while !at.is_null() {
+            // SAFETY: as in `release`.
+            let waiter = unsafe { &*at };
+            if ptr::eq(waiter.state, state) {
+                return true;
+            }
+            at = waiter.next.get();
+        }
+        false
+    }
+}
+
+impl Waiters {
+    /// A table with nobody in it.
+    pub(crate) fn new() -> Self {
+        Self {
+            stripes: std::array::from_fn(|_| Stripe {
+                list: Mutex::new(List(ptr::null())),
+                wake: Condvar::new(),
+            }),
+            inside: AtomicUsize::new(0),
+        }
+    }
+
+    fn stripe(&self, state: *const State) -> &Stripe {
+        &self.stripes[state as usize / 128 % STRIPES]
+    }
+
+    /// Block until the job behind `state` is settled, the pool has stopped (`stopped` is asked
+    /// under the lock, so that [`Waiters::stop`] misses nobody) or `deadline` has come.
+    ///
+    /// Woken by: [`Waiters::release`], called by whoever moves the job on; [`Waiters::stop`].
+    pub(crate) fn wait(
+        &self,
+        state: &State,
+        deadline: Option<Instant>,
+        stopped: impl Fn() -> bool,
+    ) -> Outcome {
+        self.inside.fetch_add(1, Ordering::Relaxed);
+        let _inside = Inside(&self.inside);
+        let stripe = self.stripe(state);
+        let mut list = lock(&stripe.list);
+        match state.mark_waited() {
+            Wait::Idle => return Outcome::Idle,
+            Wait::Deleting => return Outcome::Deleting,
+            Wait::Marked => {}
+        }
+        let me = Waiter {
+            state,
+            outcome: Cell::new(None),
+            next: Cell::new(list.0),
+        };
+        list.0 = &me;
+        if stopped() {
+            list = self.leave(list, &me, Outcome::Stopped);
+        }
+        loop {
+            if let Some(outcome) = me.outcome.get() {
+                drop(list);
+                return outcome;
+            }
+            list = match deadline {
+                None => wait(&stripe.wake, list),
+                Some(deadline) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        self.leave(list, &me, Outcome::TimedOut)
+                    } else {
+                        stripe
+                            .wake
+                            .wait_timeout(list, left)
+                            .unwrap_or_else(std::sync::PoisonError::into_inner)
+                            .0
+                    }
+                }
+            };
+        }
+    }
+
+    /// Take `me` off the list with `outcome`. It is on the list, so its job is alive.
+    fn leave<'a>(
+        &self,
+        mut list: MutexGuard<'a, List>,
+        me: &Waiter,
+        outcome: Outcome,
+    ) -> MutexGuard<'a, List> {
+        list.release(outcome, |waiter| ptr::eq(waiter, me));
+        if !list.has(me.state) {
+            // SAFETY: `me` was on the list until now, under this lock: the job had not been
+            // settled, and so not freed.
+            unsafe { &*me.state }.clear_waited();
+        }
+        list
+    }
+
+    /// Take `step`, which settles the job behind `state` and clears its mark, and hand `outcome`
+    /// to everybody who waits for it; neither if the step fails.
+    pub(crate) fn release<T, E>(
+        &self,
+        state: &State,
+        outcome: Outcome,
+        step: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        let key: *const State = state;
+        let stripe = self.stripe(key);
+        let mut list = lock(&stripe.list);
+        let done = step()?;
+        list.release(outcome, |waiter| ptr::eq(waiter.state, key));
+        stripe.wake.notify_all();
+        Ok(done)
+    }
+
+    /// The pool has stopped and no callback runs: nobody's job can run any more. Whoever comes
+    /// later finds `stopped`.
+    pub(crate) fn stop(&self) {
+        for stripe in &self.stripes {
+            let mut list = lock(&stripe.list);
+            let mut at = list.0;
+            while !at.is_null() {
+                // SAFETY: a node on the list, and its job, live until the node is released.
+                let waiter = unsafe { &*at };
+                // SAFETY: as above.
+                unsafe { &*waiter.state }.clear_waited();
+                at = waiter.next.get();
+            }
+            list.release(Outcome::Stopped, |_| true);
+            stripe.wake.notify_all();
+        }
+    }
+
+    /// Wait until everybody has left. Only after [`Waiters::stop`], with no new call to come: all
+    /// have been woken and are on their way out.
+    pub(crate) fn drain(&self) {
+        while self.inside.load(Ordering::Acquire) != 0 {
+            std::thread::yield_now();
+        }
+    }
+}

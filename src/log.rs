@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! The application's logger, or syslog.
+//!
+//! Messages are formatted here, in a buffer on the stack, and handed on as the argument of
+//! `"%s"`. Any thread may log. What a logger or an allocator of the application's makes us log
+//! while it runs is dropped: a logger that logs would never end.
+
+use std::cell::Cell;
+use std::fmt::{self, Write};
+
+use libc::{c_char, c_int};
+
+use crate::sys::{CancelGuard, ErrnoGuard};
+
+/// As in the config: `void (*)(int, const char *, va_list)`.
+pub(crate) type LogFn = unsafe extern "C" fn(c_int, *const c_char, crate::capi::va_list);
+
+unsafe extern "C" {
+    fn nunc_stans_shim_log(log: LogFn, priority: c_int, message: *const c_char);
+}
+
+thread_local! {
+    /// Set while a logger of the application's runs on this thread.
+    static LOGGING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Where one pool's messages go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Logger {
+    log: Option<LogFn>,
+    close: Option<unsafe extern "C" fn()>,
+}
+
+/// A line of text on the stack: cut at its end, never allocated.
+struct Line {
+    text: [u8; Line::ROOM],
+    used: usize,
+}
+
+impl Line {
+    const ROOM: usize = 1024;
+
+    /// `message` with `prefix` before it, one newline and a NUL behind.
+    fn new(prefix: &str, message: fmt::Arguments<'_>) -> Self {
+        let mut line = Self {
+            text: [0; Self::ROOM],
+            used: 0,
+        };
+        // Writing to a line never fails: what does not fit is cut.
+        let _ = line.write_str(prefix);
+        let _ = line.write_fmt(message);
+        line.text[line.used] = b'\n';
+        line
+    }
+}
+
+impl Write for Line {
+    fn write_str(&mut self, s: &str) -> fmt::Result {
+        // Two bytes stay free for the newline and the NUL.
+        let n = s.len().min(Self::ROOM - 2 - self.used);
+        self.text[self.used..self.used + n].copy_from_slice(&s.as_bytes()[..n]);
+        self.used += n;
+        Ok(())
+    }
+}
+
+impl Logger {
+    /// Syslog: the logger of whoever has none.
+    pub(crate) const SYSLOG: Self = Self {
+        log: None,
+        close: None,
+    };
+
+    /// The config's logger, started; syslog when `log` is `None`.
+    pub(crate) fn start(
+        log: Option<LogFn>,
+        start: Option<unsafe extern "C" fn()>,
+        close: Option<unsafe extern "C" fn()>,
+    ) -> Self {
+        if log.is_none() {
+            return Self::SYSLOG;
+        }
+        if let Some(start) = start {
+            // SAFETY: the config's function, called as its documentation says.
+            guarded(|| unsafe { start() });
+        }
+        Self { log, close }
+    }
+
+    /// The pool goes: tell the config's logger.
+    pub(crate) fn close(&self) {
+        if let Some(close) = self.close {
+            // SAFETY: the config's function, called as its documentation says.
+            guarded(|| unsafe { close() });
+        }
+    }
+
+    /// Log one message, without a newline at its end: that is added.
+    pub(crate) fn log(&self, priority: c_int, message: fmt::Arguments<'_>) {
+        if LOGGING.get() || crate::alloc::allocating() {
+            return;
+        }
+        match self.log {
+            Some(log) => {
+                let line = Line::new("", message);
+                // SAFETY: the line ends in a NUL; the shim only reads it.
+                guarded(|| unsafe { nunc_stans_shim_log(log, priority, line.text.as_ptr().cast()) });
+            }
+            None => {
+                let line = Line::new("nunc-stans: ", message);
+                // SAFETY: "%s" and one string, both ending in a NUL.
+                guarded(|| unsafe {
+                    libc::syslog(
+                        libc::LOG_LOCAL1 | priority,
+                        c"%s".as_ptr(),
+                        line.text.as_ptr().cast::<c_char>(),
+                    );
+                });
+            }
+        }
+    }
+}
+
+/// Run code of the application's or of syslog, which may be a cancellation point or change errno.
+fn guarded(call: impl FnOnce()) {
+    let _errno = ErrnoGuard::new();
+    let _cancel = CancelGuard::new();
+    LOGGING.set(true);
+    call();
+    LOGGING.set(false);
+}
+
+/// Log to a pool's logger: `log!(logger, LOG_ERR, "function: what", ...)`.
+macro_rules! log {
+    ($logger:expr, $priority:ident, $($message:tt)+) => {
+        $logger.log(libc::$priority, format_args!($($message)+))
+    };
+}
+pub(crate) use log;
+
+/// Log one step of one job, in builds with the feature `trace` only.
+macro_rules! trace {
+    ($logger:expr, $($message:tt)+) => {
+        if cfg!(feature = "trace") {
+            $crate::log::log!($logger, LOG_DEBUG, $($message)+);
+        }
+    };
+}
+pub(crate) use trace;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_end_in_one_newline_and_are_cut_to_fit() {
+        let line = Line::new("a: ", format_args!("{}", 7));
+        assert_eq!(&line.text[..6], b"a: 7\n\0");
+        let long = "x".repeat(5000);
+        let line = Line::new("", format_args!("{long}"));
+        assert_eq!(line.text[Line::ROOM - 2], b'\n');
+        assert_eq!(line.text[Line::ROOM - 1], 0);
+    }
+}

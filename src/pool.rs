@@ -1,0 +1,374 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! The pool's life: started, shut down, waited for, destroyed.
+//!
+//! 1. [`Pool::start`] makes everything that can fail before the first thread, then the workers,
+//!    then the loop. What fails undoes what was begun.
+//! 2. [`Pool::shutdown`] sets a flag, closes the work queue, wakes everybody.
+//! 3. Each worker empties the work queue and leaves; the last tells the loop.
+//! 4. The loop finishes what it was in and goes quiet: no callback runs from then on.
+//!    [`Pool::wait`] waits for that.
+//! 5. [`Pool::destroy`] has the quiet loop dispose of what is left and end, and frees.
+
+use std::cell::UnsafeCell;
+use std::ffi::CStr;
+use std::mem::{self, MaybeUninit};
+use std::ptr::{self, NonNull};
+use std::sync::atomic::Ordering;
+
+use libc::{c_int, c_void, pthread_t, size_t};
+
+use crate::alloc::Allocator;
+use crate::capi::{INIT_FLAG, ns_thrpool_config};
+use crate::event::EventLoop;
+use crate::event::wake::Wake;
+use crate::fork;
+use crate::job::run;
+use crate::log::{Logger, log};
+use crate::shared::{Phase, Shared};
+use crate::sync::{Condvar, Mutex, lock, wait};
+use crate::sys::CancelGuard;
+
+/// How far the end of a pool has come, for [`Pool::wait`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    /// The loop is not quiet yet.
+    Busy,
+    /// It is; nobody has joined the workers.
+    Quiet,
+    /// Somebody is joining them.
+    Joining,
+    /// They are joined; the first failure, or 0.
+    Over(c_int),
+}
+
+/// A pool, in memory of its own allocator.
+#[repr(C)]
+pub(crate) struct Pool {
+    /// First, so that the address of one is that of the other: jobs know the shared part.
+    pub(crate) shared: Shared,
+    life: Mutex<Life>,
+    moved_on: Condvar,
+    /// The loop thread's alone, from its start to its end.
+    event_loop: UnsafeCell<MaybeUninit<EventLoop>>,
+    /// The workers, then the loop.
+    threads: NonNull<pthread_t>,
+    workers: usize,
+    /// What to free.
+    block: NonNull<u8>,
+}
+
+/// What a thread of the pool runs.
+type Body = unsafe extern "C" fn(*mut c_void);
+
+unsafe extern "C" {
+    fn nunc_stans_shim_thread(body: Body, arg: *mut c_void);
+}
+
+/// How a pool could not be started.
+enum StartError {
+    /// An errno of the system's.
+    System(&'static str, c_int),
+    NoMemory,
+}
+
+impl Pool {
+    /// `ns_thrpool_new`: a running pool, or `None`, logged.
+    pub(crate) fn start(config: Option<&ns_thrpool_config>) -> Option<NonNull<Self>> {
+        const NAME: &str = "ns_thrpool_new";
+        let Some(config) = config else {
+            log!(Logger::SYSLOG, LOG_ERR, "{NAME}: config is NULL");
+            return None;
+        };
+        if config.init_flag != INIT_FLAG {
+            let what = "config was not initialised by ns_thrpool_config_init";
+            log!(Logger::SYSLOG, LOG_ERR, "{NAME}: {what}");
+            return None;
+        }
+        fork::watch();
+        let logger = Logger::start(config.log_fct, config.log_start_fct, config.log_close_fct);
+        if config.max_threads == 0 {
+            log!(logger, LOG_ERR, "{NAME}: max_threads is 0");
+        } else {
+            match Self::make(config, logger) {
+                Ok(pool) => return Some(pool),
+                Err(StartError::NoMemory) => log!(logger, LOG_ERR, "{NAME}: no memory"),
+                Err(StartError::System(what, errno)) => {
+                    let why = std::io::Error::from_raw_os_error(errno);
+                    log!(logger, LOG_ERR, "{NAME}: {what}: {why}");
+                }
+            }
+        }
+        logger.close();
+        None
+    }
+
+    fn make(config: &ns_thrpool_config, logger: Logger) -> Result<NonNull<Self>, StartError> {
+        let system = |what| move |error: std::io::Error| {
+            StartError::System(what, error.raw_os_error().unwrap_or(libc::EIO))
+        };
+        let attributes = Attributes::new(config.stacksize)
+            .map_err(|errno| StartError::System("stacksize", errno))?;
+        let workers = config.max_threads;
+        let alloc = Allocator::new(config.calloc_fct, config.free_fct);
+        let (place, block) = alloc.place::<Self>().ok_or(StartError::NoMemory)?;
+        let free_block = |error| {
+            // SAFETY: just allocated; nothing was left in it.
+            unsafe { alloc.free(block) };
+            error
+        };
+        let count = workers.checked_add(1).ok_or(StartError::NoMemory);
+        let threads = count
+            .and_then(|count| alloc.zeroed::<pthread_t>(count).ok_or(StartError::NoMemory))
+            .map_err(free_block)?;
+        let free_threads = |error| {
+            // SAFETY: just allocated; no thread runs.
+            unsafe { alloc.free(threads) };
+            free_block(error)
+        };
+        let wake = Wake::new().map_err(system("wake pipe")).map_err(free_threads)?;
+        let event_loop = match EventLoop::new(wake.read_end()) {
+            Ok(event_loop) => event_loop,
+            Err(error) => {
+                wake.close();
+                return Err(free_threads(system("poller")(error)));
+            }
+        };
+        // SAFETY: the place has the size and alignment of a pool.
+        let pool = unsafe {
+            place.write(Self {
+                shared: Shared::new(alloc, logger, wake, workers),
+                life: Mutex::new(Life::Busy),
+                moved_on: Condvar::new(),
+                event_loop: UnsafeCell::new(MaybeUninit::new(event_loop)),
+                threads,
+                workers,
+                block,
+            });
+            place.as_ref()
+        };
+        for index in 0..=workers {
+            let main = if index < workers { worker_main } else { loop_main };
+            if let Err(errno) = pool.spawn(index, main, &attributes) {
+                pool.shared.work.close();
+                for started in 0..index {
+                    pool.join(started);
+                }
+                // SAFETY: its threads are gone, and nobody else knows it.
+                unsafe { Self::free(place) };
+                return Err(StartError::System("threads", errno));
+            }
+        }
+        log!(logger, LOG_INFO, "pool {place:p}: started with {workers} workers");
+        Ok(place)
+    }
+
+    /// Start thread number `index`.
+    fn spawn(
+        &self,
+        index: usize,
+        main: extern "C" fn(*mut c_void) -> *mut c_void,
+        attributes: &Attributes,
+    ) -> Result<(), c_int> {
+        // SAFETY: room for one more than there are workers.
+        let at = unsafe { self.threads.as_ptr().add(index) };
+        let arg = ptr::from_ref(self).cast_mut().cast();
+        // SAFETY: the pool outlives its threads: `destroy` joins them.
+        match unsafe { libc::pthread_create(at, &attributes.0, main, arg) } {
+            0 => Ok(()),
+            errno => Err(errno),
+        }
+    }
+
+    fn join(&self, index: usize) -> c_int {
+        // SAFETY: a thread that was started, and is joined once.
+        unsafe { libc::pthread_join(*self.threads.as_ptr().add(index), ptr::null_mut()) }
+    }
+
+    /// `ns_thrpool_shutdown`.
+    pub(crate) fn shutdown(&self) {
+        if self.shared.shutdown.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        log!(self.shared.logger, LOG_INFO, "pool {self:p}: shutting down");
+        self.shared.work.close();
+        self.shared.nudge();
+    }
+
+    /// `ns_thrpool_wait`, by a thread that is not the pool's own: false if a worker could not be
+    /// joined.
+    ///
+    /// Woken by: the loop, when it goes quiet; whoever joined the workers.
+    pub(crate) fn wait(&self) -> bool {
+        let _cancel = CancelGuard::new();
+        let mut life = lock(&self.life);
+        loop {
+            match *life {
+                Life::Busy | Life::Joining => life = wait(&self.moved_on, life),
+                Life::Over(errno) => return errno == 0,
+                Life::Quiet => {
+                    *life = Life::Joining;
+                    // A thread that ends runs destructors of the application's: not under a lock.
+                    drop(life);
+                    let errno = (0..self.workers)
+                        .map(|index| self.join(index))
+                        .fold(0, |first, errno| if first == 0 { errno } else { first });
+                    life = lock(&self.life);
+                    *life = Life::Over(errno);
+                    self.moved_on.notify_all();
+                }
+            }
+        }
+    }
+
+    /// `ns_thrpool_destroy`, by a thread that is not the pool's own.
+    ///
+    /// # Safety
+    /// Nobody else is in a call on the pool, or makes one afterwards.
+    pub(crate) unsafe fn destroy(pool: NonNull<Self>) {
+        // SAFETY: live until `free` below.
+        let this = unsafe { pool.as_ref() };
+        if this.shared.is_forked() {
+            // SAFETY: by the caller's promise; the parent's threads are not in this process.
+            unsafe { this.release_in_child() };
+            return;
+        }
+        let _cancel = CancelGuard::new();
+        this.shutdown();
+        this.wait();
+        this.shared.set_phase(Phase::Stopping);
+        this.shared.nudge();
+        this.join(this.workers);
+        this.shared.waiters.drain();
+        let logger = this.shared.logger;
+        log!(logger, LOG_INFO, "pool {pool:p}: destroyed");
+        // SAFETY: its threads are gone, and by the caller's promise so is everybody else.
+        unsafe { Self::free(pool) };
+        logger.close();
+    }
+
+    /// Give everything back that [`Pool::make`] took.
+    ///
+    /// # Safety
+    /// No thread uses the pool.
+    unsafe fn free(pool: NonNull<Self>) {
+        // SAFETY: live, and by the caller's promise ours alone.
+        unsafe {
+            let this = pool.as_ptr();
+            // The poller before the pipe that it watches.
+            (*(*this).event_loop.get()).assume_init_drop();
+            (*this).shared.wake.close();
+            let alloc = (*this).shared.alloc;
+            (*this).shared.fds.free(&alloc);
+            alloc.free((*this).threads);
+            let block = (*this).block;
+            ptr::drop_in_place(this);
+            alloc.free(block);
+        }
+    }
+
+    /// In a forked child: close the descriptors, and nothing else. The memory stays: threads of
+    /// the parent's may have been in the middle of changing it.
+    ///
+    /// # Safety
+    /// Nobody else uses the pool in this process.
+    unsafe fn release_in_child(&self) {
+        // SAFETY: the loop thread is the parent's; here the loop is ours.
+        let event_loop = unsafe { (*self.event_loop.get()).assume_init_read() };
+        event_loop.release_in_child();
+        self.shared.wake.close();
+    }
+
+    fn run_loop(&self) {
+        // SAFETY: initialised by `make`, and the loop thread's alone while it runs.
+        let event_loop = unsafe { (*self.event_loop.get()).assume_init_mut() };
+        event_loop.run(&self.shared, || {
+            *lock(&self.life) = Life::Quiet;
+            self.moved_on.notify_all();
+        });
+    }
+}
+
+/// Attributes for the threads of a pool.
+struct Attributes(libc::pthread_attr_t);
+
+impl Attributes {
+    /// With stacks of `stacksize` bytes, or of the default size if that is 0.
+    fn new(stacksize: size_t) -> Result<Self, c_int> {
+        // SAFETY: all zero is memory enough; pthread_attr_init makes it attributes.
+        let mut attributes = unsafe {
+            let mut attributes = Self(mem::zeroed());
+            match libc::pthread_attr_init(&mut attributes.0) {
+                0 => attributes,
+                errno => {
+                    mem::forget(attributes);
+                    return Err(errno);
+                }
+            }
+        };
+        if stacksize != 0 {
+            // SAFETY: initialised above.
+            match unsafe { libc::pthread_attr_setstacksize(&mut attributes.0, stacksize) } {
+                0 => {}
+                errno => return Err(errno),
+            }
+        }
+        Ok(attributes)
+    }
+}
+
+impl Drop for Attributes {
+    fn drop(&mut self) {
+        // SAFETY: initialised by `new`.
+        unsafe { libc::pthread_attr_destroy(&mut self.0) };
+    }
+}
+
+fn name_thread(name: &CStr) {
+    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+    // SAFETY: this thread, and a name short enough.
+    unsafe {
+        libc::pthread_setname_np(libc::pthread_self(), name.as_ptr())
+    };
+    #[cfg(target_os = "macos")]
+    // SAFETY: a name short enough.
+    unsafe {
+        libc::pthread_setname_np(name.as_ptr())
+    };
+}
+
+/// A thread of the pool: not to be cancelled, named, running `body` with the pool.
+fn thread_main(name: &CStr, body: Body, pool: *mut c_void) -> *mut c_void {
+    // For good: the guard is never dropped.
+    mem::forget(CancelGuard::new());
+    name_thread(name);
+    // SAFETY: the body takes what it is given here.
+    unsafe { nunc_stans_shim_thread(body, pool) };
+    ptr::null_mut()
+}
+
+extern "C" fn worker_main(pool: *mut c_void) -> *mut c_void {
+    thread_main(c"ns-worker", worker_body, pool)
+}
+
+extern "C" fn loop_main(pool: *mut c_void) -> *mut c_void {
+    thread_main(c"ns-loop", loop_body, pool)
+}
+
+unsafe extern "C" fn worker_body(pool: *mut c_void) {
+    // SAFETY: the pool outlives its threads.
+    let shared = unsafe { &(*pool.cast::<Pool>()).shared };
+    shared.work();
+    if shared.workers.fetch_sub(1, Ordering::SeqCst) == 1 {
+        shared.nudge();
+    }
+}
+
+unsafe extern "C" fn loop_body(pool: *mut c_void) {
+    // SAFETY: the pool outlives its threads.
+    unsafe { &*pool.cast::<Pool>() }.run_loop();
+}
+
+/// Whether the caller is on a thread of `pool`, where it can neither be waited for nor destroyed.
+pub(crate) fn is_own_thread(pool: &Pool) -> bool {
+    !pool.shared.is_forked() && run::on_thread_of(&pool.shared)
+}

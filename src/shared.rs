@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! What all threads of a pool share, and the ways of a job between them: made, armed, finished,
+//! waited for.
+//!
+//! Nothing here blocks but [`Shared::wait_for`], and nothing holds a lock while a function of the
+//! application's runs.
+
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use crossbeam_queue::SegQueue;
+
+use crate::alloc::Allocator;
+use crate::capi::{NS_JOB_PERSIST, NS_JOB_THREAD, ns_job_t};
+use crate::event::fds::Table;
+use crate::event::signals::{self, Mailbox};
+use crate::event::wake::Wake;
+use crate::fork;
+use crate::job::run::{inside, on_loop_of};
+use crate::job::state::{self, After, Arm, End, Work};
+use crate::job::wait::{Outcome, Waiters};
+use crate::job::{Job, JobPtr, Kind, Spec, Trigger, run};
+use crate::log::Logger;
+use crate::sys;
+use crate::workq::WorkQueue;
+
+/// How far a pool's loop has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum Phase {
+    /// Callbacks run.
+    Running = 0,
+    /// Shut down, every worker gone, and no callback runs any more; done callbacks do.
+    Quiet = 1,
+    /// To dispose of everything and end.
+    Stopping = 2,
+}
+
+/// See the module.
+pub(crate) struct Shared {
+    pub(crate) alloc: Allocator,
+    pub(crate) logger: Logger,
+    /// The process that made the pool: see [`fork`].
+    pub(crate) generation: u32,
+    /// Requests to the loop: jobs to arm (ARMED) and to dispose of (NEEDS_DELETE).
+    pub(crate) requests: SegQueue<JobPtr>,
+    /// Gets the loop to look at `requests`, `mailbox` and `nudged`.
+    pub(crate) wake: Wake,
+    /// Jobs for the workers.
+    pub(crate) work: WorkQueue<JobPtr>,
+    /// Threads in `ns_job_wait`.
+    pub(crate) waiters: Waiters,
+    /// Descriptors. Reserved by who makes a job; otherwise the loop's.
+    pub(crate) fds: Table,
+    /// Signals that have arrived.
+    pub(crate) mailbox: Mailbox,
+    /// Nothing is armed any more.
+    pub(crate) shutdown: AtomicBool,
+    /// Workers that have not left yet.
+    pub(crate) workers: AtomicUsize,
+    /// The life cycle has moved on: the loop is to look.
+    pub(crate) nudged: AtomicBool,
+    /// How far the loop has come, as [`Phase`].
+    phase: AtomicU8,
+}
+
+/// What an application is told of a request to arm a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Armed {
+    Yes,
+    ShuttingDown,
+    NotNow,
+}
+
+/// What an application is told of a request to finish a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// No callback runs, or only the caller's own.
+    Yes,
+    /// A callback runs on another thread; it is the last.
+    Running,
+    /// It is armed, and that was not to be undone.
+    Armed,
+}
+
+/// What an application is told of a job that it wants to make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MakeError {
+    NoMemory,
+    /// The system refuses to deliver the signal.
+    NoSignal,
+}
+
+impl Shared {
+    /// What threads of a pool share, before it has any.
+    pub(crate) fn new(alloc: Allocator, logger: Logger, wake: Wake, workers: usize) -> Self {
+        Self {
+            alloc,
+            logger,
+            generation: fork::generation(),
+            requests: SegQueue::new(),
+            wake,
+            work: WorkQueue::new(),
+            waiters: Waiters::new(),
+            fds: Table::new(),
+            mailbox: Mailbox::new(),
+            shutdown: AtomicBool::new(false),
+            workers: AtomicUsize::new(workers),
+            nudged: AtomicBool::new(false),
+            phase: AtomicU8::new(Phase::Running as u8),
+        }
+    }
+
+    /// Whether nothing is armed any more.
+    pub(crate) fn is_shutting_down(&self) -> bool {
+        self.shutdown.load(Ordering::SeqCst)
+    }
+
+    /// Whether this process is a forked child of the one that made the pool.
+    pub(crate) fn is_forked(&self) -> bool {
+        self.generation != fork::generation()
+    }
+
+    /// How far the loop has come.
+    pub(crate) fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::SeqCst) {
+            0 => Phase::Running,
+            1 => Phase::Quiet,
+            _ => Phase::Stopping,
+        }
+    }
+
+    /// Move on to `phase`.
+    pub(crate) fn set_phase(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::SeqCst);
+    }
+
+    /// Have the loop look at the life cycle.
+    pub(crate) fn nudge(&self) {
+        self.nudged.store(true, Ordering::SeqCst);
+        self.wake.wake();
+    }
+
+    /// Hand `job`, which carries REQ, to the loop.
+    pub(crate) fn request(&self, job: JobPtr) {
+        self.requests.push(job);
+        self.wake.wake();
+    }
+
+    /// Make a job and reserve all that it will need until it is disposed of. It is WAITING, and
+    /// nobody else knows it.
+    pub(crate) fn make(&self, spec: &Spec) -> Result<JobPtr, MakeError> {
+        let at = self.alloc.zeroed::<Job>(1).ok_or(MakeError::NoMemory)?;
+        let seen = match spec.trigger {
+            Trigger::Io { fd, .. } => self
+                .fds
+                .reserve(&self.alloc, fd)
+                .map(|entry| entry.closes.load(Ordering::SeqCst))
+                .ok_or(MakeError::NoMemory),
+            Trigger::Signal(signum) => signals::watch(self, signum)
+                .map(|()| self.mailbox.count(signum))
+                .ok_or(MakeError::NoSignal),
+            Trigger::Now | Trigger::Timer(_) => Ok(0),
+        };
+        let seen = seen.inspect_err(|_| {
+            // SAFETY: just allocated, and nobody knows it.
+            unsafe { self.alloc.free(at) };
+        })?;
+        // SAFETY: room for a job, which is live from here on until `dispose`.
+        unsafe {
+            at.write(Job::new(NonNull::from(self), spec, seen));
+            Ok(JobPtr::new(at))
+        }
+    }
+
+    /// Undo [`Shared::make`], as if it had never been: the descriptor stays open, no done
+    /// callback runs.
+    pub(crate) fn unmake(&self, job: JobPtr) {
+        if job.kind() == Kind::Signal {
+            signals::unwatch(self, job.signum());
+        }
+        // SAFETY: WAITING, in no queue, and the caller has not let it out.
+        unsafe { job.free() };
+    }
+
+    /// `ns_job_rearm`, and the second half of every add.
+    pub(crate) fn arm(&self, job: &Job) -> Armed {
+        if self.is_shutting_down() {
+            return Armed::ShuttingDown;
+        }
+        // SAFETY: the caller's job, live by the interface's rules; pushed below only after its
+        // state says that a queue holds it.
+        let job = unsafe { JobPtr::new(NonNull::from(job)) };
+        let to_work = job.kind() == Kind::Now && job.has(NS_JOB_THREAD);
+        let queue = if to_work { state::WORK } else { state::REQ };
+        match job.state.arm(queue, job.has(NS_JOB_PERSIST)) {
+            Arm::Push if to_work => self.work.push(job),
+            Arm::Push => {
+                // Between winning the job and handing it on nobody else sets its time.
+                if job.has_timeout() {
+                    job.restart(sys::now());
+                }
+                self.request(job);
+            }
+            // Its time starts when its callback returns.
+            Arm::Recorded => {}
+            Arm::Refused => return Armed::NotNow,
+        }
+        Armed::Yes
+    }
+
+    /// `ns_job_done` and, with `even_armed`, `ns_job_cancel`.
+    pub(crate) fn end(&self, job: &Job, even_armed: bool) -> Ended {
+        let own = inside(job);
+        match job.state.end(&self.waiters, even_armed) {
+            End::Push => {
+                // SAFETY: live: its state says that the request queue holds it.
+                self.request(unsafe { JobPtr::new(NonNull::from(job)) });
+                Ended::Yes
+            }
+            End::Queued | End::Over => Ended::Yes,
+            End::Marked | End::OverRunning if own => Ended::Yes,
+            End::Marked | End::OverRunning => Ended::Running,
+            End::Armed => Ended::Armed,
+        }
+    }
+
+    /// `ns_job_wait` and `ns_job_timedwait`. `None`: the caller is in the way of what it would
+    /// wait for.
+    pub(crate) fn wait_for(&self, job: &Job, deadline: Option<Instant>) -> Option<Outcome> {
+        if job.state.now() == state::WAITING {
+            return Some(Outcome::Idle);
+        }
+        if inside(job) || on_loop_of(self) {
+            return None;
+        }
+        let stopped = || self.phase() >= Phase::Quiet;
+        Some(self.waiters.wait(&job.state, deadline, stopped))
+    }
+
+    /// A worker's life: run what comes, until nothing more does.
+    pub(crate) fn work(&self) {
+        run::enter_pool(self, false);
+        while let Some(job) = self.work.next() {
+            match job.state.take_work() {
+                Work::Run => self.run_in_worker(job),
+                Work::Leave => {}
+                // SAFETY: disposed of, and the work queue was the last that held it.
+                Work::Free => unsafe { job.free() },
+            }
+        }
+    }
+
+    fn run_in_worker(&self, job: JobPtr) {
+        let now = job.kind() == Kind::Now;
+        // Descriptors and signals are the loop's to let go of; the others nobody else knows.
+        let own = now || job.kind() == Kind::Timer;
+        let arm = if now { state::WORK } else { state::REQ };
+        let dispose = if own { 0 } else { state::REQ };
+        match run::run(job, arm, dispose) {
+            After::Idle => {}
+            After::Armed if now => self.work.push(job),
+            After::Dispose if own => run::dispose(job),
+            After::Armed | After::Dispose => self.request(job),
+        }
+    }
+}
+
+/// Write `job` where the caller wants it, if it does.
+///
+/// # Safety
+/// `out` is NULL or a place for a pointer.
+pub(crate) unsafe fn tell(out: *mut *mut ns_job_t, job: Option<JobPtr>) {
+    if !out.is_null() {
+        // SAFETY: by the caller's promise.
+        unsafe { *out = job.map_or(ptr::null_mut(), JobPtr::as_c) };
+    }
+}

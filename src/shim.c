@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* The two things that no stable Rust can do: make a va_list, and stand in the way of
+ * pthread_exit. */
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdlib.h>
+
+/* Call log_fct as vsyslog is called. */
+static void call_log(void (*log_fct)(int, const char *, va_list), int priority,
+                     const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    log_fct(priority, format, args);
+    va_end(args);
+}
+
+/* Hand one finished message to log_fct: as the argument of "%s", so that no '%' in it is ever
+ * taken for a directive. */
+void nunc_stans_shim_log(void (*log_fct)(int, const char *, va_list), int priority,
+                         const char *message)
+{
+    call_log(log_fct, priority, "%s", message);
+}
+
+static void thread_left(void *unused)
+{
+    (void)unused;
+    abort();
+}
+
+/* Run a thread of the pool. A callback that ends the thread under us (pthread_exit) would leave
+ * its job running for ever and the pool waiting for it: abort instead. */
+void nunc_stans_shim_thread(void (*body)(void *), void *arg)
+{
+    pthread_cleanup_push(thread_left, NULL);
+    body(arg);
+    pthread_cleanup_pop(0);
+}

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! The few system facilities that every module may need: errno, cancellation, the clock, closing
+//! a descriptor. None of them is a POSIX cancellation point.
+
+use std::marker::PhantomData;
+
+use libc::{c_int, c_void};
+
+/// Puts errno back when it goes.
+pub(crate) struct ErrnoGuard(c_int);
+
+#[cfg(any(target_os = "linux", target_os = "emscripten", target_os = "redox"))]
+use libc::__errno_location as errno_location;
+
+#[cfg(any(target_os = "macos", target_os = "ios", target_os = "freebsd"))]
+use libc::__error as errno_location;
+
+#[cfg(any(target_os = "android", target_os = "netbsd", target_os = "openbsd"))]
+use libc::__errno as errno_location;
+
+/// The calling thread's errno.
+pub(crate) fn errno() -> c_int {
+    // SAFETY: the C library's own, valid for the life of the thread.
+    unsafe { *errno_location() }
+}
+
+impl ErrnoGuard {
+    /// Remember errno as it is now.
+    pub(crate) fn new() -> Self {
+        Self(errno())
+    }
+}
+
+impl Drop for ErrnoGuard {
+    fn drop(&mut self) {
+        // SAFETY: as in `errno`.
+        unsafe { *errno_location() = self.0 };
+    }
+}
+
+unsafe extern "C" {
+    fn pthread_setcancelstate(state: c_int, old: *mut c_int) -> c_int;
+}
+
+/// `PTHREAD_CANCEL_DISABLE`, which the libc crate does not carry.
+#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+const CANCEL_DISABLE: c_int = 1;
+#[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+const CANCEL_DISABLE: c_int = 0;
+
+/// While it lives, the calling thread cannot be cancelled.
+pub(crate) struct CancelGuard {
+    old: c_int,
+    /// It must go on the thread that made it.
+    here: PhantomData<*const ()>,
+}
+
+impl CancelGuard {
+    /// Disable cancellation of the calling thread.
+    pub(crate) fn new() -> Self {
+        let mut old = 0;
+        // SAFETY: a plain call; `old` is ours.
+        unsafe { pthread_setcancelstate(CANCEL_DISABLE, &mut old) };
+        Self {
+            old,
+            here: PhantomData,
+        }
+    }
+}
+
+impl Drop for CancelGuard {
+    fn drop(&mut self) {
+        let mut unused = 0;
+        // SAFETY: a plain call, with the state that was there before.
+        unsafe { pthread_setcancelstate(self.old, &mut unused) };
+    }
+}
+
+/// The monotonic clock, in nanoseconds.
+pub(crate) fn now() -> u64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the clock exists everywhere; `time` is ours.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// Whether `fd` is an open descriptor of this process.
+pub(crate) fn is_open(fd: c_int) -> bool {
+    // SAFETY: F_GETFD takes any number.
+    fd >= 0 && unsafe { libc::fcntl(fd, libc::F_GETFD) } >= 0
+}
+
+/// Close `fd`, once: on Linux a close that was interrupted has closed.
+pub(crate) fn close(fd: c_int) {
+    // The raw call, since close(2) of the C library is a cancellation point.
+    #[cfg(target_os = "linux")]
+    // SAFETY: the caller owns the descriptor.
+    unsafe {
+        libc::syscall(libc::SYS_close, fd)
+    };
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _cancel = CancelGuard::new();
+        // SAFETY: the caller owns the descriptor.
+        unsafe { libc::close(fd) };
+    }
+}
+
+/// Write one byte to a pipe that does not block. Async-signal-safe; changes errno.
+pub(crate) fn write_byte(fd: c_int) {
+    let byte = 1u8;
+    let at: *const c_void = std::ptr::from_ref(&byte).cast();
+    // A full pipe is fine: whoever reads it has a byte to find.
+    #[cfg(target_os = "linux")]
+    // SAFETY: one byte of ours; the raw call, since write(2) is a cancellation point.
+    unsafe {
+        libc::syscall(libc::SYS_write, fd, at, 1usize)
+    };
+    #[cfg(not(target_os = "linux"))]
+    // SAFETY: one byte of ours. POSIX makes write a cancellation point here: the loop and the
+    // workers have cancellation disabled, callers of the interface disable it.
+    unsafe {
+        libc::write(fd, at, 1)
+    };
+}

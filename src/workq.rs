@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! The work queue that all workers share, and how they sleep.
+//!
+//! The queue is lock-free; the lock is only for going to sleep and being woken. The races that
+//! the protocol survives:
+//!
+//! * *A worker finds the queue empty, a job arrives, the worker sleeps.* The worker counts itself
+//!   idle and then looks once more; the producer pushes and then looks at the count. With a
+//!   SeqCst fence between the two steps on both sides, at least one of them sees the other.
+//! * *Two jobs arrive, one wake.* A producer wakes nobody while a woken worker is on its way
+//!   (`waking`). That worker, once it has taken its job and there is more, wakes the next.
+//! * *The woken worker takes the mark back just as a producer relies on it.* It clears `waking`
+//!   first and looks at the queue afterwards; both are read-modify-writes of one word, so a
+//!   producer that found the mark set has pushed before that look.
+//!
+//! A producer that finds every worker busy makes no system call and takes no lock.
+
+use crate::sync::{AtomicBool, AtomicUsize, Condvar, Mutex, Ordering, fence, lock, wait};
+
+#[cfg(not(loom))]
+use crossbeam_queue::SegQueue as Queue;
+
+/// loom can't see into SegQueue: in models a queue under a lock stands in for it.
+#[cfg(loom)]
+pub(crate) struct Queue<T>(Mutex<std::collections::VecDeque<T>>);
+
+#[cfg(loom)]
+impl<T> Queue<T> {
+    pub(crate) fn new() -> Self {
+        Self(Mutex::new(std::collections::VecDeque::new()))
+    }
+    pub(crate) fn push(&self, item: T) {
+        lock(&self.0).push_back(item);
+    }
+    pub(crate) fn pop(&self) -> Option<T> {
+        lock(&self.0).pop_front()
+    }
+    pub(crate) fn is_empty(&self) -> bool {
+        lock(&self.0).is_empty()
+    }
+}
+
+/// The queue and its sleepers.
+pub(crate) struct WorkQueue<T> {
+    queue: Queue<T>,
+    /// Workers that are asleep or about to be.
+    idle: AtomicUsize,
+    /// A worker was woken and has not looked at the queue yet.
+    waking: AtomicBool,
+    /// No more is to come: workers leave when the queue is empty.
+    closed: AtomicBool,
+    /// Set by who wakes one worker, taken by the one that wakes.
+    token: Mutex<bool>,
+    wake: Condvar,
+}
+
+impl<T> WorkQueue<T> {
+    /// An empty queue.
+    pub(crate) fn new() -> Self {
+        Self {
+            queue: Queue::new(),
+            idle: AtomicUsize::new(0),
+            waking: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            token: Mutex::new(false),
+            wake: Condvar::new(),
+        }
+    }
+
+    /// Add one item and see to it that somebody takes it.
+    pub(crate) fn push(&self, item: T) {
+        self.queue.push(item);
+        self.notify();
+    }
+
+    /// Add one item; the caller calls [`WorkQueue::notify`] when it has added all that it has.
+    pub(crate) fn push_quietly(&self, item: T) {
+        self.queue.push(item);
+    }
+
+    /// Wake one worker if somebody sleeps and nobody is on the way.
+    pub(crate) fn notify(&self) {
+        fence(Ordering::SeqCst);
+        if self.idle.load(Ordering::Relaxed) == 0 || self.waking.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        *lock(&self.token) = true;
+        self.wake.notify_one();
+    }
+
+    /// Take an item without waiting.
+    pub(crate) fn pop(&self) -> Option<T> {
+        self.queue.pop()
+    }
+
+    /// Take the next item, asleep until there is one; `None` when the queue is closed and empty.
+    ///
+    /// Woken by: [`WorkQueue::notify`], [`WorkQueue::close`].
+    pub(crate) fn next(&self) -> Option<T> {
+        if let Some(item) = self.queue.pop() {
+            return Some(item);
+        }
+        loop {
+            self.idle.fetch_add(1, Ordering::Relaxed);
+            fence(Ordering::SeqCst);
+            if let Some(item) = self.queue.pop() {
+                self.idle.fetch_sub(1, Ordering::Relaxed);
+                return Some(item);
+            }
+            if self.closed.load(Ordering::SeqCst) {
+                self.idle.fetch_sub(1, Ordering::Relaxed);
+                // What was pushed before the close is visible now.
+                return self.queue.pop();
+            }
+            self.sleep();
+            self.idle.fetch_sub(1, Ordering::Relaxed);
+            if let Some(item) = self.queue.pop() {
+                if !self.queue.is_empty() {
+                    self.notify();
+                }
+                return Some(item);
+            }
+        }
+    }
+
+    /// Until there is a token, or the queue is closed. Whoever takes the token takes the mark
+    /// with it.
+    fn sleep(&self) {
+        let mut token = lock(&self.token);
+        while !*token && !self.closed.load(Ordering::SeqCst) {
+            token = wait(&self.wake, token);
+        }
+        if *token {
+            *token = false;
+            drop(token);
+            self.waking.swap(false, Ordering::SeqCst);
+            fence(Ordering::SeqCst);
+        }
+    }
+
+    /// No more is to come. Workers take what is there and leave.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        // Under the lock, so that a worker between its look at `closed` and its sleep is not
+        // missed.
+        drop(lock(&self.token));
+        self.wake.notify_all();
+    }
+}

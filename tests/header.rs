@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! The header: made by cbindgen from `src/capi/`, committed, and compared here.
+//!
+//! `NS_WRITE_HEADER=1 cargo test --test header` (`make header`) writes it.
+
+use std::path::Path;
+
+use cbindgen::{Builder, Config, ItemType};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// What `types` of the items in one file of `src/capi/` are in C.
+fn section(file: &str, types: &[ItemType], exclude: &[&str]) -> String {
+    let mut config = Config::from_file(Path::new(ROOT).join("cbindgen.toml")).expect("cbindgen.toml");
+    config.export.item_types = types.to_vec();
+    config.export.exclude = exclude.iter().map(|name| (*name).to_owned()).collect();
+    config.export.include = vec!["_ns_result_t".to_owned(), "ns_thrpool_config".to_owned(), "ns_job_func_t".to_owned()];
+    if types != [ItemType::Functions] {
+        // Where the config is defined, cbindgen writes the tag itself.
+        config.export.rename.remove("ns_thrpool_config");
+    }
+    let mut text = Vec::new();
+    Builder::new()
+        .with_config(config)
+        .with_src(Path::new(ROOT).join("src/capi").join(file))
+        .generate()
+        .expect("bindings")
+        .write(&mut text);
+    tidy(&String::from_utf8(text).expect("UTF-8"))
+}
+
+/// Comments of one line on one line, defines under each other, no backticks.
+fn tidy(text: &str) -> String {
+    let lines: Vec<&str> = text.trim().lines().collect();
+    let mut tidy: Vec<String> = Vec::new();
+    let mut at = 0;
+    while at < lines.len() {
+        match lines[at..] {
+            [open, text, close, ..] if open.trim() == "/**" && close.trim() == "*/" => {
+                let indent = &open[..open.len() - 3];
+                let text = text.trim_start().trim_start_matches("* ");
+                tidy.push(format!("{indent}/** {text} */"));
+                at += 3;
+            }
+            ["", next, ..] if next.starts_with("/**") && at > 0 && lines[at - 1].starts_with("#") => {
+                at += 1;
+            }
+            [line, ..] => {
+                tidy.push(line.to_owned());
+                at += 1;
+            }
+            [] => unreachable!(),
+        }
+    }
+    tidy.join("\n").replace('`', "")
+}
+
+fn header() -> String {
+    let rust_only = ["ns_job_type_t", "ns_result_t", "va_list", "INIT_FLAG"];
+    let opaque = ["ns_job_t", "ns_thrpool_t", "PRFileDesc"];
+    let not_c: Vec<&str> = rust_only.into_iter().chain(opaque).collect();
+    let functions = [ItemType::Functions];
+    let parts = [
+        include_str!("header/top.h").trim().to_owned(),
+        section("types.rs", &[ItemType::Constants], &not_c),
+        include_str!("header/macros.h").trim().to_owned(),
+        section("types.rs", &[ItemType::Enums], &not_c),
+        include_str!("header/result.h").trim().to_owned(),
+        section("types.rs", &[ItemType::Typedefs, ItemType::Structs], &not_c),
+        include_str!("header/pool.h").trim().to_owned(),
+        section("pool.rs", &functions, &[]),
+        include_str!("header/job.h").trim().to_owned(),
+        section("job.rs", &functions, &[]),
+        include_str!("header/extensions.h").trim().to_owned(),
+        section("extensions.rs", &[ItemType::Constants], &["TIMEOUT", "RUNNING"]),
+        include_str!("header/extension-results.h").trim().to_owned(),
+        section("extensions.rs", &functions, &[]),
+        include_str!("header/bottom.h").trim().to_owned(),
+    ];
+    parts.join("\n\n").trim().to_owned() + "\n"
+}
+
+#[test]
+fn the_committed_header_is_in_step() {
+    let path = Path::new(ROOT).join("include/nunc-stans.h");
+    let want = header();
+    if std::env::var_os("NS_WRITE_HEADER").is_some() {
+        std::fs::write(&path, &want).expect("writing the header");
+    }
+    let have = std::fs::read_to_string(&path).unwrap_or_default();
+    let first = want.lines().zip(have.lines()).position(|(want, have)| want != have);
+    assert!(
+        want == have,
+        "include/nunc-stans.h is out of step with src/capi/ (from line {}): run `make header`",
+        first.unwrap_or(want.lines().count().min(have.lines().count())) + 1
+    );
+}

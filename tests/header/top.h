@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* With additional permission to link OpenSSL: see COPYING.openssl. */
+/*
+ * nunc-stans.h - hand events to threads
+ *
+ * Generated from the library's source. Do not edit.
+ *
+ * An application makes a pool: worker threads and one event-loop thread. From any thread it posts
+ * jobs: a callback, and what triggers it (a descriptor, a time, a signal, or nothing: run now).
+ * The callback of a job with NS_JOB_THREAD runs in a worker, that of any other in the loop, which
+ * it blocks for as long as it takes. One job's callback never runs twice at once.
+ *
+ *     static void on_readable(struct ns_job_t *job)
+ *     {
+ *         struct connection *c = ns_job_get_data(job);
+ *         if (serve(c, ns_job_get_output_type(job)))
+ *             ns_job_rearm(job);        when the callback returns
+ *         else
+ *             ns_job_done(job);         closes the descriptor, calls the done callback
+ *     }
+ *
+ *     ns_add_fd_job(tp, fd, NS_JOB_READ | NS_JOB_THREAD, on_readable, c, NULL);
+ *
+ * A job's life:
+ *
+ *     WAITING        idle, the application's: rearm it, or finish with it
+ *     NEEDS_ARM      rearmed while it runs: armed when the callback returns
+ *     ARMED          in a queue or in the poller
+ *     RUNNING        its callback is executing
+ *     NEEDS_DELETE   done or cancelled: no further callback; disposed of soon
+ *     DELETED        its done callback is running, its memory is about to go
+ *
+ * A job is made WAITING (ns_create_job, NS_JOB_UNARMED) or ARMED (all others). When its callback
+ * returns it is WAITING, unless it was rearmed or done meanwhile or has NS_JOB_PERSIST. Sooner or
+ * later each job is to be finished with: ns_job_done, or ns_job_cancel, which ends an ARMED job
+ * too. Then its descriptor is closed (not with NS_JOB_PRESERVE_FD), its done callback runs, once,
+ * and its memory goes. Inside a callback rearm and done may both be called: done wins.
+ *
+ * Threads. Every function may be called from any thread, callbacks included; where one may not,
+ * it says so. No function waits for a callback but ns_job_wait, ns_job_timedwait, ns_thrpool_wait
+ * and ns_thrpool_destroy. What was written before a job was armed is visible to its callback, and
+ * what the callback wrote to whoever sees the job WAITING or gets its done callback.
+ *
+ * Errors. A function that refuses says why in its result and, by name, in the log; on any failure
+ * nothing has happened. No function changes errno, is cut short by a signal, raises SIGPIPE, or is
+ * a cancellation point.
+ *
+ * Times are those of the monotonic clock, in microseconds, and never early.
+ */
+#ifndef NS_THRPOOL_H
+#define NS_THRPOOL_H
+
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/time.h>
+
+/* NSPR's header is included where it can be found; define NS_NO_NSPR to keep it out. Nothing below
+ * depends on it: struct PRFileDesc is the same type either way. */
+#if !defined(NS_NO_NSPR) && defined(__has_include)
+#if __has_include(<nspr.h>)
+#include <nspr.h>
+#elif __has_include(<nspr/nspr.h>)
+#include <nspr/nspr.h>
+#elif __has_include(<nspr4/nspr.h>)
+#include <nspr4/nspr.h>
+#endif
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** A pool: opaque. */
+struct ns_thrpool_t;
+typedef struct ns_thrpool_t ns_thrpool_t;
+
+/** A job: opaque. */
+struct ns_job_t;
+
+/** NSPR's descriptor: opaque here. */
+struct PRFileDesc;
+
+/*
+ * Job types
+ *
+ * What triggers a job, and how it runs: flags, or'ed together.
+ */
+
+/** Flags from NS_JOB_... */
+typedef uint_fast16_t ns_job_type_t;
