@@ -17,9 +17,23 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 RELEASE := $(TARGET)/release
 SOURCES := $(shell find src -type f) Cargo.toml Cargo.lock build.rs
 
-.PHONY: all help demo check header examples c-tests install uninstall clean
+C_FLAGS := -std=c11 -Wall -Wextra -Wpedantic -Werror -g -O2 -Iinclude $(CFLAGS)
+# Programs here run against build/lib wherever they are started from.
+LINK := -Lbuild/lib -Wl,-rpath,$(CURDIR)/build/lib -lnunc-stans -lpthread $(LDFLAGS)
 
-all: build/lib/$(SHARED) build/lib/libnunc-stans.a ## build the library into build/lib (release)
+EXAMPLES := $(patsubst examples/%.c,build/examples/%,$(wildcard examples/*.c))
+C_TESTS := $(patsubst c-tests/%.c,build/c-tests/%,$(wildcard c-tests/test-*.c)) \
+           $(patsubst c-tests/%.sh,build/c-tests/%,$(wildcard c-tests/test-*.sh))
+# The programs that use NSPR themselves.
+WITH_NSPR := build/examples/nspr-echo build/c-tests/test-nspr build/c-tests/test-original-shape
+
+TOOLS_FOR_BUILD := gcc libc6-dev
+TOOLS_FOR_DEMO := $(TOOLS_FOR_BUILD) curl wrk
+TOOLS_FOR_CHECK := $(TOOLS_FOR_BUILD) clang g++ libcmocka-dev libnspr4-dev pkg-config strace
+
+.PHONY: all help need-demo need-check demo check header examples c-tests install uninstall clean
+
+all: build/lib/$(SHARED) build/lib/libnunc-stans.a build/lib/nunc-stans.pc ## build the library into build/lib (release)
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,12 +50,72 @@ build/lib/$(SHARED): $(RELEASE)/libnunc_stans.so
 	ln -sf $(SHARED) build/lib/$(SONAME)
 	ln -sf $(SONAME) build/lib/libnunc-stans.so
 
+# Without the standard library's debug information, which is most of it.
 build/lib/libnunc-stans.a: $(RELEASE)/libnunc_stans.a
 	@mkdir -p $(@D)
 	cp $< $@
+	strip --strip-debug $@
+
+build/lib/nunc-stans.pc: nunc-stans.pc.in Makefile
+	@mkdir -p $(@D)
+	sed 's|@prefix@|$(prefix)|; s|@exec_prefix@|$(exec_prefix)|; s|@libdir@|$(libdir)|; s|@includedir@|$(includedir)|; s|@version@|$(VERSION)|' $< > $@
+
+need-demo:
+	@tools/need.sh $(TOOLS_FOR_DEMO)
+
+need-check:
+	@tools/need.sh $(TOOLS_FOR_CHECK)
+	@command -v rustup >/dev/null && rustup component list --installed | grep -q clippy || rustup component add clippy
+	@command -v rustup >/dev/null && rustup component list --installed | grep -q rustfmt || rustup component add rustfmt
+
+$(WITH_NSPR): NSPR = $(shell pkg-config --cflags --libs nspr)
+
+build/examples/%: examples/%.c include/nunc-stans.h build/lib/$(SHARED)
+	@mkdir -p $(@D)
+	$(CC) $(C_FLAGS) $< -o $@ $(LINK) $(NSPR)
+
+build/c-tests/%: c-tests/%.c c-tests/harness.h include/nunc-stans.h build/lib/$(SHARED)
+	@mkdir -p $(@D)
+	$(CC) $(C_FLAGS) -O1 -Ic-tests $< -o $@ $(LINK) -lcmocka $(NSPR)
+
+build/c-tests/%: c-tests/%.sh
+	@mkdir -p $(@D)
+	cp $< $@
+	chmod +x $@
+
+examples: $(EXAMPLES) ## build the examples into build/examples
+
+c-tests: $(C_TESTS) ## build the C tests into build/c-tests
+
+demo: need-demo ## build, serve files over HTTP, load the server, stop it cleanly
+	@$(MAKE) --no-print-directory all build/examples/httpd
+	@examples/demo.sh build/examples/httpd $(SECONDS)
+
+SECONDS ?= 10
+
+check: need-check ## run every test, on the release build
+	@$(MAKE) --no-print-directory all examples c-tests
+	@tools/check.sh build
 
 header: ## generate include/nunc-stans.h from src/capi
 	NS_WRITE_HEADER=1 $(CARGO) test --quiet --locked --test header
+
+install: all ## install library, header and pkg-config file; DESTDIR, prefix, libdir, includedir
+	$(INSTALL) -d $(DESTDIR)$(libdir)/pkgconfig $(DESTDIR)$(includedir)/nunc-stans
+	$(INSTALL) -m 755 build/lib/$(SHARED) $(DESTDIR)$(libdir)/$(SHARED)
+	ln -sf $(SHARED) $(DESTDIR)$(libdir)/$(SONAME)
+	ln -sf $(SONAME) $(DESTDIR)$(libdir)/libnunc-stans.so
+	$(INSTALL) -m 644 build/lib/libnunc-stans.a $(DESTDIR)$(libdir)/libnunc-stans.a
+	$(INSTALL) -m 644 build/lib/nunc-stans.pc $(DESTDIR)$(libdir)/pkgconfig/nunc-stans.pc
+	$(INSTALL) -m 644 include/nunc-stans.h $(DESTDIR)$(includedir)/nunc-stans/nunc-stans.h
+	ln -sf nunc-stans/nunc-stans.h $(DESTDIR)$(includedir)/nunc-stans.h
+
+uninstall: ## remove what install put there
+	rm -f $(DESTDIR)$(libdir)/$(SHARED) $(DESTDIR)$(libdir)/$(SONAME) \
+	    $(DESTDIR)$(libdir)/libnunc-stans.so $(DESTDIR)$(libdir)/libnunc-stans.a \
+	    $(DESTDIR)$(libdir)/pkgconfig/nunc-stans.pc \
+	    $(DESTDIR)$(includedir)/nunc-stans.h $(DESTDIR)$(includedir)/nunc-stans/nunc-stans.h
+	-rmdir $(DESTDIR)$(includedir)/nunc-stans 2>/dev/null
 
 clean: ## remove everything that was built
 	rm -rf build

@@ -62,6 +62,23 @@ static inline double now_seconds(void)
         }                                                                                      \
     } while (0)
 
+/* n, or a hundredth of it (1 at least) where the environment has NS_SLOW: under valgrind. */
+static inline int scaled(int n)
+{
+    if (getenv("NS_SLOW") == NULL) {
+        return n;
+    }
+    return n < 200 ? 1 : n / 100;
+}
+
+/* Seconds of CPU time that this process has used. */
+static inline double cpu_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
 /* A count that threads add to and wait for. */
 struct latch {
     pthread_mutex_t lock;
@@ -137,6 +154,80 @@ static inline void pool_end(struct ns_thrpool_t *tp)
     ns_thrpool_shutdown(tp);
     assert_int_equal(ns_thrpool_wait(tp), NS_SUCCESS);
     ns_thrpool_destroy(tp);
+}
+
+/* What a job's callback saw, and what it does: a job's data. */
+struct probe {
+    struct latch runs;
+    struct latch disposals;
+    atomic_ulong output;                /* of the last run */
+    atomic_int thread;                  /* of the last run, as gettid says */
+    void (*act)(struct ns_job_t *job);  /* may be NULL */
+    int fd;                             /* for act to use */
+};
+
+#define PROBE(action, descriptor) {LATCH_INIT, LATCH_INIT, 0, 0, (action), (descriptor)}
+
+/* The callback of a job whose data is a probe. */
+static inline void probe_run(struct ns_job_t *job)
+{
+    struct probe *probe = ns_job_get_data(job);
+    atomic_store(&probe->output, ns_job_get_output_type(job));
+    atomic_store(&probe->thread, (int)gettid());
+    if (probe->act != NULL) {
+        probe->act(job);
+    }
+    latch_add(&probe->runs, 1);
+}
+
+/* Its done callback. */
+static inline void probe_gone(struct ns_job_t *job)
+{
+    struct probe *probe = ns_job_get_data(job);
+    latch_add(&probe->disposals, 1);
+}
+
+/* What a probe does: finish. */
+static inline void finish_job(struct ns_job_t *job)
+{
+    ns_job_done(job);
+}
+
+/* Have the callback and the done callback of an unarmed job report to its probe, and arm it. */
+static inline struct ns_job_t *probe_arm(struct ns_job_t *job)
+{
+    assert_int_equal(ns_job_set_done_cb(job, probe_gone), NS_SUCCESS);
+    assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
+    return job;
+}
+
+/* Add a job for probe->fd, with a time-out of usec microseconds or, for 0, none. */
+static inline struct ns_job_t *probe_fd(struct ns_thrpool_t *tp, ns_job_type_t type, long usec,
+                                        struct probe *probe)
+{
+    struct timeval tv = {0, usec};
+    struct ns_job_t *job = NULL;
+    assert_int_equal(ns_add_fd_timeout_job(tp, probe->fd, &tv, type | NS_JOB_UNARMED, probe_run,
+                                           probe, &job), NS_SUCCESS);
+    return probe_arm(job);
+}
+
+/* Let usec microseconds pass in the pool's loop: what was there before has fired by then. */
+static inline void loop_passes(struct ns_thrpool_t *tp, long usec)
+{
+    struct probe probe = PROBE(finish_job, -1);
+    struct timeval tv = {0, usec};
+    struct ns_job_t *job = NULL;
+    assert_int_equal(ns_add_timeout_job(tp, &tv, NS_JOB_UNARMED, probe_run, &probe, &job),
+                     NS_SUCCESS);
+    probe_arm(job);
+    assert_latch(&probe.disposals, 1);
+}
+
+/* Whether a descriptor number is open. */
+static inline int fd_is_open(int fd)
+{
+    return fcntl(fd, F_GETFD) >= 0;
 }
 
 /* How many descriptors this process has open. */

@@ -104,7 +104,9 @@ impl Logger {
             Some(log) => {
                 let line = Line::new("", message);
                 // SAFETY: the line ends in a NUL; the shim only reads it.
-                guarded(|| unsafe { nunc_stans_shim_log(log, priority, line.text.as_ptr().cast()) });
+                guarded(|| unsafe {
+                    nunc_stans_shim_log(log, priority, line.text.as_ptr().cast())
+                });
             }
             None => {
                 let line = Line::new("nunc-stans: ", message);

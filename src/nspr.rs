@@ -40,7 +40,9 @@ fn look_in(library: Library) -> Option<Nspr> {
     // SAFETY: NSPR's own declarations of the two.
     unsafe {
         Some(Nspr {
-            native_handle: *library.get::<NativeHandle>(c"PR_FileDesc2NativeHandle").ok()?,
+            native_handle: *library
+                .get::<NativeHandle>(c"PR_FileDesc2NativeHandle")
+                .ok()?,
             close: *library.get::<Close>(c"PR_Close").ok()?,
         })
     }

@@ -103,8 +103,10 @@ impl Pool {
     }
 
     fn make(config: &ns_thrpool_config, logger: Logger) -> Result<NonNull<Self>, StartError> {
-        let system = |what| move |error: std::io::Error| {
-            StartError::System(what, error.raw_os_error().unwrap_or(libc::EIO))
+        let system = |what| {
+            move |error: std::io::Error| {
+                StartError::System(what, error.raw_os_error().unwrap_or(libc::EIO))
+            }
         };
         let attributes = Attributes::new(config.stacksize)
             .map_err(|errno| StartError::System("stacksize", errno))?;
@@ -125,7 +127,9 @@ impl Pool {
             unsafe { alloc.free(threads) };
             free_block(error)
         };
-        let wake = Wake::new().map_err(system("wake pipe")).map_err(free_threads)?;
+        let wake = Wake::new()
+            .map_err(system("wake pipe"))
+            .map_err(free_threads)?;
         let event_loop = match EventLoop::new(wake.read_end()) {
             Ok(event_loop) => event_loop,
             Err(error) => {
@@ -147,7 +151,11 @@ impl Pool {
             place.as_ref()
         };
         for index in 0..=workers {
-            let main = if index < workers { worker_main } else { loop_main };
+            let main = if index < workers {
+                worker_main
+            } else {
+                loop_main
+            };
             if let Err(errno) = pool.spawn(index, main, &attributes) {
                 pool.shared.work.close();
                 for started in 0..index {
@@ -158,7 +166,11 @@ impl Pool {
                 return Err(StartError::System("threads", errno));
             }
         }
-        log!(logger, LOG_INFO, "pool {place:p}: started with {workers} workers");
+        log!(
+            logger,
+            LOG_INFO,
+            "pool {place:p}: started with {workers} workers"
+        );
         Ok(place)
     }
 

@@ -11,10 +11,15 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// What `types` of the items in one file of `src/capi/` are in C.
 fn section(file: &str, types: &[ItemType], exclude: &[&str]) -> String {
-    let mut config = Config::from_file(Path::new(ROOT).join("cbindgen.toml")).expect("cbindgen.toml");
+    let mut config =
+        Config::from_file(Path::new(ROOT).join("cbindgen.toml")).expect("cbindgen.toml");
     config.export.item_types = types.to_vec();
     config.export.exclude = exclude.iter().map(|name| (*name).to_owned()).collect();
-    config.export.include = vec!["_ns_result_t".to_owned(), "ns_thrpool_config".to_owned(), "ns_job_func_t".to_owned()];
+    config.export.include = vec![
+        "_ns_result_t".to_owned(),
+        "ns_thrpool_config".to_owned(),
+        "ns_job_func_t".to_owned(),
+    ];
     if types != [ItemType::Functions] {
         // Where the config is defined, cbindgen writes the tag itself.
         config.export.rename.remove("ns_thrpool_config");
@@ -42,7 +47,9 @@ fn tidy(text: &str) -> String {
                 tidy.push(format!("{indent}/** {text} */"));
                 at += 3;
             }
-            ["", next, ..] if next.starts_with("/**") && at > 0 && lines[at - 1].starts_with("#") => {
+            ["", next, ..]
+                if next.starts_with("/**") && at > 0 && lines[at - 1].starts_with("#") =>
+            {
                 at += 1;
             }
             [line, ..] => {
@@ -72,7 +79,11 @@ fn header() -> String {
         include_str!("header/job.h").trim().to_owned(),
         section("job.rs", &functions, &[]),
         include_str!("header/extensions.h").trim().to_owned(),
-        section("extensions.rs", &[ItemType::Constants], &["TIMEOUT", "RUNNING"]),
+        section(
+            "extensions.rs",
+            &[ItemType::Constants],
+            &["TIMEOUT", "RUNNING"],
+        ),
         include_str!("header/extension-results.h").trim().to_owned(),
         section("extensions.rs", &functions, &[]),
         include_str!("header/bottom.h").trim().to_owned(),
@@ -88,7 +99,10 @@ fn the_committed_header_is_in_step() {
         std::fs::write(&path, &want).expect("writing the header");
     }
     let have = std::fs::read_to_string(&path).unwrap_or_default();
-    let first = want.lines().zip(have.lines()).position(|(want, have)| want != have);
+    let first = want
+        .lines()
+        .zip(have.lines())
+        .position(|(want, have)| want != have);
     assert!(
         want == have,
         "include/nunc-stans.h is out of step with src/capi/ (from line {}): run `make header`",

@@ -60,7 +60,14 @@ pub unsafe extern "C" fn ns_add_fd_job(
     // SAFETY: by the interface's rules.
     let make = unsafe { Make::new("ns_add_fd_job", tp, job) };
     match make.plain(fd, NEVER) {
-        Ok(trigger) => make.finish(trigger, job_type, NS_JOB_IO | NS_JOB_TIMER, func, data, true),
+        Ok(trigger) => make.finish(
+            trigger,
+            job_type,
+            NS_JOB_IO | NS_JOB_TIMER,
+            func,
+            data,
+            true,
+        ),
         Err(refused) => refused,
     }
 }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! The jobs' functions that 0.2 has.
 
-
 use super::*;
 use libc::timeval;
 
@@ -32,7 +31,14 @@ pub unsafe extern "C" fn ns_create_job(
     if job.is_null() {
         return make.refuse("job is NULL");
     }
-    make.finish(soon(job_type), job_type, NS_JOB_TIMER, func, std::ptr::null_mut(), false)
+    make.finish(
+        soon(job_type),
+        job_type,
+        NS_JOB_TIMER,
+        func,
+        std::ptr::null_mut(),
+        false,
+    )
 }
 
 /// Make a job that needs no descriptor, time or signal, and arm it. With NS_JOB_TIMER it fires in
@@ -88,7 +94,14 @@ pub unsafe extern "C" fn ns_add_io_job(
     let make = unsafe { Make::new("ns_add_io_job", tp, job) };
     // SAFETY: as above.
     match unsafe { make.nspr(fd, NEVER) } {
-        Ok(trigger) => make.finish(trigger, job_type, NS_JOB_IO | NS_JOB_TIMER, func, data, true),
+        Ok(trigger) => make.finish(
+            trigger,
+            job_type,
+            NS_JOB_IO | NS_JOB_TIMER,
+            func,
+            data,
+            true,
+        ),
         Err(refused) => refused,
     }
 }
@@ -188,7 +201,14 @@ pub unsafe extern "C" fn ns_add_signal_job(
         return make.refuse("signum is no signal that can be watched");
     }
     let flags = job_type | NS_JOB_SIGNAL;
-    make.finish(Trigger::Signal(signum), flags, NS_JOB_SIGNAL, func, data, true)
+    make.finish(
+        Trigger::Signal(signum),
+        flags,
+        NS_JOB_SIGNAL,
+        func,
+        data,
+        true,
+    )
 }
 
 /// Arm a job again: the same trigger, its time started afresh. Inside the job's callback, or
@@ -210,7 +230,11 @@ pub unsafe extern "C" fn ns_job_rearm(job: *mut ns_job_t) -> ns_result_t {
         Armed::Yes => SUCCESS,
         Armed::NotNow => wrong_state(job, NAME, "can't be armed now"),
         Armed::ShuttingDown => {
-            log!(job.pool().logger, LOG_DEBUG, "{NAME}: the pool is shutting down");
+            log!(
+                job.pool().logger,
+                LOG_DEBUG,
+                "{NAME}: the pool is shutting down"
+            );
             SHUTDOWN
         }
     }

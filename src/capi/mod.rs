@@ -5,6 +5,9 @@
 //! [`types`] are those of the header, which `tests/header.rs` makes from these files. Every
 //! function keeps errno, checks what it is given, and says in the log what it refuses.
 
+// What a caller must see to is told to C: it stands in the header, not under "# Safety".
+#![allow(clippy::missing_safety_doc)]
+
 pub mod extensions;
 pub mod job;
 pub mod pool;
@@ -91,11 +94,7 @@ impl<'a> Make<'a> {
     ///
     /// # Safety
     /// `tp` is NULL or a pool; `out` is NULL or a place for a pointer.
-    unsafe fn new(
-        function: &'static str,
-        tp: *mut ns_thrpool_t,
-        out: *mut *mut ns_job_t,
-    ) -> Self {
+    unsafe fn new(function: &'static str, tp: *mut ns_thrpool_t, out: *mut *mut ns_job_t) -> Self {
         let errno = ErrnoGuard::new();
         // SAFETY: by the caller's promise.
         let pool = unsafe {
@@ -115,7 +114,12 @@ impl<'a> Make<'a> {
     }
 
     fn shut_down(&self, pool: &Pool) -> ns_result_t {
-        log!(pool.shared.logger, LOG_DEBUG, "{}: the pool is shutting down", self.function);
+        log!(
+            pool.shared.logger,
+            LOG_DEBUG,
+            "{}: the pool is shutting down",
+            self.function
+        );
         SHUTDOWN
     }
 
@@ -237,7 +241,10 @@ unsafe fn on_job<'a>(function: &str, job: *mut ns_job_t) -> Result<&'a Job, ns_r
 
 /// Say that `function` came at the wrong time.
 fn wrong_state(job: &Job, function: &str, why: &str) -> ns_result_t {
-    log!(job.pool().logger, LOG_DEBUG, "{function}: job {job:p}: {why}");
+    log!(
+        job.pool().logger,
+        LOG_DEBUG,
+        "{function}: job {job:p}: {why}"
+    );
     INVALID_STATE
 }
-

@@ -104,7 +104,11 @@ pub unsafe extern "C" fn ns_thrpool_wait(tp: *mut ns_thrpool_t) -> ns_result_t {
     if pool.wait() {
         SUCCESS
     } else {
-        log!(pool.shared.logger, LOG_ERR, "{NAME}: a worker could not be joined");
+        log!(
+            pool.shared.logger,
+            LOG_ERR,
+            "{NAME}: a worker could not be joined"
+        );
         R::NS_THREAD_FAILURE as ns_result_t
     }
 }

@@ -282,7 +282,10 @@ mod tests {
         entry.word.set(u32::MAX << 8);
         entry.set_registration(Registration::Always);
         entry.next_serial();
-        assert_eq!((entry.registration(), entry.serial()), (Registration::Always, 0));
+        assert_eq!(
+            (entry.registration(), entry.serial()),
+            (Registration::Always, 0)
+        );
         // SAFETY: unused from here on.
         unsafe { table.free(&alloc) };
     }

@@ -15,9 +15,9 @@ use std::sync::atomic::Ordering;
 
 use libc::c_int;
 
+use super::EventLoop;
 use super::fds::{Entry, Interest, Mode, Registration};
 use super::poller::{Key, Poller, Refusal};
-use super::EventLoop;
 use crate::capi::{
     NS_JOB_ACCEPT, NS_JOB_CONNECT, NS_JOB_PRESERVE_FD, NS_JOB_READ, NS_JOB_THREAD, NS_JOB_WRITE,
     ns_job_type_t,

@@ -171,7 +171,11 @@ impl EventLoop {
                 Ok(count) => count,
                 Err(error) => {
                     // Nothing that the kernel documents: our descriptor was closed under us.
-                    log!(pool.logger, LOG_ERR, "event loop: the poller fails: {error}");
+                    log!(
+                        pool.logger,
+                        LOG_ERR,
+                        "event loop: the poller fails: {error}"
+                    );
                     self.rebuild(pool);
                     0
                 }

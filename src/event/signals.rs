@@ -211,7 +211,8 @@ pub(crate) fn watch(pool: &Shared, signum: c_int) -> Option<()> {
     let signal = signal.as_mut()?;
     let address = Pool(pool);
     // SAFETY: the action does only what a signal handler may.
-    let action = unsafe { signal_hook::low_level::register(signum, move || address.arrived(signum)) };
+    let action =
+        unsafe { signal_hook::low_level::register(signum, move || address.arrived(signum)) };
     let Ok(action) = action else {
         if signal.ours.is_none() {
             disposition(signum, Some(&signal.earlier));
@@ -268,10 +269,29 @@ mod tests {
 
     #[test]
     fn signals_that_cannot_be_watched() {
-        for signum in [-1, 0, 9, 19, 4, 8, 11, 32, 33, 65, 1000, c_int::MIN, c_int::MAX] {
+        for signum in [
+            -1,
+            0,
+            9,
+            19,
+            4,
+            8,
+            11,
+            32,
+            33,
+            65,
+            1000,
+            c_int::MIN,
+            c_int::MAX,
+        ] {
             assert!(!can_watch(signum), "{signum}");
         }
-        for signum in [libc::SIGTERM, libc::SIGCHLD, libc::SIGRTMIN(), libc::SIGRTMAX()] {
+        for signum in [
+            libc::SIGTERM,
+            libc::SIGCHLD,
+            libc::SIGRTMIN(),
+            libc::SIGRTMAX(),
+        ] {
             assert!(can_watch(signum), "{signum}");
         }
     }

@@ -212,14 +212,14 @@ impl Wheel {
                 break;
             }
             // Nothing is linked before this slot, so time may go on to it; then what is in it
-            // goes to lower levels, or is due.
+            // goes to lower levels, all of it, or is due.
             self.tick = self.tick.max(slot.start);
             loop {
                 let node = self.slots[slot.level][slot.index].first();
                 if node.is_null() {
                     break;
                 }
-                if most == 0 {
+                if slot.level == 0 && most == 0 {
                     return true;
                 }
                 // SAFETY: linked timers are live; a `Timer` begins with its node.
@@ -228,7 +228,7 @@ impl Wheel {
                 if !live(timer) {
                     continue;
                 }
-                if timer.deadline() <= now {
+                if slot.level == 0 && timer.deadline() <= now {
                     most -= 1;
                     fire(timer);
                 } else {
@@ -278,10 +278,15 @@ mod tests {
     /// Everything that is due at `now`, and no more, by deadline.
     fn fired(wheel: &mut Wheel, now: u64) -> Vec<u64> {
         let mut got = Vec::new();
-        while wheel.expire(now, 7, |_| true, |timer| {
-            // SAFETY: the tests' timers outlive their wheels.
-            got.push(unsafe { (*timer).deadline() });
-        }) {}
+        while wheel.expire(
+            now,
+            7,
+            |_| true,
+            |timer| {
+                // SAFETY: the tests' timers outlive their wheels.
+                got.push(unsafe { (*timer).deadline() });
+            },
+        ) {}
         got
     }
 
@@ -308,12 +313,19 @@ mod tests {
             now = now.max(next);
             for deadline in fired(&mut wheel, now) {
                 assert!(deadline <= now, "early");
-                assert!(now - deadline <= 1 << TICK_BITS, "late by {}", now - deadline);
+                assert!(
+                    now - deadline <= 1 << TICK_BITS,
+                    "late by {}",
+                    now - deadline
+                );
                 got.push(deadline);
             }
         }
         assert_eq!(got.len(), due.len());
-        assert!(got.windows(2).all(|w| w[0] >> TICK_BITS <= (w[1] >> TICK_BITS) + 1));
+        assert!(
+            got.windows(2)
+                .all(|w| w[0] >> TICK_BITS <= (w[1] >> TICK_BITS) + 1)
+        );
         got.sort_unstable();
         assert_eq!(got, due);
     }
@@ -356,7 +368,10 @@ mod tests {
         assert_eq!(fired(&mut wheel, 4_000_000), [3_000_000]);
         assert!(all[0].is_linked() && !all[1].is_linked());
         assert_eq!(fired(&mut wheel, 199_999_000_000_000), []);
-        assert_eq!(fired(&mut wheel, 200_000_001_000_000), [200_000_000_000_000]);
+        assert_eq!(
+            fired(&mut wheel, 200_000_001_000_000),
+            [200_000_000_000_000]
+        );
         assert!(wheel.any().is_null());
     }
 
@@ -377,7 +392,10 @@ mod tests {
             now = next.max(now);
             fired(&mut wheel, now);
             looks += 1;
-            assert!(looks < 1000, "the far future is looked at now and then only");
+            assert!(
+                looks < 1000,
+                "the far future is looked at now and then only"
+            );
         }
         assert!(now >= u64::MAX / 2 && now - u64::MAX / 2 <= 1 << TICK_BITS);
     }

@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
 
 use libc::{c_int, c_void};
 
-use crate::capi::{self, ns_job_func_t, ns_job_t, ns_job_type_t, PRFileDesc};
+use crate::capi::{self, PRFileDesc, ns_job_func_t, ns_job_t, ns_job_type_t};
 use crate::event::timers::Timer;
 use crate::job::state::State;
 use crate::list::Node;
@@ -173,7 +173,11 @@ impl Job {
 
     /// Its descriptor, or -1.
     pub(crate) fn fd(&self) -> c_int {
-        if self.kind() == Kind::Io { self.number } else { -1 }
+        if self.kind() == Kind::Io {
+            self.number
+        } else {
+            -1
+        }
     }
 
     /// Its signal number; meaningless for other kinds.

@@ -395,7 +395,10 @@ mod tests {
                     assert_eq!(word(&state) & STATE, NEEDS_DELETE);
                     assert_eq!(word(&state) & REQ != 0, !exec, "from {before:#b}");
                     // A running job's waiters are released when it returns, the others now.
-                    assert_eq!(word(&state) & WAITED, if exec { before & WAITED } else { 0 });
+                    assert_eq!(
+                        word(&state) & WAITED,
+                        if exec { before & WAITED } else { 0 }
+                    );
                 } else {
                     assert_eq!(word(&state), before);
                 }
@@ -445,8 +448,16 @@ mod tests {
                         _ => (After::Idle, WAITING),
                     };
                     // Waiters go on waiting only for a job that is armed again.
-                    let waited = if want == After::Armed { before & WAITED } else { 0 };
-                    assert_eq!((got, word(&state)), (want, after | waited), "from {before:#b}");
+                    let waited = if want == After::Armed {
+                        before & WAITED
+                    } else {
+                        0
+                    };
+                    assert_eq!(
+                        (got, word(&state)),
+                        (want, after | waited),
+                        "from {before:#b}"
+                    );
                 }
             }
         }
