@@ -31,6 +31,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <syslog.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -252,6 +253,91 @@ static inline int count_threads(void)
     }
     closedir(dir);
     return count - 2;
+}
+
+/* A callback that says that it has begun, and stays until it is let go. */
+struct gate {
+    struct latch begun;
+    struct latch leave;
+};
+
+#define GATE_INIT {LATCH_INIT, LATCH_INIT}
+
+static inline void stay_in_gate(struct gate *gate)
+{
+    latch_add(&gate->begun, 1);
+    latch_reaches(&gate->leave, 1);
+}
+
+/* As a callback: the job's data is a gate. */
+static inline void gate_callback(struct ns_job_t *job)
+{
+    stay_in_gate(ns_job_get_data(job));
+}
+
+/* As a callback or a done callback: the job's data is a latch. */
+static inline void count_callback(struct ns_job_t *job)
+{
+    latch_add(ns_job_get_data(job), 1);
+}
+
+/* Connected sockets that do not block. */
+static inline void socket_pair(int ends[2])
+{
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends), 0);
+}
+
+/* An allocator that counts the blocks that are out, for one pool's config. */
+static atomic_long blocks_out;
+
+static inline void *counting_calloc(size_t count, size_t size)
+{
+    void *block = calloc(count, size);
+    if (block != NULL) {
+        atomic_fetch_add(&blocks_out, 1);
+    }
+    return block;
+}
+
+static inline void counting_free(void *block)
+{
+    if (block != NULL) {
+        atomic_fetch_sub(&blocks_out, 1);
+    }
+    free(block);
+}
+
+/* A logger that keeps the last message of LOG_ERR and counts them. */
+static pthread_mutex_t logged_lock = PTHREAD_MUTEX_INITIALIZER;
+static char logged_last[1024];
+static int logged_errors;
+
+static inline void recording_log(int priority, const char *format, va_list args)
+{
+    if (priority != LOG_ERR) {
+        return;
+    }
+    pthread_mutex_lock(&logged_lock);
+    vsnprintf(logged_last, sizeof logged_last, format, args);
+    logged_errors++;
+    pthread_mutex_unlock(&logged_lock);
+}
+
+static inline int count_logged_errors(void)
+{
+    pthread_mutex_lock(&logged_lock);
+    int errors = logged_errors;
+    pthread_mutex_unlock(&logged_lock);
+    return errors;
+}
+
+/* Whether the last error that was logged names what. */
+static inline int logged(const char *what)
+{
+    pthread_mutex_lock(&logged_lock);
+    int found = strstr(logged_last, what) != NULL;
+    pthread_mutex_unlock(&logged_lock);
+    return found;
 }
 
 #endif

@@ -1,0 +1,514 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * httpd - a small HTTP/1.1 server of static files: how a daemon is written with nunc-stans
+ *
+ *     httpd [-p port] [-t workers] [-i idle-seconds] [-n max-fds] root-directory
+ *
+ * GET and HEAD, kept-alive and pipelined connections, and counters at /status. Port 0 lets the
+ * kernel choose. SIGTERM or SIGINT ends it in good order; the exit status is 0 only if every job
+ * was disposed of and every descriptor closed. Symbolic links below the root are followed.
+ *
+ * The jobs:
+ *
+ *   listener       ACCEPT | PERSIST, in the event loop: accepting is quick and never blocks.
+ *   pause          TIMER, in the loop: brings the listener back when descriptors had run out.
+ *   SIGTERM/SIGINT PERSIST, in the loop: begin the shutdown.
+ *   reader         READ | THREAD with a time-out, one for each connection, in a worker because
+ *                  opening and reading files may block. It owns the socket: the library closes
+ *                  that when the reader is disposed of.
+ *   writer         WRITE | THREAD | PRESERVE_FD with a time-out, made for a connection when its
+ *                  client first is slower than we are. A job's flags are fixed, hence two jobs.
+ *
+ * Who owns a connection: at most one of its two jobs is armed at any time, and whoever arms one
+ * hands the connection over and touches it no more. So no lock guards a connection. It is closed
+ * by the job that runs (close_connection), or, once the pool has stopped, by main. Its memory
+ * goes with the last of its jobs, in that one's done callback.
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <pthread.h>
+#include <sys/resource.h>
+#include <sys/sendfile.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <syslog.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <nunc-stans.h>
+
+enum {
+    INPUT_SIZE = 8192,        /* the longest request head */
+    OUTPUT_SIZE = 1024,       /* a response head and a small body */
+    ACCEPTS_PER_TURN = 64,    /* then others have their turn in the loop */
+    SEND_PER_TURN = 1 << 20,  /* bytes of a file, then others have their turn in the worker */
+    LINGER_BYTES = 256 << 10, /* of a refused request that are read and dropped */
+    PAUSE_MS = 100,           /* without the listener, when descriptors have run out */
+};
+
+/* What comes after the response that is being sent. */
+enum after {
+    NEXT,   /* the next request */
+    LAST,   /* close */
+    LINGER, /* close when the client has: it may still be sending, and closing with unread input
+               would reset the connection and lose the response */
+};
+
+struct connection {
+    struct connection *next, *prev; /* list of the open ones, under server.lock */
+    int fd;
+    struct ns_job_t *reader;
+    struct ns_job_t *writer; /* NULL until first needed */
+    atomic_int jobs;         /* of these two, not disposed of yet */
+    size_t in_len;
+    size_t out_at, out_len;
+    int file;        /* the file that is being sent, or -1 */
+    off_t file_left; /* bytes of it to send */
+    enum after after;
+    size_t lingered; /* bytes dropped */
+    char in[INPUT_SIZE + 1];
+    char out[OUTPUT_SIZE];
+};
+
+struct request {
+    char *target;
+    bool head;
+    bool keep; /* the connection stays open */
+    bool body; /* one follows */
+};
+
+static struct {
+    struct ns_thrpool_t *pool;
+    int listen_fd;
+    int root_fd;
+    struct timeval idle;
+    /* The loop's while the pool runs, main's before and after. */
+    struct ns_job_t *listener; /* NULL while accepting is paused */
+    struct ns_job_t *pause;
+    struct ns_job_t *sigterm, *sigint;
+    bool starved; /* the lack of descriptors has been reported */
+
+    pthread_mutex_t lock;
+    struct connection *connections;
+
+    atomic_ulong requests, open, accepted, timeouts, pauses, jobs_made, jobs_disposed;
+} server = {.listen_fd = -1, .root_fd = -1, .lock = PTHREAD_MUTEX_INITIALIZER};
+
+/*
+ * Jobs
+ */
+
+/* The done callback of every job that has nothing else to clean up. */
+static void job_disposed(struct ns_job_t *job)
+{
+    (void)job;
+    atomic_fetch_add(&server.jobs_disposed, 1);
+}
+
+/*
+ * Takes the result of a call that made a job with NS_JOB_UNARMED, which is there for this: the
+ * done callback is set while the job can't run yet. It is armed by ns_job_rearm.
+ */
+static bool job_made(ns_result_t result, struct ns_job_t *job, ns_job_func_t done)
+{
+    if (result != NS_SUCCESS) {
+        return false;
+    }
+    atomic_fetch_add(&server.jobs_made, 1);
+    ns_job_set_done_cb(job, done);
+    return true;
+}
+
+/*
+ * Connections: their end
+ */
+
+static void connection_job_disposed(struct ns_job_t *job)
+{
+    struct connection *c = ns_job_get_data(job);
+
+    job_disposed(job);
+    if (atomic_fetch_sub(&c->jobs, 1) == 1) {
+        free(c);
+    }
+}
+
+/* By the owner, as the last thing that it does with the connection. */
+static void close_connection(struct connection *c)
+{
+    struct ns_job_t *reader = c->reader;
+    struct ns_job_t *writer = c->writer;
+
+    pthread_mutex_lock(&server.lock);
+    if (c->next) {
+        c->next->prev = c->prev;
+    }
+    if (c->prev) {
+        c->prev->next = c->next;
+    } else {
+        server.connections = c->next;
+    }
+    pthread_mutex_unlock(&server.lock);
+    atomic_fetch_sub(&server.open, 1);
+    if (c->file >= 0) {
+        close(c->file);
+    }
+    /* Neither is armed, unless the pool has shut down; one may be running, even this one. ns_job_done
+     * takes all of these: it never waits, and a running job is disposed of when it returns. */
+    if (writer) {
+        ns_job_done(writer);
+    }
+    ns_job_done(reader);
+}
+
+/* Hand the connection to one of its jobs. Nothing of it is touched afterwards. */
+static void hand_over(struct connection *c, struct ns_job_t *job)
+{
+    ns_result_t result = ns_job_rearm(job);
+
+    /* In a shutdown nothing is armed any more: the connection stays as it is, and main closes it. */
+    if (result != NS_SUCCESS && result != NS_SHUTDOWN) {
+        close_connection(c);
+    }
+}
+
+/*
+ * Responses
+ */
+
+static const char *reason(int status)
+{
+    switch (status) {
+    case 200: return "OK";
+    case 400: return "Bad Request";
+    case 403: return "Forbidden";
+    case 404: return "Not Found";
+    case 405: return "Method Not Allowed";
+    case 413: return "Content Too Large";
+    case 414: return "URI Too Long";
+    case 431: return "Request Header Fields Too Large";
+    case 503: return "Service Unavailable";
+    case 505: return "HTTP Version Not Supported";
+    default: return "Internal Server Error";
+    }
+}
+
+static void put_head(struct connection *c, int status, const char *type, long long length)
+{
+    char date[64];
+    struct tm tm;
+    time_t now = time(NULL);
+
+    strftime(date, sizeof date, "%a, %d %b %Y %H:%M:%S GMT", gmtime_r(&now, &tm));
+    c->out_at = 0;
+    c->out_len = (size_t)snprintf(c->out, sizeof c->out,
+                                  "HTTP/1.1 %d %s\r\nDate: %s\r\nServer: nunc-stans-httpd\r\n"
+                                  "Content-Type: %s\r\nContent-Length: %lld\r\n%sConnection: %s\r\n\r\n",
+                                  status, reason(status), date, type, length,
+                                  status == 405 ? "Allow: GET, HEAD\r\n" : "",
+                                  c->after == NEXT ? "keep-alive" : "close");
+}
+
+static void reply_text(struct connection *c, const struct request *r, int status, const char *type,
+                       const char *text)
+{
+    size_t length = strlen(text);
+
+    put_head(c, status, type, (long long)length);
+    if (!r->head) {
+        memcpy(c->out + c->out_len, text, length);
+        c->out_len += length;
+    }
+}
+
+static void reply_error(struct connection *c, const struct request *r, int status)
+{
+    char text[64];
+
+    snprintf(text, sizeof text, "%d %s\n", status, reason(status));
+    reply_text(c, r, status, "text/plain", text);
+}
+
+static void reply_status(struct connection *c, const struct request *r)
+{
+    char text[384];
+
+    snprintf(text, sizeof text,
+             "{\"requests\": %lu, \"open\": %lu, \"accepted\": %lu, \"timeouts\": %lu, "
+             "\"pauses\": %lu, \"jobs_made\": %lu, \"jobs_disposed\": %lu}\n",
+             atomic_load(&server.requests), atomic_load(&server.open),
+             atomic_load(&server.accepted), atomic_load(&server.timeouts),
+             atomic_load(&server.pauses), atomic_load(&server.jobs_made),
+             atomic_load(&server.jobs_disposed));
+    reply_text(c, r, 200, "application/json", text);
+}
+
+static const char *content_type(const char *path)
+{
+    static const char *const types[][2] = {
+        {".html", "text/html; charset=utf-8"}, {".css", "text/css"},  {".js", "text/javascript"},
+        {".txt", "text/plain; charset=utf-8"}, {".png", "image/png"}, {".jpg", "image/jpeg"},
+        {".json", "application/json"},         {".svg", "image/svg+xml"},
+    };
+    const char *dot = strrchr(path, '.');
+
+    for (size_t i = 0; dot && i < sizeof types / sizeof *types; i++) {
+        if (strcasecmp(dot, types[i][0]) == 0) {
+            return types[i][1];
+        }
+    }
+    return "application/octet-stream";
+}
+
+/* `path` is decoded, begins with a slash and has no dot-dot in it. */
+static void reply_file(struct connection *c, const struct request *r, const char *path)
+{
+    char name[INPUT_SIZE + sizeof "index.html"];
+    struct stat st;
+
+    /* All leading slashes: a second one would make the name absolute again. */
+    path += strspn(path, "/");
+    size_t length = strlen(path);
+    snprintf(name, sizeof name, "%s%s", path,
+             length == 0 || path[length - 1] == '/' ? "index.html" : "");
+    /* O_NONBLOCK: opening a FIFO must not hold the worker. */
+    int file = openat(server.root_fd, name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (file < 0) {
+        bool starved = errno == EMFILE || errno == ENFILE;
+        reply_error(c, r, starved ? 503 : errno == EACCES ? 403 : 404);
+        return;
+    }
+    if (fstat(file, &st) < 0 || !S_ISREG(st.st_mode)) {
+        close(file);
+        reply_error(c, r, 404);
+        return;
+    }
+    put_head(c, 200, content_type(name), (long long)st.st_size);
+    if (r->head || st.st_size == 0) {
+        close(file);
+        return;
+    }
+    c->file = file;
+    c->file_left = st.st_size;
+}
+
+/*
+ * Requests
+ */
+
+static int hex(char c)
+{
+    if (c >= '0' && c <= '9') {
+        return c - '0';
+    }
+    c |= 0x20;
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* Decode a path in place. False if it is no path, or leads out of the root. */
+static bool decode_path(char *path)
+{
+    char *to = path;
+
+    path[strcspn(path, "?#")] = '\0';
+    if (*path != '/') {
+        return false;
+    }
+    for (const char *from = path; *from; to++) {
+        if (*from != '%') {
+            *to = *from++;
+            continue;
+        }
+        int high = hex(from[1]);
+        int low = high < 0 ? -1 : hex(from[2]);
+        if (low < 0 || (high == 0 && low == 0)) {
+            return false;
+        }
+        *to = (char)(high << 4 | low);
+        from += 3;
+    }
+    *to = '\0';
+    for (const char *at = path; at; at = strchr(at, '/')) {
+        at++;
+        if (at[0] == '.' && at[1] == '.' && (at[2] == '/' || at[2] == '\0')) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Whether a list such as "keep-alive, Upgrade" has a token in it. */
+static bool has_token(const char *list, const char *token)
+{
+    while (*list) {
+        size_t length = strcspn(list, ", \t");
+        if (length == strlen(token) && strncasecmp(list, token, length) == 0) {
+            return true;
+        }
+        list += length;
+        list += strspn(list, ", \t");
+    }
+    return false;
+}
+
+/* Take a request head apart, in place. Returns the status to refuse it with, or 0. */
+static int parse_request(char *head, struct request *r)
+{
+    char *save;
+    char *line = strtok_r(head, "\r\n", &save);
+    char *target = line ? strchr(line, ' ') : NULL;
+    char *version = target ? strchr(target + 1, ' ') : NULL;
+    bool host = false;
+
+    if (!version || target == line) {
+        return 400;
+    }
+    *target++ = '\0';
+    *version++ = '\0';
+    if (strncmp(version, "HTTP/", 5) != 0) {
+        return 400;
+    }
+    if (strcmp(version, "HTTP/1.1") != 0 && strcmp(version, "HTTP/1.0") != 0) {
+        return 505;
+    }
+    r->head = strcmp(line, "HEAD") == 0;
+    r->keep = version[7] == '1';
+    bool known = r->head || strcmp(line, "GET") == 0;
+    bool old = !r->keep;
+    while ((line = strtok_r(NULL, "\r\n", &save))) {
+        size_t name = strcspn(line, ": \t");
+        if (name == 0 || line[name] != ':') {
+            return 400;
+        }
+        line[name] = '\0';
+        char *value = line + name + 1;
+        value += strspn(value, " \t");
+        if (strcasecmp(line, "Host") == 0) {
+            host = true;
+        } else if (strcasecmp(line, "Connection") == 0) {
+            r->keep = old ? has_token(value, "keep-alive") : r->keep && !has_token(value, "close");
+        } else if (strcasecmp(line, "Transfer-Encoding") == 0) {
+            r->body = true;
+        } else if (strcasecmp(line, "Content-Length") == 0) {
+            size_t digits = strspn(value, "0123456789");
+            if (digits == 0 || value[digits + strspn(value + digits, " \t")] != '\0') {
+                return 400;
+            }
+            r->body = r->body || strspn(value, "0") != digits;
+        }
+    }
+    /* The absolute form, that proxies send: the path begins after the authority. */
+    if (strncasecmp(target, "http://", 7) == 0) {
+        target += 7 + strcspn(target + 7, "/");
+    }
+    r->target = target;
+    if (!host && !old) {
+        return 400;
+    }
+    return !known ? 405 : r->body ? 413 : decode_path(target) ? 0 : 400;
+}
+
+/* What a connection needs next. */
+enum step { GO_ON, WANT_READ, WANT_WRITE, CLOSE };
+
+/* Answer the first request in the buffer. */
+static enum step answer(struct connection *c)
+{
+    struct request r = {0};
+    size_t blank = 0;
+
+    /* Empty lines before a request are ignored. */
+    while (blank < c->in_len && (c->in[blank] == '\r' || c->in[blank] == '\n')) {
+        blank++;
+    }
+    c->in_len -= blank;
+    memmove(c->in, c->in + blank, c->in_len);
+    char *end = memmem(c->in, c->in_len, "\r\n\r\n", 4);
+    if (!end && c->in_len < INPUT_SIZE) {
+        return WANT_READ;
+    }
+    atomic_fetch_add(&server.requests, 1);
+    int status;
+    if (!end) {
+        status = memchr(c->in, '\n', c->in_len) ? 431 : 414;
+    } else {
+        *end = '\0';
+        status = strlen(c->in) < (size_t)(end - c->in) ? 400 : parse_request(c->in, &r);
+    }
+    /* What is wrong with a request makes doubtful where the next one begins. */
+    bool clear = status == 0 || (status == 405 && !r.body);
+    c->after = !clear ? LINGER : r.keep ? NEXT : LAST;
+    if (status != 0) {
+        reply_error(c, &r, status);
+    } else if (strcmp(r.target, "/status") == 0) {
+        reply_status(c, &r);
+    } else {
+        reply_file(c, &r, r.target);
+    }
+    c->in_len -= end ? (size_t)(end + 4 - c->in) : c->in_len;
+    if (end) {
+        memmove(c->in, end + 4, c->in_len);
+    }
+    return GO_ON;
+}
+
+/* Send of the response what the socket takes. */
+static enum step send_response(struct connection *c)
+{
+    while (c->out_at < c->out_len) {
+        /* MSG_MORE: head and beginning of the file in one packet. */
+        ssize_t n = send(c->fd, c->out + c->out_at, c->out_len - c->out_at,
+                         c->file >= 0 ? MSG_MORE : 0);
+        if (n < 0) {
+            return errno == EAGAIN ? WANT_WRITE : CLOSE;
+        }
+        c->out_at += (size_t)n;
+    }
+    if (c->file >= 0) {
+        size_t most = c->file_left < SEND_PER_TURN ? (size_t)c->file_left : SEND_PER_TURN;
+        ssize_t n = sendfile(c->fd, c->file, NULL, most);
+        if (n <= 0) {
+            /* None: the file has become shorter, and its length was promised. */
+            return n < 0 && errno == EAGAIN ? WANT_WRITE : CLOSE;
+        }
+        c->file_left -= n;
+        if (c->file_left > 0) {
+            return WANT_WRITE;
+        }
+        close(c->file);
+        c->file = -1;
+    }
+    c->out_at = c->out_len = 0;
+    if (c->after == LINGER) {
+        shutdown(c->fd, SHUT_WR);
+        return WANT_READ;
+    }
+    return c->after == LAST ? CLOSE : GO_ON;
+}
+
+/* Go on with a connection as far as input and socket allow, then hand it to the job that waits. */
+static void serve(struct connection *c)
+{
+    enum step step = GO_ON;
+
+    while (step == GO_ON) {
+        step = c->out_len > 0 ? send_response(c) : answer(c);
+    }
+    if (step == CLOSE) {
+        close_connection(c);
+    } else {
+        hand_over(c, step == WANT_READ ? c->reader : c->writer);
+    }
+}
