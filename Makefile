@@ -33,13 +33,14 @@ TOOLS_FOR_CHECK := $(TOOLS_FOR_BUILD) clang g++ libcmocka-dev libnspr4-dev pkg-c
 
 .PHONY: all help need-demo need-check demo check header examples c-tests install uninstall clean
 
-all: build/lib/$(SHARED) build/lib/libnunc-stans.a build/lib/nunc-stans.pc ## build the library into build/lib (release)
+all: build/lib/$(SHARED) build/lib/libnunc-stans.a ## build the library into build/lib (release)
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(RELEASE)/libnunc_stans.so: $(SOURCES)
-	$(CARGO) build --release --locked
+	# Not as an rlib too: then neither of the two would be optimised as a whole.
+	$(CARGO) rustc --release --locked --lib --crate-type cdylib,staticlib
 	@touch $@ $(RELEASE)/libnunc_stans.a
 
 $(RELEASE)/libnunc_stans.a: $(RELEASE)/libnunc_stans.so
@@ -55,10 +56,6 @@ build/lib/libnunc-stans.a: $(RELEASE)/libnunc_stans.a
 	@mkdir -p $(@D)
 	cp $< $@
 	strip --strip-debug $@
-
-build/lib/nunc-stans.pc: nunc-stans.pc.in Makefile
-	@mkdir -p $(@D)
-	sed 's|@prefix@|$(prefix)|; s|@exec_prefix@|$(exec_prefix)|; s|@libdir@|$(libdir)|; s|@includedir@|$(includedir)|; s|@version@|$(VERSION)|' $< > $@
 
 need-demo:
 	@tools/need.sh $(TOOLS_FOR_DEMO)
@@ -106,7 +103,8 @@ install: all ## install library, header and pkg-config file; DESTDIR, prefix, li
 	ln -sf $(SHARED) $(DESTDIR)$(libdir)/$(SONAME)
 	ln -sf $(SONAME) $(DESTDIR)$(libdir)/libnunc-stans.so
 	$(INSTALL) -m 644 build/lib/libnunc-stans.a $(DESTDIR)$(libdir)/libnunc-stans.a
-	$(INSTALL) -m 644 build/lib/nunc-stans.pc $(DESTDIR)$(libdir)/pkgconfig/nunc-stans.pc
+	sed 's|@prefix@|$(prefix)|; s|@exec_prefix@|$(exec_prefix)|; s|@libdir@|$(libdir)|; s|@includedir@|$(includedir)|; s|@version@|$(VERSION)|' \
+	    nunc-stans.pc.in > $(DESTDIR)$(libdir)/pkgconfig/nunc-stans.pc
 	$(INSTALL) -m 644 include/nunc-stans.h $(DESTDIR)$(includedir)/nunc-stans/nunc-stans.h
 	ln -sf nunc-stans/nunc-stans.h $(DESTDIR)$(includedir)/nunc-stans.h
 

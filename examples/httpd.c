@@ -31,6 +31,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -38,7 +39,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <pthread.h>
+#include <strings.h>
 #include <sys/resource.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
@@ -498,6 +499,26 @@ static enum step send_response(struct connection *c)
     return c->after == LAST ? CLOSE : GO_ON;
 }
 
+/*
+ * Connections: what their jobs do
+ */
+
+static void on_writable(struct ns_job_t *job);
+
+/* The writer is made when it is first needed: most connections never need one. */
+static ns_result_t make_writer(struct connection *c)
+{
+    ns_result_t result = ns_add_fd_timeout_job(
+        server.pool, c->fd, &server.idle,
+        NS_JOB_WRITE | NS_JOB_THREAD | NS_JOB_PRESERVE_FD | NS_JOB_UNARMED, on_writable, c,
+        &c->writer);
+
+    if (job_made(result, c->writer, connection_job_disposed)) {
+        atomic_fetch_add(&c->jobs, 1);
+    }
+    return result;
+}
+
 /* Go on with a connection as far as input and socket allow, then hand it to the job that waits. */
 static void serve(struct connection *c)
 {
@@ -508,7 +529,342 @@ static void serve(struct connection *c)
     }
     if (step == CLOSE) {
         close_connection(c);
+    } else if (step == WANT_READ) {
+        hand_over(c, c->reader);
     } else {
-        hand_over(c, step == WANT_READ ? c->reader : c->writer);
+        ns_result_t result = c->writer ? NS_SUCCESS : make_writer(c);
+        if (result == NS_SUCCESS) {
+            hand_over(c, c->writer);
+        } else if (result != NS_SHUTDOWN) {
+            close_connection(c);
+        }
     }
+}
+
+/* The reader's callback, in a worker. One read for each firing: a busy client can't hold a worker,
+ * and if there is more the job fires again. */
+static void on_readable(struct ns_job_t *job)
+{
+    struct connection *c = ns_job_get_data(job);
+
+    if (NS_JOB_IS_TIMER(ns_job_get_output_type(job))) {
+        atomic_fetch_add(&server.timeouts, 1);
+        close_connection(c);
+        return;
+    }
+    ssize_t n = read(c->fd, c->in + c->in_len, INPUT_SIZE - c->in_len);
+    if (n < 0 && errno == EAGAIN) {
+        hand_over(c, job);
+    } else if (n <= 0) {
+        close_connection(c);
+    } else if (c->after == LINGER) {
+        c->lingered += (size_t)n;
+        if (c->lingered > LINGER_BYTES) {
+            close_connection(c);
+        } else {
+            hand_over(c, job);
+        }
+    } else {
+        c->in_len += (size_t)n;
+        serve(c);
+    }
+}
+
+/* The writer's callback, in a worker. */
+static void on_writable(struct ns_job_t *job)
+{
+    struct connection *c = ns_job_get_data(job);
+
+    if (NS_JOB_IS_TIMER(ns_job_get_output_type(job))) {
+        atomic_fetch_add(&server.timeouts, 1);
+        close_connection(c);
+    } else {
+        serve(c);
+    }
+}
+
+/*
+ * The listener
+ */
+
+/* Takes a new socket over. */
+static void open_connection(int fd)
+{
+    struct connection *c = calloc(1, sizeof *c);
+
+    if (!c) {
+        close(fd);
+        return;
+    }
+    c->fd = fd;
+    c->file = -1;
+    ns_result_t result =
+        ns_add_fd_timeout_job(server.pool, fd, &server.idle,
+                              NS_JOB_READ | NS_JOB_THREAD | NS_JOB_UNARMED, on_readable, c, &c->reader);
+    if (!job_made(result, c->reader, connection_job_disposed)) {
+        close(fd);
+        free(c);
+        return;
+    }
+    atomic_init(&c->jobs, 1);
+    atomic_fetch_add(&server.accepted, 1);
+    atomic_fetch_add(&server.open, 1);
+    pthread_mutex_lock(&server.lock);
+    c->next = server.connections;
+    if (c->next) {
+        c->next->prev = c;
+    }
+    server.connections = c;
+    pthread_mutex_unlock(&server.lock);
+    hand_over(c, c->reader);
+}
+
+/*
+ * accept has failed and would fail again at once: the connection still waits, and a level-triggered
+ * listener would fire without end. It is given up for a while.
+ */
+static void pause_accepting(struct ns_job_t *listener, int error)
+{
+    atomic_fetch_add(&server.pauses, 1);
+    if (!server.starved) {
+        fprintf(stderr, "httpd: accept: %s; trying again every %d ms\n", strerror(error), PAUSE_MS);
+        server.starved = true;
+    }
+    if (ns_job_rearm(server.pause) == NS_SUCCESS) {
+        ns_job_done(listener);
+        server.listener = NULL;
+    }
+}
+
+static void on_connection(struct ns_job_t *job)
+{
+    for (int i = 0; i < ACCEPTS_PER_TURN; i++) {
+        int fd = accept4(server.listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd < 0) {
+            if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
+                pause_accepting(job, errno);
+            }
+            return;
+        }
+        server.starved = false;
+        open_connection(fd);
+    }
+}
+
+/* PRESERVE_FD: the listening socket outlives its job, which comes and goes. */
+static bool add_listener(void)
+{
+    ns_result_t result = ns_add_fd_job(
+        server.pool, server.listen_fd,
+        NS_JOB_ACCEPT | NS_JOB_PERSIST | NS_JOB_PRESERVE_FD | NS_JOB_UNARMED, on_connection, NULL,
+        &server.listener);
+
+    return job_made(result, server.listener, job_disposed) &&
+           ns_job_rearm(server.listener) == NS_SUCCESS;
+}
+
+static void on_pause_over(struct ns_job_t *job)
+{
+    if (!add_listener()) {
+        ns_job_rearm(job); /* no memory: later, perhaps. In a shutdown this is refused too */
+    }
+}
+
+/*
+ * The daemon
+ */
+
+static void on_stop_signal(struct ns_job_t *job)
+{
+    ns_thrpool_shutdown(ns_job_get_tp(job));
+}
+
+static bool add_stop_signal(int signum, struct ns_job_t **job)
+{
+    ns_result_t result = ns_add_signal_job(
+        server.pool, signum, NS_JOB_PERSIST | NS_JOB_UNARMED, on_stop_signal, NULL, job);
+
+    return job_made(result, *job, job_disposed) && ns_job_rearm(*job) == NS_SUCCESS;
+}
+
+/* Make the jobs that a daemon has from its beginning. */
+static bool add_jobs(void)
+{
+    struct timeval pause = {.tv_usec = PAUSE_MS * 1000};
+    ns_result_t result = ns_add_timeout_job(server.pool, &pause, NS_JOB_UNARMED, on_pause_over, NULL,
+                                            &server.pause);
+
+    return job_made(result, server.pause, job_disposed) &&
+           add_stop_signal(SIGTERM, &server.sigterm) && add_stop_signal(SIGINT, &server.sigint) &&
+           add_listener();
+}
+
+/*
+ * By main, after ns_thrpool_wait: no callback runs any more, so all is main's. ns_job_done now takes
+ * armed jobs too. Done callbacks run in the loop thread meanwhile.
+ */
+static void finish_jobs(void)
+{
+    struct ns_job_t *const jobs[] = {server.listener, server.pause, server.sigterm, server.sigint};
+
+    while (server.connections) {
+        close_connection(server.connections);
+    }
+    for (size_t i = 0; i < sizeof jobs / sizeof *jobs; i++) {
+        if (jobs[i]) {
+            ns_job_done(jobs[i]);
+        }
+    }
+}
+
+static void log_message(int priority, const char *format, va_list args)
+{
+    char text[512];
+
+    if (priority <= LOG_WARNING) {
+        vsnprintf(text, sizeof text, format, args);
+        fprintf(stderr, "httpd: %s", text);
+    }
+}
+
+static int open_listener(uint16_t port)
+{
+    struct sockaddr_in at = {.sin_family = AF_INET,
+                             .sin_port = htons(port),
+                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t length = sizeof at;
+    int on = 1;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+    /* TCP_NODELAY is inherited by the sockets that are accepted. */
+    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0 ||
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) < 0 ||
+        bind(fd, (struct sockaddr *)&at, sizeof at) < 0 || listen(fd, SOMAXCONN) < 0 ||
+        getsockname(fd, (struct sockaddr *)&at, &length) < 0) {
+        fprintf(stderr, "httpd: port %u: %s\n", port, strerror(errno));
+        if (fd >= 0) {
+            close(fd);
+        }
+        return -1;
+    }
+    printf("listening on 127.0.0.1:%u\n", ntohs(at.sin_port));
+    fflush(stdout);
+    return fd;
+}
+
+/* Descriptors that this process has open, or -1. */
+static int count_fds(void)
+{
+    DIR *dir = opendir("/proc/self/fd");
+    int count = -3; /* ".", ".." and the directory's own */
+
+    if (!dir) {
+        return -1;
+    }
+    while (readdir(dir)) {
+        count++;
+    }
+    closedir(dir);
+    return count;
+}
+
+static void usage(void)
+{
+    fprintf(stderr, "usage: httpd [-p port] [-t workers] [-i idle-seconds] [-n max-fds] root-directory\n"
+                    "  -p  port on 127.0.0.1, 0: the kernel chooses (default 8080)\n"
+                    "  -t  worker threads (default: one for each processor)\n"
+                    "  -i  seconds until an idle connection is closed (default 10)\n"
+                    "  -n  limit of open descriptors (default: as it is)\n");
+    exit(2);
+}
+
+static long number(const char *text, long least, long most)
+{
+    char *end;
+
+    errno = 0;
+    long value = strtol(text, &end, 10);
+    if (errno || end == text || *end || value < least || value > most) {
+        fprintf(stderr, "httpd: %s: not a number from %ld to %ld\n", text, least, most);
+        usage();
+    }
+    return value;
+}
+
+/* What is asked for by the arguments, but the pool. Exits on errors. */
+static uint16_t configure(int argc, char **argv, struct ns_thrpool_config *config)
+{
+    uint16_t port = 8080;
+    long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    struct rlimit limit;
+    int option;
+
+    ns_thrpool_config_init(config);
+    config->max_threads = processors > 0 ? (size_t)processors : 1;
+    config->log_fct = log_message;
+    server.idle.tv_sec = 10;
+    while ((option = getopt(argc, argv, "p:t:i:n:")) != -1) {
+        switch (option) {
+        case 'p': port = (uint16_t)number(optarg, 0, 65535); break;
+        case 't': config->max_threads = (size_t)number(optarg, 1, 1024); break;
+        case 'i': server.idle.tv_sec = number(optarg, 1, 86400); break;
+        case 'n':
+            getrlimit(RLIMIT_NOFILE, &limit);
+            limit.rlim_cur = (rlim_t)number(optarg, 16, 1 << 20);
+            if (setrlimit(RLIMIT_NOFILE, &limit) < 0) {
+                fprintf(stderr, "httpd: -n %s: %s\n", optarg, strerror(errno));
+                exit(2);
+            }
+            break;
+        default: usage();
+        }
+    }
+    if (optind + 1 != argc) {
+        usage();
+    }
+    server.root_fd = open(argv[optind], O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (server.root_fd < 0) {
+        fprintf(stderr, "httpd: %s: %s\n", argv[optind], strerror(errno));
+        exit(2);
+    }
+    return port;
+}
+
+int main(int argc, char **argv)
+{
+    struct ns_thrpool_config config;
+    int fds = count_fds();
+    uint16_t port = configure(argc, argv, &config);
+
+    /* Writing to a connection that the client has closed is to fail, not to kill. */
+    signal(SIGPIPE, SIG_IGN);
+    server.listen_fd = open_listener(port);
+    if (server.listen_fd < 0) {
+        return 1;
+    }
+    server.pool = ns_thrpool_new(&config);
+    if (!server.pool) {
+        return 1;
+    }
+    bool started = add_jobs();
+    if (!started) {
+        fprintf(stderr, "httpd: the first jobs could not be made\n");
+        ns_thrpool_shutdown(server.pool);
+    }
+    ns_result_t result = ns_thrpool_wait(server.pool); /* here the daemon spends its life */
+    if (result != NS_SUCCESS) {
+        fprintf(stderr, "httpd: ns_thrpool_wait: result %d\n", (int)result);
+    }
+    finish_jobs();
+    ns_thrpool_destroy(server.pool); /* all that is done has been disposed of when it returns */
+    close(server.listen_fd);
+    close(server.root_fd);
+
+    unsigned long made = atomic_load(&server.jobs_made);
+    unsigned long disposed = atomic_load(&server.jobs_disposed);
+    int left = count_fds() - fds;
+    printf("requests served: %lu, connections: %lu, jobs made: %lu, jobs disposed: %lu, "
+           "descriptors left open: %d\n",
+           atomic_load(&server.requests), atomic_load(&server.accepted), made, disposed, left);
+    return started && result == NS_SUCCESS && made == disposed && left == 0 ? 0 : 1;
 }

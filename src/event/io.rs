@@ -218,9 +218,12 @@ impl EventLoop {
             return 0;
         };
         if ready.is_none() {
-            // Urgent data alone is not for reading. It stays until read, so be told of changes.
-            let done = self.register(entry, key.fd, told, Mode::Edge, true);
-            self.settle(pool, key.fd, done);
+            // Urgent data alone is not for reading. It stays until it is read, so be told of
+            // changes only; which registering reports it once more.
+            if mode != Mode::Edge {
+                let done = self.register(entry, key.fd, told, Mode::Edge, true);
+                self.settle(pool, key.fd, done);
+            }
             return 0;
         }
         if mode == Mode::Oneshot {

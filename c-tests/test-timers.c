@@ -1,0 +1,380 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* Timers: never early, late only by scheduling, and what their fields may hold. */
+#include "harness.h"
+
+static const long delays[] = {0, 1, 10, 50, 100, 500, 1000, 5000, 20000, 100000, 300000, 1000000};
+enum { DELAYS = sizeof(delays) / sizeof(delays[0]) };
+
+/* One timer: when it was armed, what it is to wait, and how late each firing was. */
+struct timed {
+    double armed_at;
+    long usec;
+    int runs;
+    int wanted;
+    double lateness[4];
+    struct latch finished;
+};
+
+static void note_lateness(struct ns_job_t *job)
+{
+    struct timed *timed = ns_job_get_data(job);
+    double now = now_seconds();
+    timed->lateness[timed->runs++] = now - timed->armed_at - (double)timed->usec / 1e6;
+    if (timed->runs == timed->wanted) {
+        ns_job_done(job);
+        latch_add(&timed->finished, 1);
+        return;
+    }
+    if (!NS_JOB_IS_PERSIST(ns_job_get_type(job))) {
+        ns_job_rearm(job);
+    }
+    /* Its time starts when this callback returns, which is not before now. */
+    timed->armed_at = now_seconds();
+}
+
+/* Run every delay with this type, each so often, and see that none is early. */
+static void see_that_none_is_early(ns_job_type_t type, int runs)
+{
+    struct ns_thrpool_t *tp = pool_of(2);
+    struct timed timers[DELAYS];
+    for (int i = 0; i < DELAYS; i++) {
+        timers[i] = (struct timed){.usec = delays[i], .wanted = runs, .finished = LATCH_INIT};
+        struct timeval tv = {0, delays[i]};
+        timers[i].armed_at = now_seconds();
+        assert_int_equal(ns_add_timeout_job(tp, &tv, type, note_lateness, &timers[i], NULL),
+                         NS_SUCCESS);
+    }
+    for (int i = 0; i < DELAYS; i++) {
+        assert_latch(&timers[i].finished, 1);
+        for (int run = 0; run < runs; run++) {
+            if (timers[i].lateness[run] < 0) {
+                fail_msg("%ld us: %.1f us early in run %d", delays[i],
+                         -timers[i].lateness[run] * 1e6, run);
+            }
+        }
+    }
+    pool_end(tp);
+}
+
+static void none_is_early_from_outside(void **state)
+{
+    UNUSED(state);
+    for (int i = 0; i < 3; i++) {
+        see_that_none_is_early(NS_JOB_NONE, 1);
+    }
+}
+
+static void none_is_early_in_a_worker(void **state)
+{
+    UNUSED(state);
+    see_that_none_is_early(NS_JOB_THREAD, 1);
+}
+
+static void none_is_early_after_a_rearm_in_its_callback(void **state)
+{
+    UNUSED(state);
+    see_that_none_is_early(NS_JOB_NONE, 2);
+    see_that_none_is_early(NS_JOB_THREAD, 2);
+}
+
+static void none_is_early_with_persist(void **state)
+{
+    UNUSED(state);
+    see_that_none_is_early(NS_JOB_PERSIST, 2);
+    see_that_none_is_early(NS_JOB_PERSIST | NS_JOB_THREAD, 2);
+}
+
+static void none_is_early_after_a_rearm_from_outside(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(1);
+    for (int i = 0; i < DELAYS - 2; i++) {
+        struct probe probe = PROBE(NULL, -1);
+        struct timeval tv = {0, delays[i]};
+        struct ns_job_t *job = NULL;
+        assert_int_equal(ns_add_timeout_job(tp, &tv, NS_JOB_UNARMED, probe_run, &probe, &job),
+                         NS_SUCCESS);
+        assert_int_equal(ns_job_set_done_cb(job, probe_gone), NS_SUCCESS);
+        for (int run = 1; run <= 3; run++) {
+            double begin = now_seconds();
+            assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
+            assert_latch(&probe.runs, run);
+            assert_true(now_seconds() - begin >= (double)delays[i] / 1e6);
+            assert_int_equal(atomic_load(&probe.output), NS_JOB_TIMER);
+            assert_int_equal(ns_job_wait(job), NS_SUCCESS);
+        }
+        assert_int_equal(ns_job_done(job), NS_SUCCESS);
+        assert_latch(&probe.disposals, 1);
+    }
+    pool_end(tp);
+}
+
+static int compare_doubles(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static void lateness_is_that_of_scheduling(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(1);
+    /* One after the other up to 100 ms, then some longer ones beside each other. */
+    static const long usecs[] = {50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 100000};
+    enum { SHORT = sizeof(usecs) / sizeof(usecs[0]), LONG = 20 };
+    int rounds = scaled(1000), count = 0;
+    double *late = malloc((size_t)(rounds * SHORT + LONG) * sizeof(*late));
+    for (int i = 0; i < SHORT; i++) {
+        int share = rounds / (1 + (int)(usecs[i] / 250)) + 1;
+        for (int n = 0; n < share; n++) {
+            struct timed timed = {.usec = usecs[i], .wanted = 1, .finished = LATCH_INIT};
+            struct timeval tv = {0, usecs[i]};
+            timed.armed_at = now_seconds();
+            assert_int_equal(ns_add_timeout_job(tp, &tv, 0, note_lateness, &timed, NULL),
+                             NS_SUCCESS);
+            assert_latch(&timed.finished, 1);
+            late[count++] = timed.lateness[0];
+        }
+    }
+    struct timed long_ones[LONG];
+    for (int i = 0; i < LONG; i++) {
+        long usec = 240000 + 40000 * i;
+        long_ones[i] = (struct timed){.usec = usec, .wanted = 1, .finished = LATCH_INIT};
+        struct timeval tv = {0, usec};
+        long_ones[i].armed_at = now_seconds();
+        assert_int_equal(ns_add_timeout_job(tp, &tv, 0, note_lateness, &long_ones[i], NULL),
+                         NS_SUCCESS);
+    }
+    for (int i = 0; i < LONG; i++) {
+        assert_latch(&long_ones[i].finished, 1);
+        late[count++] = long_ones[i].lateness[0];
+    }
+    qsort(late, (size_t)count, sizeof(*late), compare_doubles);
+    double median = late[count / 2];
+    print_message("# lateness of %d timers of 50 us to 1 s: 50%% %.0f us, 90%% %.0f us, "
+                  "99%% %.0f us, most %.0f us\n", count, median * 1e6, late[count * 9 / 10] * 1e6,
+                  late[count * 99 / 100] * 1e6, late[count - 1] * 1e6);
+    assert_true(late[0] >= 0);
+    /* 99 in 100 are to be below 1 ms on an idle machine; this one need not be idle. */
+    assert_true(median < (getenv("NS_SLOW") != NULL ? 0.050 : 0.005));
+    free(late);
+    pool_end(tp);
+}
+
+/* Fields */
+
+static struct timeval time_of(long seconds, long usec)
+{
+    struct timeval tv = {seconds, usec};
+    return tv;
+}
+
+static void fm30_negative_fields_are_refused(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(1);
+    struct probe probe = PROBE(NULL, -1);
+    struct timeval bad[] = {
+        time_of(-1, 0),        time_of(0, -1),  time_of(-1, -1),
+        time_of(-1, 2000000),  time_of(1, -1),  time_of(LONG_MIN, LONG_MIN),
+    };
+    int ends[2];
+    socket_pair(ends);
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        struct ns_job_t *job = (struct ns_job_t *)&probe;
+        assert_int_equal(ns_add_timeout_job(tp, &bad[i], 0, probe_run, &probe, &job),
+                         NS_INVALID_REQUEST);
+        assert_null(job);
+        job = (struct ns_job_t *)&probe;
+        assert_int_equal(ns_add_fd_timeout_job(tp, ends[0], &bad[i], NS_JOB_READ, probe_run,
+                                               &probe, &job), NS_INVALID_REQUEST);
+        assert_null(job);
+    }
+    loop_passes(tp, 1000);
+    assert_int_equal(latch_count(&probe.runs), 0);
+    pool_end(tp);
+    assert_true(fd_is_open(ends[0]));
+    close(ends[0]);
+    close(ends[1]);
+}
+
+static void fm30_a_million_microseconds_and_more_are_normalised(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(1);
+    struct timed timed = {.usec = 1200000, .wanted = 1, .finished = LATCH_INIT};
+    struct timeval tv = {0, 1200000};
+    timed.armed_at = now_seconds();
+    assert_int_equal(ns_add_timeout_job(tp, &tv, 0, note_lateness, &timed, NULL), NS_SUCCESS);
+    assert_latch(&timed.finished, 1);
+    assert_true(timed.lateness[0] >= 0);
+    assert_true(timed.lateness[0] < 5);
+    pool_end(tp);
+}
+
+static void fm30_huge_times_never_come_and_can_be_cancelled_or_destroyed(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(1);
+    struct timeval huge[] = {
+        time_of(LONG_MAX, 0),
+        time_of(LONG_MAX, 999999),
+        time_of(LONG_MAX, LONG_MAX),
+        time_of(LONG_MAX / 1000000, 0),
+        time_of(18446744073L, 709551), /* about 2^64 nanoseconds */
+        time_of(18446744074L, 0),
+        time_of(9223372037L, 0),
+        time_of(0, LONG_MAX),
+    };
+    enum { COUNT = sizeof(huge) / sizeof(huge[0]) };
+    struct probe probes[COUNT];
+    struct ns_job_t *jobs[COUNT];
+    for (int i = 0; i < COUNT; i++) {
+        probes[i] = (struct probe)PROBE(NULL, -1);
+        assert_int_equal(ns_add_timeout_job(tp, &huge[i], NS_JOB_UNARMED, probe_run, &probes[i],
+                                            &jobs[i]), NS_SUCCESS);
+        probe_arm(jobs[i]);
+    }
+    loop_passes(tp, 20000);
+    for (int i = 0; i < COUNT; i += 2) {
+        assert_int_equal(ns_job_cancel(jobs[i]), NS_SUCCESS);
+        assert_latch(&probes[i].disposals, 1);
+    }
+    ns_thrpool_destroy(tp);
+    for (int i = 0; i < COUNT; i++) {
+        assert_int_equal(latch_count(&probes[i].runs), 0);
+        assert_int_equal(latch_count(&probes[i].disposals), 1);
+    }
+}
+
+static void a_timer_job_without_a_time_runs_soon_in_the_loop(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(1);
+    struct probe probes[2] = {PROBE(NULL, -1), PROBE(NULL, -1)};
+    struct ns_job_t *job = NULL, *created = NULL;
+    assert_int_equal(ns_add_job(tp, NS_JOB_TIMER, probe_run, &probes[0], &job), NS_SUCCESS);
+    assert_latch(&probes[0].runs, 1);
+    assert_int_equal(atomic_load(&probes[0].output), NS_JOB_TIMER);
+    assert_int_equal(ns_job_wait(job), NS_SUCCESS);
+    assert_int_equal(ns_job_done(job), NS_SUCCESS);
+    assert_int_equal(ns_create_job(tp, NS_JOB_TIMER | NS_JOB_THREAD, probe_run, &created),
+                     NS_SUCCESS);
+    assert_int_equal(ns_job_set_data(created, &probes[1]), NS_SUCCESS);
+    loop_passes(tp, 0);
+    assert_int_equal(latch_count(&probes[1].runs), 0);
+    probe_arm(created);
+    assert_latch(&probes[1].runs, 1);
+    assert_int_equal(atomic_load(&probes[1].output), NS_JOB_TIMER);
+    assert_int_not_equal(atomic_load(&probes[1].thread), atomic_load(&probes[0].thread));
+    assert_int_equal(ns_job_wait(created), NS_SUCCESS);
+    assert_int_equal(ns_job_done(created), NS_SUCCESS);
+    assert_latch(&probes[1].disposals, 1);
+    pool_end(tp);
+}
+
+/* Many */
+
+static struct latch fired = LATCH_INIT;
+static atomic_long fired_early;
+
+struct due {
+    double at;
+};
+
+static void count_and_check(struct ns_job_t *job)
+{
+    struct due *due = ns_job_get_data(job);
+    if (now_seconds() < due->at) {
+        atomic_fetch_add(&fired_early, 1);
+    }
+    ns_job_done(job);
+    latch_add(&fired, 1);
+}
+
+static void a_hundred_thousand_outstanding_timers_all_fire(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(1);
+    int count = scaled(100000);
+    struct due *dues = calloc((size_t)count, sizeof(*dues));
+    unsigned seed = 1;
+    for (int i = 0; i < count; i++) {
+        seed = seed * 1103515245 + 12345;
+        long usec = 300000 + (seed >> 8) % 700000;
+        struct timeval tv = {0, usec};
+        dues[i].at = now_seconds() + (double)usec / 1e6;
+        assert_int_equal(ns_add_timeout_job(tp, &tv, 0, count_and_check, &dues[i], NULL),
+                         NS_SUCCESS);
+    }
+    assert_latch(&fired, count);
+    assert_int_equal(atomic_load(&fired_early), 0);
+    pool_end(tp);
+    assert_int_equal(latch_count(&fired), count);
+    free(dues);
+}
+
+static int order[1000];
+static atomic_int order_length;
+
+static void note_order(struct ns_job_t *job)
+{
+    order[atomic_load(&order_length)] = (int)(intptr_t)ns_job_get_data(job);
+    ns_job_done(job);
+    atomic_fetch_add(&order_length, 1);
+}
+
+static void timers_fire_in_the_order_of_their_times(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(1);
+    /* All are added before the first is due, longest first, each 200 us before the next. */
+    double begin = now_seconds();
+    for (int i = 999; i >= 0; i--) {
+        struct timeval tv = {0, 400000 + 200 * i};
+        assert_int_equal(ns_add_timeout_job(tp, &tv, 0, note_order, (void *)(intptr_t)i, NULL),
+                         NS_SUCCESS);
+    }
+    double added_in = now_seconds() - begin;
+    EVENTUALLY(atomic_load(&order_length) == 1000);
+    pool_end(tp);
+    if (added_in > 0.0001 * 999) {
+        /* On so slow a machine the starts are further apart than what is compared. */
+        skip();
+    }
+    int inversions = 0;
+    for (int i = 1; i < 1000; i++) {
+        inversions += order[i] < order[i - 1];
+    }
+    assert_int_equal(inversions, 0);
+}
+
+/* Beside others */
+
+static atomic_int stop_flood;
+
+static void *add_without_end(void *arg)
+{
+    long added = 0;
+    while (!atomic_load(&stop_flood)) {
+        /* No more in flight than a few thousand for each thread. */
+        if (added - latch_count(&fired) < 4000) {
+            added += ns_add_job(arg, NS_JOB_NONE, count_callback, &fired, NULL) == NS_SUCCESS;
+        }
+    }
+    return NULL;
+}
+
+static void count_and_finish(struct ns_job_t *job)
+{
+    count_callback(job);
+    ns_job_done(job);
+}
+
+static void *flood_with_adds(void *arg)
+{
+    while (!atomic_load(&stop_flood)) {
+        ns_add_job(arg, NS_JOB_NONE, count_and_finish, &fired, NULL);
+    }
+    return NULL;
+}
