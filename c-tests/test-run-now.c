@@ -2,6 +2,12 @@
 /* Run-now jobs: where they run, in which order, and again with PERSIST. */
 #include "harness.h"
 
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
 static struct latch ran = LATCH_INIT;
 
 static void count_and_finish(struct ns_job_t *job)
@@ -23,10 +29,391 @@ static void every_add_runs_once(void **state)
     assert_int_equal(latch_count(&ran), 1000);
 }
 
+/* Which thread a job ran on. */
+struct place {
+    struct latch ran;
+    pid_t thread;
+    char name[16];
+};
+
+static void note_place(struct ns_job_t *job)
+{
+    struct place *place = ns_job_get_data(job);
+    place->thread = gettid();
+    pthread_getname_np(pthread_self(), place->name, sizeof place->name);
+    ns_job_done(job);
+    latch_add(&place->ran, 1);
+}
+
+static void place_of(struct ns_thrpool_t *tp, ns_job_type_t type, struct place *place)
+{
+    *place = (struct place){.ran = LATCH_INIT};
+    assert_int_equal(ns_add_job(tp, type, note_place, place, NULL), NS_SUCCESS);
+    assert_latch(&place->ran, 1);
+}
+
+static void without_thread_it_runs_in_the_loop_and_with_it_in_a_worker(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(1);
+    struct place loop, worker, timer, again;
+    place_of(tp, NS_JOB_NONE, &loop);
+    place_of(tp, NS_JOB_THREAD, &worker);
+    place_of(tp, NS_JOB_TIMER, &timer);
+    assert_int_not_equal(loop.thread, gettid());
+    assert_int_not_equal(worker.thread, gettid());
+    assert_int_not_equal(loop.thread, worker.thread);
+    assert_int_equal(loop.thread, timer.thread);
+    assert_string_equal(loop.name, timer.name);
+    assert_string_not_equal(loop.name, worker.name);
+    for (int i = 0; i < 100; i++) {
+        place_of(tp, NS_JOB_NONE, &again);
+        assert_int_equal(again.thread, loop.thread);
+        place_of(tp, NS_JOB_THREAD, &again);
+        assert_int_equal(again.thread, worker.thread);
+    }
+    pool_end(tp);
+}
+
+/* The order in which callbacks began; the thread that runs them all writes it. */
+static int order[4096];
+static int ordered;
+
+static void note_order(struct ns_job_t *job)
+{
+    order[ordered++] = (int)(intptr_t)ns_job_get_data(job);
+    ns_job_done(job);
+    latch_add(&ran, 1);
+}
+
+struct adder {
+    struct ns_thrpool_t *tp;
+    ns_job_type_t type;
+    int first;
+    int count;
+    int failed;
+};
+
+static void *add_in_order(void *arg)
+{
+    struct adder *adder = arg;
+    for (int i = adder->first; i < adder->first + adder->count; i++) {
+        if (ns_add_job(adder->tp, adder->type, note_order, (void *)(intptr_t)i, NULL)
+            != NS_SUCCESS) {
+            adder->failed++;
+        }
+    }
+    return NULL;
+}
+
+static void jobs_of_one_thread_start_in_the_order_of_their_adding(void **state)
+{
+    UNUSED(state);
+    enum { THREADS = 4, EACH = 1000 };
+    const ns_job_type_t types[] = {NS_JOB_THREAD, NS_JOB_NONE};
+    for (size_t type = 0; type < 2; type++) {
+        struct ns_thrpool_t *tp = pool_of(1);
+        struct adder adders[THREADS];
+        pthread_t threads[THREADS];
+        long before = latch_count(&ran);
+        ordered = 0;
+        for (int t = 0; t < THREADS; t++) {
+            adders[t] = (struct adder){tp, types[type], t * EACH, EACH, 0};
+            assert_int_equal(pthread_create(&threads[t], NULL, add_in_order, &adders[t]), 0);
+        }
+        for (int t = 0; t < THREADS; t++) {
+            pthread_join(threads[t], NULL);
+            assert_int_equal(adders[t].failed, 0);
+        }
+        assert_latch(&ran, before + THREADS * EACH);
+        pool_end(tp);
+        int next[THREADS] = {0};
+        for (int i = 0; i < THREADS * EACH; i++) {
+            int t = order[i] / EACH;
+            assert_int_equal(order[i] % EACH, next[t]);
+            next[t]++;
+        }
+    }
+}
+
+static void persist_note_order(struct ns_job_t *job)
+{
+    order[ordered++] = (int)(intptr_t)ns_job_get_data(job);
+    if (ordered >= 200) {
+        ns_job_done(job);
+        latch_add(&ran, 1);
+    }
+}
+
+static void persist_goes_to_the_back_of_its_queue_each_time(void **state)
+{
+    UNUSED(state);
+    const ns_job_type_t types[] = {NS_JOB_THREAD, NS_JOB_NONE};
+    for (size_t type = 0; type < 2; type++) {
+        struct ns_thrpool_t *tp = pool_of(1);
+        struct gate gate = GATE_INIT;
+        struct ns_job_t *blocker = NULL;
+        long before = latch_count(&ran);
+        ordered = 0;
+        assert_int_equal(ns_add_job(tp, types[type], gate_callback, &gate, &blocker), NS_SUCCESS);
+        assert_latch(&gate.begun, 1);
+        for (intptr_t i = 0; i < 3; i++) {
+            assert_int_equal(ns_add_job(tp, types[type] | NS_JOB_PERSIST, persist_note_order,
+                                        (void *)i, NULL), NS_SUCCESS);
+        }
+        latch_add(&gate.leave, 1);
+        assert_latch(&ran, before + 3);
+        assert_int_equal(ns_job_wait(blocker), NS_SUCCESS);
+        assert_int_equal(ns_job_done(blocker), NS_SUCCESS);
+        pool_end(tp);
+        for (int i = 0; i < 200; i++) {
+            assert_int_equal(order[i], i % 3);
+        }
+    }
+}
+
+static atomic_int stop_repeating;
+static atomic_int repeated;
+
+static void repeat_until_told(struct ns_job_t *job)
+{
+    atomic_fetch_add(&repeated, 1);
+    if (atomic_load(&stop_repeating)) {
+        ns_job_done(job);
+    } else if (!NS_JOB_IS_PERSIST(ns_job_get_type(job))) {
+        ns_job_rearm(job);
+    }
+}
+
+static void a_job_that_repeats_at_once_keeps_nobody_waiting(void **state)
+{
+    UNUSED(state);
+    const ns_job_type_t types[] = {
+        NS_JOB_NONE, NS_JOB_THREAD, NS_JOB_PERSIST, NS_JOB_PERSIST | NS_JOB_THREAD,
+        NS_JOB_TIMER, NS_JOB_TIMER | NS_JOB_PERSIST,
+    };
+    int ends[2];
+    socket_pair(ends);
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        struct ns_thrpool_t *tp = pool_of(1);
+        struct latch gone = LATCH_INIT;
+        struct ns_job_t *job = NULL;
+        atomic_store(&stop_repeating, 0);
+        atomic_store(&repeated, 0);
+        assert_int_equal(ns_add_job(tp, types[i] | NS_JOB_UNARMED, repeat_until_told, &gone, &job),
+                         NS_SUCCESS);
+        assert_int_equal(ns_job_set_done_cb(job, count_callback), NS_SUCCESS);
+        assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
+        EVENTUALLY(atomic_load(&repeated) > 10);
+
+        struct probe others = PROBE(finish_job, -1);
+        struct timeval soon = {0, 10000};
+        const ns_job_type_t io = NS_JOB_WRITE | NS_JOB_PRESERVE_FD;
+        for (int thread = 0; thread < 2; thread++) {
+            ns_job_type_t where = thread ? NS_JOB_THREAD : NS_JOB_NONE;
+            assert_int_equal(ns_add_job(tp, where, probe_run, &others, NULL), NS_SUCCESS);
+            assert_int_equal(ns_add_timeout_job(tp, &soon, where, probe_run, &others, NULL),
+                             NS_SUCCESS);
+            assert_int_equal(ns_add_fd_job(tp, ends[0], io | where, probe_run, &others, NULL),
+                             NS_SUCCESS);
+        }
+        assert_latch(&others.runs, 6);
+        int before = atomic_load(&repeated);
+        EVENTUALLY(atomic_load(&repeated) > before);
+        atomic_store(&stop_repeating, 1);
+        assert_latch(&gone, 1);
+        pool_end(tp);
+    }
+    close(ends[0]);
+    close(ends[1]);
+}
+
+/* Plain memory, with no lock and no atomic of its own. */
+struct letter {
+    int to_callback[64];
+    int from_callback[64];
+    int torn;
+};
+
+static void answer_letter(struct ns_job_t *job)
+{
+    struct letter *letter = ns_job_get_data(job);
+    for (int i = 0; i < 64; i++) {
+        if (letter->to_callback[i] != letter->to_callback[0]) {
+            letter->torn = 1;
+        }
+        letter->from_callback[i] = letter->to_callback[i] + 1;
+    }
+}
+
+static void what_is_written_before_arming_and_in_the_callback_is_visible(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(2);
+    const ns_job_type_t types[] = {NS_JOB_THREAD, NS_JOB_NONE};
+    int rounds = scaled(20000);
+    for (size_t type = 0; type < 2; type++) {
+        struct letter letter = {.torn = 0};
+        struct ns_job_t *job = NULL;
+        assert_int_equal(ns_create_job(tp, types[type], answer_letter, &job), NS_SUCCESS);
+        assert_int_equal(ns_job_set_data(job, &letter), NS_SUCCESS);
+        for (int round = 0; round < rounds; round++) {
+            for (int i = 0; i < 64; i++) {
+                letter.to_callback[i] = round;
+            }
+            assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
+            assert_int_equal(ns_job_wait(job), NS_SUCCESS);
+            for (int i = 0; i < 64; i++) {
+                assert_int_equal(letter.from_callback[i], round + 1);
+            }
+        }
+        assert_int_equal(letter.torn, 0);
+        assert_int_equal(ns_job_done(job), NS_SUCCESS);
+    }
+    pool_end(tp);
+}
+
+static atomic_int flood_ran;
+
+static void flood_callback(struct ns_job_t *job)
+{
+    atomic_fetch_add(&flood_ran, 1);
+    ns_job_done(job);
+}
+
+static void a_million_adds_against_a_blocked_loop_block_nobody(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(1);
+    struct gate gate = GATE_INIT;
+    struct ns_job_t *blocker = NULL;
+    int adds = scaled(1000000);
+    atomic_store(&flood_ran, 0);
+    assert_int_equal(ns_add_job(tp, NS_JOB_NONE, gate_callback, &gate, &blocker), NS_SUCCESS);
+    assert_latch(&gate.begun, 1);
+    int refused = 0;
+    for (int i = 0; i < adds; i++) {
+        refused += ns_add_job(tp, NS_JOB_NONE, flood_callback, NULL, NULL) != NS_SUCCESS;
+    }
+    assert_int_equal(refused, 0);
+    assert_int_equal(atomic_load(&flood_ran), 0);
+    latch_add(&gate.leave, 1);
+    EVENTUALLY(atomic_load(&flood_ran) == adds);
+    assert_int_equal(ns_job_done(blocker), NS_SUCCESS);
+    pool_end(tp);
+    assert_int_equal(atomic_load(&flood_ran), adds);
+}
+
+static void single_jobs_handed_to_a_sleeping_worker_are_never_stranded(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(2);
+    struct ns_job_t *job = NULL;
+    struct latch runs = LATCH_INIT;
+    assert_int_equal(ns_create_job(tp, NS_JOB_THREAD, count_callback, &job), NS_SUCCESS);
+    assert_int_equal(ns_job_set_data(job, &runs), NS_SUCCESS);
+    int rounds = scaled(100000);
+    struct timeval limit = {LIMIT_SECONDS, 0};
+    for (int i = 0; i < rounds; i++) {
+        assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
+        assert_int_equal(ns_job_timedwait(job, &limit), NS_SUCCESS);
+    }
+    assert_int_equal(latch_count(&runs), rounds);
+    assert_int_equal(ns_job_done(job), NS_SUCCESS);
+    pool_end(tp);
+}
+
+/* Kill this process when the calling thread wakes anybody: through a futex or a pipe. */
+static int forbid_wakes(void)
+{
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_futex, 2, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_write, 1, 0),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+    };
+    struct sock_fprog program = {sizeof code / sizeof *code, code};
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+           && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+}
+
+static void *add_without_a_wake(void *arg)
+{
+    struct adder *adder = arg;
+    if (!forbid_wakes()) {
+        adder->failed = 1;
+        return NULL;
+    }
+    for (int i = 0; i < adder->count; i++) {
+        if (ns_add_job(adder->tp, adder->type, flood_callback, NULL, NULL) != NS_SUCCESS) {
+            adder->failed = 2;
+        }
+    }
+    return NULL;
+}
+
+/* In a process of its own, since its threads may be killed. 0 if all went well. */
+static int adds_without_a_wake(ns_job_type_t type)
+{
+    struct ns_thrpool_config config;
+    ns_thrpool_config_init(&config);
+    config.log_fct = quiet_log;
+    struct ns_thrpool_t *tp = ns_thrpool_new(&config);
+    struct gate gate = GATE_INIT;
+    if (tp == NULL || ns_add_job(tp, type, gate_callback, &gate, NULL) != NS_SUCCESS
+        || !latch_reaches(&gate.begun, 1)) {
+        return 3;
+    }
+    struct adder adder = {tp, type, 0, 1000, 0};
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, add_without_a_wake, &adder) != 0) {
+        return 3;
+    }
+    pthread_join(thread, NULL);
+    latch_add(&gate.leave, 1);
+    ns_thrpool_shutdown(tp);
+    if (ns_thrpool_wait(tp) != NS_SUCCESS) {
+        return 3;
+    }
+    return adder.failed != 0 ? adder.failed : atomic_load(&flood_ran) == adder.count ? 0 : 4;
+}
+
+static void an_add_wakes_nobody_while_those_who_would_run_it_are_busy(void **state)
+{
+    UNUSED(state);
+    if (scaled(100) != 100) {
+        skip(); /* valgrind does not run under a filter of system calls */
+    }
+    const ns_job_type_t types[] = {NS_JOB_THREAD, NS_JOB_NONE};
+    for (size_t type = 0; type < 2; type++) {
+        atomic_store(&flood_ran, 0);
+        pid_t child = fork();
+        assert_int_not_equal(child, -1);
+        if (child == 0) {
+            _exit(adds_without_a_wake(types[type]));
+        }
+        int status = 0;
+        assert_int_equal(waitpid(child, &status, 0), child);
+        if (WIFSIGNALED(status)) {
+            fail_msg("an add woke somebody (signal %d)", WTERMSIG(status));
+        }
+        assert_int_equal(WEXITSTATUS(status), 0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_add_runs_once),
+        cmocka_unit_test(without_thread_it_runs_in_the_loop_and_with_it_in_a_worker),
+        cmocka_unit_test(jobs_of_one_thread_start_in_the_order_of_their_adding),
+        cmocka_unit_test(persist_goes_to_the_back_of_its_queue_each_time),
+        cmocka_unit_test(a_job_that_repeats_at_once_keeps_nobody_waiting),
+        cmocka_unit_test(what_is_written_before_arming_and_in_the_callback_is_visible),
+        cmocka_unit_test(a_million_adds_against_a_blocked_loop_block_nobody),
+        cmocka_unit_test(single_jobs_handed_to_a_sleeping_worker_are_never_stranded),
+        cmocka_unit_test(an_add_wakes_nobody_while_those_who_would_run_it_are_busy),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -14,15 +14,15 @@
  *   pause          TIMER, in the loop: brings the listener back when descriptors had run out.
  *   SIGTERM/SIGINT PERSIST, in the loop: begin the shutdown.
  *   reader         READ | THREAD with a time-out, one for each connection, in a worker because
- *                  opening and reading files may block. It owns the socket: the library closes
- *                  that when the reader is disposed of.
- *   writer         WRITE | THREAD | PRESERVE_FD with a time-out, made for a connection when its
- *                  client first is slower than we are. A job's flags are fixed, hence two jobs.
+ *                  opening and reading files may block.
+ *   writer         WRITE | THREAD with a time-out, made for a connection when its client is first
+ *                  found slower than we are. A job's flags are fixed, hence two jobs.
  *
  * Who owns a connection: at most one of its two jobs is armed at any time, and whoever arms one
  * hands the connection over and touches it no more. So no lock guards a connection. It is closed
- * by the job that runs (close_connection), or, once the pool has stopped, by main. Its memory
- * goes with the last of its jobs, in that one's done callback.
+ * by the job that runs (close_connection), or, once the pool has stopped, by main: both jobs are
+ * finished with then. They have PRESERVE_FD, because two jobs share one socket: it is closed, once,
+ * and the memory freed, in the done callback of the one that is disposed of last.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -39,7 +39,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/resource.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
@@ -49,6 +48,8 @@
 #include <unistd.h>
 
 #include <nunc-stans.h>
+
+#include "http.h"
 
 enum {
     INPUT_SIZE = 8192,        /* the longest request head */
@@ -81,13 +82,6 @@ struct connection {
     size_t lingered; /* bytes dropped */
     char in[INPUT_SIZE + 1];
     char out[OUTPUT_SIZE];
-};
-
-struct request {
-    char *target;
-    bool head;
-    bool keep; /* the connection stays open */
-    bool body; /* one follows */
 };
 
 static struct {
@@ -142,6 +136,7 @@ static void connection_job_disposed(struct ns_job_t *job)
 
     job_disposed(job);
     if (atomic_fetch_sub(&c->jobs, 1) == 1) {
+        close(c->fd);
         free(c);
     }
 }
@@ -166,8 +161,8 @@ static void close_connection(struct connection *c)
     if (c->file >= 0) {
         close(c->file);
     }
-    /* Neither is armed, unless the pool has shut down; one may be running, even this one. ns_job_done
-     * takes all of these: it never waits, and a running job is disposed of when it returns. */
+    /* Neither is armed, unless the pool has shut down; one may be running, even this one. That is
+     * all right: ns_job_done never waits, and a running job is disposed of when it returns. */
     if (writer) {
         ns_job_done(writer);
     }
@@ -179,7 +174,7 @@ static void hand_over(struct connection *c, struct ns_job_t *job)
 {
     ns_result_t result = ns_job_rearm(job);
 
-    /* In a shutdown nothing is armed any more: the connection stays as it is, and main closes it. */
+    /* In a shutdown nothing is armed any more: the connection stays, and main closes it. */
     if (result != NS_SUCCESS && result != NS_SHUTDOWN) {
         close_connection(c);
     }
@@ -188,23 +183,6 @@ static void hand_over(struct connection *c, struct ns_job_t *job)
 /*
  * Responses
  */
-
-static const char *reason(int status)
-{
-    switch (status) {
-    case 200: return "OK";
-    case 400: return "Bad Request";
-    case 403: return "Forbidden";
-    case 404: return "Not Found";
-    case 405: return "Method Not Allowed";
-    case 413: return "Content Too Large";
-    case 414: return "URI Too Long";
-    case 431: return "Request Header Fields Too Large";
-    case 503: return "Service Unavailable";
-    case 505: return "HTTP Version Not Supported";
-    default: return "Internal Server Error";
-    }
-}
 
 static void put_head(struct connection *c, int status, const char *type, long long length)
 {
@@ -215,9 +193,9 @@ static void put_head(struct connection *c, int status, const char *type, long lo
     strftime(date, sizeof date, "%a, %d %b %Y %H:%M:%S GMT", gmtime_r(&now, &tm));
     c->out_at = 0;
     c->out_len = (size_t)snprintf(c->out, sizeof c->out,
-                                  "HTTP/1.1 %d %s\r\nDate: %s\r\nServer: nunc-stans-httpd\r\n"
-                                  "Content-Type: %s\r\nContent-Length: %lld\r\n%sConnection: %s\r\n\r\n",
-                                  status, reason(status), date, type, length,
+                                  "HTTP/1.1 %d %s\r\nDate: %s\r\nContent-Type: %s\r\n"
+                                  "Content-Length: %lld\r\n%sConnection: %s\r\n\r\n",
+                                  status, http_reason(status), date, type, length,
                                   status == 405 ? "Allow: GET, HEAD\r\n" : "",
                                   c->after == NEXT ? "keep-alive" : "close");
 }
@@ -238,7 +216,7 @@ static void reply_error(struct connection *c, const struct request *r, int statu
 {
     char text[64];
 
-    snprintf(text, sizeof text, "%d %s\n", status, reason(status));
+    snprintf(text, sizeof text, "%d %s\n", status, http_reason(status));
     reply_text(c, r, status, "text/plain", text);
 }
 
@@ -256,23 +234,6 @@ static void reply_status(struct connection *c, const struct request *r)
     reply_text(c, r, 200, "application/json", text);
 }
 
-static const char *content_type(const char *path)
-{
-    static const char *const types[][2] = {
-        {".html", "text/html; charset=utf-8"}, {".css", "text/css"},  {".js", "text/javascript"},
-        {".txt", "text/plain; charset=utf-8"}, {".png", "image/png"}, {".jpg", "image/jpeg"},
-        {".json", "application/json"},         {".svg", "image/svg+xml"},
-    };
-    const char *dot = strrchr(path, '.');
-
-    for (size_t i = 0; dot && i < sizeof types / sizeof *types; i++) {
-        if (strcasecmp(dot, types[i][0]) == 0) {
-            return types[i][1];
-        }
-    }
-    return "application/octet-stream";
-}
-
 /* `path` is decoded, begins with a slash and has no dot-dot in it. */
 static void reply_file(struct connection *c, const struct request *r, const char *path)
 {
@@ -287,8 +248,7 @@ static void reply_file(struct connection *c, const struct request *r, const char
     /* O_NONBLOCK: opening a FIFO must not hold the worker. */
     int file = openat(server.root_fd, name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (file < 0) {
-        bool starved = errno == EMFILE || errno == ENFILE;
-        reply_error(c, r, starved ? 503 : errno == EACCES ? 403 : 404);
+        reply_error(c, r, errno == EMFILE || errno == ENFILE ? 503 : 404);
         return;
     }
     if (fstat(file, &st) < 0 || !S_ISREG(st.st_mode)) {
@@ -296,7 +256,7 @@ static void reply_file(struct connection *c, const struct request *r, const char
         reply_error(c, r, 404);
         return;
     }
-    put_head(c, 200, content_type(name), (long long)st.st_size);
+    put_head(c, 200, http_type(name), (long long)st.st_size);
     if (r->head || st.st_size == 0) {
         close(file);
         return;
@@ -308,118 +268,6 @@ static void reply_file(struct connection *c, const struct request *r, const char
 /*
  * Requests
  */
-
-static int hex(char c)
-{
-    if (c >= '0' && c <= '9') {
-        return c - '0';
-    }
-    c |= 0x20;
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-/* Decode a path in place. False if it is no path, or leads out of the root. */
-static bool decode_path(char *path)
-{
-    char *to = path;
-
-    path[strcspn(path, "?#")] = '\0';
-    if (*path != '/') {
-        return false;
-    }
-    for (const char *from = path; *from; to++) {
-        if (*from != '%') {
-            *to = *from++;
-            continue;
-        }
-        int high = hex(from[1]);
-        int low = high < 0 ? -1 : hex(from[2]);
-        if (low < 0 || (high == 0 && low == 0)) {
-            return false;
-        }
-        *to = (char)(high << 4 | low);
-        from += 3;
-    }
-    *to = '\0';
-    for (const char *at = path; at; at = strchr(at, '/')) {
-        at++;
-        if (at[0] == '.' && at[1] == '.' && (at[2] == '/' || at[2] == '\0')) {
-            return false;
-        }
-    }
-    return true;
-}
-
-/* Whether a list such as "keep-alive, Upgrade" has a token in it. */
-static bool has_token(const char *list, const char *token)
-{
-    while (*list) {
-        size_t length = strcspn(list, ", \t");
-        if (length == strlen(token) && strncasecmp(list, token, length) == 0) {
-            return true;
-        }
-        list += length;
-        list += strspn(list, ", \t");
-    }
-    return false;
-}
-
-/* Take a request head apart, in place. Returns the status to refuse it with, or 0. */
-static int parse_request(char *head, struct request *r)
-{
-    char *save;
-    char *line = strtok_r(head, "\r\n", &save);
-    char *target = line ? strchr(line, ' ') : NULL;
-    char *version = target ? strchr(target + 1, ' ') : NULL;
-    bool host = false;
-
-    if (!version || target == line) {
-        return 400;
-    }
-    *target++ = '\0';
-    *version++ = '\0';
-    if (strncmp(version, "HTTP/", 5) != 0) {
-        return 400;
-    }
-    if (strcmp(version, "HTTP/1.1") != 0 && strcmp(version, "HTTP/1.0") != 0) {
-        return 505;
-    }
-    r->head = strcmp(line, "HEAD") == 0;
-    r->keep = version[7] == '1';
-    bool known = r->head || strcmp(line, "GET") == 0;
-    bool old = !r->keep;
-    while ((line = strtok_r(NULL, "\r\n", &save))) {
-        size_t name = strcspn(line, ": \t");
-        if (name == 0 || line[name] != ':') {
-            return 400;
-        }
-        line[name] = '\0';
-        char *value = line + name + 1;
-        value += strspn(value, " \t");
-        if (strcasecmp(line, "Host") == 0) {
-            host = true;
-        } else if (strcasecmp(line, "Connection") == 0) {
-            r->keep = old ? has_token(value, "keep-alive") : r->keep && !has_token(value, "close");
-        } else if (strcasecmp(line, "Transfer-Encoding") == 0) {
-            r->body = true;
-        } else if (strcasecmp(line, "Content-Length") == 0) {
-            size_t digits = strspn(value, "0123456789");
-            if (digits == 0 || value[digits + strspn(value + digits, " \t")] != '\0') {
-                return 400;
-            }
-            r->body = r->body || strspn(value, "0") != digits;
-        }
-    }
-    /* The absolute form, that proxies send: the path begins after the authority. */
-    if (strncasecmp(target, "http://", 7) == 0) {
-        target += 7 + strcspn(target + 7, "/");
-    }
-    r->target = target;
-    if (!host && !old) {
-        return 400;
-    }
-    return !known ? 405 : r->body ? 413 : decode_path(target) ? 0 : 400;
-}
 
 /* What a connection needs next. */
 enum step { GO_ON, WANT_READ, WANT_WRITE, CLOSE };
@@ -446,7 +294,7 @@ static enum step answer(struct connection *c)
         status = memchr(c->in, '\n', c->in_len) ? 431 : 414;
     } else {
         *end = '\0';
-        status = strlen(c->in) < (size_t)(end - c->in) ? 400 : parse_request(c->in, &r);
+        status = strlen(c->in) < (size_t)(end - c->in) ? 400 : http_parse(c->in, &r);
     }
     /* What is wrong with a request makes doubtful where the next one begins. */
     bool clear = status == 0 || (status == 405 && !r.body);
@@ -598,9 +446,10 @@ static void open_connection(int fd)
     }
     c->fd = fd;
     c->file = -1;
-    ns_result_t result =
-        ns_add_fd_timeout_job(server.pool, fd, &server.idle,
-                              NS_JOB_READ | NS_JOB_THREAD | NS_JOB_UNARMED, on_readable, c, &c->reader);
+    ns_result_t result = ns_add_fd_timeout_job(
+        server.pool, fd, &server.idle,
+        NS_JOB_READ | NS_JOB_THREAD | NS_JOB_PRESERVE_FD | NS_JOB_UNARMED, on_readable, c,
+        &c->reader);
     if (!job_made(result, c->reader, connection_job_disposed)) {
         close(fd);
         free(c);
@@ -691,8 +540,8 @@ static bool add_stop_signal(int signum, struct ns_job_t **job)
 static bool add_jobs(void)
 {
     struct timeval pause = {.tv_usec = PAUSE_MS * 1000};
-    ns_result_t result = ns_add_timeout_job(server.pool, &pause, NS_JOB_UNARMED, on_pause_over, NULL,
-                                            &server.pause);
+    ns_result_t result = ns_add_timeout_job(server.pool, &pause, NS_JOB_UNARMED, on_pause_over,
+                                            NULL, &server.pause);
 
     return job_made(result, server.pause, job_disposed) &&
            add_stop_signal(SIGTERM, &server.sigterm) && add_stop_signal(SIGINT, &server.sigint) &&
@@ -700,8 +549,8 @@ static bool add_jobs(void)
 }
 
 /*
- * By main, after ns_thrpool_wait: no callback runs any more, so all is main's. ns_job_done now takes
- * armed jobs too. Done callbacks run in the loop thread meanwhile.
+ * By main, after ns_thrpool_wait: no callback runs any more, so all is main's. ns_job_done now
+ * takes armed jobs too. Done callbacks run in the loop thread meanwhile.
  */
 static void finish_jobs(void)
 {
@@ -770,7 +619,8 @@ static int count_fds(void)
 
 static void usage(void)
 {
-    fprintf(stderr, "usage: httpd [-p port] [-t workers] [-i idle-seconds] [-n max-fds] root-directory\n"
+    fprintf(stderr, "usage: httpd [-p port] [-t workers] [-i idle-seconds] [-n max-fds] "
+                    "root-directory\n"
                     "  -p  port on 127.0.0.1, 0: the kernel chooses (default 8080)\n"
                     "  -t  worker threads (default: one for each processor)\n"
                     "  -i  seconds until an idle connection is closed (default 10)\n"

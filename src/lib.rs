@@ -34,6 +34,8 @@ mod fork;
 mod job;
 mod list;
 mod log;
+#[cfg(all(test, loom))]
+mod models;
 mod nspr;
 mod pool;
 mod shared;

@@ -16,6 +16,12 @@ pub(crate) use loom::sync::{
     atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering, fence},
 };
 
+#[cfg(not(loom))]
+pub(crate) use std::thread::yield_now;
+
+#[cfg(loom)]
+pub(crate) use loom::thread::yield_now;
+
 /// Lock, whatever happened to an earlier holder. Nothing that can panic runs under a lock of
 /// ours, and a panic aborts anyway: poisoning has nothing to tell.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

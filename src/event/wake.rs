@@ -45,7 +45,13 @@ impl Sleeping {
     /// A producer, after its push: whether it is the one to wake the loop.
     pub(crate) fn take(&self) -> bool {
         fence(Ordering::SeqCst);
-        self.0.load(Ordering::Relaxed) && self.0.swap(false, Ordering::AcqRel)
+        // Not a swap: one that comes too late would write, and what it wrote could hide that the
+        // loop has gone to sleep again.
+        self.0.load(Ordering::Relaxed)
+            && self
+                .0
+                .compare_exchange(true, false, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok()
     }
 }
 

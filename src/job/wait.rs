@@ -16,7 +16,7 @@ use std::ptr;
 use std::time::Instant;
 
 use crate::job::state::{State, Wait};
-use crate::sync::{AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, lock, wait};
+use crate::sync::{AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, lock, wait, yield_now};
 
 /// How a wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -228,7 +228,7 @@ impl Waiters {
     /// have been woken and are on their way out.
     pub(crate) fn drain(&self) {
         while self.inside.load(Ordering::Acquire) != 0 {
-            std::thread::yield_now();
+            yield_now();
         }
     }
 }

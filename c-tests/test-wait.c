@@ -1,0 +1,544 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* ns_job_wait and ns_job_timedwait: what they answer, and that nobody is left waiting. */
+#include "harness.h"
+
+static struct timeval far_away = {1000000, 0};
+static struct timeval at_once = {0, 0};
+static struct timeval limit = {LIMIT_SECONDS, 0};
+
+enum { WAITERS = 16 };
+
+/* Threads that wait for one job, each once. */
+struct crowd {
+    struct ns_job_t *job;
+    struct latch entered;
+    struct latch left;
+    atomic_int results[9]; /* how many got which */
+    int timed;             /* they use ns_job_timedwait */
+    pthread_t threads[WAITERS];
+    atomic_int ids[WAITERS]; /* as gettid says */
+    atomic_int next;
+};
+
+/* Whether the kernel says of a thread that it sleeps. */
+static int sleeps(int thread)
+{
+    char path[64];
+    char line[512] = "";
+    snprintf(path, sizeof path, "/proc/self/task/%d/stat", thread);
+    int fd = open(path, O_RDONLY);
+    ssize_t length = read(fd, line, sizeof line - 1);
+    close(fd);
+    const char *name_end = length > 0 ? strrchr(line, ')') : NULL;
+    return name_end != NULL && name_end[2] == 'S';
+}
+
+static void *wait_once(void *arg)
+{
+    struct crowd *crowd = arg;
+    atomic_store(&crowd->ids[atomic_fetch_add(&crowd->next, 1)], gettid());
+    latch_add(&crowd->entered, 1);
+    ns_result_t result = crowd->timed ? ns_job_timedwait(crowd->job, &limit)
+                                      : ns_job_wait(crowd->job);
+    atomic_fetch_add(&crowd->results[result], 1);
+    latch_add(&crowd->left, 1);
+    return NULL;
+}
+
+/* Have every waiter begin, and see all of them asleep: from then on the job may go. Looked at more
+ * than once, since under valgrind a thread sleeps between any two steps. */
+static void crowd_begin(struct crowd *crowd, struct ns_job_t *job, int timed)
+{
+    *crowd = (struct crowd){.job = job, .entered = LATCH_INIT, .left = LATCH_INIT, .timed = timed};
+    for (int i = 0; i < WAITERS; i++) {
+        assert_int_equal(pthread_create(&crowd->threads[i], NULL, wait_once, crowd), 0);
+    }
+    assert_latch(&crowd->entered, WAITERS);
+    for (int looks = 0; looks < 5; looks++) {
+        for (int i = 0; i < WAITERS; i++) {
+            EVENTUALLY(sleeps(atomic_load(&crowd->ids[i])));
+        }
+        sched_yield();
+    }
+}
+
+static void crowd_end(struct crowd *crowd, ns_result_t want)
+{
+    assert_latch(&crowd->left, WAITERS);
+    for (int i = 0; i < WAITERS; i++) {
+        pthread_join(crowd->threads[i], NULL);
+    }
+    assert_int_equal(atomic_load(&crowd->results[want]), WAITERS);
+}
+
+static void waiting_job_is_a_success_at_once(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(1);
+    struct ns_job_t *job = NULL;
+    assert_int_equal(ns_create_job(tp, NS_JOB_THREAD, finish_job, &job), NS_SUCCESS);
+    assert_int_equal(ns_job_wait(job), NS_SUCCESS);
+    assert_int_equal(ns_job_timedwait(job, &at_once), NS_SUCCESS);
+    assert_int_equal(ns_job_timedwait(job, &far_away), NS_SUCCESS);
+    assert_int_equal(ns_job_done(job), NS_SUCCESS);
+    pool_end(tp);
+}
+
+static void wait_lasts_until_the_callback_has_returned(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(1);
+    const ns_job_type_t types[] = {NS_JOB_NONE, NS_JOB_THREAD};
+    for (size_t type = 0; type < 2; type++) {
+        for (int timed = 0; timed < 2; timed++) {
+            struct gate gate = GATE_INIT;
+            struct ns_job_t *job = NULL;
+            struct crowd crowd;
+            assert_int_equal(ns_add_job(tp, types[type], gate_callback, &gate, &job), NS_SUCCESS);
+            assert_latch(&gate.begun, 1);
+            crowd_begin(&crowd, job, timed);
+            assert_int_equal(latch_count(&crowd.left), 0);
+            latch_add(&gate.leave, 1);
+            crowd_end(&crowd, NS_SUCCESS);
+            assert_int_equal(ns_job_done(job), NS_SUCCESS);
+        }
+    }
+    pool_end(tp);
+}
+
+static void finish_in_gate(struct ns_job_t *job)
+{
+    stay_in_gate(ns_job_get_data(job));
+    ns_job_done(job);
+}
+
+static void waiters_for_a_job_that_is_done_in_its_callback_learn_that_it_goes(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(1);
+    const ns_job_type_t types[] = {NS_JOB_NONE, NS_JOB_THREAD};
+    for (size_t type = 0; type < 2; type++) {
+        for (int timed = 0; timed < 2; timed++) {
+            struct gate gate = GATE_INIT;
+            struct ns_job_t *job = NULL;
+            struct crowd crowd;
+            assert_int_equal(ns_add_job(tp, types[type], finish_in_gate, &gate, &job), NS_SUCCESS);
+            assert_latch(&gate.begun, 1);
+            crowd_begin(&crowd, job, timed);
+            latch_add(&gate.leave, 1);
+            crowd_end(&crowd, NS_DELETING);
+        }
+    }
+    pool_end(tp);
+}
+
+static void waiters_for_an_armed_job_that_is_cancelled_learn_that_it_goes(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(1);
+    for (int timed = 0; timed < 2; timed++) {
+        struct ns_job_t *job = NULL;
+        struct crowd crowd;
+        assert_int_equal(ns_add_timeout_job(tp, &far_away, NS_JOB_NONE, finish_job, NULL, &job),
+                         NS_SUCCESS);
+        crowd_begin(&crowd, job, timed);
+        assert_int_equal(ns_job_cancel(job), NS_SUCCESS);
+        crowd_end(&crowd, NS_DELETING);
+    }
+    pool_end(tp);
+}
+
+static void waiters_for_an_armed_job_are_released_when_the_pool_stops(void **state)
+{
+    UNUSED(state);
+    for (int timed = 0; timed < 2; timed++) {
+        struct ns_thrpool_t *tp = pool_of(2);
+        struct ns_job_t *job = NULL;
+        struct crowd crowd;
+        assert_int_equal(ns_add_timeout_job(tp, &far_away, NS_JOB_NONE, finish_job, NULL, &job),
+                         NS_SUCCESS);
+        crowd_begin(&crowd, job, timed);
+        ns_thrpool_shutdown(tp);
+        assert_int_equal(ns_thrpool_wait(tp), NS_SUCCESS);
+        crowd_end(&crowd, NS_SHUTDOWN);
+        /* And who comes later. */
+        assert_int_equal(ns_job_wait(job), NS_SHUTDOWN);
+        assert_int_equal(ns_job_timedwait(job, &far_away), NS_SHUTDOWN);
+        ns_thrpool_destroy(tp);
+    }
+}
+
+static void waiters_are_released_and_have_left_when_destroy_returns(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(2);
+    struct ns_job_t *job = NULL;
+    struct crowd crowd;
+    assert_int_equal(ns_add_timeout_job(tp, &far_away, NS_JOB_NONE, finish_job, NULL, &job),
+                     NS_SUCCESS);
+    crowd_begin(&crowd, job, 0);
+    ns_thrpool_destroy(tp);
+    assert_latch(&crowd.left, WAITERS);
+    for (int i = 0; i < WAITERS; i++) {
+        pthread_join(crowd.threads[i], NULL);
+    }
+    /* The pool stops first, and disposes of the job afterwards: either is true. */
+    assert_int_equal(atomic_load(&crowd.results[NS_SHUTDOWN])
+                         + atomic_load(&crowd.results[NS_DELETING]), WAITERS);
+}
+
+static void a_rearmed_job_is_waited_for_to_its_end(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(1);
+    struct gate gate = GATE_INIT;
+    struct ns_job_t *job = NULL;
+    struct crowd crowd;
+    assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, gate_callback, &gate, &job), NS_SUCCESS);
+    assert_latch(&gate.begun, 1);
+    assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
+    crowd_begin(&crowd, job, 0);
+    latch_add(&gate.leave, 1);
+    crowd_end(&crowd, NS_SUCCESS);
+    assert_int_equal(latch_count(&gate.begun), 2);
+    assert_int_equal(ns_job_done(job), NS_SUCCESS);
+    pool_end(tp);
+}
+
+/* Waiters that come again and again while the job is rearmed: none is lost. */
+struct visitors {
+    struct ns_job_t *job;
+    atomic_int stop;
+    atomic_int wrong;
+    atomic_long visits;
+};
+
+static void *visit(void *arg)
+{
+    struct visitors *visitors = arg;
+    while (!atomic_load(&visitors->stop)) {
+        if (ns_job_timedwait(visitors->job, &limit) != NS_SUCCESS) {
+            atomic_fetch_add(&visitors->wrong, 1);
+        }
+        atomic_fetch_add(&visitors->visits, 1);
+    }
+    return NULL;
+}
+
+static void count_run(struct ns_job_t *job)
+{
+    atomic_fetch_add((atomic_long *)ns_job_get_data(job), 1);
+}
+
+static void nobody_is_lost_while_the_job_is_rearmed_many_times(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(2);
+    const ns_job_type_t types[] = {NS_JOB_NONE, NS_JOB_THREAD};
+    int rounds = scaled(5000);
+    for (size_t type = 0; type < 2; type++) {
+        struct visitors visitors = {NULL, 0, 0, 0};
+        atomic_long runs = 0;
+        pthread_t threads[WAITERS];
+        assert_int_equal(ns_create_job(tp, types[type], count_run, &visitors.job), NS_SUCCESS);
+        assert_int_equal(ns_job_set_data(visitors.job, &runs), NS_SUCCESS);
+        for (int i = 0; i < WAITERS; i++) {
+            assert_int_equal(pthread_create(&threads[i], NULL, visit, &visitors), 0);
+        }
+        for (int round = 0; round < rounds; round++) {
+            assert_int_equal(ns_job_rearm(visitors.job), NS_SUCCESS);
+            assert_int_equal(ns_job_timedwait(visitors.job, &limit), NS_SUCCESS);
+        }
+        atomic_store(&visitors.stop, 1);
+        for (int i = 0; i < WAITERS; i++) {
+            pthread_join(threads[i], NULL);
+        }
+        assert_int_equal(atomic_load(&visitors.wrong), 0);
+        assert_int_equal(atomic_load(&runs), rounds);
+        assert_int_equal(ns_job_done(visitors.job), NS_SUCCESS);
+    }
+    pool_end(tp);
+}
+
+static void a_job_may_be_finished_as_soon_as_wait_says_so(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(2);
+    struct latch gone = LATCH_INIT;
+    int rounds = scaled(20000);
+    for (int i = 0; i < rounds; i++) {
+        struct ns_job_t *job = NULL;
+        ns_job_type_t type = (i & 1 ? NS_JOB_THREAD : 0) | (i & 2 ? NS_JOB_TIMER : 0);
+        assert_int_equal(ns_create_job(tp, type, count_callback, &job), NS_SUCCESS);
+        struct latch runs = LATCH_INIT;
+        assert_int_equal(ns_job_set_data(job, &runs), NS_SUCCESS);
+        assert_int_equal(ns_job_set_done_cb(job, count_callback), NS_SUCCESS);
+        assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
+        assert_int_equal(ns_job_wait(job), NS_SUCCESS);
+        assert_int_equal(latch_count(&runs), 1);
+        assert_int_equal(ns_job_set_data(job, &gone), NS_SUCCESS);
+        assert_int_equal(ns_job_done(job), NS_SUCCESS);
+    }
+    assert_latch(&gone, rounds);
+    pool_end(tp);
+}
+
+/* A wait that loses the race with done: the job is gone, and maybe another has its memory. */
+struct racer {
+    struct ns_job_t *job;
+    struct latch entered;
+    ns_result_t result;
+};
+
+static void *race_wait(void *arg)
+{
+    struct racer *racer = arg;
+    latch_add(&racer->entered, 1);
+    racer->result = ns_job_timedwait(racer->job, &limit);
+    return NULL;
+}
+
+static void a_waiter_touches_nothing_of_a_job_that_goes(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(2);
+    int rounds = scaled(1000);
+    for (int i = 0; i < rounds; i++) {
+        struct gate gate = GATE_INIT;
+        struct racer racers[2] = {{NULL, LATCH_INIT, 0}, {NULL, LATCH_INIT, 0}};
+        struct ns_job_t *job = NULL;
+        pthread_t threads[2];
+        assert_int_equal(ns_add_job(tp, i & 1 ? NS_JOB_THREAD : 0, gate_callback, &gate, &job),
+                         NS_SUCCESS);
+        assert_latch(&gate.begun, 1);
+        for (int t = 0; t < 2; t++) {
+            racers[t].job = job;
+            assert_int_equal(pthread_create(&threads[t], NULL, race_wait, &racers[t]), 0);
+            assert_latch(&racers[t].entered, 1);
+        }
+        latch_add(&gate.leave, 1);
+        /* They leave at WAITING; only then may the job go. */
+        for (int t = 0; t < 2; t++) {
+            pthread_join(threads[t], NULL);
+            assert_int_equal(racers[t].result, NS_SUCCESS);
+        }
+        assert_int_equal(ns_job_done(job), NS_SUCCESS);
+    }
+    pool_end(tp);
+}
+
+static void timed_out_is_never_early(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(1);
+    struct ns_job_t *job = NULL;
+    assert_int_equal(ns_add_timeout_job(tp, &far_away, NS_JOB_NONE, finish_job, NULL, &job),
+                     NS_SUCCESS);
+    const long times[] = {0, 1, 10, 999, 1000, 1001, 5000, 20000, 50000};
+    for (size_t i = 0; i < sizeof times / sizeof *times; i++) {
+        for (int again = 0; again < 5; again++) {
+            struct timeval tv = {0, times[i]};
+            double begin = now_seconds();
+            assert_int_equal(ns_job_timedwait(job, &tv), NS_TIMEOUT);
+            double took = now_seconds() - begin;
+            if (took < (double)times[i] / 1e6) {
+                fail_msg("%ld us took %.1f us", times[i], took * 1e6);
+            }
+        }
+    }
+    /* A second and more in the microseconds is as good as in the seconds. */
+    struct timeval wide = {0, 1000500};
+    double begin = now_seconds();
+    assert_int_equal(ns_job_timedwait(job, &wide), NS_TIMEOUT);
+    assert_true(now_seconds() - begin >= 1.0005);
+    assert_int_equal(ns_job_cancel(job), NS_SUCCESS);
+    pool_end(tp);
+}
+
+static void a_huge_time_is_for_ever(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(1);
+    struct gate gate = GATE_INIT;
+    struct ns_job_t *job = NULL;
+    struct timeval soon = {0, 20000};
+    struct timeval huge = {(time_t)(((uint64_t)1 << (sizeof(time_t) * 8 - 1)) - 1), 999999};
+    assert_int_equal(ns_add_timeout_job(tp, &soon, NS_JOB_NONE, gate_callback, &gate, &job),
+                     NS_SUCCESS);
+    latch_add(&gate.leave, 1);
+    assert_int_equal(ns_job_timedwait(job, &huge), NS_SUCCESS);
+    assert_int_equal(latch_count(&gate.begun), 1);
+    assert_int_equal(ns_job_done(job), NS_SUCCESS);
+    pool_end(tp);
+}
+
+static void one_that_gives_up_does_not_take_the_others_with_it(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(1);
+    struct gate gate = GATE_INIT;
+    struct ns_job_t *job = NULL;
+    struct crowd crowd;
+    struct timeval soon = {0, 1000};
+    assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, gate_callback, &gate, &job), NS_SUCCESS);
+    assert_latch(&gate.begun, 1);
+    crowd_begin(&crowd, job, 1);
+    for (int i = 0; i < 20; i++) {
+        assert_int_equal(ns_job_timedwait(job, &soon), NS_TIMEOUT);
+    }
+    assert_int_equal(latch_count(&crowd.left), 0);
+    latch_add(&gate.leave, 1);
+    crowd_end(&crowd, NS_SUCCESS);
+    assert_int_equal(ns_job_done(job), NS_SUCCESS);
+    pool_end(tp);
+}
+
+/* What a callback gets that waits where it may not. */
+struct confused {
+    struct ns_job_t *armed;
+    struct ns_job_t *idle;
+    ns_result_t own, own_timed, other, other_timed, other_idle;
+    struct latch over;
+};
+
+static void wait_inside(struct ns_job_t *job)
+{
+    struct confused *confused = ns_job_get_data(job);
+    struct timeval soon = {0, 1000};
+    confused->own = ns_job_wait(job);
+    confused->own_timed = ns_job_timedwait(job, &far_away);
+    if (!NS_JOB_IS_THREAD(ns_job_get_type(job))) {
+        confused->other = ns_job_wait(confused->armed);
+    }
+    confused->other_timed = ns_job_timedwait(confused->armed, &soon);
+    confused->other_idle = ns_job_wait(confused->idle);
+    ns_job_done(job);
+    latch_add(&confused->over, 1);
+}
+
+static void wait_from_the_own_callback_or_the_loop_is_the_wrong_state(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(1);
+    struct confused confused = {.over = LATCH_INIT};
+    assert_int_equal(ns_add_timeout_job(tp, &far_away, NS_JOB_NONE, finish_job, NULL,
+                                        &confused.armed), NS_SUCCESS);
+    assert_int_equal(ns_create_job(tp, NS_JOB_NONE, finish_job, &confused.idle), NS_SUCCESS);
+    assert_int_equal(ns_add_job(tp, NS_JOB_NONE, wait_inside, &confused, NULL), NS_SUCCESS);
+    assert_latch(&confused.over, 1);
+    assert_int_equal(confused.own, NS_INVALID_STATE);
+    assert_int_equal(confused.own_timed, NS_INVALID_STATE);
+    assert_int_equal(confused.other, NS_INVALID_STATE);
+    assert_int_equal(confused.other_timed, NS_INVALID_STATE);
+    assert_int_equal(confused.other_idle, NS_SUCCESS);
+    /* A worker may wait for another job. */
+    assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, wait_inside, &confused, NULL), NS_SUCCESS);
+    assert_latch(&confused.over, 2);
+    assert_int_equal(confused.own, NS_INVALID_STATE);
+    assert_int_equal(confused.own_timed, NS_INVALID_STATE);
+    assert_int_equal(confused.other_timed, NS_TIMEOUT);
+    assert_int_equal(confused.other_idle, NS_SUCCESS);
+    assert_int_equal(ns_job_cancel(confused.armed), NS_SUCCESS);
+    assert_int_equal(ns_job_done(confused.idle), NS_SUCCESS);
+    pool_end(tp);
+}
+
+static void wait_for_other(struct ns_job_t *job)
+{
+    struct confused *confused = ns_job_get_data(job);
+    confused->other = ns_job_wait(confused->armed);
+    ns_job_done(job);
+    latch_add(&confused->over, 1);
+}
+
+static void the_loop_of_one_pool_may_wait_for_a_job_of_another(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(1);
+    struct ns_thrpool_t *other = pool_of(1);
+    struct confused confused = {.over = LATCH_INIT};
+    struct gate gate = GATE_INIT;
+    assert_int_equal(ns_add_job(other, NS_JOB_NONE, gate_callback, &gate, &confused.armed),
+                     NS_SUCCESS);
+    assert_latch(&gate.begun, 1);
+    assert_int_equal(ns_add_job(tp, NS_JOB_NONE, wait_for_other, &confused, NULL), NS_SUCCESS);
+    latch_add(&gate.leave, 1);
+    assert_latch(&confused.over, 1);
+    assert_int_equal(confused.other, NS_SUCCESS);
+    assert_int_equal(ns_job_done(confused.armed), NS_SUCCESS);
+    pool_end(tp);
+    pool_end(other);
+}
+
+static void on_signal(int signum)
+{
+    UNUSED(signum);
+}
+
+static void a_wait_is_not_cut_short_by_a_signal(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(1);
+    struct gate gate = GATE_INIT;
+    struct ns_job_t *job = NULL;
+    struct crowd crowd;
+    struct sigaction act = {.sa_handler = on_signal}; /* no SA_RESTART */
+    assert_int_equal(sigaction(SIGUSR1, &act, NULL), 0);
+    for (int timed = 0; timed < 2; timed++) {
+        gate = (struct gate)GATE_INIT;
+        assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, gate_callback, &gate, &job), NS_SUCCESS);
+        assert_latch(&gate.begun, 1);
+        crowd_begin(&crowd, job, timed);
+        for (int i = 0; i < 100; i++) {
+            pthread_kill(crowd.threads[i % WAITERS], SIGUSR1);
+            sched_yield();
+        }
+        assert_int_equal(latch_count(&crowd.left), 0);
+        latch_add(&gate.leave, 1);
+        crowd_end(&crowd, NS_SUCCESS);
+        assert_int_equal(ns_job_done(job), NS_SUCCESS);
+    }
+    pool_end(tp);
+    signal(SIGUSR1, SIG_DFL);
+}
+
+static void bad_arguments_are_refused(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(1);
+    struct ns_job_t *job = NULL;
+    struct timeval negative = {-1, 0};
+    struct timeval backwards = {1, -1};
+    assert_int_equal(ns_create_job(tp, NS_JOB_NONE, finish_job, &job), NS_SUCCESS);
+    assert_int_equal(ns_job_timedwait(job, NULL), NS_INVALID_REQUEST);
+    assert_int_equal(ns_job_timedwait(job, &negative), NS_INVALID_REQUEST);
+    assert_int_equal(ns_job_timedwait(job, &backwards), NS_INVALID_REQUEST);
+    assert_int_equal(ns_job_timedwait(NULL, &at_once), NS_INVALID_REQUEST);
+    assert_int_equal(ns_job_wait(NULL), NS_INVALID_REQUEST);
+    assert_int_equal(ns_job_done(job), NS_SUCCESS);
+    pool_end(tp);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(waiting_job_is_a_success_at_once),
+        cmocka_unit_test(wait_lasts_until_the_callback_has_returned),
+        cmocka_unit_test(waiters_for_a_job_that_is_done_in_its_callback_learn_that_it_goes),
+        cmocka_unit_test(waiters_for_an_armed_job_that_is_cancelled_learn_that_it_goes),
+        cmocka_unit_test(waiters_for_an_armed_job_are_released_when_the_pool_stops),
+        cmocka_unit_test(waiters_are_released_and_have_left_when_destroy_returns),
+        cmocka_unit_test(a_rearmed_job_is_waited_for_to_its_end),
+        cmocka_unit_test(nobody_is_lost_while_the_job_is_rearmed_many_times),
+        cmocka_unit_test(a_job_may_be_finished_as_soon_as_wait_says_so),
+        cmocka_unit_test(a_waiter_touches_nothing_of_a_job_that_goes),
+        cmocka_unit_test(timed_out_is_never_early),
+        cmocka_unit_test(a_huge_time_is_for_ever),
+        cmocka_unit_test(one_that_gives_up_does_not_take_the_others_with_it),
+        cmocka_unit_test(wait_from_the_own_callback_or_the_loop_is_the_wrong_state),
+        cmocka_unit_test(the_loop_of_one_pool_may_wait_for_a_job_of_another),
+        cmocka_unit_test(a_wait_is_not_cut_short_by_a_signal),
+        cmocka_unit_test(bad_arguments_are_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
