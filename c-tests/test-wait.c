@@ -205,29 +205,26 @@ static void a_rearmed_job_is_waited_for_to_its_end(void **state)
     pool_end(tp);
 }
 
-/* Waiters that come again and again while the job is rearmed: none is lost. */
+/* Waiters that come again for every run of a job. */
 struct visitors {
     struct ns_job_t *job;
-    atomic_int stop;
+    pthread_barrier_t begin;
+    pthread_barrier_t end;
+    int rounds;
     atomic_int wrong;
-    atomic_long visits;
 };
 
 static void *visit(void *arg)
 {
     struct visitors *visitors = arg;
-    while (!atomic_load(&visitors->stop)) {
+    for (int round = 0; round < visitors->rounds; round++) {
+        pthread_barrier_wait(&visitors->begin);
         if (ns_job_timedwait(visitors->job, &limit) != NS_SUCCESS) {
             atomic_fetch_add(&visitors->wrong, 1);
         }
-        atomic_fetch_add(&visitors->visits, 1);
+        pthread_barrier_wait(&visitors->end);
     }
     return NULL;
-}
-
-static void count_run(struct ns_job_t *job)
-{
-    atomic_fetch_add((atomic_long *)ns_job_get_data(job), 1);
 }
 
 static void nobody_is_lost_while_the_job_is_rearmed_many_times(void **state)
@@ -235,27 +232,35 @@ static void nobody_is_lost_while_the_job_is_rearmed_many_times(void **state)
     UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     const ns_job_type_t types[] = {NS_JOB_NONE, NS_JOB_THREAD};
-    int rounds = scaled(5000);
     for (size_t type = 0; type < 2; type++) {
-        struct visitors visitors = {NULL, 0, 0, 0};
-        atomic_long runs = 0;
+        struct visitors visitors = {.rounds = scaled(1000)};
+        struct latch runs = LATCH_INIT;
         pthread_t threads[WAITERS];
-        assert_int_equal(ns_create_job(tp, types[type], count_run, &visitors.job), NS_SUCCESS);
+        pthread_barrier_init(&visitors.begin, NULL, WAITERS + 1);
+        pthread_barrier_init(&visitors.end, NULL, WAITERS + 1);
+        assert_int_equal(ns_create_job(tp, types[type], count_callback, &visitors.job),
+                         NS_SUCCESS);
         assert_int_equal(ns_job_set_data(visitors.job, &runs), NS_SUCCESS);
         for (int i = 0; i < WAITERS; i++) {
             assert_int_equal(pthread_create(&threads[i], NULL, visit, &visitors), 0);
         }
-        for (int round = 0; round < rounds; round++) {
-            assert_int_equal(ns_job_rearm(visitors.job), NS_SUCCESS);
-            assert_int_equal(ns_job_timedwait(visitors.job, &limit), NS_SUCCESS);
+        int refused = 0;
+        for (int round = 0; round < visitors.rounds; round++) {
+            pthread_barrier_wait(&visitors.begin);
+            refused += ns_job_rearm(visitors.job) != NS_SUCCESS;
+            pthread_barrier_wait(&visitors.end);
         }
-        atomic_store(&visitors.stop, 1);
         for (int i = 0; i < WAITERS; i++) {
             pthread_join(threads[i], NULL);
         }
+        assert_int_equal(refused, 0);
         assert_int_equal(atomic_load(&visitors.wrong), 0);
-        assert_int_equal(atomic_load(&runs), rounds);
+        /* The last run may have begun after everybody found the job idle. */
+        assert_int_equal(ns_job_wait(visitors.job), NS_SUCCESS);
+        assert_int_equal(latch_count(&runs), visitors.rounds);
         assert_int_equal(ns_job_done(visitors.job), NS_SUCCESS);
+        pthread_barrier_destroy(&visitors.begin);
+        pthread_barrier_destroy(&visitors.end);
     }
     pool_end(tp);
 }

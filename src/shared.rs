@@ -45,10 +45,13 @@ pub(crate) struct Shared {
     pub(crate) generation: u32,
     /// Requests to the loop: jobs to arm (ARMED) and to dispose of (NEEDS_DELETE).
     pub(crate) requests: SegQueue<JobPtr>,
-    /// Gets the loop to look at `requests`, `mailbox` and `nudged`.
+    /// Gets the loop to look at `requests`, `loop_work`, `mailbox` and `nudged`.
     pub(crate) wake: Wake,
     /// Jobs for the workers.
     pub(crate) work: WorkQueue<JobPtr>,
+    /// Run-now jobs for the loop. Apart from the requests, so that a flood of them does not keep
+    /// others from being armed.
+    pub(crate) loop_work: SegQueue<JobPtr>,
     /// Threads in `ns_job_wait`.
     pub(crate) waiters: Waiters,
     /// Descriptors. Reserved by who makes a job; otherwise the loop's.
@@ -102,6 +105,7 @@ impl Shared {
             requests: SegQueue::new(),
             wake,
             work: WorkQueue::new(),
+            loop_work: SegQueue::new(),
             waiters: Waiters::new(),
             fds: Table::new(),
             mailbox: Mailbox::new(),
@@ -148,6 +152,16 @@ impl Shared {
         self.wake.wake();
     }
 
+    /// Hand a run-now job, which carries WORK, to whoever is to run it.
+    fn run_now(&self, job: JobPtr) {
+        if job.has(NS_JOB_THREAD) {
+            self.work.push(job);
+        } else {
+            self.loop_work.push(job);
+            self.wake.wake();
+        }
+    }
+
     /// Make a job and reserve all that it will need until it is disposed of. It is WAITING, and
     /// nobody else knows it.
     pub(crate) fn make(&self, spec: &Spec) -> Result<JobPtr, MakeError> {
@@ -192,10 +206,10 @@ impl Shared {
         // SAFETY: the caller's job, live by the interface's rules; pushed below only after its
         // state says that a queue holds it.
         let job = unsafe { JobPtr::new(NonNull::from(job)) };
-        let to_work = job.kind() == Kind::Now && job.has(NS_JOB_THREAD);
-        let queue = if to_work { state::WORK } else { state::REQ };
+        let now = job.kind() == Kind::Now;
+        let queue = if now { state::WORK } else { state::REQ };
         match job.state.arm(queue, job.has(NS_JOB_PERSIST)) {
-            Arm::Push if to_work => self.work.push(job),
+            Arm::Push if now => self.run_now(job),
             Arm::Push => {
                 // Between winning the job and handing it on nobody else sets its time.
                 if job.has_timeout() {
@@ -260,7 +274,7 @@ impl Shared {
         let dispose = if own { 0 } else { state::REQ };
         match run::run(job, arm, dispose) {
             After::Idle => {}
-            After::Armed if now => self.work.push(job),
+            After::Armed if now => self.run_now(job),
             After::Dispose if own => run::dispose(job),
             After::Armed | After::Dispose => self.request(job),
         }

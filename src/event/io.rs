@@ -249,7 +249,7 @@ impl EventLoop {
             .is_none_or(|entry| !matches!(entry.registration(), Registration::Polled(..)));
         // If the number stands for something else now, the registration can't be named any more.
         if !(free && self.poller.disarm(fd)) {
-            self.rebuild(pool);
+            self.poller_is_stale = true;
         }
     }
 

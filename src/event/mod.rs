@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! The event loop: the one thread that owns the poller.
 //!
-//! A turn: take requests, look at signals, wait, see which jobs fire, and run them. What fires
-//! for a worker goes to the work queue before the first callback of the loop's own runs. Each
-//! step is bounded, so that none keeps the others waiting: a flood of requests does not delay
-//! timers, nor busy descriptors requests.
+//! A turn: take requests, look at signals, wait, see which jobs fire, and run them, then some of
+//! the run-now jobs. What fires for a worker goes to the work queue before the first callback of
+//! the loop's own runs. Each step is bounded, so that none keeps the others waiting: a flood of
+//! adds does not delay timers, nor busy descriptors requests.
 
 pub(crate) mod fds;
 mod io;
@@ -23,7 +23,7 @@ use std::time::Duration;
 use libc::c_int;
 
 use crate::capi::{NS_JOB_SIGNAL, NS_JOB_THREAD, NS_JOB_TIMER, ns_job_type_t};
-use crate::job::state::{self, After};
+use crate::job::state::{self, After, Work};
 use crate::job::{JobPtr, Kind, place, run};
 use crate::list::{Head, Node};
 use crate::log::{log, trace};
@@ -34,7 +34,9 @@ use poller::{Event, Native, Poller, Until};
 use timers::Wheel;
 
 /// Requests that one turn takes.
-const REQUESTS: usize = 1024;
+const REQUESTS: usize = 4096;
+/// Run-now jobs that one turn runs.
+const RUN_NOW: usize = 1024;
 /// Timers that one turn fires.
 const TIMERS: usize = 1024;
 
@@ -75,6 +77,8 @@ pub(crate) struct EventLoop {
     ready: Ready,
     /// Something was put on the work queue, and nobody was told yet.
     dispatched: bool,
+    /// The poller is to be made anew, when the events of the last wait have been dealt with.
+    poller_is_stale: bool,
     /// Signal jobs that were armed once.
     signal_jobs: Head,
     /// Jobs that no other list has: those whose descriptor is gone, and, once the loop is quiet,
@@ -100,6 +104,7 @@ impl EventLoop {
             wheel: Wheel::new(sys::now()),
             ready: Ready::default(),
             dispatched: false,
+            poller_is_stale: false,
             signal_jobs: Head::new(),
             strays: Head::new(),
             quiet: false,
@@ -135,6 +140,7 @@ impl EventLoop {
         self.poll(pool, until);
         self.expire(pool);
         self.run_ready(pool);
+        self.run_now(pool, RUN_NOW);
     }
 
     /// How long this turn may wait. [`Wake`](wake::Wake) says why what arrives after the look is
@@ -150,6 +156,7 @@ impl EventLoop {
         };
         let idle = || {
             pool.requests.is_empty()
+                && pool.loop_work.is_empty()
                 && pool.mailbox.is_empty()
                 && !pool.nudged.swap(false, Ordering::SeqCst)
         };
@@ -187,6 +194,9 @@ impl EventLoop {
                     Event::Wake => pool.wake.clear(),
                     Event::Ready(key, directions) => fired += self.on_ready(pool, key, directions),
                 }
+            }
+            if mem::take(&mut self.poller_is_stale) {
+                self.rebuild(pool);
             }
             let full = count == self.poller.capacity() && fired > 0;
             if !full || self.wheel.next().is_none_or(|next| next > sys::now()) {
@@ -269,13 +279,30 @@ impl EventLoop {
                 }
                 continue;
             }
-            // Who runs at once again queues behind everybody else.
-            let now = job.kind() == Kind::Now;
-            match run::run(job, if now { state::REQ } else { 0 }, 0) {
+            match run::run(job, 0, 0) {
                 After::Idle => self.rest(pool, job),
-                After::Armed if now => pool.requests.push(job),
                 After::Armed => self.arm(pool, job),
                 After::Dispose => self.dispose(pool, job),
+            }
+        }
+    }
+
+    /// Run the run-now jobs that are there, but no more than `most`. One that is armed again
+    /// queues behind the others.
+    fn run_now(&mut self, pool: &Shared, most: usize) {
+        for _ in 0..pool.loop_work.len().min(most) {
+            let Some(job) = pool.loop_work.pop() else {
+                return;
+            };
+            match job.state.take_work() {
+                Work::Run => match run::run(job, state::WORK, 0) {
+                    After::Idle => {}
+                    After::Armed => pool.loop_work.push(job),
+                    After::Dispose => self.dispose(pool, job),
+                },
+                Work::Leave => {}
+                // SAFETY: disposed of, and the queue was the last that held it.
+                Work::Free => unsafe { job.free() },
             }
         }
     }
@@ -299,7 +326,8 @@ impl EventLoop {
     fn arm(&mut self, pool: &Shared, job: JobPtr) {
         trace!(pool.logger, "job {:p}: armed", job.as_c());
         match job.kind() {
-            Kind::Now => self.fire(pool, job, 0),
+            // These go to their queues without the loop.
+            Kind::Now => debug_assert!(false, "a request to arm a run-now job"),
             Kind::Timer => {
                 job.mark(place::LIVE);
                 self.start_timer(job);
@@ -391,6 +419,7 @@ impl EventLoop {
         while self.dispatched || !self.ready.is_empty() {
             self.run_ready(pool);
         }
+        self.run_now(pool, usize::MAX);
         self.quiet = true;
         pool.set_phase(Phase::Quiet);
         pool.waiters.stop();
@@ -407,11 +436,11 @@ impl EventLoop {
         }
     }
 
-    /// Empty both queues: dispose of what is finished with, keep hold of what is armed.
+    /// Empty the queues: dispose of what is finished with, keep hold of what is armed.
     fn take_strays(&mut self, pool: &Shared) {
-        while let Some(job) = pool.work.pop() {
+        while let Some(job) = pool.work.pop().or_else(|| pool.loop_work.pop()) {
             if job.state.drop_work() {
-                // SAFETY: disposed of, and the work queue was the last that held it.
+                // SAFETY: disposed of, and the queue was the last that held it.
                 unsafe { job.free() };
             } else {
                 self.keep(job);

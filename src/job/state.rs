@@ -11,7 +11,7 @@
 //! |---|---|---|---|
 //! | `EXEC` | the callback is executing | who begins it | who ended it, in [`State::finish`] |
 //! | `REQ` | the job is in the request queue, once | who is about to push it | the loop, popping it |
-//! | `WORK` | the job is in the work queue, once | who is about to push it | the worker, popping it |
+//! | `WORK` | the job is in the work queue, or the loop's own, once | who is about to push it | the worker or the loop, popping it |
 //! | `WAITED` | somebody is blocked in `ns_job_wait` | the waiter, under its stripe's lock | who releases them, under that lock |
 //! | `DISPOSED` | everything is over but the memory | who disposed of it | nobody |
 //!
