@@ -41,7 +41,7 @@ struct connection {
     int fd;                     /* its number, for as long as a refused job may be on it */
     struct ns_job_t *job;       /* the READ job that was added last, if it may still be named */
     struct timeval idle;
-    int references;             /* jobs and errands */
+    int references;             /* jobs and orders */
     int turns;
     int closing;
     struct errand *errands;     /* every one that there was */
@@ -354,7 +354,6 @@ static void on_readable(struct ns_job_t *job)
  * nevertheless is caught. */
 static void bury(struct connection *connection)
 {
-    pthread_mutex_destroy(&connection->mutex);
     atomic_store(&connection->magic, DEAD);
     atomic_fetch_add(&buried, 1);
 }
@@ -624,14 +623,13 @@ static void end_some(struct server *server, int n, int by_thread)
 {
     int i = 0;
     for (struct connection *c = all_connections(server); c != NULL; c = c->next) {
-        if (atomic_load(&c->magic) != ALIVE || i++ % n != 0) {
-            continue;
-        }
         pthread_mutex_lock(&c->mutex);
-        if (by_thread) {
-            give_order(c, disconnect);
-        } else {
-            disconnect(c);
+        if (!c->closing && i++ % n == 0) {
+            if (by_thread) {
+                give_order(c, disconnect);
+            } else {
+                disconnect(c);
+            }
         }
         pthread_mutex_unlock(&c->mutex);
     }
@@ -792,6 +790,7 @@ static void run_daemon(int unarmed)
             free(e);
         }
         next = c->next;
+        pthread_mutex_destroy(&c->mutex);
         free(c);
     }
     print_message("# %ld connections, %ld jobs; so far %ld time-outs, %ld refusals of done, "

@@ -21,6 +21,7 @@ static void cancel(struct ns_job_t *job, struct probe *probe)
     assert_latch(&probe->disposals, 1);
 }
 
+/* It may be delivered after this returns, so wait for it to be seen; raise delivers at once. */
 static void send_to_process(int signum)
 {
     assert_int_equal(kill(getpid(), signum), 0);
@@ -140,7 +141,7 @@ static void fm32_burst_coalesces_and_its_last_signal_is_not_lost(void **state)
         probe_signal(pools[1], SIGUSR2, NS_JOB_PERSIST | NS_JOB_THREAD, &other);
     for (int i = 1; i <= count; i++) {
         atomic_store(&sent, i);
-        send_to_process(SIGUSR2);
+        assert_int_equal(raise(SIGUSR2), 0);
     }
     EVENTUALLY(atomic_load(&seen) == count);
     assert_latch(&other.runs, 1);
@@ -167,8 +168,8 @@ static void without_persist_it_fires_once_and_what_came_since_fires_on_rearm(voi
         assert_latch(&probe.runs, 1);
         assert_int_equal(ns_job_wait(job), NS_SUCCESS);
         /* Still caught: the default action would end this process. */
-        send_to_process(SIGUSR1);
-        send_to_process(SIGUSR1);
+        assert_int_equal(raise(SIGUSR1), 0);
+        assert_int_equal(raise(SIGUSR1), 0);
         loop_passes(tp, 1000);
         assert_int_equal(latch_count(&probe.runs), 1);
         assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
@@ -295,7 +296,8 @@ static void disposition_stays_ours_until_the_last_job_of_any_pool_is_gone(void *
     pool_end(pools[0]);
     send_to_process(SIGUSR1);
     assert_latch(&probes[1].runs, 1);
-    /* The last one is disposed of by destroy. */
+    /* Armed again, so that destroy disposes of it. */
+    loop_passes(pools[1], 0);
     ns_thrpool_destroy(pools[1]);
     assert_int_equal(latch_count(&probes[1].disposals), 1);
     assert_int_equal(sigaction(SIGUSR1, NULL, &now), 0);
@@ -307,7 +309,7 @@ static void take_two_terms(void)
 {
     struct ns_thrpool_t *tp = pool_of(1);
     watch_once(tp, SIGTERM);
-    send_to_process(SIGTERM);
+    raise(SIGTERM);
     _exit(0);
 }
 
@@ -373,7 +375,7 @@ static void real_time_signals_are_watched_too(void **state)
     UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     watch_once(tp, SIGRTMIN);
-    watch_once(tp, SIGRTMAX);
+    watch_once(tp, SIGRTMAX - 1); /* valgrind keeps the last one for itself */
     pool_end(tp);
 }
 
@@ -492,7 +494,7 @@ static void watched_signals_stay_caught_after_the_wait_until_destroy(void **stat
     ns_thrpool_shutdown(tp);
     assert_int_equal(ns_thrpool_wait(tp), NS_SUCCESS);
     for (int i = 0; i < 100; i++) {
-        send_to_process(SIGUSR1);
+        assert_int_equal(raise(SIGUSR1), 0);
     }
     ns_thrpool_destroy(tp);
     assert_int_equal(latch_count(&probe.runs), 0);
@@ -507,7 +509,7 @@ static void an_unarmed_job_catches_its_signal_and_fires_when_armed(void **state)
     struct ns_job_t *job = NULL;
     assert_int_equal(ns_add_signal_job(tp, SIGUSR1, NS_JOB_UNARMED, probe_run, &probe, &job),
                      NS_SUCCESS);
-    send_to_process(SIGUSR1);
+    assert_int_equal(raise(SIGUSR1), 0);
     loop_passes(tp, 1000);
     assert_int_equal(latch_count(&probe.runs), 0);
     probe_arm(job);

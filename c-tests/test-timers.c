@@ -320,42 +320,53 @@ static void a_hundred_thousand_outstanding_timers_all_fire(void **state)
     free(dues);
 }
 
-static int order[1000];
-static atomic_int order_length;
+enum { IN_ORDER = 1000 };
+
+/* A timer's time lies between the two: it was not read when it was taken. */
+static struct {
+    double from;
+    double to;
+} due_between[IN_ORDER];
+static int order[IN_ORDER];
+static struct latch ordered = LATCH_INIT;
 
 static void note_order(struct ns_job_t *job)
 {
-    order[atomic_load(&order_length)] = (int)(intptr_t)ns_job_get_data(job);
+    order[latch_count(&ordered)] = (int)(intptr_t)ns_job_get_data(job);
     ns_job_done(job);
-    atomic_fetch_add(&order_length, 1);
+    latch_add(&ordered, 1);
 }
 
 static void timers_fire_in_the_order_of_their_times(void **state)
 {
     UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
-    /* All are added before the first is due, longest first, each 200 us before the next. */
-    double begin = now_seconds();
-    for (int i = 999; i >= 0; i--) {
-        struct timeval tv = {0, 400000 + 200 * i};
+    for (int i = 0; i < IN_ORDER; i++) {
+        long usec = 200000 + 100 * (i * 617 % IN_ORDER);
+        struct timeval tv = {0, usec};
+        due_between[i].from = now_seconds() + (double)usec / 1e6;
         assert_int_equal(ns_add_timeout_job(tp, &tv, 0, note_order, (void *)(intptr_t)i, NULL),
                          NS_SUCCESS);
+        due_between[i].to = now_seconds() + (double)usec / 1e6;
     }
-    double added_in = now_seconds() - begin;
-    EVENTUALLY(atomic_load(&order_length) == 1000);
+    assert_latch(&ordered, IN_ORDER);
     pool_end(tp);
-    if (added_in > 0.0001 * 999) {
-        /* On so slow a machine the starts are further apart than what is compared. */
-        skip();
+    double latest = 0;
+    for (int i = 0; i < IN_ORDER; i++) {
+        /* None comes after one whose time was later for certain. */
+        assert_true(due_between[order[i]].to >= latest);
+        double from = due_between[order[i]].from;
+        latest = from > latest ? from : latest;
     }
-    int inversions = 0;
-    for (int i = 1; i < 1000; i++) {
-        inversions += order[i] < order[i - 1];
-    }
-    assert_int_equal(inversions, 0);
 }
 
 /* Beside others */
+
+/* How late a timer may be on a busy machine, in seconds. */
+static double patience(void)
+{
+    return getenv("NS_SLOW") != NULL ? LIMIT_SECONDS : 1;
+}
 
 static atomic_int stop_flood;
 
@@ -375,16 +386,19 @@ static void *flood_with_adds(void *arg)
 {
     struct adder *adder = arg;
     for (long added = 0; !atomic_load(&stop_flood);) {
-        if (added - latch_count(&adder->ran) < adder->most) {
-            added += ns_add_job(adder->tp, NS_JOB_NONE, count_and_finish, &adder->ran, NULL) ==
-                     NS_SUCCESS;
+        if (added - latch_count(&adder->ran) >= adder->most) {
+            sched_yield();
+        } else if (ns_add_job(adder->tp, NS_JOB_NONE, count_and_finish, &adder->ran, NULL) ==
+                   NS_SUCCESS) {
+            added++;
         }
     }
     return NULL;
 }
 
-static void begin_flood(struct adder adders[4], pthread_t threads[4], struct ns_thrpool_t *tp,
-                        long most)
+static struct adder adders[4];
+
+static void begin_flood(pthread_t threads[4], struct ns_thrpool_t *tp, long most)
 {
     atomic_store(&stop_flood, 0);
     for (int i = 0; i < 4; i++) {
@@ -415,9 +429,8 @@ static void fm31_flood_of_adds_does_not_delay_timers_that_repeat(void **state)
         assert_int_equal(ns_add_timeout_job(tp, &tv, i ? NS_JOB_PERSIST : 0, note_lateness,
                                             &repeating[i], NULL), NS_SUCCESS);
     }
-    struct adder adders[4];
     pthread_t threads[4];
-    begin_flood(adders, threads, tp, LONG_MAX);
+    begin_flood(threads, tp, getenv("NS_SLOW") == NULL ? LONG_MAX : 1000);
     for (int i = 0; i < 2; i++) {
         assert_latch(&repeating[i].finished, 1);
     }
@@ -425,7 +438,7 @@ static void fm31_flood_of_adds_does_not_delay_timers_that_repeat(void **state)
     for (int i = 0; i < 2; i++) {
         for (int run = 0; run < 4; run++) {
             assert_true(repeating[i].lateness[run] >= 0);
-            assert_true(repeating[i].lateness[run] < 1);
+            assert_true(repeating[i].lateness[run] < patience());
         }
     }
     pool_end(tp);
@@ -435,9 +448,8 @@ static void fm31_flood_of_adds_does_not_delay_timers_that_are_added_beside_it(vo
 {
     UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
-    struct adder adders[4];
     pthread_t threads[4];
-    begin_flood(adders, threads, tp, 2500);
+    begin_flood(threads, tp, scaled(2500));
     double latest = 0;
     for (int i = 0; i < 20; i++) {
         struct timed timed = {.usec = 10000, .wanted = 1, .finished = LATCH_INIT};
@@ -451,7 +463,7 @@ static void fm31_flood_of_adds_does_not_delay_timers_that_are_added_beside_it(vo
     end_flood(threads);
     print_message("# beside a flood the latest of 20 timers of 10 ms was %.1f ms late\n",
                   latest * 1e3);
-    assert_true(latest < 1);
+    assert_true(latest < patience());
     pool_end(tp);
 }
 
@@ -482,7 +494,7 @@ static void fm14_long_callback_in_a_worker_does_not_delay_timers(void **state)
         assert_latch(&timed.finished, 1);
         latest = timed.lateness[0] > latest ? timed.lateness[0] : latest;
     }
-    assert_true(latest < 0.25);
+    assert_true(latest < patience() / 4);
     ns_job_cancel(job);
     assert_latch(&busy.disposals, 1);
     pool_end(tp);

@@ -65,7 +65,7 @@ head -c 100000 /dev/urandom >"$dir/root/big.bin"
 "$httpd" -p 0 "$dir/root" >"$dir/out" 2>"$dir/err" &
 server=$!
 tries=0
-until grep -q '^listening on ' "$dir/out"; do
+until grep -qs '^listening on ' "$dir/out"; do
     kill -0 "$server" 2>/dev/null || give_up "the daemon did not start"
     tries=$((tries + 1))
     [ $tries -le 100 ] || give_up "the daemon does not listen after 10 s"

@@ -7,8 +7,10 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
+#include <time.h>
 
 struct request {
     char *target;
@@ -30,6 +32,23 @@ static const char *http_reason(int status)
     case 503: return "Service Unavailable";
     default: return "HTTP Version Not Supported"; /* 505 */
     }
+}
+
+/* Write the head of a response. Returns its length. */
+static size_t http_head(char *to, size_t size, int status, const char *type, long long length,
+                        bool keep)
+{
+    char date[64];
+    struct tm tm;
+    time_t now = time(NULL);
+
+    strftime(date, sizeof date, "%a, %d %b %Y %H:%M:%S GMT", gmtime_r(&now, &tm));
+    return (size_t)snprintf(to, size,
+                            "HTTP/1.1 %d %s\r\nDate: %s\r\nContent-Type: %s\r\n"
+                            "Content-Length: %lld\r\n%sConnection: %s\r\n\r\n",
+                            status, http_reason(status), date, type, length,
+                            status == 405 ? "Allow: GET, HEAD\r\n" : "",
+                            keep ? "keep-alive" : "close");
 }
 
 /* The type of a file, by the end of its name. */

@@ -44,7 +44,6 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <syslog.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <nunc-stans.h>
@@ -186,18 +185,8 @@ static void hand_over(struct connection *c, struct ns_job_t *job)
 
 static void put_head(struct connection *c, int status, const char *type, long long length)
 {
-    char date[64];
-    struct tm tm;
-    time_t now = time(NULL);
-
-    strftime(date, sizeof date, "%a, %d %b %Y %H:%M:%S GMT", gmtime_r(&now, &tm));
     c->out_at = 0;
-    c->out_len = (size_t)snprintf(c->out, sizeof c->out,
-                                  "HTTP/1.1 %d %s\r\nDate: %s\r\nContent-Type: %s\r\n"
-                                  "Content-Length: %lld\r\n%sConnection: %s\r\n\r\n",
-                                  status, http_reason(status), date, type, length,
-                                  status == 405 ? "Allow: GET, HEAD\r\n" : "",
-                                  c->after == NEXT ? "keep-alive" : "close");
+    c->out_len = http_head(c->out, sizeof c->out, status, type, length, c->after == NEXT);
 }
 
 static void reply_text(struct connection *c, const struct request *r, int status, const char *type,
@@ -696,7 +685,8 @@ int main(int argc, char **argv)
     if (!server.pool) {
         return 1;
     }
-    bool started = add_jobs();
+    /* The first signal may already have come. */
+    bool started = add_jobs() || ns_thrpool_is_shutdown(server.pool);
     if (!started) {
         fprintf(stderr, "httpd: the first jobs could not be made\n");
         ns_thrpool_shutdown(server.pool);

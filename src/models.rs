@@ -107,6 +107,25 @@ fn a_worker_is_woken_without_a_close() {
     });
 }
 
+/// Two items for two workers, nobody else to wake the second: the first must.
+#[test]
+fn a_woken_worker_wakes_the_next() {
+    explore("two workers that take one each", 2, || {
+        let queue = Arc::new(WorkQueue::new());
+        let workers: Vec<_> = (0..2)
+            .map(|_| {
+                let queue = Arc::clone(&queue);
+                thread::spawn(move || assert!(queue.next().is_some()))
+            })
+            .collect();
+        queue.push(1);
+        queue.push(2);
+        for worker in workers {
+            worker.join().unwrap();
+        }
+    });
+}
+
 // The wake pipe.
 
 #[test]
@@ -114,13 +133,13 @@ fn the_loop_sleeps_through_nothing() {
     explore("wake pipe, two producers", 3, || {
         struct Pipe {
             sleeping: Sleeping,
-            requests: Mutex<usize>,
+            requests: AtomicUsize,
             bytes: Mutex<usize>,
             readable: Condvar,
         }
         let pipe = Arc::new(Pipe {
             sleeping: Sleeping::new(),
-            requests: Mutex::new(0),
+            requests: AtomicUsize::new(0),
             bytes: Mutex::new(0),
             readable: Condvar::new(),
         });
@@ -128,7 +147,7 @@ fn the_loop_sleeps_through_nothing() {
             .map(|_| {
                 let pipe = Arc::clone(&pipe);
                 thread::spawn(move || {
-                    *lock(&pipe.requests) += 1;
+                    pipe.requests.fetch_add(1, Ordering::Release);
                     if pipe.sleeping.take() {
                         let mut bytes = lock(&pipe.bytes);
                         *bytes += 1;
@@ -140,8 +159,12 @@ fn the_loop_sleeps_through_nothing() {
             .collect();
         let mut taken = 0;
         while taken < 2 {
-            taken += std::mem::take(&mut *lock(&pipe.requests));
-            if taken < 2 && pipe.sleeping.begin(|| *lock(&pipe.requests) == 0) {
+            taken += pipe.requests.swap(0, Ordering::AcqRel);
+            if taken < 2
+                && pipe
+                    .sleeping
+                    .begin(|| pipe.requests.load(Ordering::Acquire) == 0)
+            {
                 let mut bytes = lock(&pipe.bytes);
                 while *bytes == 0 {
                     bytes = wait(&pipe.readable, bytes);

@@ -13,8 +13,8 @@ use libloading::os::unix::Library;
 
 use crate::capi::PRFileDesc;
 
-/// `PROsfd` is a pointer-sized integer.
-type NativeHandle = unsafe extern "C" fn(*mut PRFileDesc) -> isize;
+/// Returns a `PROsfd`, an int wherever descriptors are ints.
+type NativeHandle = unsafe extern "C" fn(*mut PRFileDesc) -> c_int;
 type Close = unsafe extern "C" fn(*mut PRFileDesc) -> c_int;
 
 #[derive(Clone, Copy)]
@@ -80,11 +80,12 @@ pub(crate) enum Unusable {
 pub(crate) unsafe fn native_handle(prfd: *mut PRFileDesc) -> Result<c_int, Unusable> {
     let nspr = find().ok_or(Unusable::NoNspr)?;
     // SAFETY: by the caller's promise.
-    let handle = unsafe { (nspr.native_handle)(prfd) };
-    c_int::try_from(handle)
-        .ok()
-        .filter(|&fd| crate::sys::is_open(fd))
-        .ok_or(Unusable::NotOpen)
+    let fd = unsafe { (nspr.native_handle)(prfd) };
+    if crate::sys::is_open(fd) {
+        Ok(fd)
+    } else {
+        Err(Unusable::NotOpen)
+    }
 }
 
 /// Close `prfd` through its layers. Once, instead of closing the system's descriptor.

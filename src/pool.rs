@@ -20,6 +20,7 @@ use libc::{c_int, c_void, pthread_t, size_t};
 use crate::alloc::Allocator;
 use crate::capi::{INIT_FLAG, ns_thrpool_config};
 use crate::event::EventLoop;
+use crate::event::signals;
 use crate::event::wake::Wake;
 use crate::fork;
 use crate::job::run;
@@ -86,6 +87,10 @@ impl Pool {
         }
         fork::watch();
         let logger = Logger::start(config.log_fct, config.log_start_fct, config.log_close_fct);
+        if config.calloc_fct.is_some() != config.free_fct.is_some() {
+            let what = "only one of calloc_fct and free_fct is set, the other is libc's";
+            log!(logger, LOG_WARNING, "{NAME}: {what}");
+        }
         if config.max_threads == 0 {
             log!(logger, LOG_ERR, "{NAME}: max_threads is 0");
         } else {
@@ -252,6 +257,14 @@ impl Pool {
         this.join(this.workers);
         this.shared.waiters.drain();
         let logger = this.shared.logger;
+        let left = signals::unwatch_all(&this.shared);
+        if left > 0 {
+            log!(
+                logger,
+                LOG_WARNING,
+                "pool {pool:p}: destroyed with jobs for {left} signals that were never done"
+            );
+        }
         log!(logger, LOG_INFO, "pool {pool:p}: destroyed");
         // SAFETY: its threads are gone, and by the caller's promise so is everybody else.
         unsafe { Self::free(pool) };

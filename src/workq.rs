@@ -20,23 +20,37 @@ use crate::sync::{AtomicBool, AtomicUsize, Condvar, Mutex, Ordering, fence, lock
 #[cfg(not(loom))]
 use crossbeam_queue::SegQueue as Queue;
 
-/// loom can't see into SegQueue: in models a queue under a lock stands in for it.
+/// loom can't see into SegQueue: in models a queue under a lock stands in for it. Whether it is
+/// empty shows without the lock, and no more reliably than in SegQueue: the lock is not to order
+/// what the protocol has to.
 #[cfg(loom)]
-pub(crate) struct Queue<T>(Mutex<std::collections::VecDeque<T>>);
+pub(crate) struct Queue<T> {
+    len: AtomicUsize,
+    items: Mutex<std::collections::VecDeque<T>>,
+}
 
 #[cfg(loom)]
 impl<T> Queue<T> {
     pub(crate) fn new() -> Self {
-        Self(Mutex::new(std::collections::VecDeque::new()))
+        Self {
+            len: AtomicUsize::new(0),
+            items: Mutex::new(std::collections::VecDeque::new()),
+        }
     }
     pub(crate) fn push(&self, item: T) {
-        lock(&self.0).push_back(item);
+        lock(&self.items).push_back(item);
+        self.len.fetch_add(1, Ordering::Release);
     }
     pub(crate) fn pop(&self) -> Option<T> {
-        lock(&self.0).pop_front()
+        if self.is_empty() {
+            return None;
+        }
+        let item = lock(&self.items).pop_front()?;
+        self.len.fetch_sub(1, Ordering::Release);
+        Some(item)
     }
     pub(crate) fn is_empty(&self) -> bool {
-        lock(&self.0).is_empty()
+        self.len.load(Ordering::Acquire) == 0
     }
 }
 

@@ -127,11 +127,11 @@ pub unsafe extern "C" fn ns_job_get_native_fd(job: *mut ns_job_t) -> c_int {
 pub unsafe extern "C" fn ns_job_cancel(job: *mut ns_job_t) -> ns_result_t {
     let _errno = ErrnoGuard::new();
     // SAFETY: NULL or a live job, by the interface's rules.
-    let job = match unsafe { on_job("ns_job_cancel", job) } {
-        Ok(job) => job,
+    let (job, pool) = match unsafe { on_job("ns_job_cancel", job) } {
+        Ok(found) => found,
         Err(refused) => return refused,
     };
-    match job.pool().end(job, true) {
+    match pool.end(job, true) {
         Ended::Yes => SUCCESS,
         Ended::Running | Ended::Armed => RUNNING,
     }

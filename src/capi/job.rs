@@ -222,19 +222,15 @@ pub unsafe extern "C" fn ns_job_rearm(job: *mut ns_job_t) -> ns_result_t {
     const NAME: &str = "ns_job_rearm";
     let _errno = ErrnoGuard::new();
     // SAFETY: NULL or a live job, by the interface's rules.
-    let job = match unsafe { on_job(NAME, job) } {
-        Ok(job) => job,
+    let (job, pool) = match unsafe { on_job(NAME, job) } {
+        Ok(found) => found,
         Err(refused) => return refused,
     };
-    match job.pool().arm(job) {
+    match pool.arm(job) {
         Armed::Yes => SUCCESS,
-        Armed::NotNow => wrong_state(job, NAME, "can't be armed now"),
+        Armed::NotNow => wrong_state(pool, NAME, "can't be armed now"),
         Armed::ShuttingDown => {
-            log!(
-                job.pool().logger,
-                LOG_DEBUG,
-                "{NAME}: the pool is shutting down"
-            );
+            log!(pool.logger, LOG_DEBUG, "{NAME}: the pool is shutting down");
             SHUTDOWN
         }
     }
@@ -254,14 +250,13 @@ pub unsafe extern "C" fn ns_job_done(job: *mut ns_job_t) -> ns_result_t {
     const NAME: &str = "ns_job_done";
     let _errno = ErrnoGuard::new();
     // SAFETY: NULL or a live job, by the interface's rules.
-    let job = match unsafe { on_job(NAME, job) } {
-        Ok(job) => job,
+    let (job, pool) = match unsafe { on_job(NAME, job) } {
+        Ok(found) => found,
         Err(refused) => return refused,
     };
-    let pool = job.pool();
     match pool.end(job, pool.is_shutting_down()) {
         Ended::Yes | Ended::Running => SUCCESS,
-        Ended::Armed => wrong_state(job, NAME, "is armed"),
+        Ended::Armed => wrong_state(pool, NAME, "is armed"),
     }
 }
 
@@ -404,8 +399,8 @@ pub(super) unsafe fn idle_time(make: &Make<'_>, tv: *const timeval) -> Result<u6
 unsafe fn set(name: &str, job: *mut ns_job_t, change: impl FnOnce(&Job)) -> ns_result_t {
     let _errno = ErrnoGuard::new();
     // SAFETY: by the caller's promise.
-    let job = match unsafe { on_job(name, job) } {
-        Ok(job) => job,
+    let (job, pool) = match unsafe { on_job(name, job) } {
+        Ok(found) => found,
         Err(refused) => return refused,
     };
     match job.state.now() {
@@ -413,7 +408,7 @@ unsafe fn set(name: &str, job: *mut ns_job_t, change: impl FnOnce(&Job)) -> ns_r
             change(job);
             SUCCESS
         }
-        _ => wrong_state(job, name, "is neither waiting nor running"),
+        _ => wrong_state(pool, name, "is neither waiting nor running"),
     }
 }
 
@@ -428,12 +423,12 @@ pub(super) unsafe fn wait_until(
 ) -> ns_result_t {
     let _errno = ErrnoGuard::new();
     // SAFETY: by the caller's promise.
-    let job = match unsafe { on_job(name, job) } {
-        Ok(job) => job,
+    let (job, pool) = match unsafe { on_job(name, job) } {
+        Ok(found) => found,
         Err(refused) => return refused,
     };
-    match job.pool().wait_for(job, deadline) {
-        None => wrong_state(job, name, "can't be waited for from here"),
+    match pool.wait_for(job, deadline) {
+        None => wrong_state(pool, name, "can't be waited for from here"),
         Some(Outcome::Idle) => SUCCESS,
         Some(Outcome::Deleting) => R::NS_DELETING as ns_result_t,
         Some(Outcome::Stopped) => SHUTDOWN,

@@ -21,7 +21,7 @@ use crate::job::{Job, NEVER, Spec, Trigger};
 use crate::log::{Logger, log};
 use crate::nspr::{self, Unusable};
 use crate::pool::Pool;
-use crate::shared::{Armed, MakeError, tell};
+use crate::shared::{Armed, MakeError, Shared, tell};
 use crate::sys::{self, ErrnoGuard};
 
 use _ns_result_t as R;
@@ -224,27 +224,34 @@ impl<'a> Make<'a> {
     }
 }
 
-/// A call on a job that changes it: the job, once it is known that there is something to do.
+/// A call on a job that changes it: the job and its pool, once it is known that there is something
+/// to do. The pool by itself, since the job may be gone when the call has had its effect.
 ///
 /// # Safety
 /// `job` is NULL or a live job.
-unsafe fn on_job<'a>(function: &str, job: *mut ns_job_t) -> Result<&'a Job, ns_result_t> {
+unsafe fn on_job<'a>(
+    function: &str,
+    job: *mut ns_job_t,
+) -> Result<(&'a Job, &'a Shared), ns_result_t> {
     // SAFETY: by the caller's promise.
     let job = unsafe { job_of(job) }.ok_or_else(|| refuse(None, function, "job is NULL"))?;
-    if job.pool().is_forked() {
-        let why = "the pool is the parent process's";
-        log!(job.pool().logger, LOG_DEBUG, "{function}: {why}");
-        return Err(SHUTDOWN);
+    // SAFETY: a pool outlives its live jobs, and the calls on them.
+    let pool: &'a Shared = unsafe { &*std::ptr::from_ref(job.pool()) };
+    if pool.is_forked() {
+        return Err(forked(pool, function));
     }
-    Ok(job)
+    Ok((job, pool))
+}
+
+/// Say that `function` was called in a forked child.
+fn forked(pool: &Shared, function: &str) -> ns_result_t {
+    let why = "the pool is the parent process's";
+    log!(pool.logger, LOG_DEBUG, "{function}: {why}");
+    SHUTDOWN
 }
 
 /// Say that `function` came at the wrong time.
-fn wrong_state(job: &Job, function: &str, why: &str) -> ns_result_t {
-    log!(
-        job.pool().logger,
-        LOG_DEBUG,
-        "{function}: job {job:p}: {why}"
-    );
+fn wrong_state(pool: &Shared, function: &str, why: &str) -> ns_result_t {
+    log!(pool.logger, LOG_DEBUG, "{function}: the job {why}");
     INVALID_STATE
 }

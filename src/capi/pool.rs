@@ -94,7 +94,7 @@ pub unsafe extern "C" fn ns_thrpool_wait(tp: *mut ns_thrpool_t) -> ns_result_t {
         return refuse(None, NAME, "tp is NULL");
     };
     if pool.shared.is_forked() {
-        return SHUTDOWN;
+        return forked(&pool.shared, NAME);
     }
     if is_own_thread(pool) {
         let why = "a pool can't be waited for by its own threads";

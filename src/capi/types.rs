@@ -32,26 +32,15 @@ pub enum _ns_result_t {
 pub type ns_result_t = libc::c_uint;
 
 /// Job flags, or'ed together from `NS_JOB_...`. Its width is that of `uint_fast16_t` on the
-/// target: 64 bits on 64-bit glibc.
+/// target: 64 bits with glibc.
 #[allow(non_camel_case_types)]
-#[cfg(all(
-    target_os = "linux",
-    not(target_env = "musl"),
-    target_pointer_width = "64"
-))]
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub type ns_job_type_t = u64;
 #[allow(non_camel_case_types, missing_docs)]
-#[cfg(all(
-    any(target_os = "linux", target_os = "freebsd"),
-    not(all(
-        target_os = "linux",
-        not(target_env = "musl"),
-        target_pointer_width = "64"
-    ))
-))]
+#[cfg(any(all(target_os = "linux", target_env = "musl"), target_os = "freebsd"))]
 pub type ns_job_type_t = u32;
 #[allow(non_camel_case_types, missing_docs)]
-#[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
+#[cfg(target_os = "macos")]
 pub type ns_job_type_t = u16;
 
 /// No flag.

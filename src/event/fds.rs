@@ -66,7 +66,9 @@ pub(crate) enum Mode {
 pub(crate) enum Registration {
     /// Nothing.
     Absent,
-    /// It cannot be polled, and is always ready, as files are.
+    /// Nothing: it did not take it, for want of something that may come back.
+    Refused,
+    /// Nothing: it cannot be polled, and is always ready, as files are.
     Always,
     /// It is registered, for this, under the entry's serial.
     Polled(Interest, Mode),
@@ -95,8 +97,9 @@ impl Entry {
         match word >> 2 & 7 {
             0 => Registration::Absent,
             1 => Registration::Always,
-            2 => Registration::Polled(interest, Mode::Level),
-            3 => Registration::Polled(interest, Mode::Oneshot),
+            2 => Registration::Refused,
+            3 => Registration::Polled(interest, Mode::Level),
+            4 => Registration::Polled(interest, Mode::Oneshot),
             _ => Registration::Polled(interest, Mode::Edge),
         }
     }
@@ -106,11 +109,12 @@ impl Entry {
         let bits = match registration {
             Registration::Absent => 0,
             Registration::Always => 1 << 2,
+            Registration::Refused => 2 << 2,
             Registration::Polled(interest, mode) => {
                 let mode = match mode {
-                    Mode::Level => 2,
-                    Mode::Oneshot => 3,
-                    Mode::Edge => 4,
+                    Mode::Level => 3,
+                    Mode::Oneshot => 4,
+                    Mode::Edge => 5,
                 };
                 u32::from(interest.read) | u32::from(interest.write) << 1 | mode << 2
             }
@@ -277,6 +281,14 @@ mod tests {
                     assert_eq!((entry.registration(), entry.serial()), (want, serial + 1));
                 }
             }
+        }
+        for want in [
+            Registration::Always,
+            Registration::Refused,
+            Registration::Absent,
+        ] {
+            entry.set_registration(want);
+            assert_eq!(entry.registration(), want);
         }
         // The serial goes round without touching the rest.
         entry.word.set(u32::MAX << 8);

@@ -15,14 +15,14 @@ use std::sync::atomic::Ordering;
 
 use libc::c_int;
 
-use super::EventLoop;
 use super::fds::{Entry, Interest, Mode, Registration};
 use super::poller::{Key, Poller, Refusal};
+use super::{EventLoop, Stale};
 use crate::capi::{
     NS_JOB_ACCEPT, NS_JOB_CONNECT, NS_JOB_PRESERVE_FD, NS_JOB_READ, NS_JOB_THREAD, NS_JOB_WRITE,
     ns_job_type_t,
 };
-use crate::job::{Job, JobPtr, place};
+use crate::job::{Job, JobPtr, place, state};
 use crate::log::log;
 use crate::nspr;
 use crate::shared::Shared;
@@ -54,6 +54,13 @@ fn jobs(entry: &Entry) -> impl Iterator<Item = JobPtr> {
         node = job.link.next();
         Some(job)
     })
+}
+
+/// Put `job`, which is in no list, in that of its descriptor.
+fn link(entry: &Entry, job: JobPtr) {
+    debug_assert!(!job.link.is_linked());
+    // SAFETY: not linked; the job does not move, and its disposal unlinks it.
+    unsafe { entry.jobs.push(&raw const job.link) };
 }
 
 /// How the poller is to report for `job` alone.
@@ -92,9 +99,9 @@ impl EventLoop {
         if !job.is(place::ATTACHED) {
             self.attach(pool, job);
         } else if !job.is(place::ORPHAN) {
-            self.sync(pool, job.fd());
+            self.rearm(pool, job);
         } else if !sys::is_open(job.fd()) {
-            self.fire(pool, job, output(interest(&job)));
+            self.fire_unasked(pool, job);
         }
     }
 
@@ -113,25 +120,96 @@ impl EventLoop {
             self.orphan(job);
             return;
         }
-        // SAFETY: not linked; the job's disposal unlinks it.
-        unsafe { entry.jobs.push(&raw const job.link) };
-        if matches!(entry.registration(), Registration::Polled(..)) {
+        link(entry, job);
+        let before = entry.registration();
+        if let Registration::Polled(..) = before {
             let (interest, mode) = wanted(entry);
-            match self.register(entry, fd, interest, mode, true) {
-                Err(Refusal::Unknown) => {}
-                done => return self.settle(pool, fd, done),
+            if self.register(entry, fd, interest, mode, true).is_ok() {
+                return;
+            }
+            // Whoever was thought to be registered under the number has lost it.
+            job.link.unlink();
+            self.abandon(pool, fd);
+            link(entry, job);
+        }
+        let files_before = before == Registration::Always;
+        let (interest, mode) = if files_before {
+            (interest(&job), mode_of(&job))
+        } else {
+            wanted(entry)
+        };
+        match self.register(entry, fd, interest, mode, false) {
+            // The number was a file's and is not any more.
+            Ok(()) if files_before => {
+                job.link.unlink();
+                self.orphan_all(entry);
+                link(entry, job);
+            }
+            Ok(()) => {}
+            Err(refusal) => self.refused(pool, job, refusal),
+        }
+    }
+
+    /// `job`, which was armed before, is armed again. No system call if the poller is in step.
+    fn rearm(&mut self, pool: &Shared, job: JobPtr) {
+        let fd = job.fd();
+        let entry = pool.fds.entry(fd);
+        let done = match entry.registration() {
+            Registration::Always => return self.fire_unasked(pool, job),
+            Registration::Polled(..) => self.tell(entry, fd),
+            Registration::Absent | Registration::Refused => {
+                let (interest, mode) = wanted(entry);
+                self.register(entry, fd, interest, mode, false)
+            }
+        };
+        if let Err(refusal) = done {
+            self.refused(pool, job, refusal);
+        }
+    }
+
+    /// The poller does not take the descriptor of `job`, which is being armed.
+    fn refused(&mut self, pool: &Shared, job: JobPtr, refusal: Refusal) {
+        let fd = job.fd();
+        let entry = pool.fds.entry(fd);
+        let was_polled = matches!(entry.registration(), Registration::Polled(..));
+        match refusal {
+            Refusal::Closed => {
+                log!(
+                    pool.logger,
+                    LOG_WARNING,
+                    "event loop: descriptor {fd} is not open any more"
+                );
+                self.abandon(pool, fd);
+            }
+            // What it was armed on before is gone; the number stands for something else.
+            Refusal::Unknown | Refusal::AlwaysReady if was_polled => {
+                self.abandon(pool, fd);
+                return;
+            }
+            Refusal::Unknown | Refusal::AlwaysReady => {
+                entry.set_registration(Registration::Always);
+            }
+            // No memory, or too many watches: tried again with the next arming.
+            Refusal::Failed(errno) => {
+                if entry.registration() != Registration::Refused {
+                    log!(
+                        pool.logger,
+                        LOG_ERR,
+                        "event loop: the poller refuses descriptor {fd}: {}",
+                        std::io::Error::from_raw_os_error(errno)
+                    );
+                }
+                if !was_polled {
+                    entry.set_registration(Registration::Refused);
+                }
             }
         }
-        // Nothing is registered under the number, or it was a file's: unless it still is one,
-        // the jobs that had the number have lost what it stood for.
-        job.link.unlink();
-        let done = self.register(entry, fd, interest(&job), mode_of(&job), false);
-        if done != Err(Refusal::AlwaysReady) {
-            self.orphan_all(entry);
-        }
-        // SAFETY: just unlinked.
-        unsafe { entry.jobs.push(&raw const job.link) };
-        self.settle(pool, fd, done);
+        self.fire_unasked(pool, job);
+    }
+
+    /// Fire `job` in all the directions that it asks for: its own reads and writes tell it more.
+    fn fire_unasked(&mut self, pool: &Shared, job: JobPtr) {
+        self.fire(pool, job, output(interest(&job)));
     }
 
     /// Tell the poller, and note what it knows then.
@@ -155,90 +233,70 @@ impl EventLoop {
         Ok(())
     }
 
-    /// Deal with what the poller said to a registration of `fd`.
-    fn settle(&mut self, pool: &Shared, fd: c_int, done: Result<(), Refusal>) {
-        let entry = pool.fds.entry(fd);
-        match done {
-            Ok(()) => {}
-            Err(Refusal::AlwaysReady) => {
-                entry.set_registration(Registration::Always);
-                self.fire_all(pool, entry);
-            }
-            Err(Refusal::Unknown) => {
-                self.abandon(pool, fd);
-            }
-            Err(Refusal::Closed) => {
-                log!(
-                    pool.logger,
-                    LOG_WARNING,
-                    "event loop: descriptor {fd} is not open any more"
-                );
-                self.fire_all(pool, entry);
-                self.abandon(pool, fd);
-            }
-            Err(Refusal::Failed(errno)) => {
-                log!(
-                    pool.logger,
-                    LOG_ERR,
-                    "event loop: the poller refuses descriptor {fd}: {}",
-                    std::io::Error::from_raw_os_error(errno)
-                );
-                entry.set_registration(Registration::Always);
-                self.fire_all(pool, entry);
-            }
-        }
-    }
-
-    /// Bring the poller in step with what the jobs of `fd` want. No system call if it is.
-    pub(super) fn sync(&mut self, pool: &Shared, fd: c_int) {
-        let entry = pool.fds.entry(fd);
+    /// Tell the poller of a registered descriptor what its jobs want, if that has changed.
+    fn tell(&mut self, entry: &Entry, fd: c_int) -> Result<(), Refusal> {
+        let (interest, mode) = wanted(entry);
         match entry.registration() {
-            Registration::Absent => {}
-            Registration::Always => self.fire_all(pool, entry),
-            Registration::Polled(told, mode) => {
-                let want = wanted(entry);
-                let same = want == (told, mode);
-                if same || want.0.is_none() && told.is_none() {
-                    return;
-                }
-                let done = self.register(entry, fd, want.0, want.1, true);
-                self.settle(pool, fd, done);
+            Registration::Polled(told, told_mode)
+                if (interest, mode) != (told, told_mode)
+                    && !(interest.is_none() && told.is_none()) =>
+            {
+                self.register(entry, fd, interest, mode, true)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Bring the poller in step with what the jobs of `fd` want, none of which is just being
+    /// armed. No system call if it is.
+    pub(super) fn sync(&mut self, pool: &Shared, fd: c_int) {
+        match self.tell(pool.fds.entry(fd), fd) {
+            Ok(()) | Err(Refusal::Failed(_)) => {}
+            // The number stands for something else, or nothing.
+            Err(Refusal::Unknown | Refusal::AlwaysReady | Refusal::Closed) => {
+                self.abandon(pool, fd);
             }
         }
     }
 
-    /// An event came. Returns how many jobs it fires.
-    pub(super) fn on_ready(&mut self, pool: &Shared, key: Key, ready: Interest) -> usize {
+    /// An event came. Returns whether that changed anything: a job fires, or the poller is told
+    /// something else.
+    pub(super) fn on_ready(&mut self, pool: &Shared, key: Key, ready: Interest) -> bool {
         let entry = pool.fds.find(key.fd);
         let known = entry.filter(|entry| entry.serial() == key.serial);
         let Some((entry, Registration::Polled(told, mode))) =
             known.map(|entry| (entry, entry.registration()))
         else {
             self.drop_stale(pool, key.fd);
-            return 0;
+            return true;
         };
         if ready.is_none() {
             // Urgent data alone is not for reading. It stays until it is read, so be told of
             // changes only; which registering reports it once more.
-            if mode != Mode::Edge {
-                let done = self.register(entry, key.fd, told, Mode::Edge, true);
-                self.settle(pool, key.fd, done);
+            if mode == Mode::Edge {
+                return false;
             }
-            return 0;
+            if self
+                .register(entry, key.fd, told, Mode::Edge, true)
+                .is_err()
+            {
+                self.abandon(pool, key.fd);
+            }
+            return true;
         }
         if mode == Mode::Oneshot {
             entry.set_registration(Registration::Polled(Interest::NONE, mode));
         }
-        let mut fired = 0;
+        let mut fired = false;
         for job in jobs(entry) {
             let directions = interest(&job).and(ready);
             if job.is(place::LIVE) && !directions.is_none() {
                 self.fire(pool, job, output(directions));
-                fired += 1;
+                fired = true;
             }
         }
         self.sync(pool, key.fd);
-        fired
+        fired || entry.registration() != Registration::Polled(told, mode)
     }
 
     /// An event of a registration that no job has: see to it that it does not come again.
@@ -249,7 +307,19 @@ impl EventLoop {
             .is_none_or(|entry| !matches!(entry.registration(), Registration::Polled(..)));
         // If the number stands for something else now, the registration can't be named any more.
         if !(free && self.poller.disarm(fd)) {
-            self.poller_is_stale = true;
+            self.stale = Some(Stale::Registration);
+        }
+    }
+
+    /// The poller works, and is about to be replaced: what it can't find under its number any
+    /// more must not be registered with the next one, where it would be something else.
+    pub(super) fn abandon_lost(&mut self, pool: &Shared) {
+        for (fd, entry) in pool.fds.entries() {
+            if let Registration::Polled(..) = entry.registration()
+                && !self.poller.disarm(fd)
+            {
+                self.abandon(pool, fd);
+            }
         }
     }
 
@@ -258,21 +328,15 @@ impl EventLoop {
         for (fd, entry) in pool.fds.entries() {
             if let Registration::Polled(..) = entry.registration() {
                 let (interest, mode) = wanted(entry);
-                let done = self.register(entry, fd, interest, mode, false);
-                self.settle(pool, fd, done);
+                if self.register(entry, fd, interest, mode, false).is_err() {
+                    self.abandon(pool, fd);
+                }
             }
         }
     }
 
-    /// Fire every armed job of `entry` in all the directions that it asks for.
-    fn fire_all(&mut self, pool: &Shared, entry: &Entry) {
-        for job in jobs(entry).filter(|job| job.is(place::LIVE)) {
-            self.fire(pool, job, output(interest(&job)));
-        }
-    }
-
     /// What the jobs of `fd` were made for is gone, and so is the registration. Returns how many
-    /// jobs there were.
+    /// jobs will miss it.
     fn abandon(&mut self, pool: &Shared, fd: c_int) -> usize {
         let entry = pool.fds.entry(fd);
         entry.set_registration(Registration::Absent);
@@ -286,7 +350,7 @@ impl EventLoop {
         for job in jobs(entry) {
             job.link.unlink();
             self.orphan(job);
-            count += 1;
+            count += usize::from(job.state.now() != state::NEEDS_DELETE);
         }
         count
     }
@@ -304,7 +368,8 @@ impl EventLoop {
         job.link.unlink();
         let fd = job.fd();
         let entry = pool.fds.entry(fd);
-        // Closed by another job of the pool, or found closed: the number is somebody else's.
+        // Closed by another job of the pool, or by the application: the number, if it is open, is
+        // not this job's to close.
         if job.is(place::ORPHAN) || job.seen.get() != entry.closes.load(Ordering::SeqCst) {
             return;
         }

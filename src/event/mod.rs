@@ -31,7 +31,7 @@ use crate::shared::{Phase, Shared};
 use crate::sys;
 
 use poller::{Event, Native, Poller, Until};
-use timers::Wheel;
+use timers::{Timer, Wheel};
 
 /// Requests that one turn takes.
 const REQUESTS: usize = 4096;
@@ -39,6 +39,12 @@ const REQUESTS: usize = 4096;
 const RUN_NOW: usize = 1024;
 /// Timers that one turn fires.
 const TIMERS: usize = 1024;
+/// Nanoseconds after which a turn runs no further callbacks, but looks what else there is.
+const SLICE: u64 = 500_000;
+/// Callbacks between two looks at the clock.
+const LOOK: usize = 8;
+/// Nanoseconds that are not worth sleeping.
+const SOON: u64 = 2_000;
 
 /// Jobs that fired and are to run in the loop, in order.
 #[derive(Default)]
@@ -70,6 +76,36 @@ impl Ready {
     }
 }
 
+/// The time that callbacks may take of a turn.
+struct Slice {
+    begin: u64,
+    calls: usize,
+}
+
+impl Slice {
+    fn new() -> Self {
+        Self { begin: 0, calls: 0 }
+    }
+
+    /// After a callback: whether that was enough. The clock is looked at now and then only.
+    fn is_over(&mut self) -> bool {
+        self.calls += 1;
+        if self.calls == 1 {
+            self.begin = sys::now();
+        }
+        self.calls.is_multiple_of(LOOK) && sys::now() - self.begin > SLICE
+    }
+}
+
+/// Why a poller is to be made anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stale {
+    /// It has a registration that can't be named any more.
+    Registration,
+    /// It does not work.
+    Broken,
+}
+
 /// What belongs to the loop thread alone. It must not move once the loop runs.
 pub(crate) struct EventLoop {
     poller: Native,
@@ -78,7 +114,9 @@ pub(crate) struct EventLoop {
     /// Something was put on the work queue, and nobody was told yet.
     dispatched: bool,
     /// The poller is to be made anew, when the events of the last wait have been dealt with.
-    poller_is_stale: bool,
+    stale: Option<Stale>,
+    /// It could not be, and that was logged.
+    stays_stale: bool,
     /// Signal jobs that were armed once.
     signal_jobs: Head,
     /// Jobs that no other list has: those whose descriptor is gone, and, once the loop is quiet,
@@ -104,7 +142,8 @@ impl EventLoop {
             wheel: Wheel::new(sys::now()),
             ready: Ready::default(),
             dispatched: false,
-            poller_is_stale: false,
+            stale: None,
+            stays_stale: false,
             signal_jobs: Head::new(),
             strays: Head::new(),
             quiet: false,
@@ -151,7 +190,8 @@ impl EventLoop {
         }
         let until = match self.wheel.next() {
             None => Until::Event,
-            Some(next) if next <= sys::now() => return Until::Now,
+            // Not worth setting the timer for: a system call takes as long.
+            Some(next) if next <= sys::now() + SOON => return Until::Now,
             Some(next) => Until::Deadline(next),
         };
         let idle = || {
@@ -167,39 +207,37 @@ impl EventLoop {
         }
     }
 
-    /// Wait, and see which descriptors' jobs fire.
-    ///
-    /// A job must not be told that its time is up when its data had come before: so if a wait is
-    /// filled to its capacity and timers are due, look again until nothing new turns up.
+    /// Wait, and see which descriptors' jobs fire: all of those that are ready, even if there are
+    /// more than one wait can return and timers are due. Else a job could be told that its time is
+    /// up whose data had come before.
     fn poll(&mut self, pool: &Shared, until: Until) {
         let mut until = until;
         loop {
-            let count = match self.poller.wait(until) {
-                Ok(count) => count,
-                Err(error) => {
-                    // Nothing that the kernel documents: our descriptor was closed under us.
-                    log!(
-                        pool.logger,
-                        LOG_ERR,
-                        "event loop: the poller fails: {error}"
-                    );
-                    self.rebuild(pool);
-                    0
-                }
-            };
+            let (count, full) = self.poller.wait(until).unwrap_or_else(|error| {
+                // Nothing that the kernel documents: our descriptor was closed under us.
+                log!(
+                    pool.logger,
+                    LOG_ERR,
+                    "event loop: the poller fails: {error}"
+                );
+                self.stale = Some(Stale::Broken);
+                (0, false)
+            });
             pool.wake.sleeping.end();
-            let mut fired = 0;
+            let mut changed = false;
             for index in 0..count {
                 match self.poller.event(index) {
                     Event::Wake => pool.wake.clear(),
-                    Event::Ready(key, directions) => fired += self.on_ready(pool, key, directions),
+                    Event::Ready(key, directions) => {
+                        changed |= self.on_ready(pool, key, directions);
+                    }
                 }
             }
-            if mem::take(&mut self.poller_is_stale) {
-                self.rebuild(pool);
+            if let Some(stale) = self.stale.take() {
+                self.rebuild(pool, stale);
             }
-            let full = count == self.poller.capacity() && fired > 0;
-            if !full || self.wheel.next().is_none_or(|next| next > sys::now()) {
+            // What is ready is reported in turn: once nothing is new, all have been seen.
+            if !(full && changed) || self.wheel.next().is_none_or(|next| next > sys::now()) {
                 return;
             }
             until = Until::Now;
@@ -207,18 +245,42 @@ impl EventLoop {
     }
 
     /// See which timers fire.
+    ///
+    /// A time-out is not to be told if the data came before it: so after the time was taken, and
+    /// before the time-outs of descriptors fire, the poller is asked once more.
     fn expire(&mut self, pool: &Shared) {
         let mut due = Ready::default();
+        let timed_out = Head::new();
         self.wheel.expire(
             sys::now(),
             TIMERS,
             // SAFETY: linked timers are those of live jobs.
             |timer| unsafe { JobPtr::of_timer(timer) }.is(place::LIVE),
-            // SAFETY: as above.
-            |timer| due.push(unsafe { JobPtr::of_timer(timer) }),
+            |timer| {
+                // SAFETY: as above.
+                let job = unsafe { JobPtr::of_timer(timer) };
+                if job.kind() == Kind::Io {
+                    // SAFETY: just unlinked, and unlinked again below.
+                    unsafe { job.timer.push_to(&timed_out) };
+                } else {
+                    due.push(job);
+                }
+            },
         );
         while let Some(job) = due.pop() {
             self.fire(pool, job, NS_JOB_TIMER);
+        }
+        if timed_out.is_empty() {
+            return;
+        }
+        self.poll(pool, Until::Now);
+        while let Some(timer) = Timer::first_of(&timed_out) {
+            // SAFETY: linked timers are those of live jobs.
+            let job = unsafe { JobPtr::of_timer(timer) };
+            Wheel::remove(&job.timer);
+            if job.is(place::LIVE) {
+                self.fire(pool, job, NS_JOB_TIMER);
+            }
         }
     }
 
@@ -269,20 +331,22 @@ impl EventLoop {
         if mem::take(&mut self.dispatched) {
             pool.work.notify();
         }
-        let mut batch = mem::take(&mut self.ready);
-        while let Some(job) = batch.pop() {
+        let mut slice = Slice::new();
+        let last = self.ready.last;
+        while let Some(job) = self.ready.pop() {
             job.unmark(place::READY);
-            if !job.state.begin() {
-                // Cancelled: its disposal is on its way, or has waited for this.
-                if job.is(place::DOOMED) {
-                    self.dispose(pool, job);
+            if job.state.begin() {
+                match run::run(job, 0, 0) {
+                    After::Idle => self.rest(pool, job),
+                    After::Armed => self.arm(pool, job),
+                    After::Dispose => self.dispose(pool, job),
                 }
-                continue;
+            } else if job.is(place::DOOMED) {
+                // Cancelled, and its disposal has waited for this. Otherwise it is on its way.
+                self.dispose(pool, job);
             }
-            match run::run(job, 0, 0) {
-                After::Idle => self.rest(pool, job),
-                After::Armed => self.arm(pool, job),
-                After::Dispose => self.dispose(pool, job),
+            if Some(job) == last || slice.is_over() {
+                return;
             }
         }
     }
@@ -290,6 +354,7 @@ impl EventLoop {
     /// Run the run-now jobs that are there, but no more than `most`. One that is armed again
     /// queues behind the others.
     fn run_now(&mut self, pool: &Shared, most: usize) {
+        let mut slice = Slice::new();
         for _ in 0..pool.loop_work.len().min(most) {
             let Some(job) = pool.loop_work.pop() else {
                 return;
@@ -303,6 +368,9 @@ impl EventLoop {
                 Work::Leave => {}
                 // SAFETY: disposed of, and the queue was the last that held it.
                 Work::Free => unsafe { job.free() },
+            }
+            if most != usize::MAX && slice.is_over() {
+                return;
             }
         }
     }
@@ -520,14 +588,21 @@ impl EventLoop {
 
     /// Make the poller anew, from what is registered: for registrations that outlive their
     /// descriptor's number and can't be reached any more.
-    fn rebuild(&mut self, pool: &Shared) {
+    fn rebuild(&mut self, pool: &Shared, why: Stale) {
+        // Before anything else, so that its descriptors get numbers that no job has lost.
         match Native::init(pool.wake.read_end()) {
             Ok(poller) => {
+                if why == Stale::Registration {
+                    self.abandon_lost(pool);
+                }
                 self.poller = poller;
                 self.register_all(pool);
+                self.stays_stale = false;
             }
             Err(error) => {
-                log!(pool.logger, LOG_ERR, "event loop: no new poller: {error}");
+                if !mem::replace(&mut self.stays_stale, true) {
+                    log!(pool.logger, LOG_ERR, "event loop: no new poller: {error}");
+                }
                 // The old one will report the same again at once. Not in a hurry.
                 std::thread::sleep(Duration::from_millis(10));
             }

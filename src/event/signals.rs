@@ -6,8 +6,8 @@
 //! do is done here, in one registry for the process:
 //!
 //! * signal-hook always goes on to the handler that it found. So it is made to find one of ours
-//!   that does nothing, put there in the same step that reads what was there before; no signal is
-//!   lost or takes its default action in between.
+//!   that does nothing, put there in the same step that reads what was there before: no signal
+//!   takes its default action in between.
 //! * signal-hook never puts anything back. So the earlier disposition is put back here when no
 //!   job watches any more, if ours is still in place; and when the next job comes, what
 //!   signal-hook installed is put in place again.
@@ -93,8 +93,9 @@ impl Mailbox {
 
 /// What the process knows of one signal.
 struct Signal {
-    /// Pools that watch it.
+    /// Pools that watch it, all of this generation: see [`fork`].
     pools: usize,
+    generation: u32,
     /// The disposition before the first of them.
     earlier: libc::sigaction,
     /// What signal-hook installed, once it has.
@@ -204,11 +205,17 @@ pub(crate) fn watch(pool: &Shared, signum: c_int) -> Option<()> {
         placeholder.sa_flags = libc::SA_RESTART;
         *signal = Some(Signal {
             pools: 0,
+            generation: fork::generation(),
             earlier: disposition(signum, Some(&placeholder))?,
             ours: None,
         });
     }
     let signal = signal.as_mut()?;
+    if signal.generation != fork::generation() {
+        // The pools were the parent process's.
+        signal.pools = 0;
+        signal.generation = fork::generation();
+    }
     let address = Pool(pool);
     // SAFETY: the action does only what a signal handler may.
     let action =
@@ -229,7 +236,11 @@ pub(crate) fn watch(pool: &Shared, signum: c_int) -> Option<()> {
             signal.ours = Some(ours);
         }
         Some(ours) if signal.pools == 0 => {
-            signal.earlier = disposition(signum, Some(&ours))?;
+            let found = disposition(signum, Some(&ours))?;
+            // In a forked child ours may still be there from the parent.
+            if found.sa_sigaction != ours.sa_sigaction {
+                signal.earlier = found;
+            }
         }
         Some(_) => {}
     }
@@ -261,6 +272,24 @@ pub(crate) fn unwatch(pool: &Shared, signum: c_int) {
     }
     // Returns when the action runs nowhere.
     signal_hook::low_level::unregister(watch.action);
+}
+
+/// The pool goes: end what jobs that were never finished with still watch. Returns how many
+/// signals those are.
+pub(crate) fn unwatch_all(pool: &Shared) -> usize {
+    let mut left = 0;
+    for signum in 0..NUMBERS as c_int {
+        let place = &pool.mailbox.watches[signum as usize];
+        let jobs = {
+            let _registry = Locked::new();
+            place.get().map_or(0, |watch| watch.jobs)
+        };
+        for _ in 0..jobs {
+            unwatch(pool, signum);
+        }
+        left += usize::from(jobs > 0);
+    }
+    left
 }
 
 #[cfg(all(test, not(loom)))]

@@ -44,6 +44,21 @@ impl Timer {
         self.deadline.store(deadline, Ordering::Relaxed);
     }
 
+    /// Put it in `list`.
+    ///
+    /// # Safety
+    /// It is not linked, and stays where it is until it is unlinked.
+    pub(crate) unsafe fn push_to(&self, list: &Head) {
+        // SAFETY: by the caller's promise.
+        unsafe { list.push(&raw const self.node) };
+    }
+
+    /// The first timer in `list`, which holds nothing else.
+    pub(crate) fn first_of(list: &Head) -> Option<*const Self> {
+        // A `Timer` begins with its node.
+        (!list.is_empty()).then(|| list.first().cast())
+    }
+
     /// Whether it is in a wheel.
     pub(crate) fn is_linked(&self) -> bool {
         self.node.is_linked()
@@ -195,7 +210,7 @@ impl Wheel {
     }
 
     /// Unlink every timer that is due at `now` and hand it to `fire`, in the order of their
-    /// ticks, until `most` were handed out. True if there are more.
+    /// ticks, until `most` were handed out: [`Wheel::next`] tells of more.
     ///
     /// A timer whose deadline was moved is linked anew; one that `live` says is no longer wanted
     /// is unlinked and forgotten.
@@ -205,7 +220,7 @@ impl Wheel {
         mut most: usize,
         live: impl Fn(*const Timer) -> bool,
         mut fire: impl FnMut(*const Timer),
-    ) -> bool {
+    ) {
         let end = now >> TICK_BITS;
         while let Some(slot) = self.first() {
             if slot.start > end {
@@ -220,7 +235,7 @@ impl Wheel {
                     break;
                 }
                 if slot.level == 0 && most == 0 {
-                    return true;
+                    return;
                 }
                 // SAFETY: linked timers are live; a `Timer` begins with its node.
                 let timer = unsafe { &*node.cast::<Timer>() };
@@ -239,7 +254,6 @@ impl Wheel {
         }
         // Whatever is linked is later than `now`: what comes is counted from there.
         self.tick = self.tick.max(end);
-        false
     }
 
     /// Some linked timer, or null. For taking the wheel apart.
@@ -275,19 +289,24 @@ mod tests {
         Box::new(Wheel::new(now))
     }
 
-    /// Everything that is due at `now`, and no more, by deadline.
+    /// Everything that is due at `now`, a few at a time.
     fn fired(wheel: &mut Wheel, now: u64) -> Vec<u64> {
         let mut got = Vec::new();
-        while wheel.expire(
-            now,
-            7,
-            |_| true,
-            |timer| {
-                // SAFETY: the tests' timers outlive their wheels.
-                got.push(unsafe { (*timer).deadline() });
-            },
-        ) {}
-        got
+        loop {
+            let before = got.len();
+            wheel.expire(
+                now,
+                7,
+                |_| true,
+                |timer| {
+                    // SAFETY: the tests' timers outlive their wheels.
+                    got.push(unsafe { (*timer).deadline() });
+                },
+            );
+            if got.len() == before {
+                return got;
+            }
+        }
     }
 
     #[test]
@@ -410,7 +429,7 @@ mod tests {
             unsafe { wheel.insert(timer) };
         }
         let mut count = 0;
-        assert!(!wheel.expire(5000, 9, |t| ptr::eq(t, &all[0]), |_| count += 1));
+        wheel.expire(5000, 9, |t| ptr::eq(t, &all[0]), |_| count += 1);
         assert_eq!(count, 1);
         assert!(!all[1].is_linked());
     }

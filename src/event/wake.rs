@@ -66,9 +66,21 @@ impl Wake {
     /// Make the pipe: neither end blocks, neither survives an exec.
     pub(crate) fn new() -> io::Result<Self> {
         let mut ends = [-1; 2];
+        #[cfg(not(target_os = "macos"))]
         // SAFETY: room for two descriptors.
         if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_NONBLOCK | libc::O_CLOEXEC) } != 0 {
             return Err(io::Error::last_os_error());
+        }
+        #[cfg(target_os = "macos")]
+        // SAFETY: room for two descriptors, and plain calls on them.
+        unsafe {
+            if libc::pipe(ends.as_mut_ptr()) != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            for end in ends {
+                libc::fcntl(end, libc::F_SETFD, libc::FD_CLOEXEC);
+                libc::fcntl(end, libc::F_SETFL, libc::O_NONBLOCK);
+            }
         }
         Ok(Self {
             sleeping: Sleeping::new(),

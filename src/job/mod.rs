@@ -97,11 +97,11 @@ pub(crate) mod place {
     pub(crate) const LIVE: u8 = 2;
     /// In the ready list, about to fire.
     pub(crate) const READY: u8 = 4;
-    /// To be disposed of when it is taken from the ready list.
-    pub(crate) const DOOMED: u8 = 16;
     /// Its descriptor is not what it was made for any more: it never fires for I/O, and never
     /// closes the number.
     pub(crate) const ORPHAN: u8 = 8;
+    /// To be disposed of when it is taken from the ready list.
+    pub(crate) const DOOMED: u8 = 16;
 }
 
 const _: () = assert!(size_of::<Job>() <= 120, "a job is to fit a 128 byte block");

@@ -71,7 +71,7 @@ impl Poller for Epoll {
         self.registry.disarm(fd)
     }
 
-    fn wait(&mut self, until: Until) -> io::Result<usize> {
+    fn wait(&mut self, until: Until) -> io::Result<(usize, bool)> {
         let timeout = match until {
             Until::Now => 0,
             Until::Event => -1,
@@ -94,7 +94,7 @@ impl Poller for Epoll {
         if count < 0 {
             let error = io::Error::last_os_error();
             return if error.kind() == io::ErrorKind::Interrupted {
-                Ok(0)
+                Ok((0, false))
             } else {
                 Err(error)
             };
@@ -110,11 +110,7 @@ impl Poller for Epoll {
                 kept += 1;
             }
         }
-        Ok(kept)
-    }
-
-    fn capacity(&self) -> usize {
-        EVENTS
+        Ok((kept, count as usize == EVENTS))
     }
 
     fn event(&self, index: usize) -> Event {

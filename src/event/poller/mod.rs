@@ -93,11 +93,8 @@ pub(crate) trait Poller: Sized {
     /// Forget `fd`. False if there was nothing to forget.
     fn disarm(&mut self, fd: c_int) -> bool;
 
-    /// Wait, and return how many events there are.
-    fn wait(&mut self, until: Until) -> io::Result<usize>;
-
-    /// How many events one wait can return.
-    fn capacity(&self) -> usize;
+    /// Wait, and return how many events there are, and whether there may be more.
+    fn wait(&mut self, until: Until) -> io::Result<(usize, bool)>;
 
     /// One of the events of the last wait.
     fn event(&self, index: usize) -> Event;

@@ -45,7 +45,7 @@ impl Poller for Portable {
         self.registry.disarm(fd)
     }
 
-    fn wait(&mut self, until: Until) -> io::Result<usize> {
+    fn wait(&mut self, until: Until) -> io::Result<(usize, bool)> {
         let timeout = match until {
             Until::Now => Some(Duration::ZERO),
             Until::Event => None,
@@ -60,11 +60,7 @@ impl Poller for Portable {
         }
         self.found.clear();
         self.found.extend(self.events.iter());
-        Ok(self.found.len())
-    }
-
-    fn capacity(&self) -> usize {
-        EVENTS
+        Ok((self.found.len(), self.found.len() == EVENTS))
     }
 
     fn event(&self, index: usize) -> Event {

@@ -1,0 +1,283 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* The works of the benchmark through nunc-stans. */
+#include "bench.h"
+#define NS_NO_NSPR
+#include <nunc-stans.h>
+
+static ns_thrpool_t *tp;
+
+static void good(ns_result_t result)
+{
+    check(result == NS_SUCCESS, "nunc-stans refuses");
+}
+
+static void start(size_t workers)
+{
+    struct ns_thrpool_config config;
+    ns_thrpool_config_init(&config);
+    config.max_threads = workers;
+    tp = ns_thrpool_new(&config);
+    check(tp != NULL, "ns_thrpool_new");
+}
+
+static void on_run_now(struct ns_job_t *job)
+{
+    tally_one();
+    ns_job_done(job);
+}
+
+static void post_run_now(void *context)
+{
+    (void)context;
+    good(ns_add_job(tp, NS_JOB_THREAD, on_run_now, NULL, NULL));
+}
+
+static void work_run_now(const struct work *work)
+{
+    start(workers_of(work));
+    run_now(work, post_run_now, NULL);
+}
+
+static void on_hand_off(struct ns_job_t *job)
+{
+    hand_off_began();
+    ns_job_done(job);
+}
+
+static void post_hand_off(void *context)
+{
+    (void)context;
+    good(ns_add_job(tp, NS_JOB_THREAD, on_hand_off, NULL, NULL));
+}
+
+static void work_hand_off(const struct work *work)
+{
+    start(1);
+    hand_off(work, post_hand_off, NULL);
+}
+
+static void on_rearm(struct ns_job_t *job)
+{
+    if (chain_again(ns_job_get_data(job)))
+        ns_job_rearm(job);
+    else
+        ns_job_done(job);
+}
+
+static void start_chain(void *context, struct chain *chain)
+{
+    (void)context;
+    good(ns_add_job(tp, NS_JOB_THREAD, on_rearm, chain, NULL));
+}
+
+static void work_rearm(const struct work *work)
+{
+    start(2);
+    rearm(work, start_chain, NULL);
+}
+
+static void on_echo(struct ns_job_t *job)
+{
+    if (!echo_once(ns_job_get_native_fd(job)) || ns_job_rearm(job) != NS_SUCCESS)
+        ns_job_done(job);
+}
+
+static void on_echo_persist(struct ns_job_t *job)
+{
+    if (!echo_once(ns_job_get_native_fd(job)))
+        ns_job_done(job);
+}
+
+static void echo(const struct work *work, ns_job_type_t type, ns_job_func_t func)
+{
+    size_t count;
+    int *fds = echo_connections(work, &count);
+    start(2);
+    for (size_t i = 0; i < count; i++)
+        good(ns_add_fd_job(tp, fds[i], NS_JOB_READ | type, func, NULL, NULL));
+    free(fds);
+    client_run(work);
+}
+
+static void work_echo_loop(const struct work *work)
+{
+    echo(work, 0, on_echo);
+}
+
+static void work_echo_loop_persist(const struct work *work)
+{
+    echo(work, NS_JOB_PERSIST, on_echo_persist);
+}
+
+static void work_echo_workers(const struct work *work)
+{
+    echo(work, NS_JOB_THREAD, on_echo);
+}
+
+static void work_echo_workers_persist(const struct work *work)
+{
+    echo(work, NS_JOB_THREAD | NS_JOB_PERSIST, on_echo_persist);
+}
+
+static void on_first_byte(struct ns_job_t *job)
+{
+    echo_once(ns_job_get_native_fd(job));
+    ns_job_done(job);
+}
+
+static void on_connection(struct ns_job_t *job)
+{
+    int fd = accept4(ns_job_get_native_fd(job), NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd >= 0)
+        good(ns_add_fd_job(tp, fd, NS_JOB_READ, on_first_byte, NULL, NULL));
+}
+
+static void work_accept(const struct work *work)
+{
+    int listener = accept_listener();
+    start(2);
+    good(ns_add_fd_job(tp, listener, NS_JOB_ACCEPT | NS_JOB_PERSIST, on_connection, NULL, NULL));
+    client_run(work);
+}
+
+static void on_timer(struct ns_job_t *job)
+{
+    timer_fired(ns_job_get_data(job));
+    ns_job_done(job);
+}
+
+static void *timer_add(uint64_t delay_us, struct due *due)
+{
+    struct timeval tv = {(time_t)(delay_us / 1000000), (suseconds_t)(delay_us % 1000000)};
+    struct ns_job_t *job;
+    good(ns_add_timeout_job(tp, &tv, NS_JOB_NONE, on_timer, due, &job));
+    return job;
+}
+
+static void timer_cancel(void *timer)
+{
+    good(ns_job_cancel(timer));
+}
+
+static void on_settled(struct ns_job_t *job)
+{
+    sem_post(&begun);
+    ns_job_done(job);
+}
+
+/* The loop takes requests in order, and this is one more. */
+static void settle(void)
+{
+    good(ns_add_job(tp, NS_JOB_TIMER, on_settled, NULL, NULL));
+    sem_wait_for(&begun);
+}
+
+static const struct timers of_ns = {timer_add, timer_cancel, settle, NULL};
+
+static void work_timers(const struct work *work)
+{
+    start(1);
+    timers(work, &of_ns);
+}
+
+static void work_timers_fire(const struct work *work)
+{
+    start(1);
+    timers_fire(work, &of_ns);
+}
+
+static void work_timers_due(const struct work *work)
+{
+    start(1);
+    timers_due(work, &of_ns);
+}
+
+static void on_idle(struct ns_job_t *job)
+{
+    idle_touched((size_t)(uintptr_t)ns_job_get_data(job));
+    ns_job_rearm(job);
+}
+
+static void watch(size_t which, int fd)
+{
+    struct timeval tv = {IDLE_SECONDS, 0};
+    good(ns_add_fd_timeout_job(tp, fd, &tv, NS_JOB_READ, on_idle, (void *)(uintptr_t)which, NULL));
+}
+
+static void work_idle(const struct work *work)
+{
+    start(1);
+    idle(work, watch, settle);
+}
+
+static void on_signal(struct ns_job_t *job)
+{
+    (void)job;
+    sem_post(&begun);
+}
+
+static void work_signals(const struct work *work)
+{
+    start(1);
+    good(ns_add_signal_job(tp, SIGUSR1, NS_JOB_PERSIST, on_signal, NULL, NULL));
+    settle();
+    signals(work);
+}
+
+static void once(void)
+{
+    start(2);
+    ns_thrpool_shutdown(tp);
+    ns_thrpool_wait(tp);
+    ns_thrpool_destroy(tp);
+}
+
+static void work_start_stop(const struct work *work)
+{
+    start_stop(work, once);
+}
+
+const struct work works[] = {
+    {"run-now", "1x1", work_run_now},
+    {"run-now", "1x2", work_run_now},
+    {"run-now", "1x8", work_run_now},
+    {"run-now", "2x1", work_run_now},
+    {"run-now", "2x2", work_run_now},
+    {"run-now", "2x8", work_run_now},
+    {"run-now-window", "1x1", work_run_now},
+    {"run-now-window", "1x2", work_run_now},
+    {"run-now-window", "2x2", work_run_now},
+    {"hand-off", "busy", work_hand_off},
+    {"hand-off", "idle", work_hand_off},
+    {"rearm", "1", work_rearm},
+    {"rearm", "4", work_rearm},
+    {"rearm", "64", work_rearm},
+    {"echo-loop", "1", work_echo_loop},
+    {"echo-loop", "32", work_echo_loop},
+    {"echo-loop", "1000", work_echo_loop},
+    {"echo-loop-persist", "1", work_echo_loop_persist},
+    {"echo-loop-persist", "32", work_echo_loop_persist},
+    {"echo-loop-persist", "1000", work_echo_loop_persist},
+    {"echo-workers", "1", work_echo_workers},
+    {"echo-workers", "32", work_echo_workers},
+    {"echo-workers", "1000", work_echo_workers},
+    {"echo-workers-persist", "1", work_echo_workers_persist},
+    {"echo-workers-persist", "32", work_echo_workers_persist},
+    {"echo-workers-persist", "1000", work_echo_workers_persist},
+    {"echo-loop-tcp", "32", work_echo_loop},
+    {"echo-workers-tcp", "32", work_echo_workers},
+    {"accept", "16", work_accept},
+    {"timers", "1000", work_timers},
+    {"timers", "10000", work_timers},
+    {"timers", "100000", work_timers},
+    {"timers", "1000000", work_timers},
+    {"timers-fire", "100000", work_timers_fire},
+    {"timers-fire", "1000000", work_timers_fire},
+    {"timers-due", "200000", work_timers_due},
+    {"idle", "100", work_idle},
+    {"idle", "1000", work_idle},
+    {"idle", "19000", work_idle},
+    {"signals", "1", work_signals},
+    {"start-stop", "2", work_start_stop},
+    {NULL, NULL, NULL},
+};

@@ -1,0 +1,632 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* ns_job_cancel: a job ends whatever it is doing, and the caller knows whether it ran. */
+#include "harness.h"
+
+static struct timeval far_away = {1000000, 0};
+static struct timeval at_once = {0, 0};
+
+static const ns_job_type_t both[] = {NS_JOB_NONE, NS_JOB_THREAD};
+#define EACH_THREAD(type) (size_t type = 0; type < 2; type++)
+
+/* Cancel an armed job that reports to a probe: it never runs and is disposed of, once. */
+static void cancel_armed(struct ns_thrpool_t *tp, struct ns_job_t *job, struct probe *probe)
+{
+    loop_passes(tp, 1000);
+    assert_int_equal(ns_job_cancel(job), NS_SUCCESS);
+    assert_latch(&probe->disposals, 1);
+    loop_passes(tp, 1000);
+    assert_int_equal(latch_count(&probe->runs), 0);
+    assert_int_equal(latch_count(&probe->disposals), 1);
+}
+
+static void an_armed_timer_never_fires(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(1);
+    for EACH_THREAD(i) {
+        for (int persist = 0; persist < 2; persist++) {
+            struct probe probe = PROBE(NULL, -1);
+            struct timeval soon = {0, 30000};
+            struct ns_job_t *job = NULL;
+            ns_job_type_t type = both[i] | (persist ? NS_JOB_PERSIST : 0) | NS_JOB_UNARMED;
+            assert_int_equal(ns_add_timeout_job(tp, &soon, type, probe_run, &probe, &job),
+                             NS_SUCCESS);
+            probe_arm(job);
+            assert_int_equal(ns_job_cancel(job), NS_SUCCESS);
+            assert_latch(&probe.disposals, 1);
+            loop_passes(tp, 40000);
+            assert_int_equal(latch_count(&probe.runs), 0);
+        }
+    }
+    pool_end(tp);
+}
+
+static void an_armed_descriptor_is_closed_or_not_and_never_fires(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(1);
+    for EACH_THREAD(i) {
+        for (int preserve = 0; preserve < 2; preserve++) {
+            for (long usec = 0; usec <= 900000; usec += 900000) {
+                int ends[2];
+                socket_pair(ends);
+                struct probe probe = PROBE(NULL, ends[0]);
+                ns_job_type_t type = both[i] | NS_JOB_READ | (preserve ? NS_JOB_PRESERVE_FD : 0);
+                struct ns_job_t *job = probe_fd(tp, type, usec, &probe);
+                cancel_armed(tp, job, &probe);
+                assert_int_equal(fd_is_open(ends[0]), preserve);
+                assert_int_equal(send(ends[1], "x", 1, MSG_NOSIGNAL), preserve ? 1 : -1);
+                loop_passes(tp, 1000);
+                assert_int_equal(latch_count(&probe.runs), 0);
+                if (preserve) {
+                    close(ends[0]);
+                }
+                close(ends[1]);
+            }
+        }
+    }
+    pool_end(tp);
+}
+
+static void before_signal(int signum)
+{
+    UNUSED(signum);
+}
+
+static void an_armed_signal_job_gives_the_signal_back(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(1);
+    struct sigaction act = {.sa_handler = before_signal};
+    struct sigaction now;
+    assert_int_equal(sigaction(SIGUSR1, &act, NULL), 0);
+    for EACH_THREAD(i) {
+        struct probe probe = PROBE(NULL, -1);
+        struct ns_job_t *job = NULL;
+        assert_int_equal(ns_add_signal_job(tp, SIGUSR1, both[i] | NS_JOB_UNARMED, probe_run, &probe,
+                                           &job), NS_SUCCESS);
+        probe_arm(job);
+        cancel_armed(tp, job, &probe);
+        assert_int_equal(sigaction(SIGUSR1, NULL, &now), 0);
+        assert_true(now.sa_handler == before_signal);
+        kill(getpid(), SIGUSR1);
+        loop_passes(tp, 1000);
+        assert_int_equal(latch_count(&probe.runs), 0);
+    }
+    pool_end(tp);
+    signal(SIGUSR1, SIG_DFL);
+}
+
+static void a_job_queued_behind_a_busy_worker_goes_at_once(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(1);
+    struct gate gate = GATE_INIT;
+    struct ns_job_t *busy = NULL;
+    int ends[2];
+    socket_pair(ends);
+    assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, gate_callback, &gate, &busy), NS_SUCCESS);
+    assert_latch(&gate.begun, 1);
+    struct probe probes[3] = {PROBE(NULL, -1), PROBE(NULL, -1), PROBE(NULL, ends[0])};
+    struct ns_job_t *jobs[3];
+    assert_int_equal(ns_add_job(tp, NS_JOB_THREAD | NS_JOB_UNARMED, probe_run, &probes[0],
+                                &jobs[0]), NS_SUCCESS);
+    assert_int_equal(ns_add_timeout_job(tp, &at_once, NS_JOB_THREAD | NS_JOB_UNARMED, probe_run,
+                                        &probes[1], &jobs[1]), NS_SUCCESS);
+    probe_arm(jobs[0]);
+    probe_arm(jobs[1]);
+    jobs[2] = probe_fd(tp, NS_JOB_WRITE | NS_JOB_THREAD, 0, &probes[2]);
+    loop_passes(tp, 1000);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(ns_job_cancel(jobs[i]), NS_SUCCESS);
+        /* The worker is still busy: nobody waits for the queue. */
+        assert_latch(&probes[i].disposals, 1);
+    }
+    assert_false(fd_is_open(ends[0]));
+    assert_int_equal(latch_count(&gate.leave), 0);
+    latch_add(&gate.leave, 1);
+    assert_int_equal(ns_job_wait(busy), NS_SUCCESS);
+    assert_int_equal(ns_job_done(busy), NS_SUCCESS);
+    pool_end(tp);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(latch_count(&probes[i].runs), 0);
+        assert_int_equal(latch_count(&probes[i].disposals), 1);
+    }
+    close(ends[1]);
+}
+
+static void a_job_queued_behind_a_blocked_loop_never_runs(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(1);
+    struct gate gate = GATE_INIT;
+    struct ns_job_t *busy = NULL;
+    assert_int_equal(ns_add_job(tp, NS_JOB_NONE, gate_callback, &gate, &busy), NS_SUCCESS);
+    assert_latch(&gate.begun, 1);
+    enum { JOBS = 100 };
+    struct probe probe = PROBE(NULL, -1);
+    for (int i = 0; i < JOBS; i++) {
+        struct ns_job_t *job = NULL;
+        assert_int_equal(ns_add_job(tp, NS_JOB_UNARMED | (i & 1 ? NS_JOB_TIMER : 0), probe_run,
+                                    &probe, &job), NS_SUCCESS);
+        probe_arm(job);
+        assert_int_equal(ns_job_cancel(job), NS_SUCCESS);
+    }
+    latch_add(&gate.leave, 1);
+    assert_latch(&probe.disposals, JOBS);
+    assert_int_equal(ns_job_wait(busy), NS_SUCCESS);
+    assert_int_equal(ns_job_done(busy), NS_SUCCESS);
+    pool_end(tp);
+    assert_int_equal(latch_count(&probe.runs), 0);
+    assert_int_equal(latch_count(&probe.disposals), JOBS);
+}
+
+/* Jobs that fire together and of which the first to run cancels the others. */
+static struct ns_job_t *together[16];
+static struct probe together_probe = PROBE(NULL, -1);
+static atomic_int together_successes;
+
+static void cancel_the_others(struct ns_job_t *job)
+{
+    for (int i = 0; i < 16; i++) {
+        if (together[i] != NULL && together[i] != job) {
+            if (ns_job_cancel(together[i]) == NS_SUCCESS) {
+                atomic_fetch_add(&together_successes, 1);
+            }
+        }
+        together[i] = NULL;
+    }
+    ns_job_done(job);
+}
+
+static void a_job_that_has_fired_but_not_run_can_be_cancelled_by_one_that_runs(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(1);
+    int ends[2];
+    socket_pair(ends);
+    struct gate gate = GATE_INIT;
+    struct ns_job_t *busy = NULL;
+    assert_int_equal(ns_add_job(tp, NS_JOB_NONE, gate_callback, &gate, &busy), NS_SUCCESS);
+    assert_latch(&gate.begun, 1);
+    together_probe.act = cancel_the_others;
+    for (int i = 0; i < 16; i++) {
+        ns_job_type_t type = NS_JOB_UNARMED;
+        if (i % 2 == 0) {
+            assert_int_equal(ns_add_timeout_job(tp, &at_once, type, probe_run, &together_probe,
+                                                &together[i]), NS_SUCCESS);
+        } else {
+            type |= NS_JOB_WRITE | NS_JOB_PRESERVE_FD;
+            assert_int_equal(ns_add_fd_job(tp, ends[0], type, probe_run, &together_probe,
+                                           &together[i]), NS_SUCCESS);
+        }
+        probe_arm(together[i]);
+    }
+    latch_add(&gate.leave, 1);
+    assert_latch(&together_probe.disposals, 16);
+    assert_int_equal(latch_count(&together_probe.runs), 1);
+    assert_int_equal(atomic_load(&together_successes), 15);
+    assert_int_equal(ns_job_wait(busy), NS_SUCCESS);
+    assert_int_equal(ns_job_done(busy), NS_SUCCESS);
+    pool_end(tp);
+    close(ends[0]);
+    close(ends[1]);
+}
+
+static struct latch gone = LATCH_INIT;
+
+static void count_going(struct ns_job_t *job)
+{
+    UNUSED(job);
+    latch_add(&gone, 1);
+}
+
+static void a_running_job_is_said_to_run_and_runs_no_more(void **state)
+{
+    UNUSED(state);
+    for EACH_THREAD(i) {
+        for (int persist = 0; persist < 3; persist++) {
+            struct ns_thrpool_t *tp = pool_of(1);
+            struct gate gate = GATE_INIT;
+            struct ns_job_t *job = NULL;
+            long before = latch_count(&gone);
+            ns_job_type_t type = both[i] | (persist == 1 ? NS_JOB_PERSIST : 0) | NS_JOB_UNARMED;
+            assert_int_equal(ns_add_job(tp, type, gate_callback, &gate, &job), NS_SUCCESS);
+            assert_int_equal(ns_job_set_done_cb(job, count_going), NS_SUCCESS);
+            assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
+            assert_latch(&gate.begun, 1);
+            if (persist == 2) {
+                /* Asked for again: NEEDS_ARM. */
+                assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
+            }
+            assert_int_equal(ns_job_cancel(job), NS_RUNNING);
+            assert_int_equal(ns_job_cancel(job), NS_RUNNING);
+            assert_int_equal(latch_count(&gone), before);
+            latch_add(&gate.leave, 1);
+            assert_latch(&gone, before + 1);
+            pool_end(tp);
+            assert_int_equal(latch_count(&gate.begun), 1);
+            assert_int_equal(latch_count(&gone), before + 1);
+        }
+    }
+}
+
+static atomic_int own_answer;
+
+static void cancel_itself(struct ns_job_t *job)
+{
+    atomic_store(&own_answer, (int)ns_job_cancel(job));
+    latch_add(ns_job_get_data(job), 1);
+}
+
+static void from_its_own_callback_it_is_a_success_and_the_last_run(void **state)
+{
+    UNUSED(state);
+    int ends[2];
+    socket_pair(ends);
+    for EACH_THREAD(i) {
+        for (int kind = 0; kind < 6; kind++) {
+            struct ns_thrpool_t *tp = pool_of(1);
+            struct latch runs = LATCH_INIT;
+            struct ns_job_t *job = NULL;
+            long before = latch_count(&gone);
+            ns_job_type_t type = both[i] | NS_JOB_UNARMED | (kind & 1 ? NS_JOB_PERSIST : 0);
+            ns_result_t made = kind / 2 == 0 ? ns_add_job(tp, type, cancel_itself, &runs, &job)
+                             : kind / 2 == 1 ? ns_add_timeout_job(tp, &at_once, type, cancel_itself,
+                                                                  &runs, &job)
+                                             : ns_add_fd_job(tp, ends[0], type | NS_JOB_WRITE
+                                                                 | NS_JOB_PRESERVE_FD,
+                                                             cancel_itself, &runs, &job);
+            assert_int_equal(made, NS_SUCCESS);
+            assert_int_equal(ns_job_set_done_cb(job, count_going), NS_SUCCESS);
+            atomic_store(&own_answer, -1);
+            assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
+            assert_latch(&gone, before + 1);
+            assert_int_equal(atomic_load(&own_answer), NS_SUCCESS);
+            pool_end(tp);
+            assert_int_equal(latch_count(&runs), 1);
+            assert_int_equal(latch_count(&gone), before + 1);
+        }
+    }
+    close(ends[0]);
+    close(ends[1]);
+}
+
+static void an_idle_job_is_disposed_of_without_a_run(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(1);
+    int ends[2];
+    socket_pair(ends);
+    struct probe probe = PROBE(NULL, ends[0]);
+    struct ns_job_t *job = NULL;
+    assert_int_equal(ns_add_fd_job(tp, ends[0], NS_JOB_READ | NS_JOB_UNARMED, probe_run, &probe,
+                                   &job), NS_SUCCESS);
+    assert_int_equal(ns_job_set_done_cb(job, probe_gone), NS_SUCCESS);
+    assert_int_equal(ns_job_cancel(job), NS_SUCCESS);
+    assert_latch(&probe.disposals, 1);
+    assert_false(fd_is_open(ends[0]));
+    pool_end(tp);
+    assert_int_equal(latch_count(&probe.runs), 0);
+    close(ends[1]);
+}
+
+static void null_is_refused(void **state)
+{
+    UNUSED(state);
+    assert_int_equal(ns_job_cancel(NULL), NS_INVALID_REQUEST);
+}
+
+/* Cancelling against firing. The cancel's answer and the run must agree. */
+enum race { RACE_NOW, RACE_TIMER, RACE_FD, RACE_FD_PERSIST, RACE_SIGNAL };
+
+struct contest {
+    atomic_int begun;  /* runs that began */
+    atomic_int ended;  /* and ended */
+    atomic_int disposed;
+};
+
+static void spin_for(unsigned turns)
+{
+    for (; turns > 0; turns--) {
+        atomic_signal_fence(memory_order_seq_cst);
+    }
+}
+
+/* Wait for the disposal, which is near: without a pause at first. */
+static void contest_over(struct contest *contest)
+{
+    for (int i = 0; i < 10000 && atomic_load(&contest->disposed) == 0; i++) {
+        sched_yield();
+    }
+    EVENTUALLY(atomic_load(&contest->disposed) > 0);
+}
+
+static void contest_run(struct ns_job_t *job)
+{
+    struct contest *contest = ns_job_get_data(job);
+    atomic_fetch_add(&contest->begun, 1);
+    spin_for(3000); /* so that now and then it is met in the middle */
+    char byte;
+    if (ns_job_get_native_fd(job) >= 0) {
+        recv(ns_job_get_native_fd(job), &byte, 1, 0);
+    }
+    atomic_fetch_add(&contest->ended, 1);
+}
+
+static void contest_gone(struct ns_job_t *job)
+{
+    struct contest *contest = ns_job_get_data(job);
+    atomic_fetch_add(&contest->disposed, 1);
+}
+
+static void race(enum race kind, ns_job_type_t where, int rounds)
+{
+    struct ns_thrpool_t *tp = pool_of(2);
+    int ends[2];
+    socket_pair(ends);
+    int kept = 0;
+    int ran = 0;
+    unsigned spin = 1;
+    for (int round = 0; round < rounds; round++) {
+        struct contest contest = {0, 0, 0};
+        struct ns_job_t *job = NULL;
+        ns_job_type_t type = where | NS_JOB_UNARMED;
+        ns_job_type_t io = type | NS_JOB_READ | NS_JOB_PRESERVE_FD;
+        struct timeval soon = {0, round % 40};
+        ns_result_t made =
+            kind == RACE_NOW     ? ns_add_job(tp, type, contest_run, &contest, &job)
+            : kind == RACE_TIMER ? ns_add_timeout_job(tp, &soon, type, contest_run, &contest, &job)
+            : kind == RACE_FD    ? ns_add_fd_job(tp, ends[0], io, contest_run, &contest, &job)
+            : kind == RACE_FD_PERSIST
+                ? ns_add_fd_job(tp, ends[0], io | NS_JOB_PERSIST, contest_run, &contest, &job)
+                : ns_add_signal_job(tp, SIGUSR1, type, contest_run, &contest, &job);
+        assert_int_equal(made, NS_SUCCESS);
+        assert_int_equal(ns_job_set_done_cb(job, contest_gone), NS_SUCCESS);
+        assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
+        if (kind == RACE_FD || kind == RACE_FD_PERSIST) {
+            assert_int_equal(send(ends[1], "x", 1, 0), 1);
+        } else if (kind == RACE_SIGNAL) {
+            kill(getpid(), SIGUSR1);
+        }
+        /* Some time between none and what a run takes to begin and to end. */
+        spin = spin * 1103515245 + 12345;
+        if (round & 1) {
+            sched_yield();
+        }
+        spin_for(spin >> 16 & 0x3fff);
+        int began_before = atomic_load(&contest.begun);
+        ns_result_t answer = ns_job_cancel(job);
+        int began = atomic_load(&contest.begun);
+        int ended = atomic_load(&contest.ended);
+        if (answer == NS_SUCCESS) {
+            /* No run is in progress and none will start. */
+            assert_int_equal(began, ended);
+            kept += began == 0;
+            ran += began != 0;
+        } else {
+            assert_int_equal(answer, NS_RUNNING);
+        }
+        contest_over(&contest);
+        int total = atomic_load(&contest.begun);
+        assert_int_equal(atomic_load(&contest.ended), total);
+        assert_int_equal(atomic_load(&contest.disposed), 1);
+        if (answer == NS_SUCCESS) {
+            assert_int_equal(total, began);
+        } else {
+            assert_true(total >= 1 && total <= began_before + 1);
+        }
+        char byte;
+        while (recv(ends[0], &byte, 1, 0) == 1) {
+        }
+    }
+    pool_end(tp);
+    close(ends[0]);
+    close(ends[1]);
+    print_message("# %d cancelled before the run, %d after it, %d during it\n", kept, ran,
+                  rounds - kept - ran);
+}
+
+static void race_each_thread(enum race kind)
+{
+    for EACH_THREAD(i) {
+        race(kind, both[i], scaled(10000));
+    }
+}
+
+static void against_a_run_now_job_exactly_one_wins(void **state)
+{
+    UNUSED(state);
+    race_each_thread(RACE_NOW);
+}
+
+static void against_a_timer_exactly_one_wins(void **state)
+{
+    UNUSED(state);
+    race_each_thread(RACE_TIMER);
+}
+
+static void against_a_descriptor_exactly_one_wins(void **state)
+{
+    UNUSED(state);
+    race_each_thread(RACE_FD);
+}
+
+static void against_a_persistent_descriptor_exactly_one_wins(void **state)
+{
+    UNUSED(state);
+    race_each_thread(RACE_FD_PERSIST);
+}
+
+static void against_a_signal_exactly_one_wins(void **state)
+{
+    UNUSED(state);
+    /* Between two jobs the signal goes to whoever had it before. */
+    struct sigaction act = {.sa_handler = before_signal};
+    assert_int_equal(sigaction(SIGUSR1, &act, NULL), 0);
+    race_each_thread(RACE_SIGNAL);
+    signal(SIGUSR1, SIG_DFL);
+}
+
+/* A job that repeats by itself, cancelled from outside at any moment. */
+static void a_repeating_job_is_stopped_at_any_moment(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(2);
+    int rounds = scaled(2000);
+    for EACH_THREAD(i) {
+        for (int round = 0; round < rounds; round++) {
+            struct contest contest = {0, 0, 0};
+            struct ns_job_t *job = NULL;
+            assert_int_equal(ns_add_job(tp, both[i] | NS_JOB_PERSIST | NS_JOB_UNARMED, contest_run,
+                                        &contest, &job), NS_SUCCESS);
+            assert_int_equal(ns_job_set_done_cb(job, contest_gone), NS_SUCCESS);
+            assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
+            while (atomic_load(&contest.begun) < round % 4) {
+                sched_yield();
+            }
+            ns_result_t answer = ns_job_cancel(job);
+            int began = atomic_load(&contest.begun);
+            assert_true(answer == NS_SUCCESS || answer == NS_RUNNING);
+            if (answer == NS_SUCCESS) {
+                assert_int_equal(atomic_load(&contest.ended), began);
+            }
+            contest_over(&contest);
+            int more = atomic_load(&contest.begun) - began;
+            /* A run may have begun, and not yet said so, when the cancel came. */
+            assert_true(more == 0 || (more == 1 && answer == NS_RUNNING));
+            assert_int_equal(atomic_load(&contest.ended), atomic_load(&contest.begun));
+        }
+    }
+    pool_end(tp);
+}
+
+struct rivals {
+    struct ns_job_t *job;
+    pthread_barrier_t start;
+    atomic_int answers[9];
+};
+
+static void *cancel_too(void *arg)
+{
+    struct rivals *rivals = arg;
+    pthread_barrier_wait(&rivals->start);
+    atomic_fetch_add(&rivals->answers[ns_job_cancel(rivals->job)], 1);
+    pthread_barrier_wait(&rivals->start);
+    return NULL;
+}
+
+static void several_threads_cancel_a_running_job_and_it_goes_once(void **state)
+{
+    UNUSED(state);
+    enum { THREADS = 4 };
+    struct ns_thrpool_t *tp = pool_of(1);
+    int rounds = scaled(200);
+    for (int round = 0; round < rounds; round++) {
+        struct gate gate = GATE_INIT;
+        struct rivals rivals = {.job = NULL};
+        pthread_t threads[THREADS];
+        long before = latch_count(&gone);
+        pthread_barrier_init(&rivals.start, NULL, THREADS + 1);
+        assert_int_equal(ns_add_job(tp, both[round & 1] | NS_JOB_UNARMED, gate_callback, &gate,
+                                    &rivals.job), NS_SUCCESS);
+        assert_int_equal(ns_job_set_done_cb(rivals.job, count_going), NS_SUCCESS);
+        assert_int_equal(ns_job_rearm(rivals.job), NS_SUCCESS);
+        assert_latch(&gate.begun, 1);
+        for (int t = 0; t < THREADS; t++) {
+            assert_int_equal(pthread_create(&threads[t], NULL, cancel_too, &rivals), 0);
+        }
+        pthread_barrier_wait(&rivals.start);
+        pthread_barrier_wait(&rivals.start);
+        latch_add(&gate.leave, 1);
+        for (int t = 0; t < THREADS; t++) {
+            pthread_join(threads[t], NULL);
+        }
+        assert_int_equal(atomic_load(&rivals.answers[NS_RUNNING]), THREADS);
+        assert_latch(&gone, before + 1);
+        loop_passes(tp, 0);
+        assert_int_equal(latch_count(&gone), before + 1);
+        pthread_barrier_destroy(&rivals.start);
+    }
+    pool_end(tp);
+}
+
+static void an_idle_connections_job_is_replaced_at_once(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(1);
+    int ends[2];
+    socket_pair(ends);
+    const ns_job_type_t type = NS_JOB_READ | NS_JOB_THREAD | NS_JOB_PRESERVE_FD;
+    int rounds = scaled(1000);
+    for (int round = 0; round < rounds; round++) {
+        struct probe old = PROBE(NULL, ends[0]);
+        struct probe new = PROBE(finish_job, ends[0]);
+        struct ns_job_t *job = probe_fd(tp, type, 0, &old);
+        /* Nothing comes, and yet nobody waits for traffic. */
+        assert_int_equal(ns_job_cancel(job), NS_SUCCESS);
+        probe_fd(tp, type, 0, &new);
+        assert_latch(&old.disposals, 1);
+        assert_int_equal(send(ends[1], "x", 1, 0), 1);
+        assert_latch(&new.disposals, 1);
+        assert_int_equal(latch_count(&old.runs), 0);
+        assert_int_equal(latch_count(&new.runs), 1);
+        char byte;
+        assert_int_equal(recv(ends[0], &byte, 1, 0), 1);
+    }
+    pool_end(tp);
+    close(ends[0]);
+    close(ends[1]);
+}
+
+static void many_armed_timers_are_cancelled_and_their_memory_comes_back(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_config config;
+    ns_thrpool_config_init(&config);
+    config.log_fct = quiet_log;
+    config.calloc_fct = counting_calloc;
+    config.free_fct = counting_free;
+    struct ns_thrpool_t *tp = ns_thrpool_new(&config);
+    assert_non_null(tp);
+    long before = atomic_load(&blocks_out);
+    int count = scaled(20000);
+    struct ns_job_t **jobs = calloc((size_t)count, sizeof *jobs);
+    for (int i = 0; i < count; i++) {
+        assert_int_equal(ns_add_timeout_job(tp, &far_away, both[i & 1], finish_job, NULL, &jobs[i]),
+                         NS_SUCCESS);
+    }
+    assert_int_equal(atomic_load(&blocks_out), before + count);
+    for (int i = 0; i < count; i++) {
+        assert_int_equal(ns_job_cancel(jobs[i]), NS_SUCCESS);
+    }
+    EVENTUALLY(atomic_load(&blocks_out) == before);
+    free(jobs);
+    pool_end(tp);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(an_armed_timer_never_fires),
+        cmocka_unit_test(an_armed_descriptor_is_closed_or_not_and_never_fires),
+        cmocka_unit_test(an_armed_signal_job_gives_the_signal_back),
+        cmocka_unit_test(a_job_queued_behind_a_busy_worker_goes_at_once),
+        cmocka_unit_test(a_job_queued_behind_a_blocked_loop_never_runs),
+        cmocka_unit_test(a_job_that_has_fired_but_not_run_can_be_cancelled_by_one_that_runs),
+        cmocka_unit_test(a_running_job_is_said_to_run_and_runs_no_more),
+        cmocka_unit_test(from_its_own_callback_it_is_a_success_and_the_last_run),
+        cmocka_unit_test(an_idle_job_is_disposed_of_without_a_run),
+        cmocka_unit_test(null_is_refused),
+        cmocka_unit_test(against_a_run_now_job_exactly_one_wins),
+        cmocka_unit_test(against_a_timer_exactly_one_wins),
+        cmocka_unit_test(against_a_descriptor_exactly_one_wins),
+        cmocka_unit_test(against_a_persistent_descriptor_exactly_one_wins),
+        cmocka_unit_test(against_a_signal_exactly_one_wins),
+        cmocka_unit_test(a_repeating_job_is_stopped_at_any_moment),
+        cmocka_unit_test(several_threads_cancel_a_running_job_and_it_goes_once),
+        cmocka_unit_test(an_idle_connections_job_is_replaced_at_once),
+        cmocka_unit_test(many_armed_timers_are_cancelled_and_their_memory_comes_back),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

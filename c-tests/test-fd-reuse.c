@@ -1,0 +1,313 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* Descriptor numbers are given out again while a job for what they meant before is still there. */
+#include "harness.h"
+
+/* What has become of the old job before the number is given out again. */
+enum old { OLD_WAITING, OLD_ARMED, OLD_ARMED_WITH_TIME_OUT, OLD_KINDS };
+
+/* Put what `fd` means under the number `as`, and close `fd`. */
+static void move_to(int fd, int as)
+{
+    assert_int_equal(dup2(fd, as), as);
+    close(fd);
+}
+
+static void send_byte(int fd)
+{
+    assert_int_equal(send(fd, "x", 1, MSG_NOSIGNAL), 1);
+}
+
+static void drain_own(struct ns_job_t *job)
+{
+    char bytes[64];
+    while (read(ns_job_get_native_fd(job), bytes, sizeof(bytes)) > 0) {
+    }
+}
+
+/* Finish a job in whatever state, and see it go. */
+static void cancel(struct ns_job_t *job, struct probe *probe)
+{
+    ns_result_t result = ns_job_cancel(job);
+    assert_true(result == NS_SUCCESS || result == NS_RUNNING);
+    assert_latch(&probe->disposals, 1);
+}
+
+/*
+ * A job with PRESERVE_FD on one end of a socket pair; then another socket gets the number of that
+ * end and a job of its own.
+ */
+struct reuse {
+    int old_peer;
+    int peer; /* of what the number means now */
+    struct probe old;
+    struct probe new;
+    struct ns_job_t *old_job;
+    struct ns_job_t *new_job;
+};
+
+static void reuse_begin(struct reuse *reuse, struct ns_thrpool_t *tp, enum old kind,
+                        ns_job_type_t where, int by_dup2)
+{
+    int ends[2], again[2];
+    socket_pair(ends);
+    reuse->old_peer = ends[1];
+    reuse->old = (struct probe)PROBE(drain_own, ends[0]);
+    reuse->new = (struct probe)PROBE(drain_own, ends[0]);
+    ns_job_type_t type = NS_JOB_READ | NS_JOB_PRESERVE_FD | where;
+    reuse->old_job = probe_fd(tp, type, kind == OLD_ARMED_WITH_TIME_OUT ? 60000 : 0, &reuse->old);
+    if (kind == OLD_WAITING) {
+        send_byte(ends[1]);
+        assert_latch(&reuse->old.runs, 1);
+        assert_int_equal(ns_job_wait(reuse->old_job), NS_SUCCESS);
+    } else {
+        loop_passes(tp, 0);
+    }
+    if (by_dup2) {
+        socket_pair(again);
+        move_to(again[0], ends[0]);
+    } else {
+        close(ends[0]);
+        socket_pair(again);
+        assert_int_equal(again[0], ends[0]);
+    }
+    reuse->peer = again[1];
+    reuse->new_job = probe_fd(tp, type, 0, &reuse->new);
+    loop_passes(tp, 0);
+}
+
+/* The new job fires, so often by now; the old one not. */
+static void reuse_fires(struct reuse *reuse, long runs, long old_runs)
+{
+    send_byte(reuse->peer);
+    assert_latch(&reuse->new.runs, runs);
+    assert_int_equal(ns_job_wait(reuse->new_job), NS_SUCCESS);
+    assert_int_equal(ns_job_rearm(reuse->new_job), NS_SUCCESS);
+    loop_passes(ns_job_get_tp(reuse->new_job), 0);
+    assert_int_equal(latch_count(&reuse->new.runs), runs);
+    assert_int_equal(latch_count(&reuse->old.runs), old_runs);
+}
+
+static void reuse_end(struct reuse *reuse)
+{
+    cancel(reuse->new_job, &reuse->new);
+    assert_true(fd_is_open(reuse->new.fd));
+    close(reuse->new.fd);
+    close(reuse->peer);
+    close(reuse->old_peer);
+}
+
+static void fm33_new_job_fires_the_old_one_does_not_and_cancelling_it_disturbs_nothing(
+    void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(2);
+    for (int kind = 0; kind < OLD_KINDS; kind++) {
+        for (int how = 0; how < 4; how++) {
+            struct reuse reuse;
+            reuse_begin(&reuse, tp, kind, how % 2 ? NS_JOB_THREAD : 0, how / 2);
+            long old_runs = kind == OLD_WAITING;
+            reuse_fires(&reuse, 1, old_runs);
+            cancel(reuse.old_job, &reuse.old);
+            assert_true(fd_is_open(reuse.new.fd));
+            reuse_fires(&reuse, 2, old_runs);
+            reuse_end(&reuse);
+        }
+    }
+    pool_end(tp);
+}
+
+static void fm33_old_job_with_a_time_out_still_fires_by_time(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(2);
+    for (int how = 0; how < 4; how++) {
+        struct reuse reuse;
+        reuse_begin(&reuse, tp, OLD_ARMED_WITH_TIME_OUT, how % 2 ? NS_JOB_THREAD : 0, how / 2);
+        send_byte(reuse.peer);
+        assert_latch(&reuse.new.runs, 1);
+        assert_latch(&reuse.old.runs, 1);
+        assert_int_equal(atomic_load(&reuse.old.output), NS_JOB_TIMER);
+        /* And again when it is armed again. */
+        assert_int_equal(ns_job_wait(reuse.old_job), NS_SUCCESS);
+        assert_int_equal(ns_job_rearm(reuse.old_job), NS_SUCCESS);
+        assert_latch(&reuse.old.runs, 2);
+        assert_int_equal(atomic_load(&reuse.old.output), NS_JOB_TIMER);
+        assert_int_equal(ns_job_wait(reuse.old_job), NS_SUCCESS);
+        assert_int_equal(ns_job_done(reuse.old_job), NS_SUCCESS);
+        assert_latch(&reuse.old.disposals, 1);
+        assert_true(fd_is_open(reuse.new.fd));
+        assert_int_equal(ns_job_wait(reuse.new_job), NS_SUCCESS);
+        assert_int_equal(ns_job_rearm(reuse.new_job), NS_SUCCESS);
+        reuse_fires(&reuse, 2, 2);
+        reuse_end(&reuse);
+    }
+    pool_end(tp);
+}
+
+static void fm33_done_that_was_refused_and_ignored_harms_nobody(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(2);
+    int ends[2], again[2];
+    socket_pair(ends);
+    struct probe old = PROBE(NULL, ends[0]), new = PROBE(drain_own, ends[0]);
+    struct ns_job_t *old_job = probe_fd(tp, NS_JOB_READ | NS_JOB_PRESERVE_FD, 0, &old);
+    loop_passes(tp, 0);
+    assert_int_equal(ns_job_done(old_job), NS_INVALID_STATE);
+    close(ends[0]);
+    close(ends[1]);
+    socket_pair(again);
+    assert_int_equal(again[0], ends[0]);
+    /* This one owns its descriptor. */
+    struct ns_job_t *new_job = probe_fd(tp, NS_JOB_READ | NS_JOB_THREAD, 0, &new);
+    send_byte(again[1]);
+    assert_latch(&new.runs, 1);
+    assert_int_equal(ns_job_wait(new_job), NS_SUCCESS);
+    assert_int_equal(ns_job_done(new_job), NS_SUCCESS);
+    assert_latch(&new.disposals, 1);
+    assert_false(fd_is_open(again[0]));
+    close(again[1]);
+    assert_int_equal(latch_count(&old.runs), 0);
+    /* Only the end of the pool disposes of the old one. */
+    pool_end(tp);
+    assert_int_equal(latch_count(&old.disposals), 1);
+}
+
+static void fm33_job_without_preserve_closes_once_and_never_a_reused_number(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(2);
+    int before = count_fds();
+    for (int round = 0; round < scaled(400); round++) {
+        int ends[2];
+        socket_pair(ends);
+        struct probe probe = PROBE(finish_job, ends[0]);
+        probe_fd(tp, NS_JOB_READ | (round % 2 ? NS_JOB_THREAD : 0), 0, &probe);
+        close(ends[1]);
+        /* Take the number as soon as it is free: it must stay ours. */
+        int taken;
+        do {
+            taken = fcntl(STDIN_FILENO, F_DUPFD, ends[0]);
+            assert_true(taken >= 0);
+            if (taken != ends[0]) {
+                close(taken);
+                sched_yield();
+            }
+        } while (taken != ends[0]);
+        assert_latch(&probe.disposals, 1);
+        loop_passes(tp, 0);
+        assert_true(fd_is_open(taken));
+        close(taken);
+    }
+    assert_int_equal(count_fds(), before);
+    pool_end(tp);
+}
+
+static void number_that_became_a_file_or_a_directory_serves_its_new_job_only(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(1);
+    static const char *const paths[] = {"/dev/null", "/"};
+    for (int i = 0; i < 2; i++) {
+        int ends[2];
+        socket_pair(ends);
+        struct probe old = PROBE(NULL, ends[0]), new = PROBE(NULL, ends[0]);
+        ns_job_type_t type = NS_JOB_READ | NS_JOB_PRESERVE_FD;
+        struct ns_job_t *old_job = probe_fd(tp, type, 0, &old);
+        loop_passes(tp, 0);
+        close(ends[0]);
+        assert_int_equal(open(paths[i], O_RDONLY), ends[0]);
+        struct ns_job_t *new_job = probe_fd(tp, type, 0, &new);
+        assert_latch(&new.runs, 1);
+        loop_passes(tp, 0);
+        assert_int_equal(latch_count(&old.runs), 0);
+        cancel(old_job, &old);
+        assert_int_equal(ns_job_wait(new_job), NS_SUCCESS);
+        assert_int_equal(ns_job_rearm(new_job), NS_SUCCESS);
+        assert_latch(&new.runs, 2);
+        cancel(new_job, &new);
+        close(ends[0]);
+        close(ends[1]);
+    }
+    pool_end(tp);
+}
+
+static void fm33_many_rounds_in_random_order_keep_the_newest_job_going(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(2);
+    unsigned seed = 33;
+    enum { OLD = 6 };
+    for (int round = 0; round < scaled(300); round++) {
+        /* One number means several things one after another, each with a job left behind. */
+        int ends[2], peers[OLD];
+        struct probe probes[OLD];
+        struct ns_job_t *jobs[OLD];
+        socket_pair(ends);
+        int number = ends[0];
+        peers[0] = ends[1];
+        for (int i = 0; i < OLD; i++) {
+            if (i > 0) {
+                socket_pair(ends);
+                move_to(ends[0], number);
+                peers[i] = ends[1];
+            }
+            seed = seed * 1103515245 + 12345;
+            unsigned dice = seed >> 16;
+            ns_job_type_t type = NS_JOB_READ | NS_JOB_PRESERVE_FD;
+            type |= dice & 1 ? NS_JOB_THREAD : 0;
+            probes[i] = (struct probe)PROBE(drain_own, number);
+            jobs[i] = probe_fd(tp, type, 0, &probes[i]);
+            if (dice & 2) {
+                send_byte(peers[i]);
+                assert_latch(&probes[i].runs, 1);
+                assert_int_equal(ns_job_wait(jobs[i]), NS_SUCCESS);
+                if (dice & 4) {
+                    assert_int_equal(ns_job_rearm(jobs[i]), NS_SUCCESS);
+                }
+            }
+            /* Its arming is to be over before the number gets another meaning. */
+            loop_passes(tp, 0);
+        }
+        long old_runs[OLD];
+        for (int i = 0; i < OLD; i++) {
+            old_runs[i] = latch_count(&probes[i].runs);
+        }
+        if (ns_job_rearm(jobs[OLD - 1]) == NS_SUCCESS) {
+            loop_passes(tp, 0);
+        }
+        send_byte(peers[OLD - 1]);
+        assert_latch(&probes[OLD - 1].runs, old_runs[OLD - 1] + 1);
+        assert_int_equal(ns_job_wait(jobs[OLD - 1]), NS_SUCCESS);
+        assert_int_equal(ns_job_rearm(jobs[OLD - 1]), NS_SUCCESS);
+        /* The old ones go, in one order or the other. */
+        for (int i = 0; i < OLD - 1; i++) {
+            int at = seed & 0x100000 ? i : OLD - 2 - i;
+            cancel(jobs[at], &probes[at]);
+            assert_int_equal(latch_count(&probes[at].runs), old_runs[at]);
+        }
+        send_byte(peers[OLD - 1]);
+        assert_latch(&probes[OLD - 1].runs, old_runs[OLD - 1] + 2);
+        cancel(jobs[OLD - 1], &probes[OLD - 1]);
+        assert_true(fd_is_open(number));
+        close(number);
+        for (int i = 0; i < OLD; i++) {
+            close(peers[i]);
+        }
+    }
+    pool_end(tp);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(
+            fm33_new_job_fires_the_old_one_does_not_and_cancelling_it_disturbs_nothing),
+        cmocka_unit_test(fm33_old_job_with_a_time_out_still_fires_by_time),
+        cmocka_unit_test(fm33_done_that_was_refused_and_ignored_harms_nobody),
+        cmocka_unit_test(fm33_job_without_preserve_closes_once_and_never_a_reused_number),
+        cmocka_unit_test(number_that_became_a_file_or_a_directory_serves_its_new_job_only),
+        cmocka_unit_test(fm33_many_rounds_in_random_order_keep_the_newest_job_going),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,434 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * What broke the original, shown absent: from the caller to the thread that runs the job.
+ *
+ * Each test is named for its row in docs/RELIABILITY.md, and says what to take out of the library
+ * to see it fail.
+ */
+#include "fm.h"
+
+#include <dlfcn.h>
+
+static void add_to_and_finish(struct ns_job_t *job)
+{
+    atomic_fetch_add((atomic_long *)ns_job_get_data(job), 1);
+    ns_job_done(job);
+}
+
+/*
+ * One job at a time, so that the worker goes to sleep before each; the adds meet it at ever other
+ * points on its way there.
+ *
+ * To see it fail: in WorkQueue::next, sleep without the second look at the queue.
+ */
+static void fm01_no_job_is_stranded_by_a_worker_that_goes_to_sleep(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(1);
+    uint64_t sequence = run_seed();
+    atomic_long runs = 0;
+    long jobs = count_of(150000, 10000000);
+    for (long i = 1; i <= jobs; i++) {
+        assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, add_to_and_finish, &runs, NULL),
+                         NS_SUCCESS);
+        SOON(atomic_load(&runs) == i);
+        hesitate(&sequence, 300);
+    }
+    pool_end(tp);
+}
+
+/* As above, with several workers: some asleep, some on the way, bursts of a few jobs. */
+static void fm01_no_burst_is_stranded_by_workers_that_go_to_sleep(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(3);
+    uint64_t sequence = run_seed() ^ 1;
+    atomic_long runs = 0;
+    long jobs = count_of(60000, 1000000);
+    for (long i = 0; i < jobs;) {
+        for (long burst = (long)(next_random(&sequence) % 5) + 1; burst > 0; burst--, i++) {
+            assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, add_to_and_finish, &runs, NULL),
+                             NS_SUCCESS);
+        }
+        SOON(atomic_load(&runs) == i);
+        hesitate(&sequence, 300);
+    }
+    pool_end(tp);
+}
+
+/* Shut down behind a queue of jobs: all that was queued before runs. */
+struct tally {
+    atomic_long runs;
+    atomic_long disposals;
+};
+
+static void tally_run(struct ns_job_t *job)
+{
+    struct tally *tally = ns_job_get_data(job);
+    atomic_fetch_add(&tally->runs, 1);
+    if (!NS_JOB_IS_PERSIST(ns_job_get_type(job))) {
+        ns_job_done(job);
+    }
+}
+
+static void tally_gone(struct ns_job_t *job)
+{
+    struct tally *tally = ns_job_get_data(job);
+    atomic_fetch_add(&tally->disposals, 1);
+}
+
+static struct ns_job_t *tally_job(struct ns_thrpool_t *tp, ns_job_type_t type,
+                                  struct tally *tally)
+{
+    struct ns_job_t *job = NULL;
+    assert_int_equal(ns_add_job(tp, type | NS_JOB_UNARMED, tally_run, tally, &job), NS_SUCCESS);
+    return arm_with(job, tally_gone);
+}
+
+/*
+ * To see it fail: in WorkQueue::next, return None as soon as `closed` is set. For the PERSIST jobs,
+ * which would never end: in run::run, arm again although the pool is shutting down.
+ */
+static void fm07_queued_work_is_done_at_shutdown_and_repeating_jobs_end(void **state)
+{
+    UNUSED(state);
+    for (int workers = 1; workers <= 4; workers++) {
+        struct ns_thrpool_t *tp = checked_pool((size_t)workers);
+        struct gate gates[5] = {GATE_INIT, GATE_INIT, GATE_INIT, GATE_INIT, GATE_INIT};
+        struct ns_job_t *blockers[5] = {NULL};
+        struct tally once = {0, 0};
+        struct tally persist = {0, 0};
+        struct ns_job_t *persistent[8];
+        long jobs = count_of(5000, 200000);
+        for (int i = 0; i <= workers; i++) {
+            assert_int_equal(ns_add_job(tp, i < workers ? NS_JOB_THREAD : 0, gate_callback,
+                                        &gates[i], &blockers[i]), NS_SUCCESS);
+            assert_latch(&gates[i].begun, 1);
+        }
+        for (long i = 0; i < jobs; i++) {
+            tally_job(tp, i & 1 ? NS_JOB_THREAD : 0, &once);
+        }
+        for (int i = 0; i < 8; i++) {
+            persistent[i] = tally_job(tp, NS_JOB_PERSIST | (i & 1 ? NS_JOB_THREAD : 0), &persist);
+        }
+        ns_thrpool_shutdown(tp);
+        for (int i = 0; i <= workers; i++) {
+            latch_add(&gates[i].leave, 1);
+        }
+        assert_int_equal(ns_thrpool_wait(tp), NS_SUCCESS);
+        assert_int_equal(atomic_load(&once.runs), jobs);
+        for (int i = 0; i < 8; i++) {
+            assert_int_equal(ns_job_done(persistent[i]), NS_SUCCESS);
+        }
+        for (int i = 0; i <= workers; i++) {
+            assert_int_equal(ns_job_done(blockers[i]), NS_SUCCESS);
+        }
+        checked_end(tp);
+        assert_int_equal(atomic_load(&once.disposals), jobs);
+        assert_int_equal(atomic_load(&persist.disposals), 8);
+    }
+}
+
+/*
+ * To see it fail: make the pipe of Wake::new without O_NONBLOCK, and have Wake::wake write always.
+ */
+static void fm16_a_blocked_loop_takes_any_number_of_adds(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(1);
+    struct gate gate = GATE_INIT;
+    struct ns_job_t *blocker = NULL;
+    atomic_long runs = 0;
+    struct timeval at_once = {0, 0};
+    long jobs = count_of(150000, 1000000); /* more than there is room for in a pipe */
+    assert_int_equal(ns_add_job(tp, NS_JOB_NONE, gate_callback, &gate, &blocker), NS_SUCCESS);
+    assert_latch(&gate.begun, 1);
+    for (long i = 0; i < jobs; i++) {
+        ns_result_t result =
+            i & 1 ? ns_add_job(tp, NS_JOB_NONE, add_to_and_finish, &runs, NULL)
+                  : ns_add_timeout_job(tp, &at_once, NS_JOB_NONE, add_to_and_finish, &runs, NULL);
+        assert_int_equal(result, NS_SUCCESS);
+    }
+    assert_int_equal(atomic_load(&runs), 0);
+    latch_add(&gate.leave, 1);
+    EVENTUALLY(atomic_load(&runs) == jobs);
+    assert_int_equal(ns_job_done(blocker), NS_SUCCESS);
+    pool_end(tp);
+}
+
+/* Where an add writes the job, and what its callback found there. */
+struct out {
+    struct ns_job_t *job;
+    atomic_int right;
+    atomic_int wrong;
+};
+
+static void look_at_out(struct ns_job_t *job)
+{
+    struct out *out = ns_job_get_data(job);
+    atomic_fetch_add(out->job == job ? &out->right : &out->wrong, 1);
+    ns_job_done(job);
+}
+
+/* To see it fail: in Make::finish, write the out pointer after the job was armed. */
+static void fm17_the_out_pointer_is_written_before_the_job_can_run(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(2);
+    struct timeval at_once = {0, 0};
+    int ends[2];
+    socket_pair(ends);
+    assert_int_equal(write(ends[1], "x", 1), 1);
+    long adds = count_of(60000, 1000000);
+    struct out out = {NULL, 0, 0};
+    for (long i = 0; i < adds; i++) {
+        ns_result_t result = NS_SUCCESS;
+        out.job = NULL;
+        switch (i % 5) {
+        case 0: result = ns_add_job(tp, NS_JOB_THREAD, look_at_out, &out, &out.job); break;
+        case 1: result = ns_add_job(tp, NS_JOB_NONE, look_at_out, &out, &out.job); break;
+        case 2:
+            result = ns_add_timeout_job(tp, &at_once, NS_JOB_NONE, look_at_out, &out, &out.job);
+            break;
+        case 3:
+            result = ns_add_fd_job(tp, ends[0], NS_JOB_READ | NS_JOB_PRESERVE_FD, look_at_out,
+                                   &out, &out.job);
+            break;
+        default:
+            result = ns_add_fd_job(tp, ends[0], NS_JOB_READ | NS_JOB_PRESERVE_FD | NS_JOB_THREAD,
+                                   look_at_out, &out, &out.job);
+        }
+        assert_int_equal(result, NS_SUCCESS);
+        SOON(atomic_load(&out.right) + atomic_load(&out.wrong) == i + 1);
+    }
+    assert_int_equal(atomic_load(&out.wrong), 0);
+    pool_end(tp);
+    close(ends[0]);
+    close(ends[1]);
+}
+
+/* Producers that number what they add, and what came out. */
+enum { PRODUCERS = 4 };
+
+struct line {
+    struct ns_thrpool_t *tp;
+    ns_job_type_t type;
+    long items;
+    uintptr_t producer;
+};
+
+static struct {
+    atomic_long *seen; /* a count for each item, of all producers */
+    long items;
+    long last[PRODUCERS]; /* the number taken last; only the one thread that runs them touches it */
+    atomic_long disorder;
+    atomic_long taken;
+    int ordered;
+} belt;
+
+static void take_item(struct ns_job_t *job)
+{
+    uintptr_t item = (uintptr_t)ns_job_get_data(job) - 1;
+    long producer = (long)(item / (uintptr_t)belt.items);
+    long number = (long)(item % (uintptr_t)belt.items);
+    if (belt.ordered && belt.last[producer]++ != number) {
+        atomic_fetch_add(&belt.disorder, 1);
+    }
+    atomic_fetch_add(&belt.seen[item], 1);
+    atomic_fetch_add(&belt.taken, 1);
+    ns_job_done(job);
+}
+
+static void *produce(void *arg)
+{
+    struct line *line = arg;
+    for (long i = 0; i < line->items; i++) {
+        uintptr_t item = line->producer * (uintptr_t)line->items + (uintptr_t)i;
+        while (ns_add_job(line->tp, line->type, take_item, (void *)(item + 1), NULL) !=
+               NS_SUCCESS) {
+            atomic_fetch_add(&belt.disorder, 1);
+        }
+        /* Memory is finite. */
+        while (i % 1024 == 0 && PRODUCERS * i - atomic_load(&belt.taken) > 500000) {
+            sched_yield();
+        }
+    }
+    return NULL;
+}
+
+static void run_belt(size_t workers, ns_job_type_t type, int ordered, long items)
+{
+    struct ns_thrpool_t *tp = pool_of(workers);
+    struct line lines[PRODUCERS];
+    pthread_t threads[PRODUCERS];
+    memset(&belt, 0, sizeof belt);
+    belt.items = items;
+    belt.ordered = ordered;
+    belt.seen = calloc((size_t)(items * PRODUCERS), sizeof *belt.seen);
+    assert_non_null(belt.seen);
+    for (uintptr_t i = 0; i < PRODUCERS; i++) {
+        lines[i] = (struct line){tp, type, items, i};
+        threads[i] = start_thread(produce, &lines[i]);
+    }
+    for (int i = 0; i < PRODUCERS; i++) {
+        pthread_join(threads[i], NULL);
+    }
+    pool_end(tp);
+    assert_int_equal(atomic_load(&belt.disorder), 0);
+    assert_int_equal(atomic_load(&belt.taken), items * PRODUCERS);
+    for (long i = 0; i < items * PRODUCERS; i++) {
+        if (atomic_load(&belt.seen[i]) != 1) {
+            fail_msg("item %ld came %ld times", i, atomic_load(&belt.seen[i]));
+        }
+    }
+    free(belt.seen);
+}
+
+/*
+ * To see it fail: in WorkQueue::push, push every 1000th item twice, or not at all.
+ */
+static void fm39_queues_neither_drop_nor_double_nor_reorder(void **state)
+{
+    UNUSED(state);
+    long items = count_of(60000, 10000000 / 3) / PRODUCERS + 1;
+    run_belt(1, NS_JOB_THREAD, 1, items);
+    run_belt(3, NS_JOB_THREAD, 0, items);
+    run_belt(1, NS_JOB_NONE, 1, items);
+}
+
+/* Messages of a pool, counted. */
+static atomic_int messages;
+
+static void count_log(int priority, const char *format, va_list args)
+{
+    UNUSED(priority);
+    UNUSED(format);
+    UNUSED(args);
+    atomic_fetch_add(&messages, 1);
+}
+
+/* To see it fail: build the library with the feature `trace`. */
+static void fm46_nothing_is_logged_on_the_way_of_a_job(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_config config = checked_config(2);
+    config.log_fct = count_log;
+    struct ns_thrpool_t *tp = ns_thrpool_new(&config);
+    assert_non_null(tp);
+    int before = atomic_load(&messages);
+    atomic_long runs = 0;
+    struct timeval at_once = {0, 0};
+    int ends[2];
+    socket_pair(ends);
+    assert_int_equal(write(ends[1], "x", 1), 1);
+    for (int i = 0; i < 1000; i++) {
+        ns_job_type_t thread = i & 1 ? NS_JOB_THREAD : 0;
+        ns_add_job(tp, thread, add_to_and_finish, &runs, NULL);
+        ns_add_timeout_job(tp, &at_once, thread, add_to_and_finish, &runs, NULL);
+        ns_add_fd_job(tp, ends[0], NS_JOB_READ | NS_JOB_PRESERVE_FD | thread, add_to_and_finish,
+                      &runs, NULL);
+    }
+    EVENTUALLY(atomic_load(&runs) == 3000);
+    assert_int_equal(atomic_load(&messages), before);
+    checked_end(tp);
+    close(ends[0]);
+    close(ends[1]);
+}
+
+/*
+ * The library that these tests run on has no assertions in it that a release would not have: what
+ * one of them tests is not in its file.
+ *
+ * To see it fail: build the library without --release.
+ */
+static void fm43_the_library_under_test_is_a_release_build(void **state)
+{
+    UNUSED(state);
+    Dl_info info;
+    static const char assertion[] = "assertion failed: step.is_ok()";
+    void *function;
+    ns_result_t (*done)(struct ns_job_t *) = ns_job_done;
+    memcpy(&function, &done, sizeof function);
+    assert_int_not_equal(dladdr(function, &info), 0);
+    FILE *file = fopen(info.dli_fname, "rb");
+    assert_non_null(file);
+    fseek(file, 0, SEEK_END);
+    long size = ftell(file);
+    rewind(file);
+    char *bytes = malloc((size_t)size);
+    assert_non_null(bytes);
+    assert_int_equal(fread(bytes, 1, (size_t)size, file), size);
+    fclose(file);
+    void *found = memmem(bytes, (size_t)size, assertion, sizeof assertion - 1);
+    free(bytes);
+    assert_null(found);
+}
+
+/* Whether a file holds a word, other than inside a longer one. */
+static int file_has_word(const char *path, const char *word)
+{
+    char line[512];
+    int found = 0;
+    FILE *file = fopen(path, "r");
+    assert_non_null(file);
+    while (fgets(line, sizeof line, file) != NULL) {
+        for (char *at = strstr(line, word); at != NULL; at = strstr(at + 1, word)) {
+            char before = at == line ? ' ' : at[-1];
+            found |= strchr(" \t(!=;{", before) != NULL;
+        }
+    }
+    fclose(file);
+    return found;
+}
+
+/*
+ * The words are put together here, so that this file does not hold them.
+ *
+ * To see it fail: call sleep in any test.
+ */
+static void fm49_no_test_sleeps_to_be_right_or_needs_ipv6(void **state)
+{
+    UNUSED(state);
+    const char *words[] = {"sle" "ep(", "usle" "ep(", "AF_IN" "ET6", "PF_IN" "ET6"};
+    char directory[256];
+    snprintf(directory, sizeof directory, "%s", __FILE__);
+    *strrchr(directory, '/') = '\0';
+    DIR *dir = opendir(directory);
+    if (dir == NULL) {
+        skip(); /* run from elsewhere than where it was built */
+    }
+    int files = 0;
+    for (struct dirent *entry = readdir(dir); entry != NULL; entry = readdir(dir)) {
+        const char *suffix = strrchr(entry->d_name, '.');
+        if (strncmp(entry->d_name, "test-", 5) != 0 || suffix == NULL ||
+            strcmp(suffix, ".c") != 0) {
+            continue;
+        }
+        char path[600];
+        snprintf(path, sizeof path, "%s/%s", directory, entry->d_name);
+        files++;
+        for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+            if (file_has_word(path, words[i])) {
+                fail_msg("%s has %s", path, words[i]);
+            }
+        }
+    }
+    closedir(dir);
+    assert_true(files > 3);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(fm01_no_job_is_stranded_by_a_worker_that_goes_to_sleep),
+        cmocka_unit_test(fm01_no_burst_is_stranded_by_workers_that_go_to_sleep),
+        cmocka_unit_test(fm07_queued_work_is_done_at_shutdown_and_repeating_jobs_end),
+        cmocka_unit_test(fm16_a_blocked_loop_takes_any_number_of_adds),
+        cmocka_unit_test(fm17_the_out_pointer_is_written_before_the_job_can_run),
+        cmocka_unit_test(fm39_queues_neither_drop_nor_double_nor_reorder),
+        cmocka_unit_test(fm43_the_library_under_test_is_a_release_build),
+        cmocka_unit_test(fm46_nothing_is_logged_on_the_way_of_a_job),
+        cmocka_unit_test(fm49_no_test_sleeps_to_be_right_or_needs_ipv6),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

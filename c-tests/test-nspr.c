@@ -1,0 +1,320 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* Jobs for NSPR descriptors, with the real NSPR. */
+#include "harness.h"
+
+#include <nspr.h>
+#include <private/pprio.h>
+
+static PRFileDesc *listen_on_loopback(PRNetAddr *address)
+{
+    PRFileDesc *fd = PR_OpenTCPSocket(PR_AF_INET);
+    PRSocketOptionData option = {.option = PR_SockOpt_Nonblocking, .value.non_blocking = PR_TRUE};
+    assert_non_null(fd);
+    PR_InitializeNetAddr(PR_IpAddrLoopback, 0, address);
+    assert_int_equal(PR_SetSocketOption(fd, &option), PR_SUCCESS);
+    assert_int_equal(PR_Bind(fd, address), PR_SUCCESS);
+    assert_int_equal(PR_Listen(fd, 16), PR_SUCCESS);
+    assert_int_equal(PR_GetSockName(fd, address), PR_SUCCESS);
+    return fd;
+}
+
+/* Connected sockets; the second does not block. */
+static void tcp_pair(PRFileDesc *ends[2])
+{
+    PRNetAddr address;
+    PRSocketOptionData option = {.option = PR_SockOpt_Nonblocking, .value.non_blocking = PR_TRUE};
+    PRFileDesc *listener = listen_on_loopback(&address);
+    ends[0] = PR_OpenTCPSocket(PR_AF_INET);
+    assert_int_equal(PR_Connect(ends[0], &address, PR_INTERVAL_NO_TIMEOUT), PR_SUCCESS);
+    PRPollDesc poll_for = {listener, PR_POLL_READ, 0};
+    assert_int_equal(PR_Poll(&poll_for, 1, PR_SecondsToInterval(LIMIT_SECONDS)), 1);
+    ends[1] = PR_Accept(listener, NULL, PR_INTERVAL_NO_WAIT);
+    assert_non_null(ends[1]);
+    assert_int_equal(PR_SetSocketOption(ends[1], &option), PR_SUCCESS);
+    PR_Close(listener);
+}
+
+static struct ns_job_t *probe_io(struct ns_thrpool_t *tp, PRFileDesc *fd, ns_job_type_t type,
+                                 struct probe *probe)
+{
+    struct ns_job_t *job = NULL;
+    assert_int_equal(ns_add_io_job(tp, fd, type | NS_JOB_UNARMED, probe_run, probe, &job),
+                     NS_SUCCESS);
+    return probe_arm(job);
+}
+
+/* A server and its client, all of it jobs */
+
+static struct latch accepted = LATCH_INIT, served = LATCH_INIT, answered = LATCH_INIT;
+static atomic_int wrong;
+
+static void echo(struct ns_job_t *job)
+{
+    char bytes[64];
+    PRInt32 n = PR_Recv(ns_job_get_fd(job), bytes, sizeof(bytes), 0, PR_INTERVAL_NO_WAIT);
+    if (n > 0) {
+        PR_Send(ns_job_get_fd(job), bytes, n, 0, PR_INTERVAL_NO_WAIT);
+        ns_job_rearm(job);
+    } else {
+        ns_job_done(job);
+        latch_add(&served, 1);
+    }
+}
+
+static void accept_one(struct ns_job_t *job)
+{
+    PRSocketOptionData option = {.option = PR_SockOpt_Nonblocking, .value.non_blocking = PR_TRUE};
+    if (ns_job_get_output_type(job) != NS_JOB_READ) {
+        atomic_fetch_add(&wrong, 1);
+    }
+    PRFileDesc *fd = PR_Accept(ns_job_get_fd(job), NULL, PR_INTERVAL_NO_WAIT);
+    if (fd != NULL) {
+        PR_SetSocketOption(fd, &option);
+        ns_add_io_job(ns_job_get_tp(job), fd, NS_JOB_READ | NS_JOB_THREAD, echo, NULL, NULL);
+        latch_add(&accepted, 1);
+    }
+}
+
+static void read_answer(struct ns_job_t *job)
+{
+    char bytes[64];
+    PRInt32 n = PR_Recv(ns_job_get_fd(job), bytes, sizeof(bytes), 0, PR_INTERVAL_NO_WAIT);
+    if (n != 5 || memcmp(bytes, "hello", 5) != 0) {
+        atomic_fetch_add(&wrong, 1);
+    }
+    ns_job_done(job);
+    latch_add(&answered, 1);
+}
+
+static void greet(struct ns_job_t *job)
+{
+    PRFileDesc *fd = ns_job_get_fd(job);
+    if (ns_job_get_output_type(job) != NS_JOB_WRITE ||
+        PR_Send(fd, "hello", 5, 0, PR_INTERVAL_NO_WAIT) != 5) {
+        atomic_fetch_add(&wrong, 1);
+    }
+    ns_add_io_job(ns_job_get_tp(job), fd, NS_JOB_READ, read_answer, NULL, NULL);
+    ns_job_done(job);
+}
+
+static void tcp_sockets_accept_connect_read_and_write(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(2);
+    PRNetAddr address;
+    PRFileDesc *listener = listen_on_loopback(&address);
+    PRSocketOptionData option = {.option = PR_SockOpt_Nonblocking, .value.non_blocking = PR_TRUE};
+    ns_job_type_t type = NS_JOB_ACCEPT | NS_JOB_PERSIST;
+    struct ns_job_t *job = NULL;
+    assert_int_equal(ns_add_io_job(tp, listener, type | NS_JOB_THREAD, accept_one, NULL, &job),
+                     NS_INVALID_REQUEST);
+    assert_null(job);
+    assert_int_equal(ns_add_io_job(tp, listener, type, accept_one, NULL, &job), NS_SUCCESS);
+    enum { CLIENTS = 20 };
+    for (int i = 0; i < CLIENTS; i++) {
+        PRFileDesc *fd = PR_OpenTCPSocket(PR_AF_INET);
+        assert_int_equal(PR_SetSocketOption(fd, &option), PR_SUCCESS);
+        PR_Connect(fd, &address, PR_INTERVAL_NO_WAIT);
+        assert_int_equal(ns_add_io_job(tp, fd, NS_JOB_CONNECT | NS_JOB_PRESERVE_FD, greet, NULL,
+                                       NULL), NS_SUCCESS);
+    }
+    assert_latch(&answered, CLIENTS);
+    assert_latch(&served, CLIENTS);
+    assert_int_equal(latch_count(&accepted), CLIENTS);
+    assert_int_equal(atomic_load(&wrong), 0);
+    assert_int_equal(ns_job_cancel(job), NS_SUCCESS);
+    pool_end(tp);
+}
+
+static void the_very_pointer_and_its_native_descriptor_are_given_back(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(1);
+    PRFileDesc *ends[2];
+    tcp_pair(ends);
+    int native = (int)PR_FileDesc2NativeHandle(ends[1]);
+    struct probe probe = PROBE(NULL, -1);
+    struct ns_job_t *job = probe_io(tp, ends[1], NS_JOB_READ, &probe);
+    assert_ptr_equal(ns_job_get_fd(job), ends[1]);
+    assert_int_equal(ns_job_get_native_fd(job), native);
+    PR_Send(ends[0], "x", 1, 0, PR_INTERVAL_NO_WAIT);
+    assert_latch(&probe.runs, 1);
+    assert_int_equal(ns_job_wait(job), NS_SUCCESS);
+    assert_ptr_equal(ns_job_get_fd(job), ends[1]);
+    assert_int_equal(ns_job_done(job), NS_SUCCESS);
+    assert_latch(&probe.disposals, 1);
+    assert_false(fd_is_open(native));
+    PR_Close(ends[0]);
+    pool_end(tp);
+}
+
+static void time_out_on_an_nspr_descriptor_fires_alone(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(1);
+    PRFileDesc *ends[2];
+    tcp_pair(ends);
+    struct probe probe = PROBE(finish_job, -1);
+    struct timeval tv = {0, 10000};
+    struct ns_job_t *job = NULL;
+    double begin = now_seconds();
+    assert_int_equal(ns_add_io_timeout_job(tp, ends[1], &tv, NS_JOB_READ | NS_JOB_UNARMED,
+                                           probe_run, &probe, &job), NS_SUCCESS);
+    probe_arm(job);
+    assert_latch(&probe.disposals, 1);
+    assert_true(now_seconds() - begin >= 0.01);
+    assert_int_equal(atomic_load(&probe.output), NS_JOB_TIMER);
+    PR_Close(ends[0]);
+    pool_end(tp);
+}
+
+/* A layer, as TLS is one */
+
+static PRIOMethods layer_methods;
+static atomic_int layer_closes, layer_other_calls;
+
+static PRStatus layer_close(PRFileDesc *fd)
+{
+    atomic_fetch_add(&layer_closes, 1);
+    PRFileDesc *top = PR_PopIOLayer(fd, PR_TOP_IO_LAYER);
+    PRStatus status = fd->methods->close(fd);
+    top->dtor(top);
+    return status;
+}
+
+static PRStatus layer_getsockname(PRFileDesc *fd, PRNetAddr *address)
+{
+    atomic_fetch_add(&layer_other_calls, 1);
+    return PR_GetDefaultIOMethods()->getsockname(fd, address);
+}
+
+static PRInt16 layer_poll(PRFileDesc *fd, PRInt16 in_flags, PRInt16 *out_flags)
+{
+    atomic_fetch_add(&layer_other_calls, 1);
+    return PR_GetDefaultIOMethods()->poll(fd, in_flags, out_flags);
+}
+
+/* Put the layer on a socket. */
+static void push_layer(PRFileDesc *fd)
+{
+    layer_methods = *PR_GetDefaultIOMethods();
+    layer_methods.close = layer_close;
+    layer_methods.getsockname = layer_getsockname;
+    layer_methods.poll = layer_poll;
+    PRFileDesc *layer = PR_CreateIOLayerStub(PR_GetUniqueIdentity("a layer"), &layer_methods);
+    assert_non_null(layer);
+    assert_int_equal(PR_PushIOLayer(fd, PR_TOP_IO_LAYER, layer), PR_SUCCESS);
+    atomic_store(&layer_closes, 0);
+    atomic_store(&layer_other_calls, 0);
+}
+
+static void layer_sees_the_close_exactly_once(void **state)
+{
+    UNUSED(state);
+    /* Done in the callback, done from outside, cancelled, destroyed with the pool. */
+    for (int way = 0; way < 4; way++) {
+        struct ns_thrpool_t *tp = pool_of(1);
+        PRFileDesc *ends[2];
+        tcp_pair(ends);
+        push_layer(ends[1]);
+        int native = (int)PR_FileDesc2NativeHandle(ends[1]);
+        struct probe probe = PROBE(way == 0 ? finish_job : NULL, -1);
+        struct ns_job_t *job = probe_io(tp, ends[1], NS_JOB_READ | NS_JOB_THREAD, &probe);
+        if (way < 2) {
+            PR_Send(ends[0], "x", 1, 0, PR_INTERVAL_NO_WAIT);
+            assert_latch(&probe.runs, 1);
+        }
+        if (way == 1) {
+            assert_int_equal(ns_job_wait(job), NS_SUCCESS);
+            assert_int_equal(ns_job_done(job), NS_SUCCESS);
+        }
+        if (way == 2) {
+            assert_int_equal(ns_job_cancel(job), NS_SUCCESS);
+        }
+        if (way < 3) {
+            assert_latch(&probe.disposals, 1);
+        }
+        pool_end(tp);
+        assert_int_equal(latch_count(&probe.disposals), 1);
+        assert_int_equal(atomic_load(&layer_closes), 1);
+        assert_int_equal(atomic_load(&layer_other_calls), 0);
+        assert_false(fd_is_open(native));
+        PR_Close(ends[0]);
+    }
+}
+
+static void preserved_descriptor_is_never_touched(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(1);
+    PRFileDesc *ends[2];
+    tcp_pair(ends);
+    push_layer(ends[1]);
+    int native = (int)PR_FileDesc2NativeHandle(ends[1]);
+    struct probe probe = PROBE(NULL, -1);
+    struct ns_job_t *job =
+        probe_io(tp, ends[1], NS_JOB_READ | NS_JOB_PERSIST | NS_JOB_PRESERVE_FD, &probe);
+    /* What the pointer points to is made useless while the job is armed. */
+    PRFileDesc kept = *ends[1];
+    memset(ends[1], 0xa5, sizeof(*ends[1]));
+    PR_Send(ends[0], "x", 1, 0, PR_INTERVAL_NO_WAIT);
+    assert_latch(&probe.runs, 2);
+    ns_job_cancel(job);
+    assert_latch(&probe.disposals, 1);
+    *ends[1] = kept;
+    assert_true(fd_is_open(native));
+    assert_int_equal(atomic_load(&layer_closes), 0);
+    assert_int_equal(atomic_load(&layer_other_calls), 0);
+    PR_Close(ends[0]);
+    PR_Close(ends[1]);
+    assert_int_equal(atomic_load(&layer_closes), 1);
+    pool_end(tp);
+}
+
+static void descriptor_without_an_open_native_handle_is_refused(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_config config;
+    ns_thrpool_config_init(&config);
+    config.log_fct = recording_log;
+    struct ns_thrpool_t *tp = ns_thrpool_new(&config);
+    struct timeval tv = {1, 0};
+    PRFileDesc *ends[2];
+    tcp_pair(ends);
+    PRFileDesc *bad[2] = {
+        /* A layer on nothing, and one whose descriptor was closed under it. */
+        PR_CreateIOLayerStub(PR_GetUniqueIdentity("on nothing"), PR_GetDefaultIOMethods()),
+        ends[1],
+    };
+    close((int)PR_FileDesc2NativeHandle(ends[1]));
+    for (int i = 0; i < 2; i++) {
+        int errors = count_logged_errors();
+        struct ns_job_t *job = (struct ns_job_t *)&tv;
+        assert_int_equal(ns_add_io_job(tp, bad[i], NS_JOB_READ, finish_job, NULL, &job),
+                         NS_INVALID_REQUEST);
+        assert_null(job);
+        job = (struct ns_job_t *)&tv;
+        assert_int_equal(ns_add_io_timeout_job(tp, bad[i], &tv, NS_JOB_READ, finish_job, NULL,
+                                               &job), NS_INVALID_REQUEST);
+        assert_null(job);
+        assert_int_equal(count_logged_errors(), errors + 2);
+    }
+    pool_end(tp);
+    PR_ChangeFileDescNativeHandle(ends[1], dup(STDIN_FILENO));
+    PR_Close(ends[0]);
+    PR_Close(ends[1]);
+    bad[0]->dtor(bad[0]);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(tcp_sockets_accept_connect_read_and_write),
+        cmocka_unit_test(the_very_pointer_and_its_native_descriptor_are_given_back),
+        cmocka_unit_test(time_out_on_an_nspr_descriptor_fires_alone),
+        cmocka_unit_test(layer_sees_the_close_exactly_once),
+        cmocka_unit_test(preserved_descriptor_is_never_touched),
+        cmocka_unit_test(descriptor_without_an_open_native_handle_is_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,652 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* A good citizen of its process: fork, exec, exit, threads, masks, stacks, cancellation. */
+#include "harness.h"
+
+#include <sys/wait.h>
+
+/* Run a function in a child, and tell how the child ended. */
+static int in_child(void (*body)(void *), void *arg)
+{
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        /* A child that hangs is killed. Valgrind's children are slow. */
+        alarm(LIMIT_SECONDS);
+        body(arg);
+        _exit(0);
+    }
+    int status = -1;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    return status;
+}
+
+#define assert_exits(status, code)                                                             \
+    do {                                                                                       \
+        int exits_status = (status);                                                           \
+        if (!WIFEXITED(exits_status) || WEXITSTATUS(exits_status) != (code)) {                 \
+            fail_msg("wait status %#x, wanted exit status %d", exits_status, (code));          \
+        }                                                                                      \
+    } while (0)
+
+/* In a child there is no test to fail: say what failed, and end. */
+#define CHILD_CHECK(cond)                                                                      \
+    do {                                                                                       \
+        if (!(cond)) {                                                                         \
+            fprintf(stderr, "# child: line %d: %s\n", __LINE__, #cond);                        \
+            _exit(99);                                                                         \
+        }                                                                                      \
+    } while (0)
+
+/* Descriptors */
+
+static void all_descriptors_are_closed_by_exec(void **state)
+{
+    UNUSED(state);
+    char was_open[1024];
+    for (int fd = 0; fd < 1024; fd++) {
+        was_open[fd] = (char)fd_is_open(fd);
+    }
+    struct ns_thrpool_t *tp = pool_of(3);
+    loop_passes(tp, 0);
+    int made = 0;
+    for (int fd = 0; fd < 1024; fd++) {
+        int flags = fcntl(fd, F_GETFD);
+        if (flags >= 0 && !was_open[fd]) {
+            made++;
+            assert_true(flags & FD_CLOEXEC);
+        }
+    }
+    assert_true(made >= 3);
+    pool_end(tp);
+}
+
+/* fork */
+
+struct parent {
+    struct ns_thrpool_t *tp;
+    struct ns_job_t *armed;
+    struct ns_job_t *waiting;
+    struct probe reads, idle, signals;
+    int ends[2];
+    int pool_fds;
+};
+
+static void parent_begin(struct parent *parent)
+{
+    memset(parent, 0, sizeof(*parent));
+    socket_pair(parent->ends);
+    int without = count_fds();
+    parent->tp = pool_of(2);
+    parent->pool_fds = count_fds() - without;
+    parent->reads = (struct probe)PROBE(NULL, parent->ends[0]);
+    parent->idle = (struct probe)PROBE(NULL, -1);
+    parent->signals = (struct probe)PROBE(NULL, -1);
+    parent->armed = probe_fd(parent->tp, NS_JOB_READ | NS_JOB_PRESERVE_FD, 0, &parent->reads);
+    assert_int_equal(ns_create_job(parent->tp, NS_JOB_THREAD, probe_run, &parent->waiting),
+                     NS_SUCCESS);
+    assert_int_equal(ns_job_set_data(parent->waiting, &parent->idle), NS_SUCCESS);
+    assert_int_equal(ns_job_set_done_cb(parent->waiting, probe_gone), NS_SUCCESS);
+    loop_passes(parent->tp, 0);
+}
+
+/* The parent's pool works as if there had been no child. */
+static void parent_end(struct parent *parent)
+{
+    assert_int_equal(write(parent->ends[1], "x", 1), 1);
+    assert_latch(&parent->reads.runs, 1);
+    assert_int_equal(ns_job_wait(parent->armed), NS_SUCCESS);
+    assert_int_equal(ns_job_done(parent->armed), NS_SUCCESS);
+    assert_latch(&parent->reads.disposals, 1);
+    assert_int_equal(ns_job_rearm(parent->waiting), NS_SUCCESS);
+    assert_latch(&parent->idle.runs, 1);
+    assert_int_equal(ns_job_wait(parent->waiting), NS_SUCCESS);
+    assert_int_equal(ns_job_done(parent->waiting), NS_SUCCESS);
+    pool_end(parent->tp);
+    assert_int_equal(latch_count(&parent->idle.disposals), 1);
+    close(parent->ends[0]);
+    close(parent->ends[1]);
+}
+
+static void call_everything_in_child(void *arg)
+{
+    struct parent *parent = arg;
+    struct ns_thrpool_t *tp = parent->tp;
+    struct timeval tv = {1, 0};
+    struct ns_job_t *job = NULL;
+    CHILD_CHECK(ns_add_job(tp, 0, finish_job, NULL, &job) == NS_SHUTDOWN && job == NULL);
+    CHILD_CHECK(ns_add_job(tp, NS_JOB_THREAD, finish_job, NULL, NULL) == NS_SHUTDOWN);
+    CHILD_CHECK(ns_create_job(tp, 0, finish_job, &job) == NS_SHUTDOWN);
+    CHILD_CHECK(ns_add_timeout_job(tp, &tv, 0, finish_job, NULL, NULL) == NS_SHUTDOWN);
+    CHILD_CHECK(ns_add_signal_job(tp, SIGUSR1, 0, finish_job, NULL, NULL) == NS_SHUTDOWN);
+    CHILD_CHECK(ns_add_fd_job(tp, parent->ends[0], NS_JOB_READ, finish_job, NULL, NULL) ==
+                NS_SHUTDOWN);
+    CHILD_CHECK(ns_add_fd_timeout_job(tp, parent->ends[0], &tv, NS_JOB_READ, finish_job, NULL,
+                                      NULL) == NS_SHUTDOWN);
+    CHILD_CHECK(ns_job_rearm(parent->waiting) == NS_SHUTDOWN);
+    CHILD_CHECK(ns_job_done(parent->waiting) == NS_SHUTDOWN);
+    CHILD_CHECK(ns_job_cancel(parent->armed) == NS_SHUTDOWN);
+    CHILD_CHECK(ns_job_wait(parent->armed) == NS_SHUTDOWN);
+    CHILD_CHECK(ns_job_timedwait(parent->armed, &tv) == NS_SHUTDOWN);
+    CHILD_CHECK(ns_job_set_data(parent->waiting, NULL) == NS_SHUTDOWN);
+    CHILD_CHECK(ns_job_set_done_cb(parent->waiting, NULL) == NS_SHUTDOWN);
+    CHILD_CHECK(ns_thrpool_wait(tp) == NS_SHUTDOWN);
+    ns_thrpool_shutdown(tp);
+    CHILD_CHECK(ns_job_get_data(parent->armed) == &parent->reads);
+    CHILD_CHECK(ns_job_get_type(parent->armed) ==
+                (NS_JOB_READ | NS_JOB_PRESERVE_FD | NS_JOB_TIMER));
+    CHILD_CHECK(ns_job_get_native_fd(parent->armed) == parent->ends[0]);
+    CHILD_CHECK(ns_job_get_tp(parent->armed) == tp);
+    CHILD_CHECK(ns_job_get_output_type(parent->armed) == 0);
+    CHILD_CHECK(ns_job_is_func(parent->armed, probe_run) == 1);
+    CHILD_CHECK(latch_count(&parent->reads.runs) == 0);
+}
+
+static void fork_makes_functions_answer_shutdown_and_getters_work_in_the_child(void **state)
+{
+    UNUSED(state);
+    struct parent parent;
+    parent_begin(&parent);
+    assert_exits(in_child(call_everything_in_child, &parent), 0);
+    parent_end(&parent);
+}
+
+static void destroy_in_child(void *arg)
+{
+    struct parent *parent = arg;
+    int before = count_fds();
+    ns_thrpool_destroy(parent->tp);
+    CHILD_CHECK(before - count_fds() == parent->pool_fds);
+    CHILD_CHECK(fd_is_open(parent->ends[0]));
+    CHILD_CHECK(latch_count(&parent->reads.disposals) == 0);
+    CHILD_CHECK(latch_count(&parent->idle.disposals) == 0);
+}
+
+static void destroy_in_the_child_closes_its_descriptors_and_spares_the_parent(void **state)
+{
+    UNUSED(state);
+    struct parent parent;
+    parent_begin(&parent);
+    assert_exits(in_child(destroy_in_child, &parent), 0);
+    parent_end(&parent);
+}
+
+static void make_a_pool_in_child(void *arg)
+{
+    struct parent *parent = arg;
+    for (int destroyed = 0; destroyed < 2; destroyed++) {
+        struct ns_thrpool_config config;
+        ns_thrpool_config_init(&config);
+        config.max_threads = 2;
+        config.log_fct = quiet_log;
+        struct ns_thrpool_t *tp = ns_thrpool_new(&config);
+        CHILD_CHECK(tp != NULL);
+        struct latch runs = LATCH_INIT;
+        struct timeval tv = {0, 1000};
+        struct ns_job_t *job = NULL;
+        CHILD_CHECK(ns_add_timeout_job(tp, &tv, NS_JOB_THREAD, count_callback, &runs, &job) ==
+                    NS_SUCCESS);
+        CHILD_CHECK(latch_reaches(&runs, 1));
+        CHILD_CHECK(ns_job_wait(job) == NS_SUCCESS);
+        CHILD_CHECK(ns_job_done(job) == NS_SUCCESS);
+        CHILD_CHECK(ns_add_signal_job(tp, SIGUSR1, 0, count_callback, &runs, &job) == NS_SUCCESS);
+        CHILD_CHECK(raise(SIGUSR1) == 0);
+        CHILD_CHECK(latch_reaches(&runs, 2));
+        CHILD_CHECK(ns_job_wait(job) == NS_SUCCESS);
+        CHILD_CHECK(ns_job_done(job) == NS_SUCCESS);
+        ns_thrpool_shutdown(tp);
+        CHILD_CHECK(ns_thrpool_wait(tp) == NS_SUCCESS);
+        ns_thrpool_destroy(tp);
+        if (!destroyed) {
+            ns_thrpool_destroy(parent->tp);
+        }
+    }
+}
+
+static void child_can_make_a_pool_of_its_own(void **state)
+{
+    UNUSED(state);
+    struct parent parent;
+    parent_begin(&parent);
+    assert_exits(in_child(make_a_pool_in_child, &parent), 0);
+    parent_end(&parent);
+}
+
+static void get_signals_in_child(void *arg)
+{
+    UNUSED(arg);
+    for (int i = 0; i < 100; i++) {
+        CHILD_CHECK(raise(SIGUSR1) == 0);
+    }
+}
+
+static void signal_in_the_child_does_not_reach_the_parent(void **state)
+{
+    UNUSED(state);
+    struct parent parent;
+    parent_begin(&parent);
+    struct ns_job_t *job = NULL;
+    assert_int_equal(ns_add_signal_job(parent.tp, SIGUSR1, NS_JOB_PERSIST | NS_JOB_UNARMED,
+                                       probe_run, &parent.signals, &job), NS_SUCCESS);
+    probe_arm(job);
+    loop_passes(parent.tp, 0);
+    assert_exits(in_child(get_signals_in_child, &parent), 0);
+    loop_passes(parent.tp, 10000);
+    assert_int_equal(latch_count(&parent.signals.runs), 0);
+    assert_int_equal(raise(SIGUSR1), 0);
+    assert_latch(&parent.signals.runs, 1);
+    ns_job_cancel(job);
+    assert_latch(&parent.signals.disposals, 1);
+    parent_end(&parent);
+}
+
+static atomic_int stop_forking_beside;
+
+static void *add_and_watch(void *arg)
+{
+    while (!atomic_load(&stop_forking_beside)) {
+        struct probe probe = PROBE(finish_job, -1);
+        struct ns_job_t *job = NULL;
+        if (ns_add_signal_job(arg, SIGUSR2, NS_JOB_UNARMED, probe_run, &probe, &job) ==
+            NS_SUCCESS) {
+            ns_job_set_done_cb(job, probe_gone);
+            ns_job_done(job);
+            latch_reaches(&probe.disposals, 1);
+        }
+    }
+    return NULL;
+}
+
+static void fork_beside_busy_threads_leaves_a_child_that_works(void **state)
+{
+    UNUSED(state);
+    struct parent parent;
+    parent_begin(&parent);
+    pthread_t thread;
+    pthread_create(&thread, NULL, add_and_watch, parent.tp);
+    int status = 0;
+    for (int i = 0; i < scaled(200) && status == 0; i++) {
+        status = in_child(make_a_pool_in_child, &parent);
+    }
+    atomic_store(&stop_forking_beside, 1);
+    pthread_join(thread, NULL);
+    assert_exits(status, 0);
+    parent_end(&parent);
+}
+
+/* exit and the ends of threads */
+
+static void exit_with_42(struct ns_job_t *job)
+{
+    UNUSED(job);
+    exit(42);
+}
+
+static void leave_from_a_callback(void *arg)
+{
+    const ns_job_type_t *type = arg;
+    struct ns_thrpool_t *tp = pool_of(2);
+    CHILD_CHECK(ns_add_job(tp, *type, exit_with_42, NULL, NULL) == NS_SUCCESS);
+    for (;;) {
+        pause();
+    }
+}
+
+static void exit_from_a_callback_ends_the_process_with_its_status(void **state)
+{
+    UNUSED(state);
+    ns_job_type_t types[] = {NS_JOB_NONE, NS_JOB_THREAD, NS_JOB_TIMER};
+    for (int i = 0; i < 3; i++) {
+        assert_exits(in_child(leave_from_a_callback, &types[i]), 42);
+    }
+}
+
+static void leave_the_thread(struct ns_job_t *job)
+{
+    UNUSED(job);
+    pthread_exit(NULL);
+}
+
+static void end_a_thread_of_the_pool(void *arg)
+{
+    const ns_job_type_t *type = arg;
+    struct rlimit none = {0, 0};
+    setrlimit(RLIMIT_CORE, &none);
+    struct ns_thrpool_t *tp = pool_of(1);
+    CHILD_CHECK(ns_add_job(tp, *type, leave_the_thread, NULL, NULL) == NS_SUCCESS);
+    for (;;) {
+        pause();
+    }
+}
+
+static void pthread_exit_in_a_callback_aborts(void **state)
+{
+    UNUSED(state);
+    ns_job_type_t types[] = {NS_JOB_NONE, NS_JOB_THREAD};
+    for (int i = 0; i < 2; i++) {
+        int status = in_child(end_a_thread_of_the_pool, &types[i]);
+        assert_true(WIFSIGNALED(status));
+        assert_int_equal(WTERMSIG(status), SIGABRT);
+    }
+}
+
+static struct ns_thrpool_t *late_pool;
+static struct ns_job_t *late_job;
+
+/* A life of a pool where a thread, or the process, is about to end. */
+static void live_late(void)
+{
+    struct latch runs = LATCH_INIT;
+    CHILD_CHECK(ns_add_job(late_pool, NS_JOB_THREAD, count_callback, &runs, &late_job) ==
+                NS_SUCCESS);
+    CHILD_CHECK(latch_reaches(&runs, 1));
+    CHILD_CHECK(ns_job_wait(late_job) == NS_SUCCESS);
+    CHILD_CHECK(ns_add_job(late_pool, NS_JOB_READ, count_callback, &runs, NULL) ==
+                NS_INVALID_REQUEST);
+    CHILD_CHECK(ns_job_done(late_job) == NS_SUCCESS);
+    ns_thrpool_shutdown(late_pool);
+    CHILD_CHECK(ns_thrpool_wait(late_pool) == NS_SUCCESS);
+    ns_thrpool_destroy(late_pool);
+    struct ns_thrpool_config config;
+    ns_thrpool_config_init(&config);
+    config.log_fct = quiet_log;
+    struct ns_thrpool_t *tp = ns_thrpool_new(&config);
+    CHILD_CHECK(tp != NULL);
+    ns_thrpool_destroy(tp);
+    _exit(7);
+}
+
+static void exit_normally(void *arg)
+{
+    UNUSED(arg);
+    late_pool = pool_of(1);
+    CHILD_CHECK(atexit(live_late) == 0);
+    exit(0);
+}
+
+static void everything_works_in_an_atexit_handler(void **state)
+{
+    UNUSED(state);
+    assert_exits(in_child(exit_normally, NULL), 7);
+}
+
+static void live_late_in_thread(void *unused)
+{
+    UNUSED(unused);
+    live_late();
+}
+
+static void *thread_with_key(void *arg)
+{
+    pthread_setspecific(*(pthread_key_t *)arg, arg);
+    return NULL;
+}
+
+static void end_a_thread(void *arg)
+{
+    UNUSED(arg);
+    late_pool = pool_of(1);
+    pthread_key_t key;
+    pthread_t thread;
+    CHILD_CHECK(pthread_key_create(&key, live_late_in_thread) == 0);
+    CHILD_CHECK(pthread_create(&thread, NULL, thread_with_key, &key) == 0);
+    pthread_join(thread, NULL);
+}
+
+static void everything_works_in_the_destructor_of_a_thread_key(void **state)
+{
+    UNUSED(state);
+    assert_exits(in_child(end_a_thread, NULL), 7);
+}
+
+/* Threads */
+
+struct thread_facts {
+    char name[16];
+    sigset_t mask;
+    size_t stack;
+    int cancel_state;
+};
+
+static void note_facts(struct ns_job_t *job)
+{
+    struct thread_facts *facts = ns_job_get_data(job);
+    pthread_attr_t attributes;
+    pthread_getname_np(pthread_self(), facts->name, sizeof(facts->name));
+    pthread_sigmask(SIG_BLOCK, NULL, &facts->mask);
+    pthread_getattr_np(pthread_self(), &attributes);
+    pthread_attr_getstacksize(&attributes, &facts->stack);
+    pthread_attr_destroy(&attributes);
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &facts->cancel_state);
+}
+
+/* What the loop, for type 0, or a worker of the pool is like. */
+static struct thread_facts facts_of(struct ns_thrpool_t *tp, ns_job_type_t type)
+{
+    struct thread_facts facts;
+    struct ns_job_t *job = NULL;
+    memset(&facts, 0, sizeof(facts));
+    assert_int_equal(ns_add_job(tp, type, note_facts, &facts, &job), NS_SUCCESS);
+    assert_int_equal(ns_job_wait(job), NS_SUCCESS);
+    assert_int_equal(ns_job_done(job), NS_SUCCESS);
+    return facts;
+}
+
+static void threads_have_names_of_their_own(void **state)
+{
+    UNUSED(state);
+    char mine[16];
+    pthread_getname_np(pthread_self(), mine, sizeof(mine));
+    struct ns_thrpool_t *tp = pool_of(1);
+    struct thread_facts loop = facts_of(tp, 0), worker = facts_of(tp, NS_JOB_THREAD);
+    assert_string_not_equal(loop.name, mine);
+    assert_string_not_equal(worker.name, mine);
+    assert_string_not_equal(worker.name, loop.name);
+    pool_end(tp);
+}
+
+static void threads_have_the_signal_mask_of_their_maker(void **state)
+{
+    UNUSED(state);
+    sigset_t mask, before;
+    sigemptyset(&mask);
+    sigaddset(&mask, SIGUSR2);
+    sigaddset(&mask, SIGUSR1);
+    sigaddset(&mask, SIGTERM);
+    assert_int_equal(pthread_sigmask(SIG_SETMASK, &mask, &before), 0);
+    struct ns_thrpool_t *tp = pool_of(1);
+    assert_int_equal(pthread_sigmask(SIG_SETMASK, &before, NULL), 0);
+    struct probe probe = PROBE(NULL, -1);
+    struct ns_job_t *job = NULL;
+    assert_int_equal(ns_add_signal_job(tp, SIGUSR1, NS_JOB_UNARMED, probe_run, &probe, &job),
+                     NS_SUCCESS);
+    probe_arm(job);
+    loop_passes(tp, 0);
+    struct thread_facts loop = facts_of(tp, 0), worker = facts_of(tp, NS_JOB_THREAD);
+    for (int signum = 1; signum < SIGRTMAX; signum++) {
+        int blocked = sigismember(&mask, signum);
+        assert_int_equal(sigismember(&worker.mask, signum), blocked);
+        /* The loop lets in what its jobs watch. */
+        assert_int_equal(sigismember(&loop.mask, signum), blocked && signum != SIGUSR1);
+    }
+    ns_job_cancel(job);
+    assert_latch(&probe.disposals, 1);
+    loop = facts_of(tp, 0);
+    assert_true(sigismember(&loop.mask, SIGUSR1));
+    pool_end(tp);
+}
+
+static void stacksize_is_that_of_the_config_or_of_pthread(void **state)
+{
+    UNUSED(state);
+    size_t usual = 0;
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_getstacksize(&attributes, &usual);
+    pthread_attr_destroy(&attributes);
+    /* glibc hands out the stack of an earlier thread if it is not more than four times too large:
+     * so these are further apart. */
+    size_t sizes[] = {256 * 1024, 1536 * 1024, 0, 40 * 1024 * 1024};
+    for (int i = 0; i < 4; i++) {
+        struct ns_thrpool_config config;
+        ns_thrpool_config_init(&config);
+        config.log_fct = quiet_log;
+        config.stacksize = sizes[i];
+        struct ns_thrpool_t *tp = ns_thrpool_new(&config);
+        assert_non_null(tp);
+        size_t wanted = sizes[i] ? sizes[i] : usual;
+        size_t stacks[] = {facts_of(tp, 0).stack, facts_of(tp, NS_JOB_THREAD).stack};
+        for (int n = 0; n < 2; n++) {
+            /* glibc counts the guard page in or not, by version. */
+            assert_true(stacks[n] >= wanted - 8192);
+            assert_true(stacks[n] <= wanted + 65536);
+        }
+        pool_end(tp);
+    }
+}
+
+static void cancellation_is_disabled_in_our_threads(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(1);
+    assert_int_equal(facts_of(tp, 0).cancel_state, PTHREAD_CANCEL_DISABLE);
+    assert_int_equal(facts_of(tp, NS_JOB_THREAD).cancel_state, PTHREAD_CANCEL_DISABLE);
+    pool_end(tp);
+}
+
+static atomic_int calls_survived;
+
+#define SURVIVES(call)                                                                         \
+    do {                                                                                       \
+        (void)(call);                                                                          \
+        atomic_fetch_add(&calls_survived, 1);                                                  \
+    } while (0)
+
+/* Call everything with a cancellation pending: none is a place where it takes effect. */
+static void *call_with_cancellation_pending(void *arg)
+{
+    struct ns_thrpool_t *tp = arg;
+    struct ns_thrpool_config config;
+    struct ns_job_t *job = NULL, *now = NULL;
+    struct timeval tv = {0, 2000}, never = {1000000, 0}, negative = {-1, 0};
+    int fd = dup(STDIN_FILENO);
+    pthread_cancel(pthread_self());
+    SURVIVES(ns_thrpool_config_init(&config));
+    config.log_fct = quiet_log;
+    SURVIVES(ns_thrpool_new(NULL));
+    SURVIVES(ns_add_timeout_job(tp, &tv, NS_JOB_THREAD, finish_job, NULL, NULL));
+    SURVIVES(ns_add_timeout_job(tp, &negative, 0, finish_job, NULL, NULL));
+    SURVIVES(ns_create_job(tp, NS_JOB_TIMER, finish_job, &now));
+    SURVIVES(ns_job_set_data(now, NULL));
+    SURVIVES(ns_job_set_done_cb(now, NULL));
+    SURVIVES(ns_job_wait(now));
+    SURVIVES(ns_job_rearm(now));
+    SURVIVES(ns_add_timeout_job(tp, &never, NS_JOB_UNARMED, finish_job, NULL, &job));
+    SURVIVES(ns_job_rearm(job));
+    SURVIVES(ns_job_timedwait(job, &tv));
+    SURVIVES(ns_job_done(job));
+    SURVIVES(ns_job_cancel(job));
+    SURVIVES(ns_add_fd_job(tp, fd, NS_JOB_READ | NS_JOB_UNARMED, finish_job, NULL, &job));
+    SURVIVES(ns_job_cancel(job));
+    SURVIVES(ns_add_fd_timeout_job(tp, -1, &tv, NS_JOB_READ, finish_job, NULL, NULL));
+    SURVIVES(ns_add_signal_job(tp, SIGUSR1, NS_JOB_UNARMED, finish_job, NULL, &job));
+    SURVIVES(ns_job_get_data(job));
+    SURVIVES(ns_job_get_type(job));
+    SURVIVES(ns_job_done(job));
+    struct ns_thrpool_t *own = NULL;
+    SURVIVES(own = ns_thrpool_new(&config));
+    SURVIVES(ns_add_timeout_job(own, &tv, NS_JOB_UNARMED, note_facts, &(struct thread_facts){0},
+                                &job));
+    SURVIVES(ns_job_rearm(job));
+    SURVIVES(ns_job_wait(job));
+    SURVIVES(ns_job_done(job));
+    SURVIVES(ns_thrpool_is_shutdown(own));
+    SURVIVES(ns_thrpool_shutdown(own));
+    SURVIVES(ns_thrpool_wait(own));
+    SURVIVES(ns_thrpool_destroy(own));
+    int survived = atomic_exchange(&calls_survived, -1);
+    pthread_testcancel();
+    /* Not reached: the cancellation was pending all the time. */
+    atomic_store(&calls_survived, survived);
+    return NULL;
+}
+
+static void no_function_is_a_cancellation_point(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(1);
+    pthread_t thread;
+    void *result = NULL;
+    pthread_create(&thread, NULL, call_with_cancellation_pending, tp);
+    pthread_join(thread, &result);
+    assert_ptr_equal(result, PTHREAD_CANCELED);
+    assert_int_equal(atomic_load(&calls_survived), -1);
+    pool_end(tp);
+}
+
+static void no_function_changes_errno(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_config config;
+    struct ns_thrpool_t *tp = pool_of(1);
+    struct timeval tv = {0, 2000}, never = {1000000, 0};
+    struct ns_job_t *job = NULL;
+    ns_thrpool_config_init(&config);
+    config.log_fct = quiet_log;
+    int changed = 0, ends[2];
+    socket_pair(ends);
+#define KEEPS_ERRNO(call)                                                                      \
+    do {                                                                                       \
+        errno = 4711;                                                                          \
+        (void)(call);                                                                          \
+        changed += errno != 4711;                                                              \
+    } while (0)
+    KEEPS_ERRNO(ns_add_fd_job(tp, 1000000, NS_JOB_READ, finish_job, NULL, NULL));
+    KEEPS_ERRNO(ns_add_fd_job(tp, -1, NS_JOB_READ, finish_job, NULL, NULL));
+    KEEPS_ERRNO(ns_add_fd_timeout_job(tp, ends[0], &never, NS_JOB_READ | NS_JOB_UNARMED,
+                                      finish_job, NULL, &job));
+    KEEPS_ERRNO(ns_job_rearm(job));
+    KEEPS_ERRNO(ns_job_cancel(job));
+    KEEPS_ERRNO(ns_add_signal_job(tp, SIGKILL, 0, finish_job, NULL, NULL));
+    KEEPS_ERRNO(ns_add_signal_job(tp, SIGUSR1, NS_JOB_UNARMED, finish_job, NULL, &job));
+    KEEPS_ERRNO(ns_job_done(job));
+    KEEPS_ERRNO(ns_add_timeout_job(tp, &never, 0, finish_job, NULL, &job));
+    KEEPS_ERRNO(ns_job_timedwait(job, &tv));
+    KEEPS_ERRNO(ns_job_done(job));
+    KEEPS_ERRNO(ns_job_cancel(job));
+    KEEPS_ERRNO(ns_add_job(tp, NS_JOB_THREAD, finish_job, NULL, NULL));
+    KEEPS_ERRNO(ns_add_job(tp, NS_JOB_NONE, finish_job, NULL, NULL));
+    struct ns_thrpool_t *own = NULL;
+    KEEPS_ERRNO(own = ns_thrpool_new(&config));
+    KEEPS_ERRNO(ns_thrpool_shutdown(own));
+    KEEPS_ERRNO(ns_thrpool_wait(own));
+    KEEPS_ERRNO(ns_thrpool_destroy(own));
+    config.stacksize = 1;
+    KEEPS_ERRNO(own = ns_thrpool_new(&config));
+    assert_null(own);
+    assert_int_equal(changed, 0);
+    pool_end(tp);
+    close(ends[1]);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(all_descriptors_are_closed_by_exec),
+        cmocka_unit_test(fork_makes_functions_answer_shutdown_and_getters_work_in_the_child),
+        cmocka_unit_test(destroy_in_the_child_closes_its_descriptors_and_spares_the_parent),
+        cmocka_unit_test(child_can_make_a_pool_of_its_own),
+        cmocka_unit_test(signal_in_the_child_does_not_reach_the_parent),
+        cmocka_unit_test(fork_beside_busy_threads_leaves_a_child_that_works),
+        cmocka_unit_test(exit_from_a_callback_ends_the_process_with_its_status),
+        cmocka_unit_test(pthread_exit_in_a_callback_aborts),
+        cmocka_unit_test(everything_works_in_an_atexit_handler),
+        cmocka_unit_test(everything_works_in_the_destructor_of_a_thread_key),
+        cmocka_unit_test(threads_have_names_of_their_own),
+        cmocka_unit_test(threads_have_the_signal_mask_of_their_maker),
+        cmocka_unit_test(stacksize_is_that_of_the_config_or_of_pthread),
+        cmocka_unit_test(cancellation_is_disabled_in_our_threads),
+        cmocka_unit_test(no_function_is_a_cancellation_point),
+        cmocka_unit_test(no_function_changes_errno),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

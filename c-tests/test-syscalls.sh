@@ -1,0 +1,77 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-3.0-or-later
+# System calls, counted with strace: what is to make none makes none. Run in the project's root.
+# NS_IDLE_SECONDS is how long an idle pool is watched: 3 if it is not set.
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+count=0
+
+# tap STATUS NAME: one result; what is in $work/why is told if it is a failure.
+tap() {
+    count=$((count + 1))
+    if [ "$1" -eq 0 ]; then
+        echo "ok $count - $2"
+    else
+        echo "not ok $count - $2"
+        head -n 20 "$work/why" | sed 's/^/# /'
+    fi
+}
+
+if ! command -v strace >/dev/null || ! strace -o /dev/null true 2>/dev/null; then
+    echo "ok 1 - # SKIP strace is not there or may not trace"
+    exit 0
+fi
+
+${CC:-cc} -std=c11 -O1 -Iinclude -Ic-tests c-tests/traced.c -o "$work/traced" -Lbuild/lib \
+    -lnunc-stans -lcmocka -lpthread -Wl,-rpath,"$PWD/build/lib" >"$work/why" 2>&1
+status=$?
+[ "$status" -eq 0 ] || tap "$status" "the traced program compiles"
+
+# trace MODE: what each thread calls between the marks, into $work/calls as "THREAD CALL(...".
+# The lines of the program's own main thread are in $work/main, all others in $work/others.
+trace() {
+    rm -f "$work/all" "$work/calls" "$work/main" "$work/others"
+    timeout 60 strace -f -o "$work/all" "$work/traced" "$1" >"$work/why" 2>&1 || return 1
+    awk '/write\(9999, "end"/ { inside = 0 }
+         inside { print }
+         /write\(9999, "begin"/ { inside = 1; ended = 1 }
+         END { exit !ended }' "$work/all" >"$work/calls" || return 1
+    main=$(awk '/write\(9999, "begin"/ { print $1; exit }' "$work/all")
+    awk -v main="$main" '$1 == main' "$work/calls" >"$work/main"
+    awk -v main="$main" '$1 != main' "$work/calls" >"$work/others"
+}
+
+# calls FILE NAME: how often this call was begun.
+calls() {
+    grep -c "^[0-9]* *$2(" "$1"
+}
+
+trace busy-workers &&
+    ! grep -v -E '^[0-9]+ +(brk|mmap|munmap|madvise|mprotect|mremap)\(' "$work/main" >"$work/why"
+tap $? "fm15: adding threaded jobs for busy workers makes no system call but the allocator's"
+
+trace idle && cp "$work/others" "$work/why" && [ ! -s "$work/others" ]
+tap $? "an idle pool makes no system call in ${NS_IDLE_SECONDS:-3} s"
+
+trace echo && [ "$(calls "$work/calls" epoll_wait)" -gt 0 ] &&
+    ! grep epoll_ctl "$work/calls" >"$work/why"
+tap $? "a job of the loop's that is rearmed in its callback makes no epoll_ctl"
+
+trace echo && turns=$(calls "$work/others" '[a-z0-9_]*') &&
+    echo "$turns calls for 1000 round trips" >"$work/why" && [ "$turns" -le 3100 ]
+tap $? "a round trip takes the loop three calls: wait, read, write"
+
+trace blocked-loop && grep 'write(' "$work/main" >"$work/why"
+[ -s "$work/main" ] && ! grep -v -E '^[0-9]+ +(brk|mmap|munmap|madvise|mprotect|mremap)\(' \
+    "$work/main" >"$work/why"
+tap $? "fm47: adds to a loop that is in a callback write nothing"
+
+# Each wake is one byte, and the loop takes it in the turn that it begins.
+trace flood && writes=$(calls "$work/calls" write) && waits=$(calls "$work/others" epoll_wait) &&
+    echo "$writes writes, $waits turns" >"$work/why" && [ "$writes" -le $((waits + 1)) ] &&
+    ! grep 'write(' "$work/calls" | grep -v ', 1\( <\|)\)' >"$work/why"
+tap $? "fm47: a flood of adds writes one byte a turn at most"
+
+grep -q EAGAIN "$work/calls" && grep -m 3 EAGAIN "$work/calls" | grep 'write(' >"$work/why"
+[ $? -ne 0 ]
+tap $? "fm16: the pipe never fills up"
