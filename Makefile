@@ -22,16 +22,18 @@ C_FLAGS := -std=c11 -Wall -Wextra -Wpedantic -Werror -g -O2 -Iinclude $(CFLAGS)
 LINK := -Lbuild/lib -Wl,-rpath,$(CURDIR)/build/lib -lnunc-stans -lpthread $(LDFLAGS)
 
 EXAMPLES := $(patsubst examples/%.c,build/examples/%,$(wildcard examples/*.c))
-C_TESTS := $(patsubst c-tests/%.c,build/c-tests/%,$(wildcard c-tests/test-*.c)) \
-           $(patsubst c-tests/%.sh,build/c-tests/%,$(wildcard c-tests/test-*.sh))
+C_TESTS := $(patsubst c-tests/%.c,build/c-tests/%,$(wildcard c-tests/test-*.c))
 # The programs that use NSPR themselves.
-WITH_NSPR := build/examples/nspr-echo build/c-tests/test-nspr build/c-tests/test-original-shape
+WITH_NSPR := build/examples/nspr-echo \
+             $(patsubst %,build/c-tests/test-%,nspr original-shape daemon-patterns)
 
 TOOLS_FOR_BUILD := gcc libc6-dev
 TOOLS_FOR_DEMO := $(TOOLS_FOR_BUILD) curl wrk
-TOOLS_FOR_CHECK := $(TOOLS_FOR_BUILD) clang g++ libcmocka-dev libnspr4-dev pkg-config strace
+TOOLS_FOR_DEB := $(TOOLS_FOR_BUILD) debhelper dpkg-dev fakeroot
+TOOLS_FOR_CHECK := $(TOOLS_FOR_DEB) clang g++ libcmocka-dev libnspr4-dev pkg-config strace
 
-.PHONY: all help need-demo need-check demo check header examples c-tests install uninstall clean
+.PHONY: all help need-demo need-check need-deb demo check check-model header examples c-tests \
+        install uninstall deb clean
 
 all: build/lib/$(SHARED) build/lib/libnunc-stans.a ## build the library into build/lib (release)
 
@@ -47,7 +49,7 @@ $(RELEASE)/libnunc_stans.a: $(RELEASE)/libnunc_stans.so
 
 build/lib/$(SHARED): $(RELEASE)/libnunc_stans.so
 	@mkdir -p $(@D)
-	cp $< $@
+	cp $< $@.new && mv -f $@.new $@
 	ln -sf $(SHARED) build/lib/$(SONAME)
 	ln -sf $(SONAME) build/lib/libnunc-stans.so
 
@@ -60,6 +62,9 @@ build/lib/libnunc-stans.a: $(RELEASE)/libnunc_stans.a
 need-demo:
 	@tools/need.sh $(TOOLS_FOR_DEMO)
 
+need-deb:
+	@tools/need.sh $(TOOLS_FOR_DEB)
+
 need-check:
 	@tools/need.sh $(TOOLS_FOR_CHECK)
 	@command -v rustup >/dev/null && rustup component list --installed | grep -q clippy || rustup component add clippy
@@ -67,18 +72,20 @@ need-check:
 
 $(WITH_NSPR): NSPR = $(shell pkg-config --cflags --libs nspr)
 
+build/examples/httpd: examples/http.h
+
 build/examples/%: examples/%.c include/nunc-stans.h build/lib/$(SHARED)
 	@mkdir -p $(@D)
 	$(CC) $(C_FLAGS) $< -o $@ $(LINK) $(NSPR)
 
+# Linked with neither the library nor NSPR: it loads them.
+build/c-tests/test-dlopen: c-tests/test-dlopen.c c-tests/harness.h include/nunc-stans.h build/lib/$(SHARED)
+	@mkdir -p $(@D)
+	$(CC) $(C_FLAGS) -O1 -Ic-tests $< -o $@ -ldl -lcmocka -lpthread $(LDFLAGS)
+
 build/c-tests/%: c-tests/%.c c-tests/harness.h include/nunc-stans.h build/lib/$(SHARED)
 	@mkdir -p $(@D)
 	$(CC) $(C_FLAGS) -O1 -Ic-tests $< -o $@ $(LINK) -lcmocka $(NSPR)
-
-build/c-tests/%: c-tests/%.sh
-	@mkdir -p $(@D)
-	cp $< $@
-	chmod +x $@
 
 examples: $(EXAMPLES) ## build the examples into build/examples
 
@@ -91,8 +98,13 @@ demo: need-demo ## build, serve files over HTTP, load the server, stop it cleanl
 SECONDS ?= 10
 
 check: need-check ## run every test, on the release build
-	@$(MAKE) --no-print-directory all examples c-tests
+	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory -j2 examples c-tests
 	@tools/check.sh build
+
+check-model: ## explore the models of the concurrent protocols with loom
+	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=$(TARGET)/loom $(CARGO) test --release --locked \
+	    --lib models -- --nocapture --test-threads=1
 
 header: ## generate include/nunc-stans.h from src/capi
 	NS_WRITE_HEADER=1 $(CARGO) test --quiet --locked --test header
@@ -114,6 +126,10 @@ uninstall: ## remove what install put there
 	    $(DESTDIR)$(libdir)/pkgconfig/nunc-stans.pc \
 	    $(DESTDIR)$(includedir)/nunc-stans.h $(DESTDIR)$(includedir)/nunc-stans/nunc-stans.h
 	-rmdir $(DESTDIR)$(includedir)/nunc-stans 2>/dev/null
+
+deb: need-deb ## make Debian packages in build/deb
+	@$(MAKE) --no-print-directory all
+	@tools/deb.sh
 
 clean: ## remove everything that was built
 	rm -rf build

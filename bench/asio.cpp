@@ -65,8 +65,7 @@ void *run_loop(void *)
     return nullptr;
 }
 
-/* So many threads run the loop; Asio leaves out its locks if it is told that it is one and no
- * other thread will use it. */
+/* Asio saves some wake-ups if it is told that one thread alone runs the loop. */
 void make_loop(int threads)
 {
     io.emplace(threads);
@@ -177,7 +176,7 @@ const struct timers of_asio = {timer_add, timer_cancel, settle, nullptr};
 void with_timers(const struct work *work,
                  void (*body)(const struct work *, const struct timers *))
 {
-    make_loop(2); /* with locks: it is used from another thread */
+    make_loop(2); /* that which adds, too */
     start_loop(1);
     body(work, &of_asio);
 }

@@ -197,7 +197,8 @@ static void *timer_add(uint64_t delay_us, struct due *due)
     uv_timer_t *timer = malloc(sizeof(*timer));
     uv_timer_init(&uv, timer);
     timer->data = due;
-    /* Milliseconds, rounded up; from the time that the loop has noted. */
+    uv_update_time(&uv); /* or its time would be counted from the loop's last turn */
+    /* Milliseconds, rounded up. */
     uv_timer_start(timer, on_timer, (delay_us + 999) / 1000, 0);
     return timer;
 }

@@ -111,12 +111,14 @@ static inline void *heap_calloc(struct heap *heap, int tag, size_t count, size_t
 {
     pthread_mutex_lock(&heap->lock);
     struct heap_block *block = NULL;
-    if (heap->left != 0) {
+    size_t bytes;
+    if (heap->left != 0 && !__builtin_mul_overflow(count, size, &bytes) &&
+        bytes < SIZE_MAX - sizeof *block) {
         heap->left -= heap->left > 0;
-        block = calloc(1, sizeof *block + count * size);
+        block = calloc(1, sizeof *block + bytes);
     }
     if (block != NULL) {
-        *block = (struct heap_block){count * size, HEAP_LIVE, tag};
+        *block = (struct heap_block){bytes, HEAP_LIVE, tag};
         heap->out++;
     }
     pthread_mutex_unlock(&heap->lock);

@@ -95,7 +95,8 @@ static void a_null_pool_is_refused(void **state)
         ns_add_io_timeout_job(NULL, NULL, &soon, NS_JOB_READ, never_run, NULL, &job));
     REFUSED_WITHOUT_POOL(ns_add_signal_job(NULL, SIGUSR1, NS_JOB_NONE, never_run, NULL, &job));
     REFUSED_WITHOUT_POOL(ns_add_fd_job(NULL, fd, NS_JOB_READ, never_run, NULL, &job));
-    REFUSED_WITHOUT_POOL(ns_add_fd_timeout_job(NULL, fd, &soon, NS_JOB_READ, never_run, NULL, &job));
+    REFUSED_WITHOUT_POOL(
+        ns_add_fd_timeout_job(NULL, fd, &soon, NS_JOB_READ, never_run, NULL, &job));
     /* And with nowhere to write to. */
     assert_int_equal(ns_add_job(NULL, NS_JOB_NONE, never_run, NULL, NULL), NS_INVALID_REQUEST);
 }

@@ -239,6 +239,11 @@ static void call_everything_on(struct ns_job_t *job, struct ns_thrpool_t *tp, in
     assert_int_equal(ns_job_cancel(job), running ? NS_RUNNING : NS_SUCCESS);
 }
 
+static void do_nothing(struct ns_job_t *job)
+{
+    UNUSED(job);
+}
+
 /* Everything that can be called on a pool beside them. */
 static void call_everything_on_pool(struct ns_thrpool_t *tp, int fd)
 {
@@ -246,10 +251,12 @@ static void call_everything_on_pool(struct ns_thrpool_t *tp, int fd)
         for EACH_THREAD(i) {
             struct ns_job_t *job = NULL;
             assert_int_equal(add_kind(tp, kind, fd, both[i], finish_job, NULL, NULL), NS_SUCCESS);
-            assert_int_equal(add_kind(tp, kind, fd, both[i] | NS_JOB_UNARMED, finish_job, NULL,
+            assert_int_equal(add_kind(tp, kind, fd, both[i] | NS_JOB_UNARMED, do_nothing, NULL,
                                       &job), NS_SUCCESS);
             assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
-            assert_int_equal(ns_job_cancel(job), NS_SUCCESS);
+            /* It may be running. */
+            ns_result_t result = ns_job_cancel(job);
+            assert_true(result == NS_SUCCESS || result == NS_RUNNING);
         }
     }
     struct ns_job_t *job = NULL;

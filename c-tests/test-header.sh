@@ -117,7 +117,8 @@ int main(void)
     c.tp = ns_thrpool_new(&config);
     rc = ns_add_timeout_job(c.tp, &tv, NS_JOB_TIMER | NS_JOB_THREAD, on_event, &c, &job);
     printf("%s\n", text(rc));
-    rc = ns_add_io_timeout_job(c.tp, c.fd, &tv, NS_JOB_READ | NS_JOB_PRESERVE_FD, on_event, &c, NULL);
+    rc = ns_add_io_timeout_job(c.tp, c.fd, &tv, NS_JOB_READ | NS_JOB_PRESERVE_FD, on_event, &c,
+                               NULL);
     printf("%d\n", (int)rc);
     rc = ns_add_job(c.tp, NS_JOB_NONE, on_event, NULL, NULL);
     if (rc == NS_SUCCESS && !ns_thrpool_is_shutdown(c.tp)) {

@@ -748,6 +748,45 @@ static void shared_descriptor_is_closed_once_and_the_others_keep_their_time(void
     close(ends[1]);
 }
 
+static atomic_int open_in_done_callback;
+
+static void note_whether_open(struct ns_job_t *job)
+{
+    atomic_store(&open_in_done_callback, fd_is_open(ns_job_get_native_fd(job)));
+    probe_gone(job);
+}
+
+static void descriptor_is_closed_before_the_done_callback_unless_preserved(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(2);
+    for (int i = 0; i < 8; i++) {
+        int preserved = i % 2, threaded = i / 2 % 2, cancelled = i / 4;
+        int ends[2];
+        socket_pair(ends);
+        struct probe probe = PROBE(cancelled ? NULL : finish_job, ends[0]);
+        struct ns_job_t *job = NULL;
+        ns_job_type_t type = NS_JOB_READ | NS_JOB_UNARMED;
+        type |= (preserved ? NS_JOB_PRESERVE_FD : 0) | (threaded ? NS_JOB_THREAD : 0);
+        assert_int_equal(ns_add_fd_job(tp, ends[0], type, probe_run, &probe, &job), NS_SUCCESS);
+        assert_int_equal(ns_job_set_done_cb(job, note_whether_open), NS_SUCCESS);
+        assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
+        if (cancelled) {
+            assert_int_equal(ns_job_cancel(job), NS_SUCCESS);
+        } else {
+            send_byte(ends[1]);
+        }
+        assert_latch(&probe.disposals, 1);
+        assert_int_equal(atomic_load(&open_in_done_callback), preserved);
+        assert_int_equal(fd_is_open(ends[0]), preserved);
+        if (preserved) {
+            close(ends[0]);
+        }
+        close(ends[1]);
+    }
+    pool_end(tp);
+}
+
 /* Descriptors that are no sockets, or not open */
 
 static void fm37_files_directories_and_dev_null_are_always_ready(void **state)
@@ -1070,6 +1109,7 @@ int main(void)
         cmocka_unit_test(two_readers_both_fire),
         cmocka_unit_test(job_added_inside_the_callback_of_the_old_one_takes_over),
         cmocka_unit_test(shared_descriptor_is_closed_once_and_the_others_keep_their_time),
+        cmocka_unit_test(descriptor_is_closed_before_the_done_callback_unless_preserved),
         cmocka_unit_test(fm37_files_directories_and_dev_null_are_always_ready),
         cmocka_unit_test(fm37_descriptor_closed_before_it_is_armed_fires_and_its_read_fails),
         cmocka_unit_test(fm37_duplicate_that_outlives_its_number_costs_nothing),

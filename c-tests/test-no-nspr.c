@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* A program without NSPR, that loads it later. Not linked to it, and compiled without its header. */
+/* A program without NSPR, that loads it later: not linked to it, nor compiled with its header. */
 #define NS_NO_NSPR
 #include "harness.h"
 

@@ -32,10 +32,11 @@ status=$?
 trace() {
     rm -f "$work/all" "$work/calls" "$work/main" "$work/others"
     timeout 60 strace -f -o "$work/all" "$work/traced" "$1" >"$work/why" 2>&1 || return 1
+    # The end of the first mark's own call is not counted.
     awk '/write\(9999, "end"/ { inside = 0 }
-         inside { print }
-         /write\(9999, "begin"/ { inside = 1; ended = 1 }
-         END { exit !ended }' "$work/all" >"$work/calls" || return 1
+         inside && !/write resumed.*EBADF/ { print }
+         /write\(9999, "begin"/ { inside = 1; begun = 1 }
+         END { exit !begun || inside }' "$work/all" >"$work/calls" || return 1
     main=$(awk '/write\(9999, "begin"/ { print $1; exit }' "$work/all")
     awk -v main="$main" '$1 == main' "$work/calls" >"$work/main"
     awk -v main="$main" '$1 != main' "$work/calls" >"$work/others"
@@ -43,7 +44,7 @@ trace() {
 
 # calls FILE NAME: how often this call was begun.
 calls() {
-    grep -c "^[0-9]* *$2(" "$1"
+    grep -c "^[0-9]* *$2(" "$1" || true
 }
 
 trace busy-workers &&
@@ -72,6 +73,5 @@ trace flood && writes=$(calls "$work/calls" write) && waits=$(calls "$work/other
     ! grep 'write(' "$work/calls" | grep -v ', 1\( <\|)\)' >"$work/why"
 tap $? "fm47: a flood of adds writes one byte a turn at most"
 
-grep -q EAGAIN "$work/calls" && grep -m 3 EAGAIN "$work/calls" | grep 'write(' >"$work/why"
-[ $? -ne 0 ]
+[ -s "$work/calls" ] && ! grep 'write(.*EAGAIN' "$work/calls" >"$work/why"
 tap $? "fm16: the pipe never fills up"

@@ -79,15 +79,15 @@ static void none_is_early_in_a_worker(void **state)
 static void none_is_early_after_a_rearm_in_its_callback(void **state)
 {
     UNUSED(state);
-    see_that_none_is_early(NS_JOB_NONE, 4, 100000);
-    see_that_none_is_early(NS_JOB_THREAD, 4, 100000);
+    see_that_none_is_early(NS_JOB_NONE, 4, 20000);
+    see_that_none_is_early(NS_JOB_THREAD, 3, 100000);
 }
 
 static void none_is_early_with_persist(void **state)
 {
     UNUSED(state);
-    see_that_none_is_early(NS_JOB_PERSIST, 4, 100000);
-    see_that_none_is_early(NS_JOB_PERSIST | NS_JOB_THREAD, 4, 100000);
+    see_that_none_is_early(NS_JOB_PERSIST, 4, 20000);
+    see_that_none_is_early(NS_JOB_PERSIST | NS_JOB_THREAD, 3, 100000);
 }
 
 static void none_is_early_after_a_rearm_from_outside(void **state)
@@ -128,7 +128,7 @@ static void lateness_is_that_of_scheduling(void **state)
     /* One after the other up to 100 ms, then some longer ones beside each other. */
     static const long usecs[] = {50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 100000};
     enum { SHORT = sizeof(usecs) / sizeof(usecs[0]), LONG = 20 };
-    int rounds = scaled(1000), count = 0;
+    int rounds = scaled(500), count = 0;
     double *late = malloc((size_t)(rounds * SHORT + LONG) * sizeof(*late));
     for (int i = 0; i < SHORT; i++) {
         int share = rounds / (1 + (int)(usecs[i] / 250)) + 1;
@@ -208,8 +208,8 @@ static void fm30_a_million_microseconds_and_more_are_normalised(void **state)
 {
     UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
-    struct timed timed = {.usec = 1200000, .wanted = 1, .finished = LATCH_INIT};
-    struct timeval tv = {0, 1200000};
+    struct timed timed = {.usec = 1050000, .wanted = 1, .finished = LATCH_INIT};
+    struct timeval tv = {0, 1050000};
     timed.armed_at = now_seconds();
     assert_int_equal(ns_add_timeout_job(tp, &tv, 0, note_lateness, &timed, NULL), NS_SUCCESS);
     assert_latch(&timed.finished, 1);
@@ -307,7 +307,7 @@ static void a_hundred_thousand_outstanding_timers_all_fire(void **state)
     unsigned seed = 1;
     for (int i = 0; i < count; i++) {
         seed = seed * 1103515245 + 12345;
-        long usec = 300000 + (seed >> 8) % 700000;
+        long usec = 200000 + (seed >> 8) % 400000;
         struct timeval tv = {0, usec};
         dues[i].at = now_seconds() + (double)usec / 1e6;
         assert_int_equal(ns_add_timeout_job(tp, &tv, 0, count_and_check, &dues[i], NULL),
@@ -365,7 +365,7 @@ static void timers_fire_in_the_order_of_their_times(void **state)
 /* How late a timer may be on a busy machine, in seconds. */
 static double patience(void)
 {
-    return getenv("NS_SLOW") != NULL ? LIMIT_SECONDS : 1;
+    return getenv("NS_SLOW") != NULL ? LIMIT_SECONDS : 2;
 }
 
 static atomic_int stop_flood;
@@ -398,8 +398,9 @@ static void *flood_with_adds(void *arg)
 
 static struct adder adders[4];
 
-static void begin_flood(pthread_t threads[4], struct ns_thrpool_t *tp, long most)
+static void begin_flood(pthread_t threads[4], struct ns_thrpool_t *tp)
 {
+    long most = getenv("NS_SLOW") == NULL ? LONG_MAX : 1000;
     atomic_store(&stop_flood, 0);
     for (int i = 0; i < 4; i++) {
         adders[i] = (struct adder){tp, LATCH_INIT, most};
@@ -430,7 +431,7 @@ static void fm31_flood_of_adds_does_not_delay_timers_that_repeat(void **state)
                                             &repeating[i], NULL), NS_SUCCESS);
     }
     pthread_t threads[4];
-    begin_flood(threads, tp, getenv("NS_SLOW") == NULL ? LONG_MAX : 1000);
+    begin_flood(threads, tp);
     for (int i = 0; i < 2; i++) {
         assert_latch(&repeating[i].finished, 1);
     }
@@ -449,9 +450,9 @@ static void fm31_flood_of_adds_does_not_delay_timers_that_are_added_beside_it(vo
     UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     pthread_t threads[4];
-    begin_flood(threads, tp, scaled(2500));
+    begin_flood(threads, tp);
     double latest = 0;
-    for (int i = 0; i < 20; i++) {
+    for (int i = 0; i < 15; i++) {
         struct timed timed = {.usec = 10000, .wanted = 1, .finished = LATCH_INIT};
         struct timeval tv = {0, 10000};
         timed.armed_at = now_seconds();
@@ -461,7 +462,7 @@ static void fm31_flood_of_adds_does_not_delay_timers_that_are_added_beside_it(vo
         latest = timed.lateness[0] > latest ? timed.lateness[0] : latest;
     }
     end_flood(threads);
-    print_message("# beside a flood the latest of 20 timers of 10 ms was %.1f ms late\n",
+    print_message("# beside a flood the latest of 15 timers of 10 ms was %.1f ms late\n",
                   latest * 1e3);
     assert_true(latest < patience());
     pool_end(tp);
@@ -494,7 +495,7 @@ static void fm14_long_callback_in_a_worker_does_not_delay_timers(void **state)
         assert_latch(&timed.finished, 1);
         latest = timed.lateness[0] > latest ? timed.lateness[0] : latest;
     }
-    assert_true(latest < patience() / 4);
+    assert_true(latest < patience() / 8);
     ns_job_cancel(job);
     assert_latch(&busy.disposals, 1);
     pool_end(tp);

@@ -38,12 +38,15 @@ report "Rust unit tests" $?
 count=$(sed -n 's/^test result: ok\. \([0-9]*\) passed.*/\1/p' "$log" | head -n 1)
 [ -z "$count" ] || passed=$((passed + count - 1))
 
+sed -n '/^```c$/,/^```$/p' README.md | sed '1d;$d' | diff - examples/echo.c >"$log"
+report "README's example is examples/echo.c" $?
+
 for example in run-now timers signals io-timeout cancel nspr-echo; do
     step "example $example" "$build/examples/$example"
 done
 
 # The C tests, on the release library. Their runner counts for itself.
-c-tests/run.sh "$build"/c-tests/test-* >"$log" 2>&1
+c-tests/run.sh "$build"/c-tests/test-* c-tests/test-*.sh >"$log" 2>&1
 cat "$log"
 summary=$(tail -n 1 "$log")
 passed=$((passed + $(echo "$summary" | sed -n 's/^\([0-9]*\) passed.*/\1/p')))

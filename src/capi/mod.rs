@@ -176,17 +176,17 @@ impl<'a> Make<'a> {
             return self.refuse("func is NULL");
         };
         if flags & NS_JOB_SHUTDOWN_WORKER != 0 {
-            return self.refuse("NS_JOB_SHUTDOWN_WORKER is not for applications");
+            return self.refuse("job_type has SHUTDOWN_WORKER, which is not for applications");
         }
         if flags & !(allowed | MODIFIERS) != 0 {
-            return self.refuse("type has a flag that this function does not take");
+            return self.refuse("job_type has a flag that this function does not take");
         }
         if matches!(trigger, Trigger::Io { .. }) {
             if flags & NS_JOB_IO == 0 {
-                return self.refuse("type has none of ACCEPT, CONNECT, READ and WRITE");
+                return self.refuse("job_type has none of ACCEPT, CONNECT, READ and WRITE");
             }
             if flags & NS_JOB_ACCEPT != 0 && flags & NS_JOB_THREAD != 0 {
-                return self.refuse("ACCEPT jobs can't have THREAD");
+                return self.refuse("job_type has both ACCEPT and THREAD");
             }
         }
         let armed = armed && flags & extensions::NS_JOB_UNARMED == 0;

@@ -1,0 +1,162 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Counts what one unit of each main work costs, in things that do not wobble.
+
+    bench/counts.py [--write] [--programs DIR] [--counts FILE]
+
+Instructions of the whole process in user space (callgrind), system calls (strace) and context
+switches (getrusage): each the difference between a run of twice as many units and one of as many,
+divided; so what starting costs is not in it. Fails when one is more than a tenth above what the
+committed file says. Those that depend on how threads happen to meet are shown, but not held.
+"""
+
+import argparse
+import csv
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+
+# Work, param, units, and which counts are repeatable enough to be held.
+WORKS = [
+    ("run-now", "1x1", 40000, ("instructions", "calls")),
+    ("run-now", "2x2", 40000, ("instructions", "calls")),
+    ("hand-off", "idle", 1000, ("instructions", "calls")),
+    ("rearm", "4", 40000, ("instructions", "calls")),
+    ("echo-loop", "1", 2000, ("instructions", "calls")),
+    ("echo-loop", "32", 10000, ("instructions", "calls")),
+    ("echo-loop-persist", "32", 10000, ("instructions", "calls")),
+    ("echo-workers", "1", 2000, ("instructions", "calls")),
+    ("echo-workers", "32", 10000, ("instructions",)),
+    ("accept", "16", 1000, ("instructions", "calls")),
+    ("timers-fire", "100000", 20000, ("instructions", "calls")),
+    ("idle", "1000", 10000, ("instructions", "calls")),
+    ("signals", "1", 1000, ("instructions", "calls")),
+]
+
+# What the work's own outside does, and not the library.
+OUTSIDE = {"clock_nanosleep", "sched_yield"}
+
+KINDS = ("instructions", "calls", "switches")
+
+# A tenth, and, where there is about none, so much.
+SLACK = {"instructions": 5, "calls": 0.05, "switches": 0.05}
+
+ROUNDS = 3
+
+
+def run(command):
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+
+
+def instructions(command, directory):
+    out = os.path.join(directory, "callgrind.%p")
+    subprocess_out = subprocess.Popen(
+        ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", *command],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    message = subprocess_out.communicate(timeout=120)[1]
+    if subprocess_out.returncode != 0:
+        sys.exit(f"{' '.join(command)} fails under valgrind:\n{message}")
+    # The clients' processes have files of their own.
+    with open(out.replace("%p", str(subprocess_out.pid)), encoding="utf-8") as file:
+        return int(re.search(r"^totals: (\d+)", file.read(), re.MULTILINE).group(1))
+
+
+def calls(command, directory):
+    """{name: how many}"""
+    out = os.path.join(directory, "strace")
+    run(["strace", "-f", "-qq", "-o", out, *command])
+    count = {}
+    with open(out, encoding="utf-8", errors="replace") as file:
+        for line in file:
+            found = re.match(r"\d+ +(\w+)\(", line)
+            if found and found.group(1) not in OUTSIDE:
+                count[found.group(1)] = count.get(found.group(1), 0) + 1
+    return count
+
+
+def switches(command):
+    lines = run(command).splitlines()
+    return next(float(line.split(",")[3]) for line in lines if line.split(",")[2] == "switches")
+
+
+def count(program, work, param, units, directory):
+    """{kind: per unit}, and the system calls by name."""
+    def of(factor):
+        return [program, work, param, str(units * factor)]
+
+    def per_unit(measure):
+        return statistics.median((measure(2) - measure(1)) / units for _ in range(ROUNDS))
+
+    names = {}
+
+    def all_calls(factor):
+        by_name = calls(of(factor), directory)
+        for name, number in by_name.items():
+            names.setdefault(name, {}).setdefault(factor, []).append(number)
+        return sum(by_name.values())
+
+    result = {
+        "instructions": per_unit(lambda factor: instructions(of(factor), directory)),
+        "calls": per_unit(all_calls),
+        "switches": statistics.median(switches(of(2)) for _ in range(ROUNDS)),
+    }
+    each = {name: (statistics.median(found[2]) - statistics.median(found.get(1, [0]))) / units
+            for name, found in names.items() if 2 in found}
+    return result, {name: value for name, value in each.items() if value >= 0.005}
+
+
+def read(path):
+    if not os.path.exists(path):
+        return {}
+    with open(path, newline="", encoding="ascii") as file:
+        return {(row["work"], row["param"], row["kind"]): float(row["each"])
+                for row in csv.DictReader(file)}
+
+
+def write(path, held):
+    with open(path, "w", newline="", encoding="ascii") as file:
+        out = csv.writer(file, lineterminator="\n")
+        out.writerow(["work", "param", "kind", "each"])
+        for key, value in held.items():
+            out.writerow([*key, f"{value:.2f}"])
+
+
+def main():
+    parser = argparse.ArgumentParser(description="count what one unit of each work costs")
+    parser.add_argument("--write", action="store_true", help="note the counts as those to hold")
+    parser.add_argument("--programs", default="build/bench", metavar="DIR")
+    parser.add_argument("--counts", default="bench/counts.csv", metavar="FILE")
+    options = parser.parse_args()
+    program = os.path.join(options.programs, "ns")
+    before, now, worse = read(options.counts), {}, []
+    print(f"{'work':18} {'':7} {'instructions':>14} {'calls':>9} {'switches':>10}   of the calls")
+    with tempfile.TemporaryDirectory() as directory:
+        for work, param, units, held in WORKS:
+            result, names = count(program, work, param, units, directory)
+            cells = [f"{result[kind]:.{0 if kind == 'instructions' else 2}f}"
+                     f"{' ' if kind in held else '~'}" for kind in KINDS]
+            by_name = ", ".join(f"{name} {value:.2f}"
+                                for name, value in sorted(names.items(), key=lambda x: -x[1]))
+            print(f"{work:18} {param:7} {cells[0]:>14} {cells[1]:>9} {cells[2]:>10}   {by_name}",
+                  flush=True)
+            for kind in held:
+                key = (work, param, kind)
+                now[key] = result[kind]
+                allowed = before.get(key, float("inf")) * 1.1 + SLACK[kind]
+                if result[kind] > allowed:
+                    worse.append(f"{work} {param}: {result[kind]:.2f} {kind}, "
+                                 f"{before[key]:.2f} before")
+    print("~ shown, not held: it depends on how the threads happen to meet.")
+    if options.write:
+        write(options.counts, now)
+    elif not before:
+        sys.exit(f"nothing to compare with: --write makes {options.counts}")
+    elif worse:
+        sys.exit("risen by more than a tenth:\n  " + "\n  ".join(worse))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs the programs of the benchmark, interleaved, and prints one table.
+
+    bench/run.py [--rounds N] [--quick] [--only WORK] [--programs DIR]
+
+Each work is done by one peer after the other before the next one begins, and all of that in
+several rounds: so whatever else the machine does meets all peers alike. The table shows medians.
+"""
+
+import argparse
+import csv
+import os
+import statistics
+import subprocess
+import sys
+import time
+
+PEERS = ["ns", "floor", "libevent", "libuv", "glib", "asio"]
+
+# What of each work is shown: metric, unit, divisor, and whether more is better.
+SHOWN = {
+    "run-now": [("rate", "M/s", 1e6, True)],
+    "run-now-window": [("rate", "M/s", 1e6, True)],
+    "hand-off": [("p50_us", "us", 1, False), ("p90_us", "us", 1, False), ("p99_us", "us", 1, False)],
+    "rearm": [("rate", "M/s", 1e6, True)],
+    "echo": [("rate", "k/s", 1e3, True), ("p50_us", "us", 1, False), ("p99_us", "us", 1, False),
+             ("cpu_us", "us", 1, False)],
+    "accept": [("rate", "k/s", 1e3, True), ("cpu_us", "us", 1, False)],
+    "timers": [("add", "M/s", 1e6, True), ("cancel_settled", "M/s", 1e6, True),
+               ("one_ns", "ns", 1, False)],
+    "timers-fire": [("rate", "M/s", 1e6, True)],
+    "timers-due": [("add", "M/s", 1e6, True), ("p50_us", "us", 1, False),
+                   ("p90_us", "us", 1, False), ("p99_us", "us", 1, False), ("early", "", 1, False)],
+    "idle": [("bytes", "B", 1, False), ("touch_ns", "ns", 1, False)],
+    "signals": [("rate", "k/s", 1e3, True)],
+    "start-stop": [("each_us", "us", 1, False)],
+}
+
+# Works that one peer alone does in several ways: the others' way stands beside them.
+SAME_AS = {
+    "echo-loop-persist": "echo-loop",
+    "echo-workers-persist": "echo-workers",
+    "echo-loop-oneshot": "echo-loop",
+    "echo-workers-shared": "echo-workers",
+}
+
+NOTES = """\
+Medians; in brackets, how far ns itself spreads (half of highest minus lowest, of the median).
+ns/best and ns/floor say how many times as good as the best peer and as the floor ns is: above 1
+is better, also where less is more. cpu_us is what the serving process used for one round trip.
+run-now-window: at most 4096 jobs wait. hand-off: one job at a time; idle: the worker sleeps.
+echo: unix sockets, 64 bytes. The client is one process, yielding instead of sleeping; on
+accept, and on echo with workers, where it shares two processors with three threads, it takes
+as much as the server: see cpu_us.
+libuv: jobs and timers are added on the loop's own thread, the only one that may; its timers
+count milliseconds. libevent's are added from outside, with its locks.
+"""
+
+
+def shown(work):
+    return SHOWN.get(work) or SHOWN[work.split("-")[0]]
+
+
+def works_of(program):
+    lines = subprocess.run([program, "list"], check=True, capture_output=True, text=True).stdout
+    return [tuple(line.split(",")) for line in lines.split()]
+
+
+def measure(program, work, param, effort):
+    """The metrics of one run, or None if it fails, which is said and no more."""
+    env = dict(os.environ, BENCH_EFFORT=str(effort))
+    try:
+        run = subprocess.run([program, work, param], env=env, capture_output=True, text=True,
+                             timeout=60, check=True)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        print(f"\n{error}", file=sys.stderr)
+        return None
+    return [line.split(",")[2:] for line in run.stdout.splitlines()]
+
+
+def progress(text):
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r\033[K{text}")
+        sys.stderr.flush()
+
+
+def run_all(programs, works, rounds, effort):
+    """{(peer, work, param, metric): [a value for each round]}"""
+    values = {}
+    begin = time.monotonic()
+    order = list(dict.fromkeys(work for peer in PEERS if peer in works for work in works[peer]))
+    for number in range(rounds):
+        for done, (work, param) in enumerate(order):
+            seconds = time.monotonic() - begin
+            progress(f"round {number + 1} of {rounds}, {done + 1} of {len(order)}: "
+                     f"{work} {param}, {seconds:.0f} s")
+            for peer in PEERS:
+                if (work, param) not in works.get(peer, ()):
+                    continue
+                for metric, value in measure(programs[peer], work, param, effort) or ():
+                    values.setdefault((peer, work, param, metric), []).append(float(value))
+        if not sys.stderr.isatty():
+            print(f"round {number + 1} of {rounds} done after "
+                  f"{time.monotonic() - begin:.0f} s", file=sys.stderr, flush=True)
+    progress("")
+    return values, order
+
+
+def write_csv(path, values):
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w", newline="", encoding="ascii") as file:
+        out = csv.writer(file)
+        out.writerow(["work", "param", "metric", "peer", "median", "lowest", "highest", "runs"])
+        for (peer, work, param, metric), all_of_it in values.items():
+            out.writerow([work, param, metric, peer, f"{statistics.median(all_of_it):.6g}",
+                          f"{min(all_of_it):.6g}", f"{max(all_of_it):.6g}", len(all_of_it)])
+
+
+def ratio(ours, theirs, more_is_better):
+    if ours is None or theirs is None or not ours or not theirs:
+        return None
+    return ours / theirs if more_is_better else theirs / ours
+
+
+def rows(values, order):
+    """The table: [what], {peer: median}, ratio to the best peer, to the floor, spread."""
+    for work, param in order:
+        for metric, unit, divisor, more in shown(work):
+            cells = {}
+            for peer in PEERS:
+                found = values.get((peer, work, param, metric))
+                if found is None and work in SAME_AS:
+                    found = values.get((peer, SAME_AS[work], param, metric))
+                if found is not None:
+                    cells[peer] = statistics.median(found) / divisor
+            ours = cells.get("ns")
+            peers = [value for peer, value in cells.items() if peer not in ("ns", "floor")]
+            best = (max if more else min)(peers) if peers else None
+            all_of_it = values.get(("ns", work, param, metric))
+            spread = None
+            if all_of_it and ours:
+                spread = (max(all_of_it) - min(all_of_it)) / 2 / divisor / ours
+            yield ((work, param, metric.removesuffix("_us").removesuffix("_ns"), unit), cells,
+                   ratio(ours, best, more), ratio(ours, cells.get("floor"), more), spread)
+
+
+def number(value):
+    if value is None:
+        return ""
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def print_table(values, order):
+    head = ["work", "param", "", ""] + PEERS + ["ns/best", "ns/floor", ""]
+    table = [head]
+    last = None
+    for what, cells, best, floor, spread in rows(values, order):
+        same = last == what[:2]
+        last = what[:2]
+        table.append((["", ""] if same else list(what[:2])) + list(what[2:]) +
+                     [number(cells.get(peer)) for peer in PEERS] +
+                     [f"{best:.2f}" if best else "", f"{floor:.2f}" if floor else "",
+                      f"(±{spread * 100:.0f} %)" if spread is not None else ""])
+    widths = [max(len(row[i]) for row in table) for i in range(len(head))]
+    for row in table:
+        print("  ".join(cell.ljust(width) if i < 4 else cell.rjust(width)
+                        for i, (cell, width) in enumerate(zip(row, widths))).rstrip())
+    print()
+    print(NOTES, end="")
+
+
+def main():
+    parser = argparse.ArgumentParser(description="run the benchmark")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="one round of short works")
+    parser.add_argument("--only", metavar="WORK", help="works whose name begins so")
+    parser.add_argument("--programs", default="build/bench", metavar="DIR")
+    options = parser.parse_args()
+    programs = {peer: os.path.join(options.programs, peer) for peer in PEERS}
+    programs = {peer: path for peer, path in programs.items() if os.access(path, os.X_OK)}
+    works = {peer: [work for work in works_of(path) if work[0].startswith(options.only or "")]
+             for peer, path in programs.items()}
+    if not any(works.values()):
+        sys.exit("no such work, or no programs: make bench builds them")
+    rounds, effort = (1, 0.3) if options.quick else (options.rounds, 1)
+    values, order = run_all(programs, works, rounds, effort)
+    out = os.path.join(options.programs, "out.csv")
+    write_csv(out, values)
+    print_table(values, order)
+    print(f"All of it: {out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,396 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * What broke the original, shown absent: timers and signals.
+ *
+ * Each test is named for its row in docs/RELIABILITY.md, and says what to take out of the library
+ * to see it fail.
+ */
+#include "fm.h"
+
+static void nothing(struct ns_job_t *job)
+{
+    UNUSED(job);
+}
+
+/* A repeating timer: how late it was at worst. */
+struct pulse {
+    double period;
+    double last; /* touched by the one thread that runs it */
+    double worst;
+    atomic_long beats;
+};
+
+static void beat(struct ns_job_t *job)
+{
+    struct pulse *pulse = ns_job_get_data(job);
+    double now = now_seconds();
+    double late = now - pulse->last - pulse->period;
+    if (atomic_load(&pulse->beats) > 0 && late > pulse->worst) {
+        pulse->worst = late;
+    }
+    pulse->last = now_seconds();
+    atomic_fetch_add(&pulse->beats, 1);
+}
+
+static void busy_for_a_second(struct ns_job_t *job)
+{
+    double end = now_seconds() + 1;
+    while (now_seconds() < end) {
+        sched_yield();
+    }
+    latch_add(ns_job_get_data(job), 1);
+}
+
+/*
+ * The descriptor stays readable all the time, so that the PERSIST job fires again at once.
+ *
+ * To see it fail: in EventLoop::fire, put threaded jobs on the loop's own ready list.
+ */
+static void fm14_a_busy_worker_does_not_hold_up_the_loop(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(1);
+    struct latch over = LATCH_INIT;
+    struct pulse pulse = {.period = 0.01};
+    struct timeval tv = {0, 10000};
+    struct ns_job_t *jobs[2];
+    int ends[2];
+    socket_pair(ends);
+    assert_int_equal(write(ends[1], "x", 1), 1);
+    assert_int_equal(ns_add_fd_job(tp, ends[0], NS_JOB_READ | NS_JOB_PERSIST | NS_JOB_THREAD,
+                                   busy_for_a_second, &over, &jobs[0]), NS_SUCCESS);
+    assert_int_equal(ns_add_timeout_job(tp, &tv, NS_JOB_PERSIST, beat, &pulse, &jobs[1]),
+                     NS_SUCCESS);
+    assert_latch(&over, 2);
+    ns_thrpool_shutdown(tp);
+    assert_int_equal(ns_thrpool_wait(tp), NS_SUCCESS);
+    print_message("# %ld beats of 10 ms in 2 s, the worst %.1f ms late\n",
+                  atomic_load(&pulse.beats), pulse.worst * 1e3);
+    assert_true(pulse.worst < 0.5);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(ns_job_done(jobs[i]), NS_SUCCESS);
+    }
+    ns_thrpool_destroy(tp);
+    close(ends[1]);
+}
+
+/* Data that comes at about the time of the time-out. */
+struct contest {
+    int ends[2];
+    struct timeval tv;
+    double armed_at;
+    atomic_int runs;
+    atomic_int bad;
+    atomic_int timed_out;
+    atomic_int disposals;
+};
+
+static void judge(struct ns_job_t *job)
+{
+    struct contest *contest = ns_job_get_data(job);
+    ns_job_type_t output = ns_job_get_output_type(job);
+    char byte;
+    ssize_t got = read(contest->ends[0], &byte, 1);
+    double passed = now_seconds() - contest->armed_at;
+    atomic_fetch_add(&contest->runs, 1);
+    if (output == NS_JOB_TIMER) {
+        /* Not early. Data that is there now may have come in between. */
+        atomic_fetch_add(&contest->timed_out, 1);
+        atomic_fetch_add(&contest->bad, passed < (double)contest->tv.tv_usec / 1e6);
+    } else {
+        atomic_fetch_add(&contest->bad, output != NS_JOB_READ || got != 1);
+    }
+    ns_job_done(job);
+}
+
+static void contest_over(struct ns_job_t *job)
+{
+    struct contest *contest = ns_job_get_data(job);
+    atomic_fetch_add(&contest->disposals, 1);
+}
+
+/*
+ * Many at once. Data written before its deadline by less than the loop needs may lose, but what it
+ * says must be true; data that was there before the arming must win over a time of zero or more.
+ *
+ * To see it fail: in EventLoop::on_ready, report NS_JOB_TIMER besides; or in EventLoop::turn, let
+ * timers expire before the poller is asked.
+ */
+static void fm29_time_out_or_data_but_the_true_one(void **state)
+{
+    UNUSED(state);
+    enum { AT_ONCE = 100 };
+    struct ns_thrpool_t *tp = pool_of(2);
+    static struct contest contests[AT_ONCE];
+    uint64_t sequence = run_seed();
+    long rounds = count_of(60, 1000);
+    long timed_out = 0;
+    int fds[AT_ONCE][2];
+    for (int i = 0; i < AT_ONCE; i++) {
+        socket_pair(fds[i]);
+    }
+    for (long round = 0; round < rounds; round++) {
+        for (int i = 0; i < AT_ONCE; i++) {
+            struct contest *contest = &contests[i];
+            *contest = (struct contest){.ends = {fds[i][0], fds[i][1]}};
+            contest->tv.tv_usec = 2000 + 20 * i;
+            struct ns_job_t *job = NULL;
+            assert_int_equal(ns_add_fd_timeout_job(tp, contest->ends[0], &contest->tv,
+                                                   NS_JOB_READ | NS_JOB_UNARMED |
+                                                       NS_JOB_PRESERVE_FD |
+                                                       (i & 1 ? NS_JOB_THREAD : 0),
+                                                   judge, contest, &job), NS_SUCCESS);
+            contest->armed_at = now_seconds();
+            arm_with(job, contest_over);
+        }
+        /* Within a millisecond of their deadlines. */
+        for (int i = 0; i < AT_ONCE; i++) {
+            double at = contests[i].armed_at + (double)contests[i].tv.tv_usec / 1e6 +
+                        (double)(next_random(&sequence) % 400) / 1e6 - 0.00035;
+            while (now_seconds() < at) {
+                sched_yield();
+            }
+            assert_int_equal(write(contests[i].ends[1], "x", 1), 1);
+        }
+        for (int i = 0; i < AT_ONCE; i++) {
+            SOON(atomic_load(&contests[i].disposals) == 1);
+            assert_int_equal(atomic_load(&contests[i].runs), 1);
+            assert_int_equal(atomic_load(&contests[i].bad), 0);
+            timed_out += atomic_load(&contests[i].timed_out);
+            char rest[8];
+            while (read(contests[i].ends[0], rest, sizeof rest) > 0) {
+            }
+        }
+        /* Data first, by far: while the loop is busy until long after the deadline. */
+        struct gate gate = GATE_INIT;
+        struct ns_job_t *job = NULL;
+        struct contest *contest = &contests[0];
+        struct timeval passing = {0, 300};
+        *contest = (struct contest){.ends = {fds[0][0], fds[0][1]}, .tv = {0, 200}};
+        assert_int_equal(ns_add_job(tp, NS_JOB_NONE, gate_callback, &gate, &job), NS_SUCCESS);
+        assert_latch(&gate.begun, 1);
+        assert_int_equal(write(contest->ends[1], "x", 1), 1);
+        contest->armed_at = now_seconds();
+        struct ns_job_t *fd_job = NULL;
+        assert_int_equal(ns_add_fd_timeout_job(tp, contest->ends[0], &passing,
+                                               NS_JOB_READ | NS_JOB_UNARMED | NS_JOB_PRESERVE_FD,
+                                               judge, contest, &fd_job), NS_SUCCESS);
+        arm_with(fd_job, contest_over);
+        while (now_seconds() < contest->armed_at + 0.0005) {
+            sched_yield();
+        }
+        latch_add(&gate.leave, 1);
+        SOON(atomic_load(&contest->disposals) == 1);
+        assert_int_equal(atomic_load(&contest->timed_out), 0);
+        assert_int_equal(atomic_load(&contest->bad), 0);
+        assert_int_equal(ns_job_wait(job), NS_SUCCESS);
+        assert_int_equal(ns_job_done(job), NS_SUCCESS);
+    }
+    print_message("# %ld contests, %ld timed out\n", rounds * AT_ONCE, timed_out);
+    pool_end(tp);
+    for (int i = 0; i < AT_ONCE; i++) {
+        close(fds[i][0]);
+        close(fds[i][1]);
+    }
+}
+
+/* To see it fail: in capi::nanoseconds, take a negative field as zero. */
+static void fm30_times_of_every_kind(void **state)
+{
+    UNUSED(state);
+    const time_t most = (time_t)(((uint64_t)1 << (sizeof(time_t) * 8 - 1)) - 1);
+    const struct {
+        struct timeval tv;
+        ns_result_t result;
+        double least; /* seconds until it fires; negative: never here */
+    } table[] = {
+        {{0, 0}, NS_SUCCESS, 0},
+        {{0, 1}, NS_SUCCESS, 1e-6},
+        {{0, 999}, NS_SUCCESS, 999e-6},
+        {{0, 50000}, NS_SUCCESS, 0.05},
+        {{0, 1000000}, NS_SUCCESS, 1},
+        {{0, 1250000}, NS_SUCCESS, 1.25},
+        {{most, 0}, NS_SUCCESS, -1},
+        {{most, 999999}, NS_SUCCESS, -1},
+        {{0, most}, NS_SUCCESS, -1},
+        {{most, most}, NS_SUCCESS, -1},
+        {{1000000000, 0}, NS_SUCCESS, -1},
+        {{-1, 0}, NS_INVALID_REQUEST, 0},
+        {{0, -1}, NS_INVALID_REQUEST, 0},
+        {{1, -1}, NS_INVALID_REQUEST, 0},
+        {{-1, 1000000}, NS_INVALID_REQUEST, 0},
+        {{-most - 1, -most - 1}, NS_INVALID_REQUEST, 0},
+    };
+    enum { ROWS = sizeof table / sizeof *table };
+    struct ns_thrpool_t *tp = pool_of(1);
+    static struct pulse pulses[2 * ROWS];
+    struct ns_job_t *jobs[2 * ROWS] = {NULL};
+    double armed_at[2 * ROWS];
+    int ends[2];
+    socket_pair(ends);
+    for (size_t i = 0; i < 2 * ROWS; i++) {
+        struct timeval tv = table[i / 2].tv;
+        pulses[i] = (struct pulse){.period = table[i / 2].least};
+        armed_at[i] = now_seconds();
+        ns_result_t result =
+            i & 1 ? ns_add_fd_timeout_job(tp, ends[0], &tv, NS_JOB_READ | NS_JOB_PRESERVE_FD |
+                                          NS_JOB_UNARMED, beat, &pulses[i], &jobs[i])
+                  : ns_add_timeout_job(tp, &tv, NS_JOB_UNARMED, beat, &pulses[i], &jobs[i]);
+        assert_int_equal(result, table[i / 2].result);
+        assert_int_equal(jobs[i] != NULL, result == NS_SUCCESS);
+        if (result == NS_SUCCESS) {
+            assert_int_equal(ns_job_rearm(jobs[i]), NS_SUCCESS);
+        }
+    }
+    for (size_t i = 0; i < 2 * ROWS; i++) {
+        /* For a descriptor, zero is no time-out. */
+        int fires = table[i / 2].least > (i & 1 ? 0 : -1e-9);
+        if (jobs[i] != NULL && fires) {
+            EVENTUALLY(atomic_load(&pulses[i].beats) == 1);
+            assert_int_equal(ns_job_wait(jobs[i]), NS_SUCCESS);
+            assert_true(pulses[i].last - armed_at[i] >= table[i / 2].least);
+            assert_int_equal(ns_job_done(jobs[i]), NS_SUCCESS);
+        }
+    }
+    for (size_t i = 0; i < 2 * ROWS; i++) {
+        if (jobs[i] != NULL && table[i / 2].least <= (i & 1 ? 0 : -1e-9)) {
+            assert_int_equal(atomic_load(&pulses[i].beats), 0);
+            assert_int_equal(ns_job_cancel(jobs[i]), NS_SUCCESS);
+        }
+    }
+    pool_end(tp);
+    close(ends[0]);
+    close(ends[1]);
+}
+
+/* Adds that are cancelled at once: the loop is done with each as soon as it takes the request. */
+struct flooder {
+    struct ns_thrpool_t *tp;
+    atomic_int stop;
+    atomic_long adds;
+};
+
+static void *flood(void *arg)
+{
+    struct flooder *flooder = arg;
+    struct timeval far = {3600, 0};
+    while (!atomic_load(&flooder->stop)) {
+        struct ns_job_t *job = NULL;
+        if (ns_add_timeout_job(flooder->tp, &far, NS_JOB_NONE, nothing, NULL, &job) == NS_SUCCESS) {
+            ns_job_cancel(job);
+            atomic_fetch_add(&flooder->adds, 1);
+        }
+    }
+    return NULL;
+}
+
+/* To see it fail: in EventLoop::turn, take requests without a bound. */
+static void fm31_a_timer_keeps_its_time_beside_four_threads_that_add(void **state)
+{
+    UNUSED(state);
+    enum { FLOODERS = 4 };
+    struct ns_thrpool_t *tp = pool_of(1);
+    struct pulse pulse = {.period = 0.01};
+    struct flooder flooder = {tp, 0, 0};
+    struct timeval tv = {0, 10000};
+    struct ns_job_t *job = NULL;
+    pthread_t threads[FLOODERS];
+    assert_int_equal(ns_add_timeout_job(tp, &tv, NS_JOB_PERSIST, beat, &pulse, &job), NS_SUCCESS);
+    for (int i = 0; i < FLOODERS; i++) {
+        threads[i] = start_thread(flood, &flooder);
+    }
+    double end = now_seconds() + LIMIT_SECONDS;
+    while (atomic_load(&pulse.beats) < 30 && now_seconds() < end) {
+        struct timespec pause = {0, 1000000};
+        nanosleep(&pause, NULL);
+    }
+    atomic_store(&flooder.stop, 1);
+    for (int i = 0; i < FLOODERS; i++) {
+        pthread_join(threads[i], NULL);
+    }
+    ns_thrpool_shutdown(tp);
+    assert_int_equal(ns_thrpool_wait(tp), NS_SUCCESS);
+    print_message("# %ld adds beside %ld beats of 10 ms, the worst %.1f ms late\n",
+                  atomic_load(&flooder.adds), atomic_load(&pulse.beats), pulse.worst * 1e3);
+    assert_true(atomic_load(&pulse.beats) >= 30);
+    assert_true(pulse.worst < 1);
+    assert_int_equal(ns_job_done(job), NS_SUCCESS);
+    ns_thrpool_destroy(tp);
+}
+
+/* What a signal job has seen. */
+struct watcher {
+    atomic_int marked; /* set before the last signal */
+    atomic_int saw_mark;
+    atomic_long runs;
+};
+
+static void watch(struct ns_job_t *job)
+{
+    struct watcher *watcher = ns_job_get_data(job);
+    atomic_fetch_add(&watcher->runs, 1);
+    atomic_store(&watcher->saw_mark, atomic_load(&watcher->marked));
+    if (!NS_JOB_IS_PERSIST(ns_job_get_type(job))) {
+        ns_job_rearm(job);
+    }
+}
+
+static void earlier_handler(int signum)
+{
+    UNUSED(signum);
+}
+
+/*
+ * To see it fail: in EventLoop::arm_signal, do not look at what arrived before; for the disposition,
+ * in signals::unwatch, do not put it back.
+ */
+static void fm32_a_storm_of_signals_loses_no_job_and_leaves_the_disposition(void **state)
+{
+    UNUSED(state);
+    struct sigaction earlier = {.sa_handler = earlier_handler, .sa_flags = SA_RESTART};
+    struct sigaction after;
+    sigaction(SIGUSR1, &earlier, NULL);
+    for (int round = 0; round < 3; round++) {
+        struct ns_thrpool_t *pools[2] = {checked_pool(1), checked_pool(2)};
+        struct watcher watchers[8];
+        struct ns_job_t *jobs[8];
+        memset(watchers, 0, sizeof watchers);
+        for (int i = 0; i < 8; i++) {
+            ns_job_type_t type = (i & 1 ? NS_JOB_THREAD : 0) | (i & 2 ? NS_JOB_PERSIST : 0);
+            assert_int_equal(ns_add_signal_job(pools[i / 4], SIGUSR1, type, watch, &watchers[i],
+                                               &jobs[i]), NS_SUCCESS);
+        }
+        for (long n = count_of(10000, 10000); n > 0; n--) {
+            kill(getpid(), SIGUSR1);
+        }
+        for (int i = 0; i < 8; i++) {
+            atomic_store(&watchers[i].marked, 1);
+        }
+        kill(getpid(), SIGUSR1);
+        for (int i = 0; i < 8; i++) {
+            EVENTUALLY(atomic_load(&watchers[i].saw_mark));
+        }
+        for (int i = 0; i < 8; i++) {
+            assert_true(ns_job_cancel(jobs[i]) <= NS_RUNNING);
+        }
+        for (int i = 0; i < 2; i++) {
+            pool_end(pools[i]);
+        }
+        heap_check(&the_heap);
+        sigaction(SIGUSR1, NULL, &after);
+        assert_ptr_equal(after.sa_handler, earlier_handler);
+    }
+    signal(SIGUSR1, SIG_DFL);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(fm14_a_busy_worker_does_not_hold_up_the_loop),
+        cmocka_unit_test(fm29_time_out_or_data_but_the_true_one),
+        cmocka_unit_test(fm30_times_of_every_kind),
+        cmocka_unit_test(fm31_a_timer_keeps_its_time_beside_four_threads_that_add),
+        cmocka_unit_test(fm32_a_storm_of_signals_loses_no_job_and_leaves_the_disposition),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
