@@ -23,14 +23,15 @@ import tempfile
 WORKS = [
     ("run-now", "1x1", 40000, ("instructions", "calls")),
     ("run-now", "2x2", 40000, ("instructions", "calls")),
-    ("hand-off", "idle", 1000, ("instructions", "calls")),
+    ("hand-off", "idle", 1000, ("instructions",)),
     ("rearm", "4", 40000, ("instructions", "calls")),
     ("echo-loop", "1", 2000, ("instructions", "calls")),
     ("echo-loop", "32", 10000, ("instructions", "calls")),
-    ("echo-loop-persist", "32", 10000, ("instructions", "calls")),
-    ("echo-workers", "1", 2000, ("instructions", "calls")),
-    ("echo-workers", "32", 10000, ("instructions",)),
+    ("echo-loop-persist", "32", 10000, ("calls",)),
+    ("echo-workers", "1", 2000, ("calls",)),
+    ("echo-workers", "32", 10000, ()),
     ("accept", "16", 1000, ("instructions", "calls")),
+    ("timers", "1000", 20000, ("instructions", "calls")),
     ("timers-fire", "100000", 20000, ("instructions", "calls")),
     ("idle", "1000", 10000, ("instructions", "calls")),
     ("signals", "1", 1000, ("instructions", "calls")),
@@ -53,14 +54,14 @@ def run(command):
 
 def instructions(command, directory):
     out = os.path.join(directory, "callgrind.%p")
-    subprocess_out = subprocess.Popen(
+    process = subprocess.Popen(
         ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", *command],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    message = subprocess_out.communicate(timeout=120)[1]
-    if subprocess_out.returncode != 0:
+    message = process.communicate(timeout=120)[1]
+    if process.returncode != 0:
         sys.exit(f"{' '.join(command)} fails under valgrind:\n{message}")
     # The clients' processes have files of their own.
-    with open(out.replace("%p", str(subprocess_out.pid)), encoding="utf-8") as file:
+    with open(out.replace("%p", str(process.pid)), encoding="utf-8") as file:
         return int(re.search(r"^totals: (\d+)", file.read(), re.MULTILINE).group(1))
 
 
