@@ -31,7 +31,7 @@ status=$?
 # The lines of the program's own main thread are in $work/main, all others in $work/others.
 trace() {
     rm -f "$work/all" "$work/calls" "$work/main" "$work/others"
-    timeout 60 strace -f -o "$work/all" "$work/traced" "$1" >"$work/why" 2>&1 || return 1
+    timeout $((60 + ${NS_IDLE_SECONDS:-3})) strace -f -o "$work/all" "$work/traced" "$1" >"$work/why" 2>&1 || return 1
     # The end of the first mark's own call is not counted.
     awk '/write\(9999, "end"/ { inside = 0 }
          inside && !/write resumed.*EBADF/ { print }
