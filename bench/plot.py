@@ -11,6 +11,7 @@ import math
 import sys
 from xml.sax.saxutils import escape
 
+sys.dont_write_bytecode = True  # nothing but what is asked for is left behind
 from run import SAME_AS, number, ratio, shown
 
 PEERS = ["libevent", "libuv", "glib", "asio"]

@@ -46,15 +46,16 @@ SAME_AS = {
 }
 
 NOTES = """\
-Medians; in brackets, how far ns itself spreads (half of highest minus lowest, of the median).
+Medians of all rounds; in brackets how far ns itself spreads (half of highest minus lowest).
 ns/best and ns/floor say how many times as good as the best peer and as the floor ns is: above 1
-is better, also where less is more. cpu_us is what the serving process used for one round trip.
+is better, also where less is more. They are the medians of the rounds' ratios.
 run-now-window: at most 4096 jobs wait. hand-off: one job at a time; idle: the worker sleeps.
-echo: unix sockets, 64 bytes. The client is one process, yielding instead of sleeping; on
-accept, and on echo with workers, where it shares two processors with three threads, it takes
-as much as the server: see cpu_us.
-libuv: jobs and timers are added on the loop's own thread, the only one that may; its timers
-count milliseconds. libevent's are added from outside, with its locks.
+echo: unix sockets, 64 bytes; cpu is what the serving process used for one round trip. The client
+is one process, and never sleeps but with one connection. It bounds accept, where it takes as long
+as the server, and, on two processors, partly echo with 1000 connections or with workers: there
+cpu says more than the rate.
+libuv: echo by uv_poll_t. Its jobs and timers are added on the loop's own thread, the only one
+that may; its timers count milliseconds. libevent's are added from outside, with its locks.
 """
 
 
@@ -118,31 +119,38 @@ def write_csv(path, values):
 
 
 def ratio(ours, theirs, more_is_better):
-    if ours is None or theirs is None or not ours or not theirs:
+    if not ours or not theirs:
         return None
     return ours / theirs if more_is_better else theirs / ours
+
+
+def ratio_of_rounds(ours, theirs, more_is_better):
+    """The median of the ratios within each round: what slows a whole round down is not in it."""
+    each = [ratio(a, b, more_is_better) for a, b in zip(ours or (), theirs or ())]
+    each = [value for value in each if value is not None]
+    return statistics.median(each) if each else None
 
 
 def rows(values, order):
     """The table: [what], {peer: median}, ratio to the best peer, to the floor, spread."""
     for work, param in order:
         for metric, unit, divisor, more in shown(work):
-            cells = {}
+            found = {}
             for peer in PEERS:
-                found = values.get((peer, work, param, metric))
-                if found is None and work in SAME_AS:
-                    found = values.get((peer, SAME_AS[work], param, metric))
-                if found is not None:
-                    cells[peer] = statistics.median(found) / divisor
-            ours = cells.get("ns")
-            peers = [value for peer, value in cells.items() if peer not in ("ns", "floor")]
-            best = (max if more else min)(peers) if peers else None
-            all_of_it = values.get(("ns", work, param, metric))
+                runs = values.get((peer, work, param, metric)) or \
+                    values.get((peer, SAME_AS.get(work), param, metric))
+                if runs:
+                    found[peer] = [value / divisor for value in runs]
+            cells = {peer: statistics.median(runs) for peer, runs in found.items()}
+            peers = [peer for peer in cells if peer not in ("ns", "floor")]
+            best = (max if more else min)(peers, key=cells.get) if peers else None
+            ours = found.get("ns")
             spread = None
-            if all_of_it and ours:
-                spread = (max(all_of_it) - min(all_of_it)) / 2 / divisor / ours
+            if ours and len(ours) > 1 and cells["ns"]:
+                spread = (max(ours) - min(ours)) / 2 / cells["ns"]
             yield ((work, param, metric.removesuffix("_us").removesuffix("_ns"), unit), cells,
-                   ratio(ours, best, more), ratio(ours, cells.get("floor"), more), spread)
+                   ratio_of_rounds(ours, found.get(best), more),
+                   ratio_of_rounds(ours, found.get("floor"), more), spread)
 
 
 def number(value):
@@ -172,7 +180,7 @@ def print_table(values, order):
 
 def main():
     parser = argparse.ArgumentParser(description="run the benchmark")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="one round of short works")
     parser.add_argument("--only", metavar="WORK", help="works whose name begins so")
     parser.add_argument("--programs", default="build/bench", metavar="DIR")
@@ -183,7 +191,7 @@ def main():
              for peer, path in programs.items()}
     if not any(works.values()):
         sys.exit("no such work, or no programs: make bench builds them")
-    rounds, effort = (1, 0.3) if options.quick else (options.rounds, 1)
+    rounds, effort = (1, 0.3) if options.quick else (options.rounds, 0.5)
     values, order = run_all(programs, works, rounds, effort)
     out = os.path.join(options.programs, "out.csv")
     write_csv(out, values)

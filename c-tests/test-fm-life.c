@@ -65,7 +65,7 @@ static void live_and_die(long lives, uint64_t *sequence)
             assert_int_equal(ns_add_job(tp, job & 1 ? NS_JOB_THREAD : 0, run_and_finish, NULL,
                                         NULL), NS_SUCCESS);
         }
-        hesitate(sequence, 3000);
+        hesitate(sequence, 1u << next_random(sequence) % 17);
         if (i % 4 != 0) {
             ns_thrpool_shutdown(tp);
             hesitate(sequence, 300);

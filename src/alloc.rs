@@ -16,6 +16,8 @@ use libc::{c_void, size_t};
 pub(crate) struct Allocator {
     calloc: unsafe extern "C" fn(size_t, size_t) -> *mut c_void,
     free: unsafe extern "C" fn(*mut c_void),
+    /// Either of them is the application's.
+    custom: bool,
 }
 
 thread_local! {
@@ -39,6 +41,7 @@ impl Allocator {
         free: Option<unsafe extern "C" fn(*mut c_void)>,
     ) -> Self {
         Self {
+            custom: calloc.is_some() || free.is_some(),
             calloc: calloc.unwrap_or(libc::calloc),
             free: free.unwrap_or(libc::free),
         }
@@ -47,10 +50,8 @@ impl Allocator {
     /// Zeroed memory for `count` values of `T`, or `None` when there is none.
     pub(crate) fn zeroed<T>(&self, count: usize) -> Option<NonNull<T>> {
         const { assert!(align_of::<T>() <= C_ALIGN) };
-        ALLOCATING.set(true);
         // SAFETY: calloc takes any two sizes and checks their product itself.
-        let block = unsafe { (self.calloc)(count, size_of::<T>()) };
-        ALLOCATING.set(false);
+        let block = self.guarded(|| unsafe { (self.calloc)(count, size_of::<T>()) });
         NonNull::new(block.cast())
     }
 
@@ -59,10 +60,19 @@ impl Allocator {
     /// # Safety
     /// `block` came from this allocator and nobody uses it any more.
     pub(crate) unsafe fn free<T>(&self, block: NonNull<T>) {
-        ALLOCATING.set(true);
         // SAFETY: by the caller's promise.
-        unsafe { (self.free)(block.as_ptr().cast()) };
+        self.guarded(|| unsafe { (self.free)(block.as_ptr().cast()) });
+    }
+
+    /// Call a function of the allocator, known to [`allocating`] if it is the application's.
+    fn guarded<T>(&self, call: impl FnOnce() -> T) -> T {
+        if !self.custom {
+            return call();
+        }
+        ALLOCATING.set(true);
+        let result = call();
         ALLOCATING.set(false);
+        result
     }
 
     /// A place for one `T` of any alignment, uninitialised; and the block to free afterwards.

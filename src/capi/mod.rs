@@ -176,7 +176,8 @@ impl<'a> Make<'a> {
             return self.refuse("func is NULL");
         };
         if flags & NS_JOB_SHUTDOWN_WORKER != 0 {
-            return self.refuse("job_type has NS_JOB_SHUTDOWN_WORKER, which is not for applications");
+            return self
+                .refuse("job_type has NS_JOB_SHUTDOWN_WORKER, which is not for applications");
         }
         if flags & !(allowed | MODIFIERS) != 0 {
             return self.refuse("job_type has a flag that this function does not take");

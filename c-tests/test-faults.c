@@ -1,0 +1,530 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * Faults: descriptors, threads and memory that run out, pollers that refuse, clients that vanish,
+ * loggers and callbacks that block. Expected each time: a result and a line in the log, no leak,
+ * and everything else goes on.
+ */
+#include "fm.h"
+
+#include <arpa/inet.h>
+#include <dlfcn.h>
+#include <netinet/in.h>
+#include <sys/epoll.h>
+#include <sys/wait.h>
+
+/*
+ * The library starts its threads through this function of the program's, which refuses when none
+ * are left; negative: any number.
+ */
+static atomic_int threads_left = -1;
+
+static void *real(const char *name)
+{
+    return dlsym(RTLD_NEXT, name);
+}
+
+int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*body)(void *),
+                   void *arg)
+{
+    static int (*next)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
+    if (next == NULL) {
+        void *at = real("pthread_create");
+        memcpy(&next, &at, sizeof next);
+    }
+    if (atomic_load(&threads_left) == 0) {
+        return EAGAIN;
+    }
+    if (atomic_load(&threads_left) > 0) {
+        atomic_fetch_sub(&threads_left, 1);
+    }
+    return next(thread, attributes, body, arg);
+}
+
+static void run_and_count(struct ns_job_t *job)
+{
+    latch_add(ns_job_get_data(job), 1);
+    ns_job_done(job);
+}
+
+/* The pool still does all that it is for. */
+static void assert_works(struct ns_thrpool_t *tp)
+{
+    struct latch runs = LATCH_INIT;
+    struct timeval soon = {0, 100};
+    int ends[2];
+    socket_pair(ends);
+    assert_int_equal(write(ends[1], "x", 1), 1);
+    for (int threaded = 0; threaded < 2; threaded++) {
+        ns_job_type_t type = threaded ? NS_JOB_THREAD : 0;
+        assert_int_equal(ns_add_job(tp, type, run_and_count, &runs, NULL), NS_SUCCESS);
+        assert_int_equal(ns_add_timeout_job(tp, &soon, type, run_and_count, &runs, NULL),
+                         NS_SUCCESS);
+        assert_int_equal(ns_add_fd_job(tp, ends[0], type | NS_JOB_READ | NS_JOB_PRESERVE_FD,
+                                       run_and_count, &runs, NULL), NS_SUCCESS);
+    }
+    assert_latch(&runs, 6);
+    loop_passes(tp, 0);
+    close(ends[0]);
+    close(ends[1]);
+}
+
+static struct ns_thrpool_t *recorded_pool(size_t workers)
+{
+    struct ns_thrpool_config config = checked_config(workers);
+    config.log_fct = recording_log;
+    struct ns_thrpool_t *tp = ns_thrpool_new(&config);
+    assert_non_null(tp);
+    return tp;
+}
+
+static void threads_that_are_refused_undo_the_pool(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_config config = checked_config(7);
+    config.log_fct = recording_log;
+    int fds = count_fds();
+    int threads = count_threads();
+    for (int allowed = 0; allowed <= 8; allowed++) {
+        int errors = count_logged_errors();
+        atomic_store(&threads_left, allowed);
+        struct ns_thrpool_t *tp = ns_thrpool_new(&config);
+        atomic_store(&threads_left, -1);
+        /* Seven workers and a loop. */
+        assert_int_equal(tp != NULL, allowed == 8);
+        if (tp != NULL) {
+            checked_end(tp);
+        } else {
+            assert_int_equal(count_logged_errors(), errors + 1);
+            assert_true(logged("threads"));
+        }
+        heap_check(&the_heap);
+        assert_int_equal(count_fds(), fds);
+        EVENTUALLY(count_threads() == threads);
+    }
+}
+
+/* The kernel's own refusal. It binds nobody who may do everything: another user, in a child. */
+static int refused_by_the_kernel(void)
+{
+    struct rlimit limit = {5, 5};
+    struct ns_thrpool_config config = checked_config(16);
+    config.log_fct = recording_log;
+    if (getuid() == 0 && setuid(65534) != 0) {
+        return 2;
+    }
+    int fds = count_fds();
+    if (setrlimit(RLIMIT_NPROC, &limit) != 0) {
+        return 2;
+    }
+    if (ns_thrpool_new(&config) != NULL) {
+        return 3;
+    }
+    return count_fds() == fds && logged("threads") && the_heap.out == 0 ? 0 : 4;
+}
+
+static void threads_that_the_kernel_refuses_undo_the_pool(void **state)
+{
+    UNUSED(state);
+    int status = 0;
+    pid_t child = fork();
+    if (child == 0) {
+        _exit(refused_by_the_kernel());
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status));
+    if (WEXITSTATUS(status) == 2) {
+        skip(); /* this system does not let us become somebody else */
+    }
+    assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+/* Take all descriptors that there are; give them back. */
+static int taken[64];
+
+static int take_all_descriptors(void)
+{
+    struct rlimit limit;
+    int count = 0;
+    getrlimit(RLIMIT_NOFILE, &limit);
+    int lowest = dup(0);
+    close(lowest);
+    struct rlimit small = {(rlim_t)lowest + 16, limit.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &small), 0);
+    while (count < 64 && (taken[count] = dup(0)) >= 0) {
+        count++;
+    }
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    small.rlim_cur = (rlim_t)lowest + (rlim_t)count;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &small), 0);
+    return count;
+}
+
+static void give_back_descriptors(int count)
+{
+    struct rlimit limit;
+    getrlimit(RLIMIT_NOFILE, &limit);
+    limit.rlim_cur = limit.rlim_max < 4096 ? limit.rlim_max : 4096;
+    setrlimit(RLIMIT_NOFILE, &limit);
+    while (count > 0) {
+        close(taken[--count]);
+    }
+}
+
+/* A pool that runs needs no more descriptors, and a second one is refused. */
+static void a_running_pool_works_without_a_free_descriptor(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = recorded_pool(2);
+    struct ns_thrpool_config config = checked_config(1);
+    config.log_fct = recording_log;
+    struct latch runs = LATCH_INIT;
+    struct timeval soon = {0, 100};
+    int ends[2];
+    socket_pair(ends);
+    int count = take_all_descriptors();
+    int refused = ns_thrpool_new(&config) == NULL;
+    ns_result_t results[4] = {
+        ns_add_job(tp, NS_JOB_THREAD, run_and_count, &runs, NULL),
+        ns_add_timeout_job(tp, &soon, NS_JOB_NONE, run_and_count, &runs, NULL),
+        ns_add_fd_job(tp, ends[0], NS_JOB_WRITE, run_and_count, &runs, NULL),
+        ns_add_signal_job(tp, SIGUSR1, NS_JOB_NONE, run_and_count, &runs, NULL),
+    };
+    kill(getpid(), SIGUSR1);
+    int reached = latch_reaches(&runs, 4);
+    give_back_descriptors(count);
+    assert_true(refused);
+    assert_true(reached);
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(results[i], NS_SUCCESS);
+    }
+    assert_works(tp);
+    checked_end(tp);
+    close(ends[1]);
+}
+
+/* A server whose clients vanish while it is at any step. */
+enum step { CONNECTING, ACCEPTED, HALF_REQUEST, ANSWERING, HALF_CLOSED, STEPS };
+
+static struct {
+    int fd;
+    atomic_int connections;
+    atomic_int gone;
+} server;
+
+static void connection_gone(struct ns_job_t *job)
+{
+    UNUSED(job);
+    atomic_fetch_add(&server.gone, 1);
+}
+
+static void serve(struct ns_job_t *job)
+{
+    char bytes[4096];
+    int fd = ns_job_get_native_fd(job);
+    ns_job_type_t output = ns_job_get_output_type(job);
+    if (output == NS_JOB_TIMER) {
+        ns_job_done(job);
+        return;
+    }
+    ssize_t got = read(fd, bytes, sizeof bytes);
+    if (got == 0 || (got < 0 && errno != EAGAIN)) {
+        ns_job_done(job);
+        return;
+    }
+    /* An answer that does not fit, to a client that may be gone. */
+    for (int i = 0; got > 0 && i < 64; i++) {
+        if (write(fd, bytes, sizeof bytes) < 0) {
+            break;
+        }
+    }
+    ns_job_rearm(job);
+}
+
+static void take_connection(struct ns_job_t *job)
+{
+    struct timeval idle = {0, 200000};
+    struct ns_job_t *connection = NULL;
+    int fd = accept4(server.fd, NULL, NULL, SOCK_NONBLOCK);
+    if (fd < 0) {
+        return;
+    }
+    int n = atomic_fetch_add(&server.connections, 1);
+    ns_result_t result = ns_add_fd_timeout_job(ns_job_get_tp(job), fd, &idle,
+                                               NS_JOB_READ | NS_JOB_UNARMED |
+                                                   (n & 1 ? NS_JOB_THREAD : 0),
+                                               serve, NULL, &connection);
+    if (result != NS_SUCCESS) {
+        close(fd);
+        atomic_fetch_add(&server.gone, 1);
+        return;
+    }
+    ns_job_set_done_cb(connection, connection_gone);
+    ns_job_rearm(connection);
+}
+
+static void be_a_client(const struct sockaddr_in *at, enum step until, int reset)
+{
+    char bytes[256];
+    struct linger linger = {1, 0};
+    int fd = socket(AF_INET, SOCK_STREAM | (until == CONNECTING ? SOCK_NONBLOCK : 0), 0);
+    if (connect(fd, (const struct sockaddr *)at, sizeof *at) == 0 && until >= HALF_REQUEST) {
+        assert_int_equal(write(fd, "GET / HT", 8), 8);
+        if (until == ANSWERING) {
+            assert_true(read(fd, bytes, sizeof bytes) > 0);
+        }
+        if (until == HALF_CLOSED) {
+            shutdown(fd, SHUT_WR);
+            while (read(fd, bytes, sizeof bytes) > 0) {
+            }
+        }
+    }
+    if (reset) {
+        setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger);
+    }
+    close(fd);
+}
+
+static void clients_may_vanish_at_any_step(void **state)
+{
+    UNUSED(state);
+    int fds = count_fds();
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t length = sizeof at;
+    struct ns_thrpool_t *tp = recorded_pool(2);
+    struct ns_job_t *listening = NULL;
+    int errors = count_logged_errors();
+    server.fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    assert_int_equal(bind(server.fd, (struct sockaddr *)&at, sizeof at), 0);
+    assert_int_equal(listen(server.fd, 1024), 0);
+    assert_int_equal(getsockname(server.fd, (struct sockaddr *)&at, &length), 0);
+    assert_int_equal(ns_add_fd_job(tp, server.fd, NS_JOB_ACCEPT | NS_JOB_PERSIST, take_connection,
+                                   NULL, &listening), NS_SUCCESS);
+    for (long i = 0; i < count_of(100, 10000); i++) {
+        for (int step = 0; step < STEPS; step++) {
+            be_a_client(&at, (enum step)step, i & 1);
+        }
+    }
+    be_a_client(&at, HALF_CLOSED, 0); /* accepted after all the others */
+    EVENTUALLY(atomic_load(&server.connections) > 0 &&
+               atomic_load(&server.gone) == atomic_load(&server.connections));
+    assert_works(tp);
+    assert_int_equal(ns_job_cancel(listening), NS_SUCCESS);
+    checked_end(tp);
+    assert_int_equal(count_logged_errors(), errors);
+    assert_int_equal(count_fds(), fds);
+}
+
+/* Memory is refused now and then, while jobs come and go. */
+static void memory_that_is_refused_now_and_then_fails_the_adds_only(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = recorded_pool(2);
+    struct latch runs = LATCH_INIT;
+    long made = 0;
+    long refused = 0;
+    for (long i = 0; i < count_of(3000, 300000); i++) {
+        pthread_mutex_lock(&the_heap.lock);
+        the_heap.left = i % 7 == 0 ? 0 : -1;
+        pthread_mutex_unlock(&the_heap.lock);
+        ns_result_t result =
+            ns_add_job(tp, i & 1 ? NS_JOB_THREAD : 0, run_and_count, &runs, NULL);
+        made += result == NS_SUCCESS;
+        refused += result == NS_ALLOCATION_FAILURE;
+        assert_true(result == NS_SUCCESS || i % 7 == 0);
+    }
+    pthread_mutex_lock(&the_heap.lock);
+    the_heap.left = -1;
+    pthread_mutex_unlock(&the_heap.lock);
+    assert_true(refused > 0);
+    assert_true(logged("no memory"));
+    assert_latch(&runs, made);
+    assert_works(tp);
+    checked_end(tp);
+}
+
+/* The descriptor of the pool's epoll instance, or -1 where it polls in another way. */
+static int find_poller(void)
+{
+    for (int fd = 0; fd < 100; fd++) {
+        char path[64], target[64] = "";
+        snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+        if (readlink(path, target, sizeof target - 1) > 0 && strstr(target, "[eventpoll]") != NULL) {
+            return fd;
+        }
+    }
+    return -1;
+}
+
+/* epoll instances that watch each other in a circle are refused with ELOOP. */
+static void a_descriptor_that_the_poller_refuses_fires_and_is_logged(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = recorded_pool(1);
+    int poller = find_poller();
+    if (poller >= 0) {
+        struct epoll_event event = {.events = EPOLLIN};
+        struct probe circle = PROBE(finish_job, epoll_create1(0));
+        assert_int_equal(epoll_ctl(circle.fd, EPOLL_CTL_ADD, poller, &event), 0);
+        probe_fd(tp, NS_JOB_READ, 0, &circle);
+        assert_latch(&circle.disposals, 1);
+        assert_int_equal(latch_count(&circle.runs), 1);
+        assert_true(logged("the poller refuses descriptor"));
+        assert_false(fd_is_open(circle.fd));
+        assert_works(tp);
+    }
+    /* Closed behind the library's back, then armed again. */
+    int ends[2];
+    socket_pair(ends);
+    struct probe probe = PROBE(NULL, ends[0]);
+    assert_int_equal(write(ends[1], "x", 1), 1);
+    struct ns_job_t *job = probe_fd(tp, NS_JOB_READ | NS_JOB_PRESERVE_FD, 0, &probe);
+    assert_latch(&probe.runs, 1);
+    assert_int_equal(ns_job_wait(job), NS_SUCCESS);
+    close(ends[0]);
+    assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
+    assert_latch(&probe.runs, 2);
+    assert_int_equal(ns_job_wait(job), NS_SUCCESS);
+    assert_int_equal(ns_job_done(job), NS_SUCCESS);
+    assert_latch(&probe.disposals, 1);
+    assert_works(tp);
+    checked_end(tp);
+    close(ends[1]);
+}
+
+/* Signals without end. */
+static atomic_int storm_over;
+
+static void *storm(void *arg)
+{
+    UNUSED(arg);
+    while (!atomic_load(&storm_over)) {
+        kill(getpid(), SIGUSR1);
+        kill(getpid(), SIGUSR2);
+    }
+    return NULL;
+}
+
+static void signals_may_storm_while_jobs_come_and_go(void **state)
+{
+    UNUSED(state);
+    struct sigaction ignore = {.sa_handler = SIG_IGN};
+    struct sigaction after;
+    sigaction(SIGUSR1, &ignore, NULL);
+    sigaction(SIGUSR2, &ignore, NULL);
+    atomic_store(&storm_over, 0);
+    pthread_t thread = start_thread(storm, NULL);
+    for (long i = 0; i < count_of(20, 1000); i++) {
+        struct ns_thrpool_t *tp = recorded_pool(2);
+        struct latch runs = LATCH_INIT;
+        for (int n = 0; n < 100; n++) {
+            assert_int_equal(ns_add_signal_job(tp, n & 1 ? SIGUSR1 : SIGUSR2,
+                                               n & 2 ? NS_JOB_THREAD : 0, run_and_count, &runs,
+                                               NULL), NS_SUCCESS);
+            if (n % 10 == 9) {
+                assert_latch(&runs, n + 1);
+            }
+        }
+        assert_works(tp);
+        checked_end(tp);
+    }
+    atomic_store(&storm_over, 1);
+    pthread_join(thread, NULL);
+    sigaction(SIGUSR1, NULL, &after);
+    assert_ptr_equal(after.sa_handler, SIG_IGN);
+}
+
+/* A logger that blocks one thread. */
+static struct gate log_gate;
+static atomic_int log_blocks;
+
+static void blocking_log(int priority, const char *format, va_list args)
+{
+    UNUSED(priority);
+    UNUSED(format);
+    UNUSED(args);
+    if (atomic_exchange(&log_blocks, 0)) {
+        stay_in_gate(&log_gate);
+    }
+}
+
+static void *add_badly(void *arg)
+{
+    ns_add_job(arg, NS_JOB_SHUTDOWN_WORKER, run_and_count, NULL, NULL);
+    return NULL;
+}
+
+static void add_badly_inside(struct ns_job_t *job)
+{
+    ns_add_job(ns_job_get_tp(job), NS_JOB_SHUTDOWN_WORKER, run_and_count, NULL, NULL);
+    ns_job_done(job);
+}
+
+static void a_logger_that_blocks_holds_up_its_own_thread_only(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_config config = checked_config(2);
+    config.log_fct = blocking_log;
+    struct ns_thrpool_t *tp = ns_thrpool_new(&config);
+    assert_non_null(tp);
+    for (int inside = 0; inside < 2; inside++) {
+        log_gate = (struct gate)GATE_INIT;
+        atomic_store(&log_blocks, 1);
+        pthread_t thread;
+        if (inside) {
+            assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, add_badly_inside, NULL, NULL),
+                             NS_SUCCESS);
+        } else {
+            thread = start_thread(add_badly, tp);
+        }
+        assert_latch(&log_gate.begun, 1);
+        assert_works(tp);
+        latch_add(&log_gate.leave, 1);
+        if (!inside) {
+            pthread_join(thread, NULL);
+        }
+        loop_passes(tp, 0);
+    }
+    checked_end(tp);
+}
+
+static void take_a_nap(struct ns_job_t *job)
+{
+    struct timespec nap = {0, 200000000};
+    nanosleep(&nap, NULL);
+    latch_add(ns_job_get_data(job), 1);
+    ns_job_done(job);
+}
+
+/* The loop is late by as much, and then goes on; beside a worker nobody notices. */
+static void a_callback_that_sleeps_delays_its_thread_only(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = recorded_pool(2);
+    struct latch naps = LATCH_INIT;
+    assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, take_a_nap, &naps, NULL), NS_SUCCESS);
+    assert_works(tp);
+    assert_int_equal(ns_add_job(tp, NS_JOB_NONE, take_a_nap, &naps, NULL), NS_SUCCESS);
+    struct latch runs = LATCH_INIT;
+    assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, run_and_count, &runs, NULL), NS_SUCCESS);
+    assert_latch(&runs, 1);
+    assert_works(tp);
+    assert_latch(&naps, 2);
+    checked_end(tp);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(threads_that_are_refused_undo_the_pool),
+        cmocka_unit_test(threads_that_the_kernel_refuses_undo_the_pool),
+        cmocka_unit_test(a_running_pool_works_without_a_free_descriptor),
+        cmocka_unit_test(clients_may_vanish_at_any_step),
+        cmocka_unit_test(memory_that_is_refused_now_and_then_fails_the_adds_only),
+        cmocka_unit_test(a_descriptor_that_the_poller_refuses_fires_and_is_logged),
+        cmocka_unit_test(signals_may_storm_while_jobs_come_and_go),
+        cmocka_unit_test(a_logger_that_blocks_holds_up_its_own_thread_only),
+        cmocka_unit_test(a_callback_that_sleeps_delays_its_thread_only),
+    };
+    signal(SIGPIPE, SIG_IGN);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
