@@ -32,8 +32,13 @@ TOOLS_FOR_DEMO := $(TOOLS_FOR_BUILD) curl wrk
 TOOLS_FOR_DEB := $(TOOLS_FOR_BUILD) debhelper dpkg-dev fakeroot
 TOOLS_FOR_CHECK := $(TOOLS_FOR_DEB) clang g++ libcmocka-dev libnspr4-dev pkg-config strace
 
-.PHONY: all help need-demo need-check need-deb demo check check-model header examples c-tests \
-        install uninstall deb clean
+TOOLS_FOR_COUNTS := $(TOOLS_FOR_BUILD) python3 valgrind strace
+TOOLS_FOR_BENCH := $(TOOLS_FOR_BUILD) g++ pkg-config python3 libevent-dev libuv1-dev \
+                   libglib2.0-dev libasio-dev
+BENCHES := $(addprefix build/bench/,ns floor libevent libuv glib asio)
+
+.PHONY: all help need-demo need-check need-deb need-bench need-counts demo check check-model \
+        header examples c-tests bench bench-plot bench-counts install uninstall deb clean
 
 all: build/lib/$(SHARED) build/lib/libnunc-stans.a ## build the library into build/lib (release)
 
@@ -64,6 +69,12 @@ need-demo:
 
 need-deb:
 	@tools/need.sh $(TOOLS_FOR_DEB)
+
+need-bench:
+	@tools/need.sh $(TOOLS_FOR_BENCH)
+
+need-counts:
+	@tools/need.sh $(TOOLS_FOR_COUNTS)
 
 need-check:
 	@tools/need.sh $(TOOLS_FOR_CHECK)
@@ -105,6 +116,32 @@ check: need-check ## run every test, on the release build
 check-model: ## explore the models of the concurrent protocols with loom
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=$(TARGET)/loom $(CARGO) test --release --locked \
 	    --lib models -- --nocapture --test-threads=1
+
+build/bench/libevent: LIBRARY = $(shell pkg-config --cflags --libs libevent libevent_pthreads)
+build/bench/libuv: LIBRARY = $(shell pkg-config --cflags --libs libuv)
+build/bench/glib: LIBRARY = $(shell pkg-config --cflags --libs glib-2.0)
+build/bench/ns: LIBRARY = $(LINK)
+build/bench/ns: build/lib/$(SHARED)
+
+build/bench/asio: bench/asio.cpp bench/bench.h
+	@mkdir -p $(@D)
+	$(CXX) -std=c++17 -Wall -Wextra -Wpedantic -Werror -g -O2 -DASIO_STANDALONE $< -o $@ -lpthread
+
+build/bench/%: bench/%.c bench/bench.h include/nunc-stans.h
+	@mkdir -p $(@D)
+	$(CC) $(C_FLAGS) $< -o $@ $(LIBRARY) -lpthread
+
+bench: need-bench ## measure beside libevent, libuv, GLib, Asio and code by hand (BENCH_ARGS)
+	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory -j2 $(BENCHES)
+	@bench/run.py $(BENCH_ARGS)
+
+bench-plot: ## draw docs/performance.svg from the last bench
+	@bench/plot.py
+
+bench-counts: need-counts ## count calls and instructions for each unit of work, compare with bench/counts.csv
+	@$(MAKE) --no-print-directory all build/bench/ns
+	@bench/counts.py $(COUNTS_ARGS)
 
 header: ## generate include/nunc-stans.h from src/capi
 	NS_WRITE_HEADER=1 $(CARGO) test --quiet --locked --test header

@@ -263,7 +263,7 @@ static inline void hand_off(const struct work *work, post_fn post, void *context
     usage_begin();
     for (size_t i = 0; i < count; i++) {
         if (hand_off_idles(work))
-            pause_for_us(60);
+            pause_for_us(units ? 1000 : 60);
         uint64_t start = nanoseconds();
         post(context);
         sem_wait_for(&begun);
@@ -568,8 +568,9 @@ static inline void timers(const struct work *work, const struct timers *peer)
 {
     const uint64_t hour = 3600000000U;
     size_t count = strtoul(work->param, NULL, 10);
-    size_t rounds = count < 100000 ? 100000 / count : 1, singles = how_many(20000);
+    size_t rounds = count < 100000 && !units ? 100000 / count : 1, singles = how_many(20000);
     uint64_t added = 0, settled = 0, cancelled = 0, gone = 0;
+    usage_begin();
     void **made = (void **)calloc(count, sizeof(*made));
     struct due due;
     for (size_t i = 0; i < rounds; i++) {
@@ -598,6 +599,7 @@ static inline void timers(const struct work *work, const struct timers *peer)
     metric(work, "add_settled", total / (double)settled);
     metric(work, "cancel", total / (double)cancelled);
     metric(work, "cancel_settled", total / (double)gone);
+    usage_end(work, (double)(rounds * count + singles));
     free(made);
 }
 

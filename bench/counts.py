@@ -23,10 +23,10 @@ import tempfile
 WORKS = [
     ("run-now", "1x1", 40000, ("instructions", "calls")),
     ("run-now", "2x2", 40000, ("instructions", "calls")),
-    ("hand-off", "idle", 1000, ("instructions",)),
+    ("hand-off", "idle", 500, ("instructions",)),
     ("rearm", "4", 40000, ("instructions", "calls")),
     ("echo-loop", "1", 2000, ("instructions", "calls")),
-    ("echo-loop", "32", 10000, ("instructions", "calls")),
+    ("echo-loop", "32", 10000, ("calls",)),
     ("echo-loop-persist", "32", 10000, ("calls",)),
     ("echo-workers", "1", 2000, ("calls",)),
     ("echo-workers", "32", 10000, ()),
@@ -122,7 +122,7 @@ def write(path, held):
         out = csv.writer(file, lineterminator="\n")
         out.writerow(["work", "param", "kind", "each"])
         for key, value in held.items():
-            out.writerow([*key, f"{value:.2f}"])
+            out.writerow([*key, f"{max(value, 0):.2f}"])
 
 
 def main():
@@ -137,7 +137,7 @@ def main():
     with tempfile.TemporaryDirectory() as directory:
         for work, param, units, held in WORKS:
             result, names = count(program, work, param, units, directory)
-            cells = [f"{result[kind]:.{0 if kind == 'instructions' else 2}f}"
+            cells = [f"{max(result[kind], 0):.{0 if kind == 'instructions' else 2}f}"
                      f"{' ' if kind in held else '~'}" for kind in KINDS]
             by_name = ", ".join(f"{name} {value:.2f}"
                                 for name, value in sorted(names.items(), key=lambda x: -x[1]))

@@ -193,7 +193,8 @@ def main():
         sys.exit("no such work, or no programs: make bench builds them")
     rounds, effort = (1, 0.3) if options.quick else (options.rounds, 0.5)
     values, order = run_all(programs, works, rounds, effort)
-    out = os.path.join(options.programs, "out.csv")
+    out = os.path.join(options.programs,
+                       f"only-{options.only}.csv" if options.only else "out.csv")
     write_csv(out, values)
     print_table(values, order)
     print(f"All of it: {out}")

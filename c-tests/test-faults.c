@@ -219,7 +219,7 @@ static void connection_gone(struct ns_job_t *job)
 
 static void serve(struct ns_job_t *job)
 {
-    char bytes[4096];
+    char bytes[4096] = "";
     int fd = ns_job_get_native_fd(job);
     ns_job_type_t output = ns_job_get_output_type(job);
     if (output == NS_JOB_TIMER) {

@@ -348,7 +348,7 @@ static void fm18_each_of_sixteen_waiters_is_woken_by_rearm_done_shutdown_and_des
 /* What a callback got from done and rearm, in one order or the other. */
 struct both {
     int rearm_first;
-    ns_result_t results[4];
+    ns_result_t results[6]; /* the last two from the done callback */
     atomic_int runs;
     atomic_int disposals;
 };
@@ -356,6 +356,8 @@ struct both {
 static void count_both_gone(struct ns_job_t *job)
 {
     struct both *both = ns_job_get_data(job);
+    both->results[4] = ns_job_done(job);
+    both->results[5] = ns_job_rearm(job);
     atomic_fetch_add(&both->disposals, 1);
 }
 
@@ -388,6 +390,8 @@ static void run_both(int rearm_first)
         assert_int_equal(both.results[1], NS_SUCCESS);
         assert_int_equal(both.results[2], NS_SUCCESS);
         assert_int_equal(both.results[3], NS_INVALID_STATE);
+        assert_int_equal(both.results[4], NS_SUCCESS);
+        assert_int_equal(both.results[5], NS_INVALID_STATE);
         assert_int_equal(atomic_load(&both.runs), 1);
         assert_int_equal(atomic_load(&both.disposals), 1);
     }
@@ -672,7 +676,7 @@ static void end_others(struct ns_job_t *job)
     atomic_fetch_add(&chain->bad, ns_job_done(job) != NS_SUCCESS);
 }
 
-/* To see it fail: in EventLoop::run_ready, go on with EventLoop::rest after EventLoop::dispose. */
+/* To see it fail: in run::dispose, free the job before its done callback. */
 static void fm28_a_job_may_be_finished_from_inside_any_callback(void **state)
 {
     UNUSED(state);
@@ -706,6 +710,67 @@ static void fm28_a_job_may_be_finished_from_inside_any_callback(void **state)
     }
 }
 
+/* Many that have fired at once, of which the first to run cancels the others. */
+enum { CROWDED = 64 };
+
+static struct {
+    struct ns_job_t *jobs[CROWDED];
+    atomic_int runs;
+    atomic_int disposals;
+    atomic_int bad;
+} crowd;
+
+static void cancel_the_others(struct ns_job_t *job)
+{
+    double end = now_seconds() + 0.002;
+    atomic_fetch_add(&crowd.runs, 1);
+    for (int i = 0; i < CROWDED; i++) {
+        if (crowd.jobs[i] != job) {
+            atomic_fetch_add(&crowd.bad, ns_job_cancel(crowd.jobs[i]) != NS_SUCCESS);
+        }
+    }
+    ns_job_done(job);
+    /* Long enough for the loop to look at what was asked for before it has run them all. */
+    while (now_seconds() < end) {
+    }
+}
+
+static void crowd_gone(struct ns_job_t *job)
+{
+    UNUSED(job);
+    atomic_fetch_add(&crowd.disposals, 1);
+}
+
+/* To see it fail: in EventLoop::take_requests, dispose also of a job that is READY. */
+static void fm28_jobs_that_are_about_to_run_may_be_finished_from_a_callback(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = checked_pool(1);
+    int ends[2];
+    socket_pair(ends);
+    for (int round = 0; round < 10; round++) {
+        struct gate gate = GATE_INIT;
+        struct ns_job_t *blocker = NULL;
+        memset(&crowd, 0, sizeof crowd);
+        assert_int_equal(ns_add_job(tp, NS_JOB_NONE, gate_callback, &gate, &blocker), NS_SUCCESS);
+        assert_latch(&gate.begun, 1);
+        for (int i = 0; i < CROWDED; i++) {
+            assert_int_equal(ns_add_fd_job(tp, ends[0], NS_JOB_WRITE | NS_JOB_PRESERVE_FD |
+                                           NS_JOB_UNARMED, cancel_the_others, NULL,
+                                           &crowd.jobs[i]), NS_SUCCESS);
+            arm_with(crowd.jobs[i], crowd_gone);
+        }
+        latch_add(&gate.leave, 1);
+        EVENTUALLY(atomic_load(&crowd.disposals) == CROWDED);
+        assert_int_equal(atomic_load(&crowd.runs), 1);
+        assert_int_equal(atomic_load(&crowd.bad), 0);
+        assert_int_equal(ns_job_done(blocker), NS_SUCCESS);
+    }
+    checked_end(tp);
+    close(ends[0]);
+    close(ends[1]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -717,6 +782,7 @@ int main(void)
         cmocka_unit_test(fm21_the_done_callback_runs_once_after_the_callback_whatever_way_a_job_goes),
         cmocka_unit_test(fm24_of_cancel_and_firing_exactly_one_wins),
         cmocka_unit_test(fm28_a_job_may_be_finished_from_inside_any_callback),
+        cmocka_unit_test(fm28_jobs_that_are_about_to_run_may_be_finished_from_a_callback),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -65,7 +65,11 @@ static void live_and_die(long lives, uint64_t *sequence)
             assert_int_equal(ns_add_job(tp, job & 1 ? NS_JOB_THREAD : 0, run_and_finish, NULL,
                                         NULL), NS_SUCCESS);
         }
-        hesitate(sequence, 1u << next_random(sequence) % 17);
+        /* Now; or just when the workers have run out of jobs, and are on their way to sleep. */
+        for (long spins = next_random(sequence) % 2 ? 200000 : 0;
+             spins > 0 && atomic_load(&runs) < jobs; spins--) {
+        }
+        hesitate(sequence, 1u << next_random(sequence) % 12);
         if (i % 4 != 0) {
             ns_thrpool_shutdown(tp);
             hesitate(sequence, 300);
@@ -88,11 +92,12 @@ static void fm02_every_pool_ends_however_many_workers_it_has(void **state)
 {
     UNUSED(state);
     uint64_t sequence = run_seed();
+    live_and_die(20, &sequence); /* what tools open, they open with the first pools */
     int fds = count_fds();
     int threads = count_threads();
-    live_and_die(count_of(600, 80000), &sequence);
+    live_and_die(count_of(2000, 80000), &sequence);
     pin(1);
-    live_and_die(count_of(300, 20000), &sequence);
+    live_and_die(count_of(500, 20000), &sequence);
     pin(0);
     assert_int_equal(count_fds(), fds);
     EVENTUALLY(count_threads() == threads);

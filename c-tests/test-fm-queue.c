@@ -345,7 +345,8 @@ static void fm43_the_library_under_test_is_a_release_build(void **state)
 {
     UNUSED(state);
     Dl_info info;
-    static const char assertion[] = "assertion failed: step.is_ok()";
+    char assertion[] = "?ssertion failed: step.is_ok()";
+    assertion[0] = 'a'; /* it is not to be found in this program, which may hold the library */
     void *function;
     ns_result_t (*done)(struct ns_job_t *) = ns_job_done;
     memcpy(&function, &done, sizeof function);
@@ -359,7 +360,7 @@ static void fm43_the_library_under_test_is_a_release_build(void **state)
     assert_non_null(bytes);
     assert_int_equal(fread(bytes, 1, (size_t)size, file), size);
     fclose(file);
-    void *found = memmem(bytes, (size_t)size, assertion, sizeof assertion - 1);
+    void *found = memmem(bytes, (size_t)size, assertion, strlen(assertion));
     free(bytes);
     assert_null(found);
 }

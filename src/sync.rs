@@ -17,10 +17,10 @@ pub(crate) use loom::sync::{
 };
 
 #[cfg(not(loom))]
-pub(crate) use std::thread::yield_now;
+pub(crate) use std::{hint::spin_loop, thread::yield_now};
 
 #[cfg(loom)]
-pub(crate) use loom::thread::yield_now;
+pub(crate) use loom::{hint::spin_loop, thread::yield_now};
 
 /// Lock, whatever happened to an earlier holder. Nothing that can panic runs under a lock of
 /// ours, and a panic aborts anyway: poisoning has nothing to tell.

@@ -15,7 +15,9 @@
 //!
 //! A producer that finds every worker busy makes no system call and takes no lock.
 
-use crate::sync::{AtomicBool, AtomicUsize, Condvar, Mutex, Ordering, fence, lock, wait};
+use crate::sync::{
+    AtomicBool, AtomicUsize, Condvar, Mutex, Ordering, fence, lock, spin_loop, wait,
+};
 
 #[cfg(not(loom))]
 use crossbeam_queue::SegQueue as Queue;
@@ -53,6 +55,8 @@ impl<T> Queue<T> {
         self.len.load(Ordering::Acquire) == 0
     }
 }
+
+const SPINS: usize = 50;
 
 /// The queue and its sleepers.
 pub(crate) struct WorkQueue<T> {
@@ -111,8 +115,11 @@ impl<T> WorkQueue<T> {
     ///
     /// Woken by: [`WorkQueue::notify`], [`WorkQueue::close`].
     pub(crate) fn next(&self) -> Option<T> {
-        if let Some(item) = self.queue.pop() {
-            return Some(item);
+        for _ in 0..SPINS {
+            if let Some(item) = self.queue.pop() {
+                return Some(item);
+            }
+            spin_loop();
         }
         loop {
             self.idle.fetch_add(1, Ordering::Relaxed);

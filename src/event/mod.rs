@@ -249,6 +249,9 @@ impl EventLoop {
     /// A time-out is not to be told if the data came before it: so after the time was taken, and
     /// before the time-outs of descriptors fire, the poller is asked once more.
     fn expire(&mut self, pool: &Shared) {
+        if self.wheel.next().is_none() {
+            return;
+        }
         let mut due = Ready::default();
         let timed_out = Head::new();
         self.wheel.expire(
@@ -409,6 +412,9 @@ impl EventLoop {
     /// its old time comes.
     fn start_timer(&mut self, job: JobPtr) {
         if job.has_timeout() && !job.timer.is_linked() {
+            if self.wheel.is_empty() {
+                self.wheel.restart(sys::now());
+            }
             // SAFETY: not linked; the job does not move, and `dispose` unlinks it.
             unsafe { self.wheel.insert(&raw const job.timer) };
         }

@@ -86,6 +86,8 @@ pub(crate) struct Wheel {
     slots: [[Head; SLOTS]; LEVELS],
     /// A bit for each slot that may hold something.
     used: [[u64; SLOTS / 64]; LEVELS],
+    /// A bit for each level that may hold something.
+    used_levels: u32,
 }
 
 /// A slot: its level, its index there, and the tick at which it begins.
@@ -115,7 +117,19 @@ impl Wheel {
             tick: now >> TICK_BITS,
             slots: [const { [const { Head::new() }; SLOTS] }; LEVELS],
             used: [[0; SLOTS / 64]; LEVELS],
+            used_levels: 0,
         }
+    }
+
+    /// Whether it surely holds nothing.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.used_levels == 0
+    }
+
+    /// Count from `now`: an empty wheel that nobody looked at has stood still.
+    pub(crate) fn restart(&mut self, now: u64) {
+        debug_assert!(self.is_empty());
+        self.tick = self.tick.max(now >> TICK_BITS);
     }
 
     /// Link `timer` by its deadline.
@@ -135,6 +149,7 @@ impl Wheel {
         // SAFETY: by the caller's promise. A `Timer` begins with its node.
         unsafe { self.slots[level][index].push(timer.cast::<Node>()) };
         self.used[level][index / 64] |= 1 << (index % 64);
+        self.used_levels |= 1 << level;
     }
 
     /// Unlink `timer`, if it is linked.
@@ -167,7 +182,8 @@ impl Wheel {
 
     /// The earliest slot that holds something.
     fn first(&mut self) -> Option<Slot> {
-        for level in 0..LEVELS {
+        while self.used_levels != 0 {
+            let level = self.used_levels.trailing_zeros() as usize;
             let shift = level as u32 * SLOT_BITS;
             let here = (self.tick >> shift) as usize % SLOTS;
             let mut found = self.used_slot(level, here, SLOTS);
@@ -184,6 +200,7 @@ impl Wheel {
                     start,
                 });
             }
+            self.used_levels &= !(1 << level);
         }
         None
     }

@@ -1,0 +1,154 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-3.0-or-later
+#
+# What `make check-deep` runs: tools/deep.sh BUILD-DIR
+#
+# Models, sanitizers, valgrind, and a hundredth of the long counts. Everything is played again by
+# NS_SEED=n, which is printed. The last line is "N passed, N failed".
+build=$1
+deep=$build/deep
+target=${CARGO_TARGET_DIR:-target}
+host=$(rustc -vV | sed -n 's/^host: //p')
+passed=0
+failed=0
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+mkdir -p "$deep"
+
+NS_SEED=${NS_SEED:-$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}
+export NS_SEED
+echo "NS_SEED=$NS_SEED"
+
+# Count what run.sh, or whoever else ends so, has said last in the log: count NAME.
+count() {
+    summary=$(tail -n 1 "$log")
+    ok=$(echo "$summary" | sed -n 's/^\([0-9]*\) passed, [0-9]* failed$/\1/p')
+    bad=$(echo "$summary" | sed -n 's/^[0-9]* passed, \([0-9]*\) failed$/\1/p')
+    if [ -z "$ok" ]; then
+        sed 's/^/    /' "$log"
+        ok=0 bad=1
+    fi
+    echo "$1: ${ok} passed, ${bad} failed"
+    passed=$((passed + ok))
+    failed=$((failed + bad))
+}
+
+# 1. The models: how much each explored is printed.
+models() {
+    RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=$target/loom timeout -k 5 600 \
+        cargo test --release --locked --lib models -- --nocapture --test-threads=1 >"$log" 2>&1
+    status=$?
+    grep -E 'executions|panicked|^test .*FAILED' "$log"
+    result=$(sed -n 's/^test result: .* \([0-9]*\) passed; \([0-9]*\) failed.*/\1 passed, \2 failed/p' "$log")
+    if [ $status -eq 0 ] || [ -n "$result" ]; then
+        echo "${result:-0 passed, 1 failed}" >>"$log"
+    fi
+    count "models"
+}
+
+# 2. The long counts, a hundredth of them, on the release build.
+long_counts() {
+    NS_COUNT=deep c-tests/run.sh -t 300 "$build"/c-tests/test-fm-* "$build"/c-tests/test-random \
+        "$build"/c-tests/test-faults >"$log" 2>&1
+    cat "$log"
+    count "a hundredth of the long counts"
+}
+
+# 3. valgrind memcheck. The programs that count their own CPU time, and those that only look at
+# files, are left out.
+memcheck() {
+    programs=
+    for program in "$build"/c-tests/test-*; do
+        case $program in
+        *.sh | */test-header | */test-install | */test-symbols | */test-syscalls | */test-deb | \
+            */test-abi | */test-process | */test-fm-calls) ;;
+        *) [ ! -f "c-tests/$(basename "$program").c" ] || programs="$programs $program" ;;
+        esac
+    done
+    # shellcheck disable=SC2086 # a list of words
+    NS_SLOW=1 c-tests/run.sh -t 200 -w "valgrind -q --error-exitcode=99 --leak-check=full \
+        --errors-for-leak-kinds=definite --child-silent-after-fork=yes --fair-sched=yes" \
+        $programs >"$log" 2>&1
+    cat "$log"
+    count "valgrind memcheck"
+}
+
+# The library with a sanitizer in it, as an archive: sanitized SANITIZER CARGO-SETTINGS...
+# The compiler is the stable one: RUSTC_BOOTSTRAP lets it take -Z. What is precompiled (Rust's
+# standard library, the C library) stays as it is.
+sanitized() {
+    sanitizer=$1
+    shift
+    env "$@" RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR="$target/$sanitizer" \
+        RUSTFLAGS="-Zsanitizer=$sanitizer -Cunsafe-allow-abi-mismatch=sanitizer" \
+        cargo rustc --quiet --release --locked --lib --crate-type staticlib --target "$host" \
+        >"$log" 2>&1
+}
+
+# Compile the C tests against it: link_tests SANITIZER COMPILE-FLAGS LINK-FLAGS TEST...
+link_tests() {
+    sanitizer=$1 compile=$2 link=$3
+    shift 3
+    mkdir -p "$deep/$sanitizer"
+    for test; do
+        # shellcheck disable=SC2086 # lists of words
+        cc -std=c11 -g -O1 $compile -Iinclude -Ic-tests -c "c-tests/$test.c" -o "$deep/$sanitizer/$test.o" &&
+            cc -g "$deep/$sanitizer/$test.o" "$target/$sanitizer/$host/release/libnunc_stans.a" \
+                $link -o "$deep/$sanitizer/$test" -lcmocka -lpthread -ldl -lm -lrt || return 1
+    done >>"$log" 2>&1
+}
+
+# The tests that make sense with the library linked in: not those of the shared library as such, of
+# NSPR, of the system calls, nor what stands in the way of functions that a sanitizer takes.
+sanitizer_tests() {
+    for file in c-tests/test-*.c; do
+        name=$(basename "$file" .c)
+        case $name in
+        test-abi | test-dlopen | test-no-nspr | test-nspr | test-original-shape | test-bad-input | \
+            test-process | test-fm-calls) ;;
+        *) echo "$name" ;;
+        esac
+    done
+}
+
+# 4. AddressSanitizer and LeakSanitizer, in the library's own code and in the tests'.
+address() {
+    # shellcheck disable=SC2046 # a list of words
+    if sanitized address CARGO_PROFILE_RELEASE_DEBUG=1 &&
+        link_tests address -fsanitize=address -fsanitize=address $(sanitizer_tests); then
+        # shellcheck disable=SC2046
+        ASAN_OPTIONS=allocator_may_return_null=1:detect_stack_use_after_return=1 \
+            NS_SLOW=1 c-tests/run.sh -t 120 $(sanitizer_tests | sed "s|^|$deep/address/|") >"$log" 2>&1
+        cat "$log"
+    fi
+    count "AddressSanitizer, LeakSanitizer"
+}
+
+# 5. ThreadSanitizer, with the run-time library of Rust's compiler: gcc's lacks what it calls.
+# Optimised less, so that a finding names the function that it is in; see the suppressions.
+thread() {
+    runtime=$(find "$(rustc --print sysroot)/lib/rustlib/$host/lib" -name 'librustc-*_rt.tsan.a' | head -n 1)
+    # test-faults has a pthread_create of its own; test-fm-memory takes all the memory there is.
+    tests=$(sanitizer_tests | grep -vE '^test-(faults|fm-memory|memory-logging)$')
+    # shellcheck disable=SC2086 # a list of words
+    if sanitized thread CARGO_PROFILE_RELEASE_DEBUG=1 CARGO_PROFILE_RELEASE_LTO=off \
+        CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 &&
+        link_tests thread -fsanitize=thread "-Wl,--whole-archive $runtime -Wl,--no-whole-archive -rdynamic" $tests; then
+        # Without random addresses: the run-time library wants them where it is used to them.
+        # shellcheck disable=SC2046
+        TSAN_OPTIONS="suppressions=$PWD/tools/tsan.supp exitcode=66 report_signal_unsafe=0" \
+            NS_SLOW=1 c-tests/run.sh -t 120 -w "setarch -R" $(echo "$tests" | sed "s|^|$deep/thread/|") >"$log" 2>&1
+        cat "$log"
+    fi
+    count "ThreadSanitizer"
+}
+
+models
+long_counts
+memcheck
+address
+thread
+
+echo "NS_SEED=$NS_SEED"
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]
