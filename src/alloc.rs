@@ -55,7 +55,20 @@ impl Allocator {
         NonNull::new(block.cast())
     }
 
-    /// Give back what [`Allocator::zeroed`] gave.
+    /// Memory for one `T`, uninitialised. `None` when there is none.
+    ///
+    /// From `calloc` if that is the application's; else from libc's malloc, which finds memory of
+    /// the size of a job much sooner.
+    pub(crate) fn block<T>(&self) -> Option<NonNull<T>> {
+        const { assert!(align_of::<T>() <= C_ALIGN) };
+        if self.custom {
+            return self.zeroed(1);
+        }
+        // SAFETY: malloc takes any size.
+        NonNull::new(unsafe { libc::malloc(size_of::<T>()) }.cast())
+    }
+
+    /// Give back what [`Allocator::zeroed`] or [`Allocator::block`] gave.
     ///
     /// # Safety
     /// `block` came from this allocator and nobody uses it any more.

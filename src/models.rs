@@ -194,13 +194,12 @@ impl Model {
     /// A job that is armed in the loop, in no queue.
     fn armed() -> Arc<Self> {
         let model = Self {
-            state: State::new(),
+            state: State::armed(state::REQ),
             waiters: Waiters::new(),
             runs: AtomicUsize::new(0),
             disposals: AtomicUsize::new(0),
             freed: AtomicUsize::new(0),
         };
-        assert_eq!(model.state.arm(state::REQ, false), Arm::Push);
         assert_eq!(model.state.take_request(), state::ARMED);
         Arc::new(model)
     }

@@ -18,7 +18,7 @@ use crate::event::signals::{self, Mailbox};
 use crate::event::wake::Wake;
 use crate::fork;
 use crate::job::run::{inside, on_loop_of};
-use crate::job::state::{self, After, Arm, End, Work};
+use crate::job::state::{self, After, Arm, End, State, Work};
 use crate::job::wait::{Outcome, Waiters};
 use crate::job::{Job, JobPtr, Kind, Spec, Trigger, run};
 use crate::log::Logger;
@@ -162,10 +162,11 @@ impl Shared {
         }
     }
 
-    /// Make a job and reserve all that it will need until it is disposed of. It is WAITING, and
-    /// nobody else knows it.
+    /// Make a job and reserve all that it will need until it is disposed of: nothing can fail
+    /// afterwards. It is WAITING, or ARMED and to be handed to [`Shared::start`]; nobody else knows
+    /// it.
     pub(crate) fn make(&self, spec: &Spec) -> Result<JobPtr, MakeError> {
-        let at = self.alloc.zeroed::<Job>(1).ok_or(MakeError::NoMemory)?;
+        let at = self.alloc.block::<Job>().ok_or(MakeError::NoMemory)?;
         let seen = match spec.trigger {
             Trigger::Io { fd, .. } => self
                 .fds
@@ -181,42 +182,38 @@ impl Shared {
             // SAFETY: just allocated, and nobody knows it.
             unsafe { self.alloc.free(at) };
         })?;
+        let state = if spec.armed {
+            State::armed(queue_of(spec.kind()))
+        } else {
+            State::waiting()
+        };
         // SAFETY: room for a job, which is live from here on until `dispose`.
         unsafe {
-            at.write(Job::new(NonNull::from(self), spec, seen));
+            at.write(Job::new(NonNull::from(self), spec, state, seen));
             Ok(JobPtr::new(at))
         }
     }
 
-    /// Undo [`Shared::make`], as if it had never been: the descriptor stays open, no done
-    /// callback runs.
-    pub(crate) fn unmake(&self, job: JobPtr) {
-        if job.kind() == Kind::Signal {
-            signals::unwatch(self, job.signum());
+    /// Hand on a job that is ARMED and carries the bit of its queue.
+    pub(crate) fn start(&self, job: JobPtr) {
+        if job.kind() == Kind::Now {
+            return self.run_now(job);
         }
-        // SAFETY: WAITING, in no queue, and the caller has not let it out.
-        unsafe { job.free() };
+        // Nobody else sets its time until it is handed on.
+        if job.has_timeout() {
+            job.restart(sys::now());
+        }
+        self.request(job);
     }
 
-    /// `ns_job_rearm`, and the second half of every add.
+    /// `ns_job_rearm`.
     pub(crate) fn arm(&self, job: &Job) -> Armed {
         if self.is_shutting_down() {
             return Armed::ShuttingDown;
         }
-        // SAFETY: the caller's job, live by the interface's rules; pushed below only after its
-        // state says that a queue holds it.
-        let job = unsafe { JobPtr::new(NonNull::from(job)) };
-        let now = job.kind() == Kind::Now;
-        let queue = if now { state::WORK } else { state::REQ };
-        match job.state.arm(queue, job.has(NS_JOB_PERSIST)) {
-            Arm::Push if now => self.run_now(job),
-            Arm::Push => {
-                // Between winning the job and handing it on nobody else sets its time.
-                if job.has_timeout() {
-                    job.restart(sys::now());
-                }
-                self.request(job);
-            }
+        match job.state.arm(queue_of(job.kind()), job.has(NS_JOB_PERSIST)) {
+            // SAFETY: live: its state says that a queue holds it.
+            Arm::Push => self.start(unsafe { JobPtr::new(NonNull::from(job)) }),
             // Its time starts when its callback returns.
             Arm::Recorded => {}
             Arm::Refused => return Armed::NotNow,
@@ -270,7 +267,7 @@ impl Shared {
         let now = job.kind() == Kind::Now;
         // Descriptors and signals are the loop's to let go of; the others nobody else knows.
         let own = now || job.kind() == Kind::Timer;
-        let arm = if now { state::WORK } else { state::REQ };
+        let arm = queue_of(job.kind());
         let dispose = if own { 0 } else { state::REQ };
         match run::run(job, arm, dispose) {
             After::Idle => {}
@@ -278,6 +275,15 @@ impl Shared {
             After::Dispose if own => run::dispose(job),
             After::Armed | After::Dispose => self.request(job),
         }
+    }
+}
+
+/// The bit of the queue through which a job of this kind is armed.
+fn queue_of(kind: Kind) -> u32 {
+    if kind == Kind::Now {
+        state::WORK
+    } else {
+        state::REQ
     }
 }
 

@@ -190,8 +190,8 @@ impl<'a> Make<'a> {
                 return self.refuse("job_type has both ACCEPT and THREAD");
             }
         }
-        let armed = armed && flags & extensions::NS_JOB_UNARMED == 0;
-        if !armed && self.out.is_null() {
+        let unarmed = !armed || flags & extensions::NS_JOB_UNARMED != 0;
+        if unarmed && self.out.is_null() {
             return self.refuse("job is NULL, and the job is not armed");
         }
         let shared = &pool.shared;
@@ -203,6 +203,7 @@ impl<'a> Make<'a> {
             trigger,
             func,
             data,
+            armed: !unarmed,
         };
         let job = match shared.make(&spec) {
             Ok(job) => job,
@@ -215,11 +216,8 @@ impl<'a> Make<'a> {
         // Before it can run, so that a callback which runs at once finds it.
         // SAFETY: `out` by the promise of `new`.
         unsafe { tell(self.out, Some(job)) };
-        if armed && shared.arm(&job) != Armed::Yes {
-            // SAFETY: as above.
-            unsafe { tell(self.out, None) };
-            shared.unmake(job);
-            return self.shut_down(pool);
+        if spec.armed {
+            shared.start(job);
         }
         SUCCESS
     }

@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
 
 use libc::{c_int, c_void};
 
-use crate::capi::{self, PRFileDesc, ns_job_func_t, ns_job_t, ns_job_type_t};
+use crate::capi::{self, NS_JOB_TIMER, PRFileDesc, ns_job_func_t, ns_job_t, ns_job_type_t};
 use crate::event::timers::Timer;
 use crate::job::state::State;
 use crate::list::Node;
@@ -112,11 +112,25 @@ pub(crate) struct Spec {
     pub(crate) trigger: Trigger,
     pub(crate) func: unsafe extern "C" fn(*mut ns_job_t),
     pub(crate) data: *mut c_void,
+    /// To be armed, by [`Shared::start`].
+    pub(crate) armed: bool,
+}
+
+impl Spec {
+    /// Of which kind its job will be.
+    pub(crate) fn kind(&self) -> Kind {
+        match self.trigger {
+            Trigger::Now => Kind::Now,
+            Trigger::Timer(_) => Kind::Timer,
+            Trigger::Io { .. } => Kind::Io,
+            Trigger::Signal(_) => Kind::Signal,
+        }
+    }
 }
 
 impl Job {
-    /// A job that is made but not armed.
-    pub(crate) fn new(pool: NonNull<Shared>, spec: &Spec, seen: u32) -> Self {
+    /// A job in the state that it is to be made in.
+    pub(crate) fn new(pool: NonNull<Shared>, spec: &Spec, state: State, seen: u32) -> Self {
         let (prfd, number, timeout) = match spec.trigger {
             Trigger::Now => (ptr::null_mut(), -1, NEVER),
             Trigger::Timer(time) => (ptr::null_mut(), -1, time),
@@ -124,7 +138,7 @@ impl Job {
             Trigger::Signal(signum) => (ptr::null_mut(), signum, NEVER),
         };
         Self {
-            state: State::new(),
+            state,
             flags: spec.flags as u16,
             output: AtomicU8::new(0),
             place: Cell::new(0),
@@ -192,7 +206,8 @@ impl Job {
 
     /// Whether it has a time to wait for.
     pub(crate) fn has_timeout(&self) -> bool {
-        self.timeout != NEVER
+        // The flag first: a run-now job's second cache line is never looked at.
+        self.has(NS_JOB_TIMER) && self.timeout != NEVER
     }
 
     /// Start its time afresh, from `now`.

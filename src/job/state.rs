@@ -116,9 +116,14 @@ pub(crate) enum Wait {
 }
 
 impl State {
-    /// A job that was just made: WAITING, in no queue.
-    pub(crate) fn new() -> Self {
+    /// A job that is being made, and that nobody knows yet: WAITING, in no queue.
+    pub(crate) fn waiting() -> Self {
         Self(AtomicU32::new(WAITING))
+    }
+
+    /// The same: ARMED, with the bit of the queue (REQ or WORK) that it will be pushed on.
+    pub(crate) fn armed(queue: u32) -> Self {
+        Self(AtomicU32::new(ARMED | queue))
     }
 
     /// The state alone, without the bits.
@@ -260,7 +265,8 @@ impl State {
 
     /// The callback returned. `again` is asked only where it matters: whether a job may be armed
     /// at all (not once the pool shuts down). `arm` and `dispose` are the queue bits to set with
-    /// the outcome, so that the caller can push.
+    /// the outcome, so that the caller can push; without one, the caller itself disposes of it, and
+    /// the disposal begins here.
     pub(crate) fn finish(
         &self,
         waiters: &Waiters,
@@ -282,23 +288,32 @@ impl State {
             Some(match chosen.get() {
                 After::Idle => (bits | WAITING, Some(Outcome::Idle)),
                 After::Armed => (bits | ARMED | arm, None),
-                After::Dispose => (bits | NEEDS_DELETE | dispose, Some(Outcome::Deleting)),
+                After::Dispose => {
+                    let state = if dispose == 0 { DELETED } else { NEEDS_DELETE };
+                    (bits | state | dispose, Some(Outcome::Deleting))
+                }
             })
         });
         debug_assert!(step.is_ok());
         chosen.get()
     }
 
-    /// NEEDS_DELETE → DELETED: the done callback is about to run.
+    /// NEEDS_DELETE → DELETED, if [`State::finish`] has not done that: the done callback is about to
+    /// run.
     pub(crate) fn begin_disposal(&self) {
-        let step = self.change(|word| Some(word & !STATE | DELETED));
-        debug_assert!(step.is_ok_and(|word| word & STATE == NEEDS_DELETE));
+        let step = self.change(|word| match word & STATE {
+            DELETED => None,
+            _ => Some(word & !STATE | DELETED),
+        });
+        debug_assert!(step.is_err() || step.is_ok_and(|word| word & STATE == NEEDS_DELETE));
     }
 
     /// Everything is over but the memory. True if the caller is to free it: no queue holds it.
     #[must_use]
     pub(crate) fn end_disposal(&self) -> bool {
-        self.0.fetch_or(DISPOSED, Ordering::AcqRel) & (WORK | REQ) == 0
+        // WORK is not set again once the job is DELETED, so one look is enough if it is not set.
+        self.0.load(Ordering::Acquire) & WORK == 0
+            || self.0.fetch_or(DISPOSED, Ordering::AcqRel) & WORK == 0
     }
 
     /// A thread wants to wait: mark the word, unless there is nothing to wait for. The caller
@@ -461,6 +476,16 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn finish_begins_the_disposal_of_who_disposes_at_once() {
+        let waiters = Waiters::new();
+        let state = at(NEEDS_DELETE | EXEC);
+        let after = state.finish(&waiters, false, || true, REQ, 0);
+        assert_eq!((after, word(&state)), (After::Dispose, DELETED));
+        state.begin_disposal();
+        assert!(state.end_disposal());
     }
 
     #[test]
