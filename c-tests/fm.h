@@ -69,6 +69,14 @@ static inline void hesitate(uint64_t *sequence, unsigned most)
         EVENTUALLY(cond);                                                                      \
     } while (0)
 
+/* Look without a pause until cond holds, but not for long: to see at once what another thread
+ * does, where there is a processor for it. */
+#define AT_ONCE(cond)                                                                          \
+    do {                                                                                       \
+        for (int at_once_tries = 0; at_once_tries < 30000 && !(cond); at_once_tries++) {       \
+        }                                                                                      \
+    } while (0)
+
 /*
  * A heap that notices blocks that are freed twice, or written to after they were freed: those
  * stay here for a while, filled with a pattern. Tagged: each pool may have one of its own.

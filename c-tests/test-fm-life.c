@@ -65,11 +65,7 @@ static void live_and_die(long lives, uint64_t *sequence)
             assert_int_equal(ns_add_job(tp, job & 1 ? NS_JOB_THREAD : 0, run_and_finish, NULL,
                                         NULL), NS_SUCCESS);
         }
-        /* Now; or just when the workers have run out of jobs, and are on their way to sleep. */
-        for (long spins = next_random(sequence) % 2 ? 200000 : 0;
-             spins > 0 && atomic_load(&runs) < jobs; spins--) {
-        }
-        hesitate(sequence, 1u << next_random(sequence) % 12);
+        hesitate(sequence, 1u << next_random(sequence) % 15);
         if (i % 4 != 0) {
             ns_thrpool_shutdown(tp);
             hesitate(sequence, 300);
@@ -80,6 +76,48 @@ static void live_and_die(long lives, uint64_t *sequence)
         }
         ns_thrpool_destroy(tp);
         assert_int_equal(atomic_load(&runs), jobs);
+    }
+    heap_check(&the_heap);
+}
+
+/* Two that meet in two workers: one leaves its worker to go to sleep, the other shuts down. */
+static atomic_int met;
+
+static void meet(struct ns_job_t *job, int shuts_down)
+{
+    uint64_t sequence = run_seed() + (uint64_t)atomic_load(&disposals) + (uint64_t)shuts_down;
+    ns_job_done(job);
+    atomic_fetch_add(&met, 1);
+    for (int tries = 0; tries < 300000 && atomic_load(&met) < 2; tries++) {
+    }
+    hesitate(&sequence, 2048);
+    if (shuts_down) {
+        ns_thrpool_shutdown(ns_job_get_tp(job));
+    }
+}
+
+static void meet_and_leave(struct ns_job_t *job)
+{
+    meet(job, 0);
+}
+
+static void meet_and_shut_down(struct ns_job_t *job)
+{
+    meet(job, 1);
+}
+
+static void shut_down_while_a_worker_goes_to_sleep(long lives)
+{
+    forget_counts();
+    for (long i = 0; i < lives; i++) {
+        struct ns_thrpool_t *tp = checked_pool(2);
+        atomic_store(&met, 0);
+        atomic_store(&disposals, (int)i);
+        assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, meet_and_leave, NULL, NULL), NS_SUCCESS);
+        assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, meet_and_shut_down, NULL, NULL),
+                         NS_SUCCESS);
+        assert_int_equal(ns_thrpool_wait(tp), NS_SUCCESS);
+        ns_thrpool_destroy(tp);
     }
     heap_check(&the_heap);
 }
@@ -95,7 +133,8 @@ static void fm02_every_pool_ends_however_many_workers_it_has(void **state)
     live_and_die(20, &sequence); /* what tools open, they open with the first pools */
     int fds = count_fds();
     int threads = count_threads();
-    live_and_die(count_of(2000, 80000), &sequence);
+    live_and_die(count_of(1000, 80000), &sequence);
+    shut_down_while_a_worker_goes_to_sleep(count_of(4000, 100000));
     pin(1);
     live_and_die(count_of(500, 20000), &sequence);
     pin(0);

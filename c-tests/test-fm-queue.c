@@ -15,9 +15,19 @@ static void add_to_and_finish(struct ns_job_t *job)
     ns_job_done(job);
 }
 
+/* Tells that it has run a moment before it returns. */
+static void tell_and_finish(struct ns_job_t *job)
+{
+    static uint64_t sequence; /* one worker runs it */
+    atomic_long *told = ns_job_get_data(job);
+    ns_job_done(job);
+    atomic_fetch_add(told, 1);
+    hesitate(&sequence, 1024);
+}
+
 /*
- * One job at a time, so that the worker goes to sleep before each; the adds meet it at ever other
- * points on its way there.
+ * One job at a time. The next comes a moment after the last has told that it runs: before its
+ * callback returns, or while the worker goes to sleep, or when it sleeps.
  *
  * To see it fail: in WorkQueue::next, sleep without the second look at the queue.
  */
@@ -26,13 +36,13 @@ static void fm01_no_job_is_stranded_by_a_worker_that_goes_to_sleep(void **state)
     UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     uint64_t sequence = run_seed();
-    atomic_long runs = 0;
+    atomic_long told = 0;
     long jobs = count_of(150000, 10000000);
     for (long i = 1; i <= jobs; i++) {
-        assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, add_to_and_finish, &runs, NULL),
-                         NS_SUCCESS);
-        SOON(atomic_load(&runs) == i);
-        hesitate(&sequence, 300);
+        assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, tell_and_finish, &told, NULL), NS_SUCCESS);
+        AT_ONCE(atomic_load(&told) == i);
+        SOON(atomic_load(&told) == i);
+        hesitate(&sequence, 1024);
     }
     pool_end(tp);
 }
@@ -49,6 +59,7 @@ static void fm01_no_burst_is_stranded_by_workers_that_go_to_sleep(void **state)
         for (long burst = (long)(next_random(&sequence) % 5) + 1; burst > 0; burst--, i++) {
             assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, add_to_and_finish, &runs, NULL),
                              NS_SUCCESS);
+            hesitate(&sequence, 1u << next_random(&sequence) % 13);
         }
         SOON(atomic_load(&runs) == i);
         hesitate(&sequence, 300);
