@@ -20,7 +20,7 @@ use crate::fork;
 use crate::job::run::{inside, on_loop_of};
 use crate::job::state::{self, After, Arm, End, State, Work};
 use crate::job::wait::{Outcome, Waiters};
-use crate::job::{Job, JobPtr, Kind, Spec, Trigger, run};
+use crate::job::{JobPtr, Kind, Spec, Trigger, run};
 use crate::log::Logger;
 use crate::sys;
 use crate::workq::WorkQueue;
@@ -166,32 +166,31 @@ impl Shared {
     /// afterwards. It is WAITING, or ARMED and to be handed to [`Shared::start`]; nobody else knows
     /// it.
     pub(crate) fn make(&self, spec: &Spec) -> Result<JobPtr, MakeError> {
-        let at = self.alloc.block::<Job>().ok_or(MakeError::NoMemory)?;
-        let seen = match spec.trigger {
-            Trigger::Io { fd, .. } => self
-                .fds
-                .reserve(&self.alloc, fd)
-                .map(|entry| entry.closes.load(Ordering::SeqCst))
-                .ok_or(MakeError::NoMemory),
-            Trigger::Signal(signum) => signals::watch(self, signum)
-                .map(|()| self.mailbox.count(signum))
-                .ok_or(MakeError::NoSignal),
-            Trigger::Now | Trigger::Timer(_) => Ok(0),
-        };
-        let seen = seen.inspect_err(|_| {
-            // SAFETY: just allocated, and nobody knows it.
-            unsafe { self.alloc.free(at) };
-        })?;
         let state = if spec.armed {
             State::armed(queue_of(spec.kind()))
         } else {
             State::waiting()
         };
-        // SAFETY: room for a job, which is live from here on until `dispose`.
-        unsafe {
-            at.write(Job::new(NonNull::from(self), spec, state, seen));
-            Ok(JobPtr::new(at))
-        }
+        let mut watched = None;
+        let seen = match spec.trigger {
+            Trigger::Io { fd, .. } => {
+                let entry = self.fds.reserve(&self.alloc, fd);
+                let entry = entry.ok_or(MakeError::NoMemory)?;
+                entry.closes.load(Ordering::SeqCst)
+            }
+            Trigger::Signal(signum) => {
+                signals::watch(self, signum).ok_or(MakeError::NoSignal)?;
+                watched = Some(signum);
+                self.mailbox.count(signum)
+            }
+            Trigger::Now | Trigger::Timer(_) => 0,
+        };
+        JobPtr::make(&self.alloc, NonNull::from(self), spec, state, seen).ok_or_else(|| {
+            if let Some(signum) = watched {
+                signals::unwatch(self, signum);
+            }
+            MakeError::NoMemory
+        })
     }
 
     /// Hand on a job that is ARMED and carries the bit of its queue.
@@ -207,13 +206,12 @@ impl Shared {
     }
 
     /// `ns_job_rearm`.
-    pub(crate) fn arm(&self, job: &Job) -> Armed {
+    pub(crate) fn arm(&self, job: JobPtr) -> Armed {
         if self.is_shutting_down() {
             return Armed::ShuttingDown;
         }
         match job.state.arm(queue_of(job.kind()), job.has(NS_JOB_PERSIST)) {
-            // SAFETY: live: its state says that a queue holds it.
-            Arm::Push => self.start(unsafe { JobPtr::new(NonNull::from(job)) }),
+            Arm::Push => self.start(job),
             // Its time starts when its callback returns.
             Arm::Recorded => {}
             Arm::Refused => return Armed::NotNow,
@@ -222,12 +220,11 @@ impl Shared {
     }
 
     /// `ns_job_done` and, with `even_armed`, `ns_job_cancel`.
-    pub(crate) fn end(&self, job: &Job, even_armed: bool) -> Ended {
-        let own = inside(job);
+    pub(crate) fn end(&self, job: JobPtr, even_armed: bool) -> Ended {
+        let own = inside(&job);
         match job.state.end(&self.waiters, even_armed) {
             End::Push => {
-                // SAFETY: live: its state says that the request queue holds it.
-                self.request(unsafe { JobPtr::new(NonNull::from(job)) });
+                self.request(job);
                 Ended::Yes
             }
             End::Queued | End::Over => Ended::Yes,
@@ -239,11 +236,11 @@ impl Shared {
 
     /// `ns_job_wait` and `ns_job_timedwait`. `None`: the caller is in the way of what it would
     /// wait for.
-    pub(crate) fn wait_for(&self, job: &Job, deadline: Option<Instant>) -> Option<Outcome> {
+    pub(crate) fn wait_for(&self, job: JobPtr, deadline: Option<Instant>) -> Option<Outcome> {
         if job.state.now() == state::WAITING {
             return Some(Outcome::Idle);
         }
-        if inside(job) || on_loop_of(self) {
+        if inside(&job) || on_loop_of(self) {
             return None;
         }
         let stopped = || self.phase() >= Phase::Quiet;

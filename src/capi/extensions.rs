@@ -112,7 +112,7 @@ pub unsafe extern "C" fn ns_add_fd_timeout_job(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_job_get_native_fd(job: *mut ns_job_t) -> c_int {
     // SAFETY: NULL or a live job, by the interface's rules.
-    unsafe { job_of(job) }.map_or(-1, Job::fd)
+    unsafe { job_of(job) }.map_or(-1, JobPtr::fd)
 }
 
 /// Finish with a job in whatever state, armed too. Any thread, any time; never waits. As after

@@ -280,7 +280,7 @@ pub unsafe extern "C" fn ns_job_wait(job: *mut ns_job_t) -> ns_result_t {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_job_get_data(job: *mut ns_job_t) -> *mut c_void {
     // SAFETY: NULL or a live job, by the interface's rules.
-    unsafe { job_of(job) }.map_or(std::ptr::null_mut(), Job::data)
+    unsafe { job_of(job) }.map_or(std::ptr::null_mut(), |job| job.data())
 }
 
 /// Replace the application's pointer. Any thread.
@@ -319,7 +319,7 @@ pub unsafe extern "C" fn ns_job_set_done_cb(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_job_get_type(job: *mut ns_job_t) -> ns_job_type_t {
     // SAFETY: NULL or a live job, by the interface's rules.
-    unsafe { job_of(job) }.map_or(0, Job::flags)
+    unsafe { job_of(job) }.map_or(0, |job| job.flags())
 }
 
 /// What fired, for the length of the callback: READ and WRITE (ACCEPT counts as READ, CONNECT as
@@ -330,7 +330,7 @@ pub unsafe extern "C" fn ns_job_get_type(job: *mut ns_job_t) -> ns_job_type_t {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_job_get_output_type(job: *mut ns_job_t) -> ns_job_type_t {
     // SAFETY: NULL or a live job, by the interface's rules.
-    unsafe { job_of(job) }.map_or(0, Job::output)
+    unsafe { job_of(job) }.map_or(0, |job| job.output())
 }
 
 /// The pool that a job belongs to. Any thread, any state.
@@ -353,7 +353,7 @@ pub unsafe extern "C" fn ns_job_get_tp(job: *mut ns_job_t) -> *mut ns_thrpool_t 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_job_get_fd(job: *mut ns_job_t) -> *mut PRFileDesc {
     // SAFETY: NULL or a live job, by the interface's rules.
-    unsafe { job_of(job) }.map_or(std::ptr::null_mut(), Job::prfd)
+    unsafe { job_of(job) }.map_or(std::ptr::null_mut(), JobPtr::prfd)
 }
 
 /// Whether a job has this callback. Any thread, any state.
@@ -405,7 +405,7 @@ unsafe fn set(name: &str, job: *mut ns_job_t, change: impl FnOnce(&Job)) -> ns_r
     };
     match job.state.now() {
         state::WAITING | state::RUNNING => {
-            change(job);
+            change(&job);
             SUCCESS
         }
         _ => wrong_state(pool, name, "is neither waiting nor running"),

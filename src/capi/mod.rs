@@ -15,9 +15,11 @@ pub mod types;
 
 pub use types::*;
 
+use std::ptr::NonNull;
+
 use libc::{c_int, c_void};
 
-use crate::job::{Job, NEVER, Spec, Trigger};
+use crate::job::{Job, JobPtr, NEVER, Spec, Trigger};
 use crate::log::{Logger, log};
 use crate::nspr::{self, Unusable};
 use crate::pool::Pool;
@@ -53,9 +55,9 @@ unsafe fn pool_of<'a>(tp: *mut ns_thrpool_t) -> Option<&'a Pool> {
 ///
 /// # Safety
 /// It is a live job.
-unsafe fn job_of<'a>(job: *mut ns_job_t) -> Option<&'a Job> {
+unsafe fn job_of(job: *mut ns_job_t) -> Option<JobPtr> {
     // SAFETY: by the caller's promise; a job is what the adding functions wrote.
-    unsafe { job.cast::<Job>().as_ref() }
+    NonNull::new(job.cast::<Job>()).map(|job| unsafe { JobPtr::new(job) })
 }
 
 /// Say why `function` refuses, to the pool's log or to syslog.
@@ -231,7 +233,7 @@ impl<'a> Make<'a> {
 unsafe fn on_job<'a>(
     function: &str,
     job: *mut ns_job_t,
-) -> Result<(&'a Job, &'a Shared), ns_result_t> {
+) -> Result<(JobPtr, &'a Shared), ns_result_t> {
     // SAFETY: by the caller's promise.
     let job = unsafe { job_of(job) }.ok_or_else(|| refuse(None, function, "job is NULL"))?;
     // SAFETY: a pool outlives its live jobs, and the calls on them.

@@ -111,7 +111,7 @@ impl EventLoop {
         job.mark(place::ATTACHED);
         let fd = job.fd();
         let entry = pool.fds.entry(fd);
-        if job.seen.get() != entry.closes.load(Ordering::SeqCst) {
+        if job.watch().seen.get() != entry.closes.load(Ordering::SeqCst) {
             log!(
                 pool.logger,
                 LOG_WARNING,
@@ -370,7 +370,7 @@ impl EventLoop {
         let entry = pool.fds.entry(fd);
         // Closed by another job of the pool, or by the application: the number, if it is open, is
         // not this job's to close.
-        if job.is(place::ORPHAN) || job.seen.get() != entry.closes.load(Ordering::SeqCst) {
+        if job.is(place::ORPHAN) || job.watch().seen.get() != entry.closes.load(Ordering::SeqCst) {
             return;
         }
         let registered = matches!(entry.registration(), Registration::Polled(..));

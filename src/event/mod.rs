@@ -55,16 +55,16 @@ struct Ready {
 
 impl Ready {
     fn push(&mut self, job: JobPtr) {
-        job.next_ready.set(None);
+        job.watch().next_ready.set(None);
         match self.last.replace(job) {
             None => self.first = Some(job),
-            Some(last) => last.next_ready.set(Some(job)),
+            Some(last) => last.watch().next_ready.set(Some(job)),
         }
     }
 
     fn pop(&mut self) -> Option<JobPtr> {
         let job = self.first?;
-        self.first = job.next_ready.take();
+        self.first = job.watch().next_ready.take();
         if self.first.is_none() {
             self.last = None;
         }
@@ -264,7 +264,7 @@ impl EventLoop {
                 let job = unsafe { JobPtr::of_timer(timer) };
                 if job.kind() == Kind::Io {
                     // SAFETY: just unlinked, and unlinked again below.
-                    unsafe { job.timer.push_to(&timed_out) };
+                    unsafe { job.watch().timer.push_to(&timed_out) };
                 } else {
                     due.push(job);
                 }
@@ -280,7 +280,7 @@ impl EventLoop {
         while let Some(timer) = Timer::first_of(&timed_out) {
             // SAFETY: linked timers are those of live jobs.
             let job = unsafe { JobPtr::of_timer(timer) };
-            Wheel::remove(&job.timer);
+            Wheel::remove(&job.watch().timer);
             if job.is(place::LIVE) {
                 self.fire(pool, job, NS_JOB_TIMER);
             }
@@ -305,7 +305,7 @@ impl EventLoop {
 
     fn fire_if_signalled(&mut self, pool: &Shared, job: JobPtr) {
         let count = pool.mailbox.count(job.signum());
-        if job.seen.replace(count) != count {
+        if job.watch().seen.replace(count) != count {
             self.fire(pool, job, NS_JOB_SIGNAL);
         }
     }
@@ -411,12 +411,12 @@ impl EventLoop {
     /// Link the timer of `job`. One that is linked from an earlier arming is found and moved when
     /// its old time comes.
     fn start_timer(&mut self, job: JobPtr) {
-        if job.has_timeout() && !job.timer.is_linked() {
+        if job.has_timeout() && !job.watch().timer.is_linked() {
             if self.wheel.is_empty() {
                 self.wheel.restart(sys::now());
             }
             // SAFETY: not linked; the job does not move, and `dispose` unlinks it.
-            unsafe { self.wheel.insert(&raw const job.timer) };
+            unsafe { self.wheel.insert(&raw const job.watch().timer) };
         }
     }
 
@@ -445,7 +445,7 @@ impl EventLoop {
 
     /// A job of the loop's own ran, and was not armed again.
     fn rest(&mut self, pool: &Shared, job: JobPtr) {
-        Wheel::remove(&job.timer);
+        Wheel::remove(&job.watch().timer);
         if job.kind() == Kind::Io && !job.is(place::ORPHAN) {
             self.sync(pool, job.fd());
         }
@@ -454,15 +454,21 @@ impl EventLoop {
     /// `job` is NEEDS_DELETE and no callback of its runs: take it out of everything, close its
     /// descriptor, run its done callback, free it.
     fn dispose(&mut self, pool: &Shared, job: JobPtr) {
-        Wheel::remove(&job.timer);
         match job.kind() {
-            Kind::Io => self.detach_io(pool, job),
+            Kind::Now => job.link.unlink(),
+            Kind::Timer => {
+                Wheel::remove(&job.watch().timer);
+                job.link.unlink();
+            }
+            Kind::Io => {
+                Wheel::remove(&job.watch().timer);
+                self.detach_io(pool, job);
+            }
             Kind::Signal => {
                 job.link.unlink();
                 self.detach_signal(job);
                 signals::unwatch(pool, job.signum());
             }
-            Kind::Now | Kind::Timer => job.link.unlink(),
         }
         run::dispose(job);
     }
@@ -549,7 +555,7 @@ impl EventLoop {
                 }
                 // SAFETY: linked timers are those of live jobs.
                 let job = unsafe { JobPtr::of_timer(timer) };
-                Wheel::remove(&job.timer);
+                Wheel::remove(&job.watch().timer);
                 self.keep(job);
             }
             for (_, entry) in pool.fds.entries() {

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! The job: a callback, what triggers it, and where it is in its life.
 //!
+//! A job is in two parts. All jobs have the first, [`Job`], and run-now jobs no more than that:
+//! half the memory, for what is made and gone most often. Jobs that wait for a trigger have a
+//! [`Watch`] behind it.
+//!
 //! Who may touch which field, when:
 //!
 //! | field | written by | read by |
@@ -24,7 +28,8 @@ use std::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
 
 use libc::{c_int, c_void};
 
-use crate::capi::{self, NS_JOB_TIMER, PRFileDesc, ns_job_func_t, ns_job_t, ns_job_type_t};
+use crate::alloc::Allocator;
+use crate::capi::{self, PRFileDesc, ns_job_func_t, ns_job_t, ns_job_type_t};
 use crate::event::timers::Timer;
 use crate::job::state::State;
 use crate::list::Node;
@@ -73,6 +78,13 @@ pub(crate) struct Job {
     func: unsafe extern "C" fn(*mut ns_job_t),
     data: AtomicPtr<c_void>,
     done_cb: AtomicPtr<c_void>,
+    /// In its descriptor's list, the pool's list of signal jobs, or the loop's list of strays.
+    pub(crate) link: Node,
+}
+
+/// What a job has that waits for a trigger: behind its [`Job`], in the same block.
+#[repr(C)]
+pub(crate) struct Watch {
     prfd: *mut PRFileDesc,
     /// A descriptor, a signal number, or -1.
     number: c_int,
@@ -83,10 +95,15 @@ pub(crate) struct Job {
     timeout: u64,
     /// In the wheel, when it has a time to wait for.
     pub(crate) timer: Timer,
-    /// In its descriptor's list, the pool's list of signal jobs, or the loop's list of strays.
-    pub(crate) link: Node,
     /// In the loop's ready list.
     pub(crate) next_ready: Cell<Option<JobPtr>>,
+}
+
+/// The block of a job that has both.
+#[repr(C)]
+pub(crate) struct Watched {
+    job: Job,
+    watch: Watch,
 }
 
 /// Bits of [`Job::place`]: the loop's own notes.
@@ -104,7 +121,14 @@ pub(crate) mod place {
     pub(crate) const DOOMED: u8 = 16;
 }
 
-const _: () = assert!(size_of::<Job>() <= 120, "a job is to fit a 128 byte block");
+const _: () = assert!(
+    size_of::<Job>() <= 56,
+    "a run-now job is to fit a 64 byte block"
+);
+const _: () = assert!(
+    size_of::<Watched>() <= 120,
+    "a job is to fit a 128 byte block"
+);
 
 /// What the call that makes a job knows.
 pub(crate) struct Spec {
@@ -129,14 +153,7 @@ impl Spec {
 }
 
 impl Job {
-    /// A job in the state that it is to be made in.
-    pub(crate) fn new(pool: NonNull<Shared>, spec: &Spec, state: State, seen: u32) -> Self {
-        let (prfd, number, timeout) = match spec.trigger {
-            Trigger::Now => (ptr::null_mut(), -1, NEVER),
-            Trigger::Timer(time) => (ptr::null_mut(), -1, time),
-            Trigger::Io { fd, prfd, timeout } => (prfd, fd, timeout),
-            Trigger::Signal(signum) => (ptr::null_mut(), signum, NEVER),
-        };
+    fn new(pool: NonNull<Shared>, spec: &Spec, state: State) -> Self {
         Self {
             state,
             flags: spec.flags as u16,
@@ -146,13 +163,7 @@ impl Job {
             func: spec.func,
             data: AtomicPtr::new(spec.data),
             done_cb: AtomicPtr::new(ptr::null_mut()),
-            prfd,
-            number,
-            seen: Cell::new(seen),
-            timeout,
-            timer: Timer::new(),
             link: Node::new(),
-            next_ready: Cell::new(None),
         }
     }
 
@@ -183,36 +194,6 @@ impl Job {
         } else {
             Kind::Now
         }
-    }
-
-    /// Its descriptor, or -1.
-    pub(crate) fn fd(&self) -> c_int {
-        if self.kind() == Kind::Io {
-            self.number
-        } else {
-            -1
-        }
-    }
-
-    /// Its signal number; meaningless for other kinds.
-    pub(crate) fn signum(&self) -> c_int {
-        self.number
-    }
-
-    /// Its NSPR descriptor, or NULL.
-    pub(crate) fn prfd(&self) -> *mut PRFileDesc {
-        self.prfd
-    }
-
-    /// Whether it has a time to wait for.
-    pub(crate) fn has_timeout(&self) -> bool {
-        // The flag first: a run-now job's second cache line is never looked at.
-        self.has(NS_JOB_TIMER) && self.timeout != NEVER
-    }
-
-    /// Start its time afresh, from `now`.
-    pub(crate) fn restart(&self, now: u64) {
-        self.timer.set_deadline(now.saturating_add(self.timeout));
     }
 
     /// Its callback.
@@ -273,6 +254,25 @@ impl Job {
     }
 }
 
+impl Watch {
+    fn new(trigger: Trigger, seen: u32) -> Self {
+        let (prfd, number, timeout) = match trigger {
+            Trigger::Now => (ptr::null_mut(), -1, NEVER),
+            Trigger::Timer(time) => (ptr::null_mut(), -1, time),
+            Trigger::Io { fd, prfd, timeout } => (prfd, fd, timeout),
+            Trigger::Signal(signum) => (ptr::null_mut(), signum, NEVER),
+        };
+        Self {
+            prfd,
+            number,
+            seen: Cell::new(seen),
+            timeout,
+            timer: Timer::new(),
+            next_ready: Cell::new(None),
+        }
+    }
+}
+
 /// A live job, as it goes through queues and lists.
 ///
 /// Whoever holds one holds what keeps the job alive: its bit in the state word (in a queue), a
@@ -301,6 +301,73 @@ impl JobPtr {
         Self(at)
     }
 
+    /// Make a job, in the state that it is to be made in. `None` when there is no memory.
+    pub(crate) fn make(
+        alloc: &Allocator,
+        pool: NonNull<Shared>,
+        spec: &Spec,
+        state: State,
+        seen: u32,
+    ) -> Option<Self> {
+        let job = Job::new(pool, spec, state);
+        // SAFETY: in both cases a block of the size that is written.
+        unsafe {
+            if spec.kind() == Kind::Now {
+                let at = alloc.block::<Job>()?;
+                at.write(job);
+                return Some(Self(at));
+            }
+            let at = alloc.block::<Watched>()?;
+            at.write(Watched {
+                job,
+                watch: Watch::new(spec.trigger, seen),
+            });
+            Some(Self(at.cast()))
+        }
+    }
+
+    /// What it waits for. Run-now jobs have none.
+    pub(crate) fn watch(&self) -> &Watch {
+        debug_assert!(self.kind() != Kind::Now);
+        // SAFETY: every other job is the first part of a `Watched`.
+        unsafe { &self.0.cast::<Watched>().as_ref().watch }
+    }
+
+    /// Its descriptor, or -1.
+    pub(crate) fn fd(self) -> c_int {
+        match self.kind() {
+            Kind::Io => self.watch().number,
+            _ => -1,
+        }
+    }
+
+    /// The number of its signal, or -1.
+    pub(crate) fn signum(self) -> c_int {
+        match self.kind() {
+            Kind::Signal => self.watch().number,
+            _ => -1,
+        }
+    }
+
+    /// Its NSPR descriptor, or NULL.
+    pub(crate) fn prfd(self) -> *mut PRFileDesc {
+        match self.kind() {
+            Kind::Io => self.watch().prfd,
+            _ => ptr::null_mut(),
+        }
+    }
+
+    /// Whether it has a time to wait for.
+    pub(crate) fn has_timeout(self) -> bool {
+        self.kind() != Kind::Now && self.watch().timeout != NEVER
+    }
+
+    /// Start its time afresh, from `now`.
+    pub(crate) fn restart(self, now: u64) {
+        let watch = self.watch();
+        watch.timer.set_deadline(now.saturating_add(watch.timeout));
+    }
+
     /// As C sees it.
     pub(crate) fn as_c(self) -> *mut ns_job_t {
         self.0.as_ptr().cast()
@@ -315,13 +382,13 @@ impl JobPtr {
         unsafe { Self::around(node.cast(), offset_of!(Job, link)) }
     }
 
-    /// The job that `timer` is the [`Job::timer`] of.
+    /// The job that `timer` is the [`Watch::timer`] of.
     ///
     /// # Safety
     /// It is that of a live job.
     pub(crate) unsafe fn of_timer(timer: *const Timer) -> Self {
         // SAFETY: by the caller's promise there is a job around it.
-        unsafe { Self::around(timer.cast(), offset_of!(Job, timer)) }
+        unsafe { Self::around(timer.cast(), offset_of!(Watched, watch.timer)) }
     }
 
     unsafe fn around(field: *const u8, offset: usize) -> Self {
@@ -335,7 +402,7 @@ impl JobPtr {
     /// Nobody holds it any more.
     pub(crate) unsafe fn free(self) {
         let alloc = self.pool().alloc;
-        // SAFETY: made by `Shared::make` from this allocator; no field needs dropping.
+        // SAFETY: made by `make` from this allocator; no field needs dropping.
         unsafe { alloc.free(self.0) };
     }
 }
