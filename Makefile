@@ -32,13 +32,15 @@ TOOLS_FOR_DEMO := $(TOOLS_FOR_BUILD) curl wrk
 TOOLS_FOR_DEB := $(TOOLS_FOR_BUILD) debhelper dpkg-dev fakeroot
 TOOLS_FOR_CHECK := $(TOOLS_FOR_DEB) clang g++ libcmocka-dev libnspr4-dev pkg-config strace
 
+TOOLS_FOR_DEEP := $(TOOLS_FOR_CHECK) valgrind python3
 TOOLS_FOR_COUNTS := $(TOOLS_FOR_BUILD) python3 valgrind strace
 TOOLS_FOR_BENCH := $(TOOLS_FOR_BUILD) g++ pkg-config python3 libevent-dev libuv1-dev \
                    libglib2.0-dev libasio-dev
 BENCHES := $(addprefix build/bench/,ns floor libevent libuv glib asio)
 
-.PHONY: all help need-demo need-check need-deb need-bench need-counts demo check check-model \
-        header examples c-tests bench bench-plot bench-counts install uninstall deb clean
+.PHONY: all help need-demo need-check need-deep need-deb need-bench need-counts demo check \
+        check-model check-deep check-full soak header examples c-tests bench bench-plot \
+        bench-counts install uninstall deb clean
 
 all: build/lib/$(SHARED) build/lib/libnunc-stans.a ## build the library into build/lib (release)
 
@@ -112,6 +114,24 @@ check: need-check ## run every test, on the release build
 	@$(MAKE) --no-print-directory all
 	@$(MAKE) --no-print-directory -j2 examples c-tests
 	@tools/check.sh build
+
+need-deep: need-check
+	@tools/need.sh $(TOOLS_FOR_DEEP)
+
+check-deep: need-deep ## models, sanitizers, valgrind, a hundredth of the long counts (NS_SEED)
+	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory -j2 c-tests build/bench/ns
+	@tools/deep.sh build
+
+check-full: need-check ## the long counts: hours
+	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory -j2 c-tests
+	NS_COUNT=full c-tests/run.sh -t 36000 build/c-tests/test-fm-* build/c-tests/test-random \
+	    build/c-tests/test-faults
+
+soak: need-check ## the example daemon under unfriendly load for SECONDS, memory and descriptors flat
+	@$(MAKE) --no-print-directory all build/examples/httpd build/c-tests/soak
+	@tools/soak.sh build $(SECONDS)
 
 check-model: ## explore the models of the concurrent protocols with loom
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=$(TARGET)/loom $(CARGO) test --release --locked \
