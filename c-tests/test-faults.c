@@ -348,7 +348,8 @@ static int find_poller(void)
     for (int fd = 0; fd < 100; fd++) {
         char path[64], target[64] = "";
         snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-        if (readlink(path, target, sizeof target - 1) > 0 && strstr(target, "[eventpoll]") != NULL) {
+        if (readlink(path, target, sizeof target - 1) > 0 &&
+            strstr(target, "[eventpoll]") != NULL) {
             return fd;
         }
     }

@@ -114,8 +114,8 @@ static void tell_thread(struct ns_job_t *job)
     ns_job_done(job);
 }
 
-/* To see it fail: have io::mode_of say Level always, and io::wanted count jobs that are LIVE or not. */
-static void fm26_a_threaded_persist_job_runs_once_at_a_time_in_workers_and_does_not_spin(void **state)
+/* To see it fail: have io::mode_of say Level always, and io::wanted count all jobs. */
+static void fm26_a_threaded_persist_job_runs_once_at_a_time_and_does_not_spin(void **state)
 {
     UNUSED(state);
     struct ns_thrpool_t *tp = checked_pool(3);
@@ -533,7 +533,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(fm25_the_job_of_an_idle_connection_is_replaced_at_once),
-        cmocka_unit_test(fm26_a_threaded_persist_job_runs_once_at_a_time_in_workers_and_does_not_spin),
+        cmocka_unit_test(fm26_a_threaded_persist_job_runs_once_at_a_time_and_does_not_spin),
         cmocka_unit_test(fm27_no_event_is_lost_around_rearm),
         cmocka_unit_test(fm33_a_number_that_is_reused_belongs_to_its_new_job),
         cmocka_unit_test(fm34_a_reader_and_a_writer_share_a_descriptor),

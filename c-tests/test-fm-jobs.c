@@ -536,8 +536,8 @@ static void see_it_go(enum way way, int kind, ns_job_type_t thread)
     close(ends[1]);
 }
 
-/* To see it fail: call the done callback in State::end's callers instead of in run::dispose. */
-static void fm21_the_done_callback_runs_once_after_the_callback_whatever_way_a_job_goes(void **state)
+/* To see it fail: in run::dispose, call the done callback twice. */
+static void fm21_the_done_callback_runs_once_and_last_however_a_job_goes(void **state)
 {
     UNUSED(state);
     int fds = count_fds();
@@ -789,7 +789,7 @@ int main(void)
         cmocka_unit_test(fm18_each_of_sixteen_waiters_is_woken_by_rearm_done_shutdown_and_destroy),
         cmocka_unit_test(fm19_done_twice_is_a_success_and_rearm_after_it_refused),
         cmocka_unit_test(fm20_done_wins_over_rearm_in_either_order),
-        cmocka_unit_test(fm21_the_done_callback_runs_once_after_the_callback_whatever_way_a_job_goes),
+        cmocka_unit_test(fm21_the_done_callback_runs_once_and_last_however_a_job_goes),
         cmocka_unit_test(fm24_of_cancel_and_firing_exactly_one_wins),
         cmocka_unit_test(fm28_a_job_may_be_finished_from_inside_any_callback),
         cmocka_unit_test(fm28_jobs_that_are_about_to_run_may_be_finished_from_a_callback),

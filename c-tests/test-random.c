@@ -136,7 +136,8 @@ static void run(struct ns_job_t *job)
     int end = slot->ends_itself && runs >= slot->life;
     if (!end && (slot->ends_itself || next_random(&sequence) % 2)) {
         ns_result_t result = ns_job_rearm(job);
-        HOLDS(result == NS_SUCCESS || result == NS_INVALID_STATE || atomic_load(&model.shutting_down));
+        HOLDS(result == NS_SUCCESS || result == NS_INVALID_STATE ||
+              atomic_load(&model.shutting_down));
     }
     HOLDS(ns_job_get_output_type(job) == output);
     if (end) {
@@ -188,7 +189,8 @@ static void make(struct slot *slot, uint64_t *sequence)
         break;
     case SHARED_FD_TIMEOUT:
         type |= NS_JOB_PRESERVE_FD | NS_JOB_READ;
-        result = ns_add_fd_timeout_job(pool, pairs[slot->pair][0], &tv, type, run, slot, &slot->job);
+        result = ns_add_fd_timeout_job(pool, pairs[slot->pair][0], &tv, type, run, slot,
+                                       &slot->job);
         type |= NS_JOB_TIMER;
         break;
     default: /* the job's to close; always writable */

@@ -24,6 +24,7 @@
 //! | `job` | the job, its state word, its waiters, the call of its callback |
 //! | `nspr`, `log`, `alloc`, `fork`, `sys` | the outside worlds |
 //! | `list`, `sync` | intrusive lists; std's primitives or loom's |
+//! | `perturb`, `models` | for tests only: noise in the schedule, loom models |
 //!
 //! `docs/ARCHITECTURE.md` tells how they work together.
 
@@ -37,6 +38,7 @@ mod log;
 #[cfg(all(test, loom))]
 mod models;
 mod nspr;
+mod perturb;
 mod pool;
 mod shared;
 mod sync;

@@ -22,6 +22,7 @@ use crate::job::state::{self, After, Arm, End, State, Work};
 use crate::job::wait::{Outcome, Waiters};
 use crate::job::{JobPtr, Kind, Spec, Trigger, run};
 use crate::log::Logger;
+use crate::perturb::perturb;
 use crate::sys;
 use crate::workq::WorkQueue;
 
@@ -148,12 +149,15 @@ impl Shared {
 
     /// Hand `job`, which carries REQ, to the loop.
     pub(crate) fn request(&self, job: JobPtr) {
+        perturb("its state says that it is queued, it is not pushed");
         self.requests.push(job);
+        perturb("pushed, and the loop not woken");
         self.wake.wake();
     }
 
     /// Hand a run-now job, which carries WORK, to whoever is to run it.
     fn run_now(&self, job: JobPtr) {
+        perturb("its state says that it is queued, and it is not pushed");
         if job.has(NS_JOB_THREAD) {
             self.work.push(job);
         } else {

@@ -15,6 +15,7 @@
 //!
 //! A producer that finds every worker busy makes no system call and takes no lock.
 
+use crate::perturb::perturb;
 use crate::sync::{
     AtomicBool, AtomicUsize, Condvar, Mutex, Ordering, fence, lock, spin_loop, wait,
 };
@@ -100,6 +101,7 @@ impl<T> WorkQueue<T> {
 
     /// Wake one worker if somebody sleeps and nobody is on the way.
     pub(crate) fn notify(&self) {
+        perturb("pushed, and no worker woken");
         fence(Ordering::SeqCst);
         if self.idle.load(Ordering::Relaxed) == 0 || self.waking.swap(true, Ordering::SeqCst) {
             return;
@@ -135,6 +137,7 @@ impl<T> WorkQueue<T> {
                 // What was pushed before the close is visible now.
                 return self.queue.pop();
             }
+            perturb("looked once more, and not asleep");
             self.sleep();
             self.idle.fetch_sub(1, Ordering::Relaxed);
             if let Some(item) = self.queue.pop() {
@@ -156,6 +159,7 @@ impl<T> WorkQueue<T> {
         if *token {
             *token = false;
             drop(token);
+            perturb("woken, and said to be on the way still");
             self.waking.swap(false, Ordering::SeqCst);
             fence(Ordering::SeqCst);
         }

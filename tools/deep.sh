@@ -3,7 +3,7 @@
 #
 # What `make check-deep` runs: tools/deep.sh BUILD-DIR [PART...]
 #
-# The parts are models, long_counts, memcheck, address and thread; without any, all of them.
+# The parts are models, long_counts, perturbed, memcheck, address and thread; without any, all.
 # Models, sanitizers, valgrind, and a hundredth of the long counts. Everything is played again by
 # NS_SEED=n, which is printed. The last line is "N passed, N failed".
 build=$1
@@ -56,7 +56,35 @@ long_counts() {
     count "a hundredth of the long counts"
 }
 
-# 3. valgrind memcheck. The programs that count their own CPU time, and those that only look at
+# 3. Noise in the schedule, drawn from the seed, at named points between the steps of the protocols.
+# fm-calls counts system calls, of which the noise makes some.
+perturbed() {
+    RUSTFLAGS="--cfg ns_perturb" CARGO_TARGET_DIR=$target/perturb \
+        cargo rustc --quiet --release --locked --lib --crate-type cdylib >"$log" 2>&1 || {
+        count "noise in the schedule"
+        return
+    }
+    mkdir -p "$deep/perturb"
+    cp "$target/perturb/release/libnunc_stans.so" "$deep/perturb/libnunc-stans.so.0"
+    printf '#!/bin/sh\nLD_PRELOAD=%s exec "$@"\n' "$PWD/$deep/perturb/libnunc-stans.so.0" \
+        >"$deep/perturb/run"
+    chmod +x "$deep/perturb/run"
+    programs=
+    for name in cancel fd-reuse io shutdown signals wait fm-descriptors fm-jobs fm-life fm-memory \
+        fm-queue fm-time; do
+        programs="$programs $build/c-tests/test-$name"
+    done
+    # shellcheck disable=SC2086 # a list of words
+    c-tests/run.sh -t 120 -w "$deep/perturb/run" $programs >"$log" 2>&1
+    NS_SLOW=1 c-tests/run.sh -t 120 -w "$deep/perturb/run" "$build/c-tests/test-random" >>"$log" 2>&1
+    grep -v '^[0-9]* passed' "$log"
+    # Two runs, two sums.
+    sed -n 's/^\([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' "$log" |
+        awk '{ ok += $1; bad += $2 } END { print ok + 0 " passed, " bad + 0 " failed" }' >>"$log"
+    count "noise in the schedule"
+}
+
+# 4. valgrind memcheck. The programs that count their own CPU time, and those that only look at
 # files, are left out.
 memcheck() {
     programs=
@@ -113,7 +141,7 @@ sanitizer_tests() {
     done
 }
 
-# 4. AddressSanitizer and LeakSanitizer, in the library's own code and in the tests'.
+# 5. AddressSanitizer and LeakSanitizer, in the library's own code and in the tests'.
 address() {
     # shellcheck disable=SC2046 # a list of words
     if sanitized address CARGO_PROFILE_RELEASE_DEBUG=1 &&
@@ -126,7 +154,7 @@ address() {
     count "AddressSanitizer, LeakSanitizer"
 }
 
-# 5. ThreadSanitizer, with the run-time library of Rust's compiler: gcc's lacks what it calls.
+# 6. ThreadSanitizer, with the run-time library of Rust's compiler: gcc's lacks what it calls.
 # Optimised less, so that a finding names the function that it is in; see the suppressions.
 thread() {
     runtime=$(find "$(rustc --print sysroot)/lib/rustlib/$host/lib" -name 'librustc-*_rt.tsan.a' | head -n 1)
@@ -145,7 +173,7 @@ thread() {
     count "ThreadSanitizer"
 }
 
-for part in ${*:-models long_counts memcheck address thread}; do
+for part in ${*:-models long_counts perturbed memcheck address thread}; do
     $part
 done
 

@@ -25,6 +25,7 @@ use crate::capi::{
 use crate::job::{Job, JobPtr, place, state};
 use crate::log::log;
 use crate::nspr;
+use crate::perturb::perturb;
 use crate::shared::Shared;
 use crate::sys;
 
@@ -396,6 +397,7 @@ impl EventLoop {
                 "event loop: descriptor {fd} is closed with its first job, {others} more had it"
             );
         }
+        perturb("out of the poller, and not closed");
         // Before the close: the number may be given out again at once.
         entry.closes.fetch_add(1, Ordering::SeqCst);
         if job.prfd().is_null() {

@@ -27,6 +27,7 @@ use crate::job::state::{self, After, Work};
 use crate::job::{JobPtr, Kind, place, run};
 use crate::list::{Head, Node};
 use crate::log::{log, trace};
+use crate::perturb::perturb;
 use crate::shared::{Phase, Shared};
 use crate::sys;
 
@@ -177,6 +178,7 @@ impl EventLoop {
         self.take_signals(pool);
         let until = self.until(pool);
         self.poll(pool, until);
+        perturb("polled, and no time-out told");
         self.expire(pool);
         self.run_ready(pool);
         self.run_now(pool, RUN_NOW);
@@ -324,6 +326,7 @@ impl EventLoop {
             self.ready.push(job);
         } else if job.state.dispatch() {
             // One that was cancelled meanwhile is not dispatched: its disposal is on its way.
+            perturb("dispatched, and not pushed");
             pool.work.push_quietly(job);
             self.dispatched = true;
         }
@@ -338,6 +341,7 @@ impl EventLoop {
         let last = self.ready.last;
         while let Some(job) = self.ready.pop() {
             job.unmark(place::READY);
+            perturb("about to run, and its state says that it is armed");
             if job.state.begin() {
                 match run::run(job, 0, 0) {
                     After::Idle => self.rest(pool, job),

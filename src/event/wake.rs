@@ -14,6 +14,7 @@ use std::io;
 
 use libc::c_int;
 
+use crate::perturb::perturb;
 use crate::sync::{AtomicBool, Ordering, fence};
 use crate::sys;
 
@@ -30,6 +31,7 @@ impl Sleeping {
     pub(crate) fn begin(&self, idle: impl FnOnce() -> bool) -> bool {
         self.0.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
+        perturb("said to sleep, and not looked once more");
         let sleep = idle();
         if !sleep {
             self.end();

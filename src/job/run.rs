@@ -11,6 +11,7 @@ use crate::capi::{NS_JOB_PERSIST, ns_job_t};
 use crate::job::state::After;
 use crate::job::{Job, JobPtr};
 use crate::log::trace;
+use crate::perturb::perturb;
 use crate::shared::Shared;
 use crate::sys;
 
@@ -59,6 +60,7 @@ pub(crate) fn run(job: JobPtr, arm: u32, dispose: u32) -> After {
     RUNNING.set(&raw const *job);
     call(job, job.func());
     RUNNING.set(ptr::null());
+    perturb("the callback returned, its state says that it runs");
     if job.has_timeout() {
         job.restart(sys::now());
     }
@@ -76,6 +78,7 @@ pub(crate) fn run(job: JobPtr, arm: u32, dispose: u32) -> After {
 pub(crate) fn dispose(job: JobPtr) {
     trace!(job.pool().logger, "job {:p}: disposed of", job.as_c());
     job.state.begin_disposal();
+    perturb("being disposed of, and the done callback not called");
     if let Some(done) = job.done_cb() {
         call(job, done);
     }
