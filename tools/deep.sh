@@ -3,7 +3,8 @@
 #
 # What `make check-deep` runs: tools/deep.sh BUILD-DIR [PART...]
 #
-# The parts are models, long_counts, perturbed, memcheck, address and thread; without any, all.
+# The parts are models, long_counts, perturbed, portable, memcheck, address and thread; without
+# any, all of them.
 # Models, sanitizers, valgrind, and a hundredth of the long counts. Everything is played again by
 # NS_SEED=n, which is printed. The last line is "N passed, N failed".
 build=$1
@@ -56,6 +57,14 @@ long_counts() {
     count "a hundredth of the long counts"
 }
 
+# A program that runs another with the library of this name before the one that it is linked to.
+wrapper() {
+    mkdir -p "$deep/$1"
+    cp "$target/$1/release/libnunc_stans.so" "$deep/$1/libnunc-stans.so.0"
+    printf '#!/bin/sh\nLD_PRELOAD=%s exec "$@"\n' "$PWD/$deep/$1/libnunc-stans.so.0" >"$deep/$1/run"
+    chmod +x "$deep/$1/run"
+}
+
 # 3. Noise in the schedule, drawn from the seed, at named points between the steps of the protocols.
 # fm-calls counts system calls, of which the noise makes some.
 perturbed() {
@@ -64,11 +73,7 @@ perturbed() {
         count "noise in the schedule"
         return
     }
-    mkdir -p "$deep/perturb"
-    cp "$target/perturb/release/libnunc_stans.so" "$deep/perturb/libnunc-stans.so.0"
-    printf '#!/bin/sh\nLD_PRELOAD=%s exec "$@"\n' "$PWD/$deep/perturb/libnunc-stans.so.0" \
-        >"$deep/perturb/run"
-    chmod +x "$deep/perturb/run"
+    wrapper perturb
     programs=
     for name in cancel fd-reuse io shutdown signals wait fm-descriptors fm-jobs fm-life fm-memory \
         fm-queue fm-time; do
@@ -84,7 +89,25 @@ perturbed() {
     count "noise in the schedule"
 }
 
-# 4. valgrind memcheck. The programs that count their own CPU time, and those that only look at
+# 4. The poller of other systems: polling alone, without epoll_wait and timerfd of our own.
+portable() {
+    RUSTFLAGS="--cfg ns_portable_poller" CARGO_TARGET_DIR=$target/portable \
+        cargo rustc --quiet --release --locked --lib --crate-type cdylib >"$log" 2>&1 || {
+        count "the portable poller"
+        return
+    }
+    wrapper portable
+    programs=
+    for name in cancel fd-reuse io process shutdown signals timers fm-descriptors fm-time; do
+        programs="$programs $build/c-tests/test-$name"
+    done
+    # shellcheck disable=SC2086 # a list of words
+    c-tests/run.sh -t 120 -w "$deep/portable/run" $programs >"$log" 2>&1
+    cat "$log"
+    count "the portable poller"
+}
+
+# 5. valgrind memcheck. The programs that count their own CPU time, and those that only look at
 # files, are left out.
 memcheck() {
     programs=
@@ -141,7 +164,7 @@ sanitizer_tests() {
     done
 }
 
-# 5. AddressSanitizer and LeakSanitizer, in the library's own code and in the tests'.
+# 6. AddressSanitizer and LeakSanitizer, in the library's own code and in the tests'.
 address() {
     # shellcheck disable=SC2046 # a list of words
     if sanitized address CARGO_PROFILE_RELEASE_DEBUG=1 &&
@@ -154,7 +177,7 @@ address() {
     count "AddressSanitizer, LeakSanitizer"
 }
 
-# 6. ThreadSanitizer, with the run-time library of Rust's compiler: gcc's lacks what it calls.
+# 7. ThreadSanitizer, with the run-time library of Rust's compiler: gcc's lacks what it calls.
 # Optimised less, so that a finding names the function that it is in; see the suppressions.
 thread() {
     runtime=$(find "$(rustc --print sysroot)/lib/rustlib/$host/lib" -name 'librustc-*_rt.tsan.a' | head -n 1)
@@ -173,7 +196,7 @@ thread() {
     count "ThreadSanitizer"
 }
 
-for part in ${*:-models long_counts perturbed memcheck address thread}; do
+for part in ${*:-models long_counts perturbed portable memcheck address thread}; do
     $part
 done
 

@@ -132,20 +132,7 @@ impl Poller for Epoll {
     }
 
     fn release_in_child(self) {
-        // polling takes its own descriptors out of the epoll instance when it is dropped, and
-        // that instance is the parent's too. So another is put under its number first.
-        // SAFETY: plain calls on descriptors of ours; the new instance is the child's alone.
-        unsafe {
-            let other = libc::epoll_create1(libc::EPOLL_CLOEXEC);
-            if other < 0 {
-                // No descriptor to be had: leave this one open rather than reach the parent.
-                std::mem::forget(self);
-                return;
-            }
-            libc::dup3(other, self.registry.polling.as_raw_fd(), libc::O_CLOEXEC);
-            crate::sys::close(other);
-        }
-        drop(self);
+        self.registry.release_in_child();
     }
 }
 

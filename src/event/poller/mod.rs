@@ -150,6 +150,33 @@ impl Registry {
         })
     }
 
+    /// See [`Poller::release_in_child`].
+    #[cfg(target_os = "linux")]
+    fn release_in_child(self) {
+        use std::os::fd::AsRawFd;
+        // polling takes its own descriptors out of the epoll instance when it is dropped, and
+        // that instance is the parent's too. So another is put under its number first.
+        // SAFETY: plain calls on descriptors of ours; the new instance is the child's alone.
+        unsafe {
+            let other = libc::epoll_create1(libc::EPOLL_CLOEXEC);
+            if other < 0 {
+                // No descriptor to be had: leave this one open rather than reach the parent.
+                std::mem::forget(self);
+                return;
+            }
+            libc::dup3(other, self.polling.as_raw_fd(), libc::O_CLOEXEC);
+            crate::sys::close(other);
+        }
+        drop(self);
+    }
+
+    /// See [`Poller::release_in_child`].
+    #[cfg(not(target_os = "linux"))]
+    fn release_in_child(self) {
+        // A kqueue is not inherited: there is nothing to close, and its number may be another's.
+        std::mem::forget(self);
+    }
+
     fn disarm(&self, fd: c_int) -> bool {
         // ENOENT, EBADF and EPERM all mean that there is nothing to forget.
         // SAFETY: only for the length of a call that takes any number.

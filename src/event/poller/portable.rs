@@ -80,9 +80,7 @@ impl Poller for Portable {
     }
 
     fn release_in_child(self) {
-        // Not to reach the parent's registrations: leave polling's descriptors open. Where they
-        // are not inherited at all (kqueue) there is nothing to close.
-        std::mem::forget(self.registry);
+        self.registry.release_in_child();
     }
 }
 
