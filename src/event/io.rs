@@ -296,6 +296,10 @@ impl EventLoop {
                 fired = true;
             }
         }
+        // What runs in the loop is wanted on until it has run.
+        if mode == Mode::Level && fired {
+            return true;
+        }
         self.sync(pool, key.fd);
         fired || entry.registration() != Registration::Polled(told, mode)
     }

@@ -361,6 +361,10 @@ impl EventLoop {
     /// Run the run-now jobs that are there, but no more than `most`. One that is armed again
     /// queues behind the others.
     fn run_now(&mut self, pool: &Shared, most: usize) {
+        // In most turns, and counting them takes longer.
+        if pool.loop_work.is_empty() {
+            return;
+        }
         let mut slice = Slice::new();
         for _ in 0..pool.loop_work.len().min(most) {
             let Some(job) = pool.loop_work.pop() else {

@@ -88,6 +88,28 @@ pub(crate) struct Wheel {
     used: [[u64; SLOTS / 64]; LEVELS],
     /// A bit for each level that may hold something.
     used_levels: u32,
+    /// What [`Wheel::next`] and [`Wheel::expire`] need to know in most turns, where nothing is due.
+    soonest: Soonest,
+}
+
+/// Bounds on what a wheel holds. Timers that are removed leave them as they are: too low, which
+/// costs one look for nothing.
+#[derive(Clone, Copy)]
+struct Soonest {
+    /// The tick at which the earliest slot begins that holds something.
+    start: u64,
+    /// When to look again, in nanoseconds of the monotonic clock.
+    look: u64,
+}
+
+impl Soonest {
+    /// Of a wheel that holds nothing.
+    const NEVER: Self = Self {
+        start: u64::MAX,
+        look: u64::MAX,
+    };
+    /// Not known: to be found out by [`Wheel::next`].
+    const UNKNOWN: Self = Self { start: 0, look: 0 };
 }
 
 /// A slot: its level, its index there, and the tick at which it begins.
@@ -118,6 +140,7 @@ impl Wheel {
             slots: [const { [const { Head::new() }; SLOTS] }; LEVELS],
             used: [[0; SLOTS / 64]; LEVELS],
             used_levels: 0,
+            soonest: Soonest::NEVER,
         }
     }
 
@@ -144,8 +167,11 @@ impl Wheel {
         // What differs above the top level is on it all the same: its slots go round, and half a
         // round ahead is the most that `tick` can be.
         let level = (differ.ilog2() / SLOT_BITS).min(LEVELS as u32 - 1);
-        let index = (tick >> (level * SLOT_BITS)) as usize % SLOTS;
+        let shift = level * SLOT_BITS;
+        let index = (tick >> shift) as usize % SLOTS;
         let level = level as usize;
+        self.soonest.start = self.soonest.start.min(tick >> shift << shift);
+        self.soonest.look = self.soonest.look.min(tick << TICK_BITS);
         // SAFETY: by the caller's promise. A `Timer` begins with its node.
         unsafe { self.slots[level][index].push(timer.cast::<Node>()) };
         self.used[level][index / 64] |= 1 << (index % 64);
@@ -208,22 +234,39 @@ impl Wheel {
     /// When to look again, in nanoseconds of the monotonic clock: when the earliest timer is due,
     /// or before, where finding that out would cost more than looking twice.
     pub(crate) fn next(&mut self) -> Option<u64> {
-        let slot = self.first()?;
+        if self.soonest.look == Soonest::UNKNOWN.look {
+            self.soonest = self.search();
+        }
+        (self.soonest.look != Soonest::NEVER.look).then_some(self.soonest.look)
+    }
+
+    /// Find out what [`Wheel::soonest`] is to be.
+    fn search(&mut self) -> Soonest {
+        let Some(slot) = self.first() else {
+            return Soonest::NEVER;
+        };
+        let start = slot.start;
+        let look = self.due_in(slot) << TICK_BITS;
+        Soonest { start, look }
+    }
+
+    /// The tick at which something in `slot`, the earliest, is due, or `slot` is to be looked at.
+    fn due_in(&self, slot: Slot) -> u64 {
         if slot.level == 0 {
-            return Some(slot.start << TICK_BITS);
+            return slot.start;
         }
         let mut earliest = slot.end();
         let mut node = self.slots[slot.level][slot.index].first();
         for _ in 0..SEARCH {
             if node.is_null() {
-                return Some(earliest << TICK_BITS);
+                return earliest;
             }
             // SAFETY: linked timers are live; a `Timer` begins with its node.
             let timer = unsafe { &*node.cast::<Timer>() };
             earliest = earliest.min(tick_of(timer.deadline()));
             node = timer.node.next();
         }
-        Some(slot.start << TICK_BITS)
+        slot.start
     }
 
     /// Unlink every timer that is due at `now` and hand it to `fire`, in the order of their
@@ -239,6 +282,11 @@ impl Wheel {
         mut fire: impl FnMut(*const Timer),
     ) {
         let end = now >> TICK_BITS;
+        if end < self.soonest.start {
+            self.tick = self.tick.max(end);
+            return;
+        }
+        self.soonest = Soonest::UNKNOWN;
         while let Some(slot) = self.first() {
             if slot.start > end {
                 break;
