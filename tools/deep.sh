@@ -3,9 +3,9 @@
 #
 # What `make check-deep` runs: tools/deep.sh BUILD-DIR [PART...]
 #
-# The parts are models, long_counts, perturbed, portable, memcheck, address and thread; without
-# any, all of them.
-# Models, sanitizers, valgrind, and a hundredth of the long counts. Everything is played again by
+# The parts are models, counts, long_counts, perturbed, portable, memcheck, address and thread;
+# without any, all of them.
+# Models, what a unit of work costs, sanitizers, valgrind, and a hundredth of the long counts. Everything is played again by
 # NS_SEED=n, which is printed. The last line is "N passed, N failed".
 build=$1
 shift
@@ -49,7 +49,16 @@ models() {
     count "models"
 }
 
-# 2. The long counts, a hundredth of them, on the release build.
+# 2. What a unit of each work costs, beside what is noted in bench/counts.csv.
+counts() {
+    timeout -k 5 300 bench/counts.py >"$log" 2>&1
+    status=$?
+    cat "$log"
+    echo "$((status == 0)) passed, $((status != 0)) failed" >>"$log"
+    count "system calls and instructions for a unit of work"
+}
+
+# 3. The long counts, a hundredth of them, on the release build.
 long_counts() {
     NS_COUNT=deep c-tests/run.sh -t 300 "$build"/c-tests/test-fm-* "$build"/c-tests/test-random \
         "$build"/c-tests/test-faults >"$log" 2>&1
@@ -65,7 +74,7 @@ wrapper() {
     chmod +x "$deep/$1/run"
 }
 
-# 3. Noise in the schedule, drawn from the seed, at named points between the steps of the protocols.
+# 4. Noise in the schedule, drawn from the seed, at named points between the steps of the protocols.
 # fm-calls counts system calls, of which the noise makes some.
 perturbed() {
     RUSTFLAGS="--cfg ns_perturb" CARGO_TARGET_DIR=$target/perturb \
@@ -89,7 +98,7 @@ perturbed() {
     count "noise in the schedule"
 }
 
-# 4. The poller of other systems: polling alone, without epoll_wait and timerfd of our own.
+# 5. The poller of other systems: polling alone, without epoll_wait and timerfd of our own.
 portable() {
     RUSTFLAGS="--cfg ns_portable_poller" CARGO_TARGET_DIR=$target/portable \
         cargo rustc --quiet --release --locked --lib --crate-type cdylib >"$log" 2>&1 || {
@@ -107,7 +116,7 @@ portable() {
     count "the portable poller"
 }
 
-# 5. valgrind memcheck. The programs that count their own CPU time, and those that only look at
+# 6. valgrind memcheck. The programs that count their own CPU time, and those that only look at
 # files, are left out.
 memcheck() {
     programs=
@@ -164,7 +173,7 @@ sanitizer_tests() {
     done
 }
 
-# 6. AddressSanitizer and LeakSanitizer, in the library's own code and in the tests'.
+# 7. AddressSanitizer and LeakSanitizer, in the library's own code and in the tests'.
 address() {
     # shellcheck disable=SC2046 # a list of words
     if sanitized address CARGO_PROFILE_RELEASE_DEBUG=1 &&
@@ -177,7 +186,7 @@ address() {
     count "AddressSanitizer, LeakSanitizer"
 }
 
-# 7. ThreadSanitizer, with the run-time library of Rust's compiler: gcc's lacks what it calls.
+# 8. ThreadSanitizer, with the run-time library of Rust's compiler: gcc's lacks what it calls.
 # Optimised less, so that a finding names the function that it is in; see the suppressions.
 thread() {
     runtime=$(find "$(rustc --print sysroot)/lib/rustlib/$host/lib" -name 'librustc-*_rt.tsan.a' | head -n 1)
@@ -196,7 +205,7 @@ thread() {
     count "ThreadSanitizer"
 }
 
-for part in ${*:-models long_counts perturbed portable memcheck address thread}; do
+for part in ${*:-models counts long_counts perturbed portable memcheck address thread}; do
     $part
 done
 

@@ -212,6 +212,10 @@ impl Waiters {
         for stripe in &self.stripes {
             let mut list = lock(&stripe.list);
             let mut at = list.0;
+            if at.is_null() {
+                // Waking nobody is a system call all the same.
+                continue;
+            }
             while !at.is_null() {
                 // SAFETY: a node on the list, and its job, live until the node is released.
                 let waiter = unsafe { &*at };
