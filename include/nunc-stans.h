@@ -202,7 +202,8 @@ struct ns_thrpool_config {
 /**
  * A job's callback. Called with the job; its data is at ns_job_get_data.
  *
- * It must return normally: no longjmp out of it, no pthread_exit, no C++ exception.
+ * It must return normally: no longjmp out of it, no pthread_exit, no C++ exception; and not in a
+ * child that it forked, which is to call _exit or one of exec's functions.
  * No lock of the library is held while it runs, and it may call everything in this header on
  * its own job or any other, except ns_thrpool_wait and ns_thrpool_destroy on its own pool.
  */

@@ -11,6 +11,8 @@ use std::ptr::NonNull;
 
 use libc::{c_void, size_t};
 
+use crate::sys::CancelGuard;
+
 /// The functions that one pool allocates with.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Allocator {
@@ -50,7 +52,9 @@ impl Allocator {
     /// Zeroed memory for `count` values of `T`, or `None` when there is none.
     pub(crate) fn zeroed<T>(&self, count: usize) -> Option<NonNull<T>> {
         const { assert!(align_of::<T>() <= C_ALIGN) };
-        // SAFETY: calloc takes any two sizes and checks their product itself.
+        // An application's calloc need not look whether the product of the two overflows.
+        count.checked_mul(size_of::<T>())?;
+        // SAFETY: calloc takes any two sizes.
         let block = self.guarded(|| unsafe { (self.calloc)(count, size_of::<T>()) });
         NonNull::new(block.cast())
     }
@@ -82,6 +86,8 @@ impl Allocator {
         if !self.custom {
             return call();
         }
+        // The application's own code may have cancellation points.
+        let _cancel = CancelGuard::new();
         ALLOCATING.set(true);
         let result = call();
         ALLOCATING.set(false);

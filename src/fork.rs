@@ -4,7 +4,6 @@
 //! A child has its parent's memory and descriptors, but none of its threads. Each pool remembers
 //! the generation that it was made in; a fork makes the child one generation younger.
 
-use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::event::signals;
@@ -16,26 +15,29 @@ pub(crate) fn generation() -> u32 {
     GENERATION.load(Ordering::Relaxed)
 }
 
-/// Watch for forks. Before the first pool is made.
-pub(crate) fn watch() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        // SAFETY: three functions that stay (the library is never unloaded), each of which is
-        // fit to run around a fork.
-        unsafe { libc::pthread_atfork(Some(prepare), Some(parent), Some(child)) };
-    });
+/// Watch for forks, from when the library is loaded: so that of all that watches, the signals'
+/// registry is locked last. A thread that holds a lock of the application's, which a fork handler
+/// takes too, may be waiting for the registry.
+#[used]
+#[cfg_attr(not(target_os = "macos"), unsafe(link_section = ".init_array"))]
+#[cfg_attr(target_os = "macos", unsafe(link_section = "__DATA,__mod_init_func"))]
+static WATCH: extern "C" fn() = watch;
+
+extern "C" fn watch() {
+    // SAFETY: three functions that stay (the library is never unloaded), each of which is fit to
+    // run around a fork.
+    unsafe { libc::pthread_atfork(Some(prepare), Some(parent), Some(child)) };
 }
 
-/// The registry of signals is to be whole in the child: nobody may be in the middle of a change.
 extern "C" fn prepare() {
-    signals::lock_registry();
+    signals::before_fork();
 }
 
 extern "C" fn parent() {
-    signals::unlock_registry();
+    signals::after_fork(false);
 }
 
 extern "C" fn child() {
     GENERATION.fetch_add(1, Ordering::Relaxed);
-    signals::unlock_registry();
+    signals::after_fork(true);
 }

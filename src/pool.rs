@@ -22,7 +22,6 @@ use crate::capi::{INIT_FLAG, ns_thrpool_config};
 use crate::event::EventLoop;
 use crate::event::signals;
 use crate::event::wake::Wake;
-use crate::fork;
 use crate::job::run;
 use crate::log::{Logger, log};
 use crate::shared::{Phase, Shared};
@@ -67,6 +66,8 @@ unsafe extern "C" {
 
 /// How a pool could not be started.
 enum StartError {
+    /// None were asked for.
+    NoThreads,
     /// An errno of the system's.
     System(&'static str, c_int),
     NoMemory,
@@ -85,22 +86,26 @@ impl Pool {
             log!(Logger::SYSLOG, LOG_ERR, "{NAME}: {what}");
             return None;
         }
-        fork::watch();
         let logger = Logger::start(config.log_fct, config.log_start_fct, config.log_close_fct);
         if config.calloc_fct.is_some() != config.free_fct.is_some() {
             let what = "only one of calloc_fct and free_fct is set, the other is libc's";
             log!(logger, LOG_WARNING, "{NAME}: {what}");
         }
-        if config.max_threads == 0 {
-            log!(logger, LOG_ERR, "{NAME}: max_threads is 0");
-        } else {
-            match Self::make(config, logger) {
-                Ok(pool) => return Some(pool),
-                Err(StartError::NoMemory) => log!(logger, LOG_ERR, "{NAME}: no memory"),
-                Err(StartError::System(what, errno)) => {
-                    let why = std::io::Error::from_raw_os_error(errno);
-                    log!(logger, LOG_ERR, "{NAME}: {what}: {why}");
-                }
+        let (threads, stack) = (config.max_threads, config.stacksize);
+        match Self::make(config, logger) {
+            Ok(pool) => return Some(pool),
+            Err(StartError::NoThreads) => log!(logger, LOG_ERR, "{NAME}: max_threads is 0"),
+            Err(StartError::NoMemory) => {
+                log!(
+                    logger,
+                    LOG_ERR,
+                    "{NAME}: no memory, max_threads is {threads}"
+                );
+            }
+            Err(StartError::System(what, errno)) => {
+                let why = std::io::Error::from_raw_os_error(errno);
+                let given = format_args!("max_threads is {threads}, stacksize {stack}");
+                log!(logger, LOG_ERR, "{NAME}: {what}: {why}; {given}");
             }
         }
         logger.close();
@@ -113,6 +118,9 @@ impl Pool {
                 StartError::System(what, error.raw_os_error().unwrap_or(libc::EIO))
             }
         };
+        if config.max_threads == 0 {
+            return Err(StartError::NoThreads);
+        }
         let attributes = Attributes::new(config.stacksize)
             .map_err(|errno| StartError::System("stacksize", errno))?;
         let workers = config.max_threads;
@@ -203,6 +211,8 @@ impl Pool {
 
     /// `ns_thrpool_shutdown`.
     pub(crate) fn shutdown(&self) {
+        // Another thread may see the pool stop, and destroy it, before this call has returned.
+        let _inside = self.shared.waiters.enter();
         if self.shared.shutdown.swap(true, Ordering::SeqCst) {
             return;
         }
@@ -217,6 +227,8 @@ impl Pool {
     /// Woken by: the loop, when it goes quiet; whoever joined the workers.
     pub(crate) fn wait(&self) -> bool {
         let _cancel = CancelGuard::new();
+        // The first whose wait is over may destroy the pool.
+        let _inside = self.shared.waiters.enter();
         let mut life = lock(&self.life);
         loop {
             match *life {
@@ -244,17 +256,22 @@ impl Pool {
     pub(crate) unsafe fn destroy(pool: NonNull<Self>) {
         // SAFETY: live until `free` below.
         let this = unsafe { pool.as_ref() };
+        let _cancel = CancelGuard::new();
         if this.shared.is_forked() {
             // SAFETY: by the caller's promise; the parent's threads are not in this process.
             unsafe { this.release_in_child() };
             return;
         }
-        let _cancel = CancelGuard::new();
         this.shutdown();
         this.wait();
         this.shared.set_phase(Phase::Stopping);
         this.shared.nudge();
         this.join(this.workers);
+        // The destructors that ran at the end of the loop's thread may have finished with jobs.
+        if !this.shared.requests.is_empty() {
+            // SAFETY: the loop thread is gone.
+            unsafe { (*this.event_loop.get()).assume_init_mut() }.dispose_of_all(&this.shared);
+        }
         this.shared.waiters.drain();
         let logger = this.shared.logger;
         let left = signals::unwatch_all(&this.shared);
@@ -299,8 +316,9 @@ impl Pool {
     unsafe fn release_in_child(&self) {
         // SAFETY: the loop thread is the parent's; here the loop is ours.
         let event_loop = unsafe { (*self.event_loop.get()).assume_init_read() };
-        event_loop.release_in_child();
+        // The pipe first: letting go of the poller takes a free descriptor.
         self.shared.wake.close();
+        event_loop.release_in_child();
     }
 
     fn run_loop(&self) {

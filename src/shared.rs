@@ -44,6 +44,8 @@ pub(crate) struct Shared {
     pub(crate) logger: Logger,
     /// The process that made the pool: see [`fork`].
     pub(crate) generation: u32,
+    /// Its number: signal handlers go by that, which knows of a fork before anybody else.
+    pub(crate) pid: libc::pid_t,
     /// Requests to the loop: jobs to arm (ARMED) and to dispose of (NEEDS_DELETE).
     pub(crate) requests: SegQueue<JobPtr>,
     /// Gets the loop to look at `requests`, `loop_work`, `mailbox` and `nudged`.
@@ -103,6 +105,8 @@ impl Shared {
             alloc,
             logger,
             generation: fork::generation(),
+            // SAFETY: takes nothing, never fails.
+            pid: unsafe { libc::getpid() },
             requests: SegQueue::new(),
             wake,
             work: WorkQueue::new(),

@@ -120,9 +120,9 @@ pub(crate) fn write_byte(fd: c_int) {
         libc::syscall(libc::SYS_write, fd, at, 1usize)
     };
     #[cfg(not(target_os = "linux"))]
-    // SAFETY: one byte of ours. POSIX makes write a cancellation point here: the loop and the
-    // workers have cancellation disabled, callers of the interface disable it.
-    unsafe {
-        libc::write(fd, at, 1)
-    };
+    {
+        let _cancel = CancelGuard::new();
+        // SAFETY: one byte of ours.
+        unsafe { libc::write(fd, at, 1) };
+    }
 }

@@ -101,14 +101,12 @@ pub unsafe extern "C" fn ns_thrpool_wait(tp: *mut ns_thrpool_t) -> ns_result_t {
         log!(pool.shared.logger, LOG_ERR, "{NAME}: {why}");
         return R::NS_THREAD_FAILURE as ns_result_t;
     }
+    // The pool may be gone when the wait is over.
+    let logger = pool.shared.logger;
     if pool.wait() {
         SUCCESS
     } else {
-        log!(
-            pool.shared.logger,
-            LOG_ERR,
-            "{NAME}: a worker could not be joined"
-        );
+        log!(logger, LOG_ERR, "{NAME}: a worker could not be joined");
         R::NS_THREAD_FAILURE as ns_result_t
     }
 }

@@ -552,7 +552,7 @@ impl EventLoop {
     }
 
     /// The pool is destroyed: dispose of every job that is not the application's.
-    fn dispose_of_all(&mut self, pool: &Shared) {
+    pub(crate) fn dispose_of_all(&mut self, pool: &Shared) {
         loop {
             self.take_strays(pool);
             let mut left = false;

@@ -9,19 +9,24 @@
 //!   that does nothing, put there in the same step that reads what was there before: no signal
 //!   takes its default action in between.
 //! * signal-hook never puts anything back. So the earlier disposition is put back here when no
-//!   job watches any more, if ours is still in place; and when the next job comes, what
-//!   signal-hook installed is put in place again.
+//!   job watches any more, if ours is still in place; and when the next job comes, ours is put in
+//!   place again.
+//! * signal-hook counts the handlers that run, and whoever changes something waits until they
+//!   have returned. A fork copies that count, but not the threads: a child would wait for ever.
+//!   So its handler runs inside [`handler`], and a fork waits until none runs; what arrives during
+//!   the fork is noted, and handed on behind it.
 
 use std::cell::{Cell, UnsafeCell};
-use std::mem;
+use std::mem::{self, MaybeUninit};
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 
-use libc::c_int;
+use libc::{c_int, c_void};
 use signal_hook::SigId;
 
 use crate::fork;
 use crate::shared::Shared;
+use crate::sys::ErrnoGuard;
 
 /// Signal numbers are below this.
 const NUMBERS: usize = 65;
@@ -98,7 +103,7 @@ struct Signal {
     generation: u32,
     /// The disposition before the first of them.
     earlier: libc::sigaction,
-    /// What signal-hook installed, once it has.
+    /// What is installed in its place, once it is.
     ours: Option<libc::sigaction>,
 }
 
@@ -106,34 +111,26 @@ struct Registry {
     /// A pthread mutex, since it must be taken before a fork and given back on both sides.
     mutex: UnsafeCell<libc::pthread_mutex_t>,
     signals: UnsafeCell<[Option<Signal>; NUMBERS]>,
+    /// The mask of the thread that forks, meanwhile.
+    mask: UnsafeCell<MaybeUninit<libc::sigset_t>>,
 }
 
-// SAFETY: `signals` is touched only between lock and unlock of `mutex`.
+// SAFETY: the cells are touched only between lock and unlock of `mutex`.
 unsafe impl Sync for Registry {}
 
 static REGISTRY: Registry = Registry {
     mutex: UnsafeCell::new(libc::PTHREAD_MUTEX_INITIALIZER),
     signals: UnsafeCell::new([const { None }; NUMBERS]),
+    mask: UnsafeCell::new(MaybeUninit::uninit()),
 };
-
-/// Hold the registry still, around a fork too.
-pub(crate) fn lock_registry() {
-    // SAFETY: an initialised mutex that never moves.
-    unsafe { libc::pthread_mutex_lock(REGISTRY.mutex.get()) };
-}
-
-/// The counterpart of [`lock_registry`].
-pub(crate) fn unlock_registry() {
-    // SAFETY: as above, and locked by this thread.
-    unsafe { libc::pthread_mutex_unlock(REGISTRY.mutex.get()) };
-}
 
 /// The registry, locked.
 struct Locked;
 
 impl Locked {
     fn new() -> Self {
-        lock_registry();
+        // SAFETY: an initialised mutex that never moves.
+        unsafe { libc::pthread_mutex_lock(REGISTRY.mutex.get()) };
         Self
     }
 
@@ -146,7 +143,96 @@ impl Locked {
 
 impl Drop for Locked {
     fn drop(&mut self) {
-        unlock_registry();
+        // SAFETY: locked by this thread, in `new`.
+        unsafe { libc::pthread_mutex_unlock(REGISTRY.mutex.get()) };
+    }
+}
+
+type Handler = extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void);
+
+/// signal-hook's handler, once it has installed it.
+static HOOK: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
+/// Threads inside signal-hook's handler.
+static INSIDE: AtomicUsize = AtomicUsize::new(0);
+/// The process is being forked: nobody is to go inside.
+static FORKING: AtomicBool = AtomicBool::new(false);
+/// What arrived meanwhile, and nobody was told of.
+static HELD: [AtomicBool; NUMBERS] = [const { AtomicBool::new(false) }; NUMBERS];
+
+/// The handler of all watched signals.
+///
+/// It counts itself in and then looks whether the process forks; [`before_fork`] says that it does
+/// and then looks whether somebody is inside: one of the two sees the other. It does not wait for
+/// the fork, which may itself wait for a lock of malloc's that the interrupted code holds.
+extern "C" fn handler(signum: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+    let _errno = ErrnoGuard::new();
+    let forking = || FORKING.load(Ordering::SeqCst);
+    let held = &HELD[signum as usize];
+    INSIDE.fetch_add(1, Ordering::SeqCst);
+    if forking() {
+        held.store(true, Ordering::SeqCst);
+    }
+    // Noted as the fork ended: if that has not found it, it is still here.
+    if !forking() {
+        held.store(false, Ordering::SeqCst);
+        call_hook(signum, info, context);
+    }
+    INSIDE.fetch_sub(1, Ordering::SeqCst);
+}
+
+fn call_hook(signum: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+    let hook = HOOK.load(Ordering::SeqCst);
+    if !hook.is_null() {
+        // SAFETY: what was read back as the handler that takes just these.
+        let hook = unsafe { mem::transmute::<*mut c_void, Handler>(hook) };
+        hook(signum, info, context);
+    }
+}
+
+/// How often a fork looks again whether somebody is still inside a handler. All that those wait
+/// for is a processor; but one that this very thread was in would never return.
+const LOOKS: usize = 10_000;
+
+/// This thread is about to fork: have the registry whole, and nobody inside signal-hook's handler.
+/// No signal comes to this thread until [`after_fork`], so none comes to the child before that
+/// knows that it is one.
+pub(crate) fn before_fork() {
+    mem::forget(Locked::new());
+    // SAFETY: a set of ours, and room for another, under the lock.
+    unsafe {
+        let mut all = mem::zeroed();
+        libc::sigfillset(&mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &all, (*REGISTRY.mask.get()).as_mut_ptr());
+    }
+    FORKING.store(true, Ordering::SeqCst);
+    for _ in 0..LOOKS {
+        if INSIDE.load(Ordering::SeqCst) == 0 {
+            break;
+        }
+        std::thread::yield_now();
+    }
+}
+
+/// The fork is over, in the parent or in the child.
+pub(crate) fn after_fork(in_child: bool) {
+    if in_child {
+        // Those who were about to look whether the process forks are not in this one.
+        INSIDE.store(0, Ordering::SeqCst);
+    }
+    FORKING.store(false, Ordering::SeqCst);
+    for (signum, held) in HELD.iter().enumerate() {
+        if held.swap(false, Ordering::SeqCst) && !in_child {
+            // SAFETY: all zero is a siginfo.
+            let mut info = unsafe { mem::zeroed() };
+            call_hook(signum as c_int, &mut info, ptr::null_mut());
+        }
+    }
+    let locked = Locked;
+    // SAFETY: filled by `before_fork`; locked since.
+    unsafe {
+        let mask = (*REGISTRY.mask.get()).assume_init();
+        drop(locked);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &mask, ptr::null_mut());
     }
 }
 
@@ -178,7 +264,8 @@ impl Pool {
         // SAFETY: `unwatch` unregisters the action, and waits until it runs nowhere, before the
         // pool goes.
         let pool = unsafe { &*self.0 };
-        if pool.generation != fork::generation() {
+        // SAFETY: async-signal-safe.
+        if pool.pid != unsafe { libc::getpid() } {
             return;
         }
         pool.mailbox.counts[signum as usize].fetch_add(1, Ordering::SeqCst);
@@ -229,8 +316,11 @@ pub(crate) fn watch(pool: &Shared, signum: c_int) -> Option<()> {
     };
     match signal.ours {
         None => {
-            // Programs with small stacks, Go's for one, ask that handlers use their own.
+            // What signal-hook has installed, in ours. Programs with small stacks, Go's for one,
+            // ask that handlers use their own.
             let mut ours = disposition(signum, None)?;
+            HOOK.store(ours.sa_sigaction as *mut c_void, Ordering::SeqCst);
+            ours.sa_sigaction = handler as *const () as usize;
             ours.sa_flags |= libc::SA_ONSTACK;
             disposition(signum, Some(&ours));
             signal.ours = Some(ours);

@@ -10,7 +10,7 @@ use std::ptr;
 use crate::capi::{NS_JOB_PERSIST, ns_job_t};
 use crate::job::state::After;
 use crate::job::{Job, JobPtr};
-use crate::log::trace;
+use crate::log::{log, trace};
 use crate::perturb::perturb;
 use crate::shared::Shared;
 use crate::sys;
@@ -93,4 +93,14 @@ fn call(job: JobPtr, func: unsafe extern "C" fn(*mut ns_job_t)) {
     // SAFETY: the application's function, called with its job. An exception that leaves it
     // ends the process: nothing here catches it.
     unsafe { func(job.as_c()) };
+    let pool = job.pool();
+    if pool.is_forked() {
+        // This thread would go on with the parent's descriptors.
+        log!(
+            pool.logger,
+            LOG_CRIT,
+            "a callback returned in a forked child"
+        );
+        std::process::abort();
+    }
 }

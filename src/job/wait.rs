@@ -58,12 +58,12 @@ const STRIPES: usize = 1;
 /// A pool's table of blocked threads.
 pub(crate) struct Waiters {
     stripes: [Stripe; STRIPES],
-    /// Threads inside [`Waiters::wait`]: the pool outlives them.
+    /// Threads inside a call that the pool has to outlive.
     inside: AtomicUsize,
 }
 
 /// Counts a thread in, and out as the very last thing that it does with the pool's memory.
-struct Inside<'a>(&'a AtomicUsize);
+pub(crate) struct Inside<'a>(&'a AtomicUsize);
 
 impl Drop for Inside<'_> {
     fn drop(&mut self) {
@@ -118,6 +118,12 @@ impl Waiters {
         }
     }
 
+    /// The caller is inside a call that the pool has to outlive, until it drops what it gets.
+    pub(crate) fn enter(&self) -> Inside<'_> {
+        self.inside.fetch_add(1, Ordering::Relaxed);
+        Inside(&self.inside)
+    }
+
     fn stripe(&self, state: *const State) -> &Stripe {
         &self.stripes[state as usize / 128 % STRIPES]
     }
@@ -132,8 +138,7 @@ impl Waiters {
         deadline: Option<Instant>,
         stopped: impl Fn() -> bool,
     ) -> Outcome {
-        self.inside.fetch_add(1, Ordering::Relaxed);
-        let _inside = Inside(&self.inside);
+        let _inside = self.enter();
         let stripe = self.stripe(state);
         let mut list = lock(&stripe.list);
         match state.mark_waited() {
@@ -230,6 +235,8 @@ impl Waiters {
 
     /// Wait until everybody has left. Only after [`Waiters::stop`], with no new call to come: all
     /// have been woken and are on their way out.
+    ///
+    /// Woken by: nobody, it looks again.
     pub(crate) fn drain(&self) {
         while self.inside.load(Ordering::Acquire) != 0 {
             yield_now();
