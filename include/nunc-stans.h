@@ -426,12 +426,13 @@ ns_result_t ns_job_done(struct ns_job_t *job);
 
 /**
  * Block until a job is idle. Any number of threads; not the pool's loop thread, nor the job's own
- * callback. The job must be live when the call begins.
+ * callback. The job must be live when the call begins. In a callback in one of the pool's workers
+ * it ends when the pool shuts down, which waits for the workers.
  *
  * @param job a live job
  * @return NS_SUCCESS when it is WAITING; NS_DELETING when it is being disposed of; NS_SHUTDOWN
- * when the pool has stopped and it can no longer run; NS_INVALID_STATE from the loop thread or
- * the job's own callback; NS_INVALID_REQUEST for NULL
+ * when the pool has stopped and it can no longer run (in a worker of the pool: when it shuts
+ * down); NS_INVALID_STATE from the loop thread or the job's own callback; NS_INVALID_REQUEST for NULL
  */
 ns_result_t ns_job_wait(struct ns_job_t *job);
 

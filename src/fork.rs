@@ -7,6 +7,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::event::signals;
+use crate::job::free;
 
 static GENERATION: AtomicU32 = AtomicU32::new(0);
 
@@ -39,5 +40,6 @@ extern "C" fn parent() {
 
 extern "C" fn child() {
     GENERATION.fetch_add(1, Ordering::Relaxed);
+    free::forked();
     signals::after_fork(true);
 }

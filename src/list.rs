@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! An intrusive list: its nodes live inside what they list, so that linking never allocates and
-//! never fails.
+//! Intrusive lists: their nodes live inside what they list, so that linking never allocates and
+//! never fails. A node unlinks itself without knowing its list. Lists belong to one thread, the
+//! event loop.
 //!
-//! One pointer for a head, two for a node; a node unlinks itself without knowing its list. Lists
-//! belong to one thread, the event loop.
+//! A [`Head`] is one pointer, for lists of which there are many and whose order does not matter:
+//! the last that came is first. A [`Ring`] is two, and keeps the order.
 
 use std::cell::Cell;
 use std::ptr;
@@ -91,6 +92,118 @@ impl Node {
     }
 }
 
+/// Where a list begins and ends that keeps the order in which its links came. It must not move
+/// while anything is linked.
+#[derive(Debug)]
+pub(crate) struct Ring(Link);
+
+/// A place in a [`Ring`]. It must not move while linked, and must be unlinked before it goes.
+///
+/// The ring's own is before the first and after the last. All zero: not linked, or never used.
+#[derive(Debug)]
+pub(crate) struct Link {
+    next: Cell<*const Link>,
+    previous: Cell<*const Link>,
+}
+
+impl Ring {
+    /// An empty ring.
+    pub(crate) const fn new() -> Self {
+        Self(Link::new())
+    }
+
+    /// Whether nothing is linked.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.first().is_null()
+    }
+
+    /// The first link, or null.
+    pub(crate) fn first(&self) -> *const Link {
+        self.after(&self.0)
+    }
+
+    /// The link after `link`, which is in this ring, or null.
+    pub(crate) fn after(&self, link: &Link) -> *const Link {
+        let next = link.next.get();
+        if ptr::eq(next, &self.0) {
+            ptr::null()
+        } else {
+            next
+        }
+    }
+
+    /// Put `link` last.
+    ///
+    /// # Safety
+    /// `link` is not linked anywhere, and stays where it is until it is unlinked.
+    pub(crate) unsafe fn push(&self, link: *const Link) {
+        let end: *const Link = &self.0;
+        if self.0.previous.get().is_null() {
+            self.0.previous.set(end);
+        }
+        let last = self.0.previous.get();
+        // SAFETY: `link` is live by the caller's promise, `last` since it is linked or our own.
+        unsafe {
+            (*link).previous.set(last);
+            (*link).next.set(end);
+            (*last).next.set(link);
+        }
+        self.0.previous.set(link);
+    }
+
+    /// Put all of `other` last, in its order, and leave it empty.
+    pub(crate) fn append(&self, other: &Self) {
+        let (first, last) = (other.first(), other.0.previous.get());
+        if first.is_null() {
+            return;
+        }
+        let end: *const Link = &self.0;
+        if self.0.previous.get().is_null() {
+            self.0.previous.set(end);
+        }
+        let before = self.0.previous.get();
+        // SAFETY: linked nodes are live.
+        unsafe {
+            (*before).next.set(first);
+            (*first).previous.set(before);
+            (*last).next.set(end);
+        }
+        self.0.previous.set(last);
+        other.0.next.set(ptr::null());
+        other.0.previous.set(ptr::null());
+    }
+}
+
+impl Link {
+    /// A link that is in no ring.
+    pub(crate) const fn new() -> Self {
+        Self {
+            next: Cell::new(ptr::null()),
+            previous: Cell::new(ptr::null()),
+        }
+    }
+
+    /// Whether it is in a ring.
+    pub(crate) fn is_linked(&self) -> bool {
+        !self.next.get().is_null()
+    }
+
+    /// Leave the ring, if in one.
+    pub(crate) fn unlink(&self) {
+        let (next, previous) = (self.next.get(), self.previous.get());
+        if next.is_null() {
+            return;
+        }
+        // SAFETY: while this link is linked, so are its neighbours, and those are live.
+        unsafe {
+            (*next).previous.set(previous);
+            (*previous).next.set(next);
+        }
+        self.next.set(ptr::null());
+        self.previous.set(ptr::null());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,5 +224,50 @@ mod tests {
         nodes[0].unlink();
         nodes[0].unlink();
         assert!(head.is_empty());
+    }
+
+    fn order(ring: &Ring, links: &[Link]) -> Vec<usize> {
+        let mut got = Vec::new();
+        let mut at = ring.first();
+        while !at.is_null() {
+            got.extend(links.iter().position(|link| ptr::eq(link, at)));
+            // SAFETY: linked links are live.
+            at = ring.after(unsafe { &*at });
+        }
+        got
+    }
+
+    #[test]
+    fn rings_keep_their_order() {
+        let (ring, other) = (Ring::new(), Ring::new());
+        let links: [Link; 6] = std::array::from_fn(|_| Link::new());
+        assert!(ring.is_empty());
+        ring.append(&other);
+        assert!(ring.is_empty());
+        for link in &links[..3] {
+            // SAFETY: not linked, and outlives the rings.
+            unsafe { ring.push(link) };
+        }
+        for link in &links[3..] {
+            // SAFETY: as above.
+            unsafe { other.push(link) };
+        }
+        links[1].unlink();
+        links[1].unlink();
+        assert!(!links[1].is_linked() && links[0].is_linked());
+        ring.append(&other);
+        assert!(other.is_empty());
+        assert_eq!(order(&ring, &links), [0, 2, 3, 4, 5]);
+        links[5].unlink();
+        links[0].unlink();
+        // SAFETY: as above.
+        unsafe { ring.push(&links[0]) };
+        assert_eq!(order(&ring, &links), [2, 3, 4, 0]);
+        for link in &links {
+            link.unlink();
+        }
+        assert!(ring.is_empty());
+        other.append(&ring);
+        assert!(other.is_empty());
     }
 }

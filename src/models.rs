@@ -380,7 +380,7 @@ fn two_waiters_against_the_return() {
         let waiters: Vec<_> = (0..2)
             .map(|_| {
                 let job = Arc::clone(&job);
-                thread::spawn(move || job.waiters.wait(&job.state, None, || false))
+                thread::spawn(move || job.waiters.wait(&job.state, false, None, || false, ()))
             })
             .collect();
         assert_eq!(job.finish(0), After::Idle);
@@ -397,7 +397,7 @@ fn a_waiter_against_cancel_and_disposal() {
         let job = Model::armed();
         let waiter = {
             let job = Arc::clone(&job);
-            thread::spawn(move || job.waiters.wait(&job.state, None, || false))
+            thread::spawn(move || job.waiters.wait(&job.state, false, None, || false, ()))
         };
         assert_eq!(job.state.end(&job.waiters, true), End::Push);
         job.take_and_dispose();
@@ -413,7 +413,7 @@ fn a_timed_out_waiter_against_the_return() {
         let waiter = {
             let job = Arc::clone(&job);
             let past = Some(std::time::Instant::now());
-            thread::spawn(move || job.waiters.wait(&job.state, past, || false))
+            thread::spawn(move || job.waiters.wait(&job.state, false, past, || false, ()))
         };
         assert_eq!(job.finish(0), After::Idle);
         let outcome = waiter.join().unwrap();
@@ -433,7 +433,7 @@ fn a_waiter_against_the_end_of_the_pool() {
             let (job, stopped) = (Arc::clone(&job), Arc::clone(&stopped));
             thread::spawn(move || {
                 let stopped = || stopped.load(Ordering::SeqCst) == 1;
-                job.waiters.wait(&job.state, None, stopped)
+                job.waiters.wait(&job.state, false, None, stopped, ())
             })
         };
         stopped.store(1, Ordering::SeqCst);

@@ -21,6 +21,7 @@ use crate::alloc::Allocator;
 use crate::capi::{INIT_FLAG, ns_thrpool_config};
 use crate::event::EventLoop;
 use crate::event::signals;
+use crate::event::timers::Slots;
 use crate::event::wake::Wake;
 use crate::job::run;
 use crate::log::{Logger, log};
@@ -53,6 +54,8 @@ pub(crate) struct Pool {
     /// The workers, then the loop.
     threads: NonNull<pthread_t>,
     workers: usize,
+    /// Of the loop's timers.
+    slots: NonNull<Slots>,
     /// What to free.
     block: NonNull<u8>,
 }
@@ -140,14 +143,24 @@ impl Pool {
             unsafe { alloc.free(threads) };
             free_block(error)
         };
+        let slots = alloc
+            .zeroed::<Slots>(1)
+            .ok_or(StartError::NoMemory)
+            .map_err(free_threads)?;
+        let free_slots = |error| {
+            // SAFETY: just allocated; nothing is in them.
+            unsafe { alloc.free(slots) };
+            free_threads(error)
+        };
         let wake = Wake::new()
             .map_err(system("wake pipe"))
-            .map_err(free_threads)?;
-        let event_loop = match EventLoop::new(wake.read_end()) {
+            .map_err(free_slots)?;
+        // SAFETY: all zero, slots are empty; freed behind the loop.
+        let event_loop = match unsafe { EventLoop::new(wake.read_end(), slots) } {
             Ok(event_loop) => event_loop,
             Err(error) => {
                 wake.close();
-                return Err(free_threads(system("poller")(error)));
+                return Err(free_slots(system("poller")(error)));
             }
         };
         // SAFETY: the place has the size and alignment of a pool.
@@ -159,6 +172,7 @@ impl Pool {
                 event_loop: UnsafeCell::new(MaybeUninit::new(event_loop)),
                 threads,
                 workers,
+                slots,
                 block,
             });
             place.as_ref()
@@ -218,6 +232,7 @@ impl Pool {
         }
         log!(self.shared.logger, LOG_INFO, "pool {self:p}: shutting down");
         self.shared.work.close();
+        self.shared.waiters.stop_workers();
         self.shared.nudge();
     }
 
@@ -272,6 +287,7 @@ impl Pool {
             // SAFETY: the loop thread is gone.
             unsafe { (*this.event_loop.get()).assume_init_mut() }.dispose_of_all(&this.shared);
         }
+        this.shared.graves.clear();
         this.shared.waiters.drain();
         let logger = this.shared.logger;
         let left = signals::unwatch_all(&this.shared);
@@ -302,6 +318,7 @@ impl Pool {
             let alloc = (*this).shared.alloc;
             (*this).shared.fds.free(&alloc);
             alloc.free((*this).threads);
+            alloc.free((*this).slots);
             let block = (*this).block;
             ptr::drop_in_place(this);
             alloc.free(block);

@@ -17,7 +17,8 @@ use crate::event::fds::Table;
 use crate::event::signals::{self, Mailbox};
 use crate::event::wake::Wake;
 use crate::fork;
-use crate::job::run::{inside, on_loop_of};
+use crate::job::free::{Entering, Graves};
+use crate::job::run::{inside, on_loop_of, on_thread_of};
 use crate::job::state::{self, After, Arm, End, State, Work};
 use crate::job::wait::{Outcome, Waiters};
 use crate::job::{JobPtr, Kind, Spec, Trigger, run};
@@ -57,6 +58,8 @@ pub(crate) struct Shared {
     pub(crate) loop_work: SegQueue<JobPtr>,
     /// Threads in `ns_job_wait`.
     pub(crate) waiters: Waiters,
+    /// Jobs that are free but for those who may be about to wait for them.
+    pub(crate) graves: Graves,
     /// Descriptors. Reserved by who makes a job; otherwise the loop's.
     pub(crate) fds: Table,
     /// Signals that have arrived.
@@ -112,6 +115,7 @@ impl Shared {
             work: WorkQueue::new(),
             loop_work: SegQueue::new(),
             waiters: Waiters::new(),
+            graves: Graves::new(),
             fds: Table::new(),
             mailbox: Mailbox::new(),
             shutdown: AtomicBool::new(false),
@@ -147,7 +151,7 @@ impl Shared {
 
     /// Have the loop look at the life cycle.
     pub(crate) fn nudge(&self) {
-        self.nudged.store(true, Ordering::SeqCst);
+        self.nudged.swap(true, Ordering::SeqCst);
         self.wake.wake();
     }
 
@@ -187,9 +191,11 @@ impl Shared {
                 entry.closes.load(Ordering::SeqCst)
             }
             Trigger::Signal(signum) => {
+                // Before it is caught: what arrives from then on is to fire the job.
+                let seen = self.mailbox.count(signum);
                 signals::watch(self, signum).ok_or(MakeError::NoSignal)?;
                 watched = Some(signum);
-                self.mailbox.count(signum)
+                seen
             }
             Trigger::Now | Trigger::Timer(_) => 0,
         };
@@ -244,15 +250,22 @@ impl Shared {
 
     /// `ns_job_wait` and `ns_job_timedwait`. `None`: the caller is in the way of what it would
     /// wait for.
-    pub(crate) fn wait_for(&self, job: JobPtr, deadline: Option<Instant>) -> Option<Outcome> {
+    pub(crate) fn wait_for(
+        &self,
+        job: JobPtr,
+        deadline: Option<Instant>,
+        entering: Entering,
+    ) -> Option<Outcome> {
         if job.state.now() == state::WAITING {
             return Some(Outcome::Idle);
         }
         if inside(&job) || on_loop_of(self) {
             return None;
         }
-        let stopped = || self.phase() >= Phase::Quiet;
-        Some(self.waiters.wait(&job.state, deadline, stopped))
+        let is_worker = on_thread_of(self);
+        let stopped = || self.phase() >= Phase::Quiet || is_worker && self.is_shutting_down();
+        let waiters = &self.waiters;
+        Some(waiters.wait(&job.state, is_worker, deadline, stopped, entering))
     }
 
     /// A worker's life: run what comes, until nothing more does.

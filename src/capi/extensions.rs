@@ -8,6 +8,7 @@ use libc::timeval;
 
 use super::job::{idle_time, wait_until};
 use super::*;
+use crate::job::free::Entering;
 use crate::shared::Ended;
 
 /// Defined if the header has what follows.
@@ -146,6 +147,8 @@ pub unsafe extern "C" fn ns_job_cancel(job: *mut ns_job_t) -> ns_result_t {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_job_timedwait(job: *mut ns_job_t, tv: *const timeval) -> ns_result_t {
     const NAME: &str = "ns_job_timedwait";
+    // First of all, as in `ns_job_wait`.
+    let entering = Entering::new();
     let _errno = ErrnoGuard::new();
     // SAFETY: NULL or a time, by the interface's rules.
     match unsafe { nanoseconds(tv) } {
@@ -153,7 +156,7 @@ pub unsafe extern "C" fn ns_job_timedwait(job: *mut ns_job_t, tv: *const timeval
             // What no clock reaches is no limit.
             let deadline = Instant::now().checked_add(Duration::from_nanos(time));
             // SAFETY: NULL or a live job, by the interface's rules.
-            unsafe { wait_until(NAME, job, deadline) }
+            unsafe { wait_until(NAME, job, deadline, entering) }
         }
         Err(why) => {
             // SAFETY: as above.

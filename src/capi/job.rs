@@ -5,6 +5,7 @@ use super::*;
 use libc::timeval;
 
 use crate::event::signals::can_watch;
+use crate::job::free::Entering;
 use crate::job::state;
 use crate::job::wait::Outcome;
 use crate::shared::Ended;
@@ -261,16 +262,19 @@ pub unsafe extern "C" fn ns_job_done(job: *mut ns_job_t) -> ns_result_t {
 }
 
 /// Block until a job is idle. Any number of threads; not the pool's loop thread, nor the job's own
-/// callback. The job must be live when the call begins.
+/// callback. The job must be live when the call begins. In a callback in one of the pool's workers
+/// it ends when the pool shuts down, which waits for the workers.
 ///
 /// @param job a live job
 /// @return NS_SUCCESS when it is WAITING; NS_DELETING when it is being disposed of; NS_SHUTDOWN
-/// when the pool has stopped and it can no longer run; NS_INVALID_STATE from the loop thread or
-/// the job's own callback; NS_INVALID_REQUEST for NULL
+/// when the pool has stopped and it can no longer run (in a worker of the pool: when it shuts
+/// down); NS_INVALID_STATE from the loop thread or the job's own callback; NS_INVALID_REQUEST for NULL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_job_wait(job: *mut ns_job_t) -> ns_result_t {
+    // First of all: from here on a job that is live stays in memory.
+    let entering = Entering::new();
     // SAFETY: NULL or a live job, by the interface's rules.
-    unsafe { wait_until("ns_job_wait", job, None) }
+    unsafe { wait_until("ns_job_wait", job, None, entering) }
 }
 
 /// The application's pointer. Any thread, any state.
@@ -420,6 +424,7 @@ pub(super) unsafe fn wait_until(
     name: &str,
     job: *mut ns_job_t,
     deadline: Option<std::time::Instant>,
+    entering: Entering,
 ) -> ns_result_t {
     let _errno = ErrnoGuard::new();
     // SAFETY: by the caller's promise.
@@ -427,7 +432,7 @@ pub(super) unsafe fn wait_until(
         Ok(found) => found,
         Err(refused) => return refused,
     };
-    match pool.wait_for(job, deadline) {
+    match pool.wait_for(job, deadline, entering) {
         None => wrong_state(pool, name, "can't be waited for from here"),
         Some(Outcome::Idle) => SUCCESS,
         Some(Outcome::Deleting) => R::NS_DELETING as ns_result_t,

@@ -119,6 +119,9 @@ impl EventLoop {
                 "event loop: descriptor {fd} was closed by another job before this one was armed"
             );
             self.orphan(job);
+            if !sys::is_open(fd) {
+                self.fire_unasked(pool, job);
+            }
             return;
         }
         link(entry, job);

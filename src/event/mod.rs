@@ -16,7 +16,7 @@ pub(crate) mod wake;
 use std::io as stdio;
 use std::mem;
 use std::os::fd::RawFd;
-use std::ptr;
+use std::ptr::{self, NonNull};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -25,14 +25,14 @@ use libc::c_int;
 use crate::capi::{NS_JOB_SIGNAL, NS_JOB_THREAD, NS_JOB_TIMER, ns_job_type_t};
 use crate::job::state::{self, After, Work};
 use crate::job::{JobPtr, Kind, place, run};
-use crate::list::{Head, Node};
+use crate::list::{Head, Node, Ring};
 use crate::log::{log, trace};
 use crate::perturb::perturb;
 use crate::shared::{Phase, Shared};
 use crate::sys;
 
 use poller::{Event, Native, Poller, Until};
-use timers::{Timer, Wheel};
+use timers::{Slots, Timer, Wheel};
 
 /// Requests that one turn takes.
 const REQUESTS: usize = 4096;
@@ -42,7 +42,8 @@ const RUN_NOW: usize = 1024;
 const TIMERS: usize = 1024;
 /// Nanoseconds after which a turn runs no further callbacks, but looks what else there is.
 const SLICE: u64 = 500_000;
-/// Callbacks between two looks at the clock.
+/// Callbacks between two looks at the clock, if they are quick: a slice would be enough for as
+/// many.
 const LOOK: usize = 8;
 /// Nanoseconds that are not worth sleeping.
 const SOON: u64 = 2_000;
@@ -77,24 +78,35 @@ impl Ready {
     }
 }
 
-/// The time that callbacks may take of a turn.
+/// The time that code of the application's may take of a turn.
 struct Slice {
     begin: u64,
     calls: usize,
+    /// The call after which the clock is looked at.
+    look: usize,
 }
 
 impl Slice {
+    /// It begins now.
     fn new() -> Self {
-        Self { begin: 0, calls: 0 }
+        Self {
+            begin: sys::now(),
+            calls: 0,
+            look: 1,
+        }
     }
 
-    /// After a callback: whether that was enough. The clock is looked at now and then only.
+    /// After a call: whether that was enough. The clock is looked at after each slow one, but now
+    /// and then only if all are quick.
     fn is_over(&mut self) -> bool {
         self.calls += 1;
-        if self.calls == 1 {
-            self.begin = sys::now();
+        if self.calls < self.look {
+            return false;
         }
-        self.calls.is_multiple_of(LOOK) && sys::now() - self.begin > SLICE
+        let took = sys::now() - self.begin;
+        let quick = took < self.calls as u64 * (SLICE / LOOK as u64);
+        self.look = self.calls + if quick { LOOK } else { 1 };
+        took > SLICE
     }
 }
 
@@ -130,8 +142,11 @@ pub(crate) struct EventLoop {
 }
 
 impl EventLoop {
-    /// A loop that is woken through the pipe end `wake`.
-    pub(crate) fn new(wake: RawFd) -> stdio::Result<Self> {
+    /// A loop that is woken through the pipe end `wake`, with room for its timers.
+    ///
+    /// # Safety
+    /// `slots` are empty, and stay until the loop goes.
+    pub(crate) unsafe fn new(wake: RawFd, slots: NonNull<Slots>) -> stdio::Result<Self> {
         // SAFETY: all zero is a set; filled by pthread_sigmask, which only reads the mask here.
         let mask = unsafe {
             let mut mask: libc::sigset_t = mem::zeroed();
@@ -140,7 +155,8 @@ impl EventLoop {
         };
         Ok(Self {
             poller: Native::init(wake)?,
-            wheel: Wheel::new(sys::now()),
+            // SAFETY: by the caller's promise.
+            wheel: unsafe { Wheel::new(slots, sys::now()) },
             ready: Ready::default(),
             dispatched: false,
             stale: None,
@@ -177,7 +193,7 @@ impl EventLoop {
         self.take_requests(pool, REQUESTS);
         self.take_signals(pool);
         let until = self.until(pool);
-        self.poll(pool, until);
+        self.poll(pool, until, false);
         perturb("polled, and no time-out told");
         self.expire(pool);
         self.run_ready(pool);
@@ -209,10 +225,10 @@ impl EventLoop {
         }
     }
 
-    /// Wait, and see which descriptors' jobs fire: all of those that are ready, even if there are
-    /// more than one wait can return and timers are due. Else a job could be told that its time is
-    /// up whose data had come before.
-    fn poll(&mut self, pool: &Shared, until: Until) {
+    /// Wait, and see which descriptors' jobs fire. If timers are due, or with `to_the_end`, all of
+    /// those that are ready, even if there are more than one wait can return: else a job could be
+    /// told that its time is up whose data had come before.
+    fn poll(&mut self, pool: &Shared, until: Until, to_the_end: bool) {
         let mut until = until;
         loop {
             let (count, full) = self.poller.wait(until).unwrap_or_else(|error| {
@@ -238,8 +254,12 @@ impl EventLoop {
             if let Some(stale) = self.stale.take() {
                 self.rebuild(pool, stale);
             }
-            // What is ready is reported in turn: once nothing is new, all have been seen.
-            if !(full && changed) || self.wheel.next().is_none_or(|next| next > sys::now()) {
+            // What is ready is reported in turn: once nothing is new, all have been seen. What is
+            // to be dropped and can't be is new each time.
+            if !(full && changed) || self.stays_stale {
+                return;
+            }
+            if !to_the_end && self.wheel.next().is_none_or(|next| next > sys::now()) {
                 return;
             }
             until = Until::Now;
@@ -255,7 +275,7 @@ impl EventLoop {
             return;
         }
         let mut due = Ready::default();
-        let timed_out = Head::new();
+        let timed_out = Ring::new();
         self.wheel.expire(
             sys::now(),
             TIMERS,
@@ -266,7 +286,7 @@ impl EventLoop {
                 let job = unsafe { JobPtr::of_timer(timer) };
                 if job.kind() == Kind::Io {
                     // SAFETY: just unlinked, and unlinked again below.
-                    unsafe { job.watch().timer.push_to(&timed_out) };
+                    unsafe { timer.push_to(&timed_out) };
                 } else {
                     due.push(job);
                 }
@@ -278,11 +298,10 @@ impl EventLoop {
         if timed_out.is_empty() {
             return;
         }
-        self.poll(pool, Until::Now);
-        while let Some(timer) = Timer::first_of(&timed_out) {
+        self.poll(pool, Until::Now, true);
+        while let Some(timer) = Timer::take_first(&timed_out) {
             // SAFETY: linked timers are those of live jobs.
             let job = unsafe { JobPtr::of_timer(timer) };
-            Wheel::remove(&job.watch().timer);
             if job.is(place::LIVE) {
                 self.fire(pool, job, NS_JOB_TIMER);
             }
@@ -337,6 +356,9 @@ impl EventLoop {
         if mem::take(&mut self.dispatched) {
             pool.work.notify();
         }
+        if self.ready.is_empty() {
+            return;
+        }
         let mut slice = Slice::new();
         let last = self.ready.last;
         while let Some(job) = self.ready.pop() {
@@ -348,9 +370,10 @@ impl EventLoop {
                     After::Armed => self.arm(pool, job),
                     After::Dispose => self.dispose(pool, job),
                 }
-            } else if job.is(place::DOOMED) {
-                // Cancelled, and its disposal has waited for this. Otherwise it is on its way.
-                self.dispose(pool, job);
+            } else if job.state.drop_work() {
+                // Cancelled, and disposed of already. Otherwise that is on its way.
+                // SAFETY: the list was the last that held it.
+                unsafe { job.free() };
             }
             if Some(job) == last || slice.is_over() {
                 return;
@@ -386,19 +409,29 @@ impl EventLoop {
         }
     }
 
-    /// Take what was asked for, but no more than `most`.
-    fn take_requests(&mut self, pool: &Shared, most: usize) {
-        for _ in 0..most {
+    /// Take what was asked for, but no more than `most`. Returns how much it was.
+    fn take_requests(&mut self, pool: &Shared, most: usize) -> usize {
+        let mut slice = None;
+        for taken in 0..most {
             let Some(job) = pool.requests.pop() else {
-                return;
+                return taken;
             };
-            match job.state.take_request() {
-                state::ARMED => self.arm(pool, job),
-                // The ready list has it: to be disposed of when it is taken from there.
-                _ if job.is(place::READY) => job.mark(place::DOOMED),
-                _ => self.dispose(pool, job),
+            if job.state.take_request() == state::ARMED {
+                self.arm(pool, job);
+                continue;
+            }
+            // Done callbacks are the application's, and may take their time.
+            let slice = slice.get_or_insert_with(Slice::new);
+            if job.is(place::READY) {
+                // The list has it still, as a work queue would.
+                job.state.hold();
+            }
+            self.dispose(pool, job);
+            if slice.is_over() {
+                return taken + 1;
             }
         }
+        most
     }
 
     /// `job` is ARMED: have it wait for its trigger.
@@ -424,7 +457,7 @@ impl EventLoop {
                 self.wheel.restart(sys::now());
             }
             // SAFETY: not linked; the job does not move, and `dispose` unlinks it.
-            unsafe { self.wheel.insert(&raw const job.watch().timer) };
+            unsafe { self.wheel.insert(&job.watch().timer) };
         }
     }
 
@@ -503,7 +536,10 @@ impl EventLoop {
     fn go_quiet(&mut self, pool: &Shared) {
         // Each was queued before it was looked at; nothing is armed any more, so what comes
         // later raced with the shutdown.
-        self.take_requests(pool, pool.requests.len());
+        let mut left = pool.requests.len();
+        while left > 0 {
+            left -= self.take_requests(pool, left);
+        }
         while self.dispatched || !self.ready.is_empty() {
             self.run_ready(pool);
         }
@@ -556,15 +592,9 @@ impl EventLoop {
         loop {
             self.take_strays(pool);
             let mut left = false;
-            loop {
-                let timer = self.wheel.any();
-                if timer.is_null() {
-                    break;
-                }
+            while let Some(timer) = self.wheel.take_any() {
                 // SAFETY: linked timers are those of live jobs.
-                let job = unsafe { JobPtr::of_timer(timer) };
-                Wheel::remove(&job.watch().timer);
-                self.keep(job);
+                self.keep(unsafe { JobPtr::of_timer(timer) });
             }
             for (_, entry) in pool.fds.entries() {
                 left |= self.dispose_of_list(pool, &entry.jobs);

@@ -107,6 +107,28 @@ struct Signal {
     ours: Option<libc::sigaction>,
 }
 
+impl Signal {
+    /// Have our handler in place, and know what was there instead.
+    fn install(&mut self, signum: c_int) -> Option<()> {
+        if let Some(ours) = self.ours {
+            let found = disposition(signum, Some(&ours))?;
+            if found.sa_sigaction != ours.sa_sigaction {
+                self.earlier = found;
+            }
+            return Some(());
+        }
+        // What signal-hook has installed, in ours. Programs with small stacks, Go's for one, ask
+        // that handlers use their own.
+        let mut ours = disposition(signum, None)?;
+        HOOK.store(ours.sa_sigaction as *mut c_void, Ordering::SeqCst);
+        ours.sa_sigaction = handler as *const () as usize;
+        ours.sa_flags |= libc::SA_ONSTACK;
+        disposition(signum, Some(&ours))?;
+        self.ours = Some(ours);
+        Some(())
+    }
+}
+
 struct Registry {
     /// A pthread mutex, since it must be taken before a fork and given back on both sides.
     mutex: UnsafeCell<libc::pthread_mutex_t>,
@@ -236,8 +258,14 @@ pub(crate) fn after_fork(in_child: bool) {
     }
 }
 
-/// Where signal-hook is to find a handler: its own calls this one each time.
-extern "C" fn nothing(_signum: c_int) {}
+/// What the placeholder has seen.
+static MISSED: [AtomicBool; NUMBERS] = [const { AtomicBool::new(false) }; NUMBERS];
+
+/// Where signal-hook is to find a handler: its own calls this one each time. It matters only until
+/// there is an action.
+extern "C" fn placeholder(signum: c_int) {
+    MISSED[signum as usize].store(true, Ordering::SeqCst);
+}
 
 /// Set the disposition of `signum` to `new`, if any, and return what it was.
 fn disposition(signum: c_int, new: Option<&libc::sigaction>) -> Option<libc::sigaction> {
@@ -279,63 +307,51 @@ impl Pool {
 pub(crate) fn watch(pool: &Shared, signum: c_int) -> Option<()> {
     let mut registry = Locked::new();
     let place = &pool.mailbox.watches[signum as usize];
+    let signal = registry.signal(signum);
     if let Some(watch) = place.get() {
+        signal.as_mut()?.install(signum)?;
         let jobs = watch.jobs + 1;
         place.set(Some(Watch { jobs, ..watch }));
         return Some(());
     }
-    let signal = registry.signal(signum);
     if signal.is_none() {
+        MISSED[signum as usize].store(false, Ordering::SeqCst);
         // SAFETY: all zero is a sigaction; the handler takes what the flags say.
-        let mut placeholder: libc::sigaction = unsafe { mem::zeroed() };
-        placeholder.sa_sigaction = nothing as *const () as usize;
-        placeholder.sa_flags = libc::SA_RESTART;
+        let mut first: libc::sigaction = unsafe { mem::zeroed() };
+        first.sa_sigaction = placeholder as *const () as usize;
+        first.sa_flags = libc::SA_RESTART;
         *signal = Some(Signal {
             pools: 0,
             generation: fork::generation(),
-            earlier: disposition(signum, Some(&placeholder))?,
+            earlier: disposition(signum, Some(&first))?,
             ours: None,
         });
     }
-    let signal = signal.as_mut()?;
-    if signal.generation != fork::generation() {
+    let known = signal.as_mut()?;
+    if known.generation != fork::generation() {
         // The pools were the parent process's.
-        signal.pools = 0;
-        signal.generation = fork::generation();
+        known.pools = 0;
+        known.generation = fork::generation();
     }
     let address = Pool(pool);
     // SAFETY: the action does only what a signal handler may.
     let action =
         unsafe { signal_hook::low_level::register(signum, move || address.arrived(signum)) };
     let Ok(action) = action else {
-        if signal.ours.is_none() {
-            disposition(signum, Some(&signal.earlier));
-            *registry.signal(signum) = None;
+        if known.ours.is_none() {
+            disposition(signum, Some(&known.earlier));
+            *signal = None;
         }
         return None;
     };
-    match signal.ours {
-        None => {
-            // What signal-hook has installed, in ours. Programs with small stacks, Go's for one,
-            // ask that handlers use their own.
-            let mut ours = disposition(signum, None)?;
-            HOOK.store(ours.sa_sigaction as *mut c_void, Ordering::SeqCst);
-            ours.sa_sigaction = handler as *const () as usize;
-            ours.sa_flags |= libc::SA_ONSTACK;
-            disposition(signum, Some(&ours));
-            signal.ours = Some(ours);
-        }
-        Some(ours) if signal.pools == 0 => {
-            let found = disposition(signum, Some(&ours))?;
-            // In a forked child ours may still be there from the parent.
-            if found.sa_sigaction != ours.sa_sigaction {
-                signal.earlier = found;
-            }
-        }
-        Some(_) => {}
-    }
-    signal.pools += 1;
+    let is_first = known.ours.is_none();
+    known.install(signum)?;
+    known.pools += 1;
     place.set(Some(Watch { action, jobs: 1 }));
+    // What came when the placeholder was there, and the action not yet.
+    if is_first && MISSED[signum as usize].load(Ordering::SeqCst) {
+        address.arrived(signum);
+    }
     Some(())
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Timers: a hierarchical wheel of intrusive lists.
+//! Timers: a hierarchical wheel of intrusive rings.
 //!
 //! Linking, unlinking and firing cost the same however many timers there are, and none of them
 //! allocates. Six levels of 256 slots; a slot of the lowest level is one tick of 1024 ns, a slot
@@ -11,16 +11,16 @@
 //! it. That makes a restart one store. Hence the deadline is an atomic: another thread may write
 //! it while the loop looks.
 
-use std::ptr;
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::list::{Head, Node};
+use crate::list::{Link, Ring};
 
 /// One timer's place in the wheel.
 #[repr(C)]
 #[derive(Debug)]
 pub(crate) struct Timer {
-    node: Node,
+    link: Link,
     /// Nanoseconds of the monotonic clock.
     deadline: AtomicU64,
 }
@@ -29,7 +29,7 @@ impl Timer {
     /// A timer that is not linked.
     pub(crate) const fn new() -> Self {
         Self {
-            node: Node::new(),
+            link: Link::new(),
             deadline: AtomicU64::new(0),
         }
     }
@@ -44,24 +44,26 @@ impl Timer {
         self.deadline.store(deadline, Ordering::Relaxed);
     }
 
-    /// Put it in `list`.
+    /// Put it last in `ring`.
     ///
     /// # Safety
     /// It is not linked, and stays where it is until it is unlinked.
-    pub(crate) unsafe fn push_to(&self, list: &Head) {
+    pub(crate) unsafe fn push_to(&self, ring: &Ring) {
         // SAFETY: by the caller's promise.
-        unsafe { list.push(&raw const self.node) };
+        unsafe { ring.push(&raw const self.link) };
     }
 
-    /// The first timer in `list`, which holds nothing else.
-    pub(crate) fn first_of(list: &Head) -> Option<*const Self> {
-        // A `Timer` begins with its node.
-        (!list.is_empty()).then(|| list.first().cast())
+    /// Unlink the first timer of `ring`, which holds nothing else. It lives until the job does not.
+    pub(crate) fn take_first<'a>(ring: &Ring) -> Option<&'a Self> {
+        // SAFETY: linked timers are live; a `Timer` begins with its link.
+        let timer = unsafe { ring.first().cast::<Self>().as_ref() }?;
+        timer.link.unlink();
+        Some(timer)
     }
 
     /// Whether it is in a wheel.
     pub(crate) fn is_linked(&self) -> bool {
-        self.node.is_linked()
+        self.link.is_linked()
     }
 }
 
@@ -75,19 +77,31 @@ const SPAN: u64 = 1 << (LEVELS as u32 * SLOT_BITS);
 /// A slot is searched for its earliest timer only if it holds no more than this many: beyond,
 /// waking once for the slot is cheaper.
 const SEARCH: usize = 16;
+/// Timers that one look moves to lower levels: when a slot with a million comes up, the others do
+/// not wait for that.
+const MOVES: usize = 4096;
+
+/// The slots of a [`Wheel`], apart from it since they are many. All zero, they are empty.
+pub(crate) type Slots = [[Ring; SLOTS]; LEVELS];
 
 /// All the timers of a loop. It must not move while a timer is linked.
 ///
-/// A timer is linked on the level at which its tick first differs from the wheel's own, so that
-/// everything on a level comes before everything on the levels above.
+/// A timer is linked on the level that its distance from the wheel's tick asks for, in the slot
+/// that its tick falls in: a short one never shares a slot with a crowd of long ones. Each level's
+/// slots go round, from that of the wheel's tick on. Timers of one slot fire in the order in which
+/// they were linked.
 pub(crate) struct Wheel {
     /// Everything before this tick has been dealt with.
     tick: u64,
-    slots: [[Head; SLOTS]; LEVELS],
+    slots: NonNull<Slots>,
     /// A bit for each slot that may hold something.
     used: [[u64; SLOTS / 64]; LEVELS],
     /// A bit for each level that may hold something.
     used_levels: u32,
+    /// Taken from a slot of an upper level, and to be linked on lower ones.
+    moving: Ring,
+    /// Taken from a slot of the lowest level, and to fire.
+    due: Ring,
     /// What [`Wheel::next`] and [`Wheel::expire`] need to know in most turns, where nothing is due.
     soonest: Soonest,
 }
@@ -134,19 +148,35 @@ fn tick_of(deadline: u64) -> u64 {
 
 impl Wheel {
     /// An empty wheel that begins at `now`.
-    pub(crate) fn new(now: u64) -> Self {
+    ///
+    /// # Safety
+    /// `slots` are empty, and stay for as long as the wheel is used, by it alone.
+    pub(crate) unsafe fn new(slots: NonNull<Slots>, now: u64) -> Self {
         Self {
             tick: now >> TICK_BITS,
-            slots: [const { [const { Head::new() }; SLOTS] }; LEVELS],
+            slots,
             used: [[0; SLOTS / 64]; LEVELS],
             used_levels: 0,
+            moving: Ring::new(),
+            due: Ring::new(),
             soonest: Soonest::NEVER,
         }
     }
 
+    /// The timers of a slot.
+    fn slot(&self, level: usize, index: usize) -> &Ring {
+        // SAFETY: by the promise of `new`.
+        unsafe { &self.slots.as_ref()[level][index] }
+    }
+
     /// Whether it surely holds nothing.
     pub(crate) fn is_empty(&self) -> bool {
-        self.used_levels == 0
+        self.used_levels == 0 && !self.is_busy()
+    }
+
+    /// Whether something was taken from a slot that did not fire yet, nor was linked again.
+    fn is_busy(&self) -> bool {
+        !self.due.is_empty() || !self.moving.is_empty()
     }
 
     /// Count from `now`: an empty wheel that nobody looked at has stood still.
@@ -159,28 +189,29 @@ impl Wheel {
     ///
     /// # Safety
     /// It is not linked, and stays where it is until it is unlinked.
-    pub(crate) unsafe fn insert(&mut self, timer: *const Timer) {
-        // SAFETY: live by the caller's promise.
-        let deadline = unsafe { (*timer).deadline() };
-        let tick = tick_of(deadline).clamp(self.tick, self.tick + SPAN / 2);
-        let differ = (tick ^ self.tick) | 1;
-        // What differs above the top level is on it all the same: its slots go round, and half a
-        // round ahead is the most that `tick` can be.
-        let level = (differ.ilog2() / SLOT_BITS).min(LEVELS as u32 - 1);
+    pub(crate) unsafe fn insert(&mut self, timer: &Timer) {
+        let tick = tick_of(timer.deadline()).clamp(self.tick, self.tick + SPAN / 2);
+        let mut level = ((tick - self.tick) | 1).ilog2() / SLOT_BITS;
+        let round = |level: u32| (tick >> (level * SLOT_BITS)) - (self.tick >> (level * SLOT_BITS));
+        // A whole round ahead is where the round begins. Not on the top level: half a round is the
+        // most.
+        if round(level) == SLOTS as u64 {
+            level += 1;
+        }
         let shift = level * SLOT_BITS;
         let index = (tick >> shift) as usize % SLOTS;
         let level = level as usize;
         self.soonest.start = self.soonest.start.min(tick >> shift << shift);
         self.soonest.look = self.soonest.look.min(tick << TICK_BITS);
-        // SAFETY: by the caller's promise. A `Timer` begins with its node.
-        unsafe { self.slots[level][index].push(timer.cast::<Node>()) };
+        // SAFETY: by the caller's promise.
+        unsafe { timer.push_to(self.slot(level, index)) };
         self.used[level][index / 64] |= 1 << (index % 64);
         self.used_levels |= 1 << level;
     }
 
     /// Unlink `timer`, if it is linked.
     pub(crate) fn remove(timer: &Timer) {
-        timer.node.unlink();
+        timer.link.unlink();
     }
 
     /// The first slot of `level` from `from` up to `to` that holds something.
@@ -196,7 +227,7 @@ impl Wheel {
             if index >= to {
                 break;
             }
-            if !self.slots[level][index].is_empty() {
+            if !self.slot(level, index).is_empty() {
                 return Some(index);
             }
             // Its timers were removed.
@@ -206,34 +237,49 @@ impl Wheel {
         None
     }
 
-    /// The earliest slot that holds something.
-    fn first(&mut self) -> Option<Slot> {
-        while self.used_levels != 0 {
-            let level = self.used_levels.trailing_zeros() as usize;
-            let shift = level as u32 * SLOT_BITS;
-            let here = (self.tick >> shift) as usize % SLOTS;
-            let mut found = self.used_slot(level, here, SLOTS);
-            if found.is_none() && level == LEVELS - 1 {
-                // Only the top level goes round.
-                found = self.used_slot(level, 0, here);
-            }
-            if let Some(index) = found {
-                let ahead = (index + SLOTS - here) % SLOTS;
-                let start = ((self.tick >> shift) + ahead as u64) << shift;
-                return Some(Slot {
-                    level,
-                    index,
-                    start,
-                });
-            }
+    /// The earliest slot of `level` that holds something.
+    fn first_of(&mut self, level: usize) -> Option<Slot> {
+        let shift = level as u32 * SLOT_BITS;
+        let here = (self.tick >> shift) as usize % SLOTS;
+        let found = self.used_slot(level, here, SLOTS);
+        let Some(index) = found.or_else(|| self.used_slot(level, 0, here)) else {
             self.used_levels &= !(1 << level);
-        }
-        None
+            return None;
+        };
+        let ahead = (index + SLOTS - here) % SLOTS;
+        let start = ((self.tick >> shift) + ahead as u64) << shift;
+        Some(Slot {
+            level,
+            index,
+            start,
+        })
+    }
+
+    /// The earliest slot of each level that holds something.
+    fn firsts(&mut self) -> [Option<Slot>; LEVELS] {
+        std::array::from_fn(|level| {
+            let used = self.used_levels & 1 << level != 0;
+            used.then(|| self.first_of(level)).flatten()
+        })
+    }
+
+    /// The earliest slot that holds something; of several, that of the highest level, from which
+    /// timers go to the others.
+    fn first(&mut self) -> Option<Slot> {
+        let firsts = self.firsts();
+        firsts
+            .into_iter()
+            .rev()
+            .flatten()
+            .min_by_key(|slot| slot.start)
     }
 
     /// When to look again, in nanoseconds of the monotonic clock: when the earliest timer is due,
     /// or before, where finding that out would cost more than looking twice.
     pub(crate) fn next(&mut self) -> Option<u64> {
+        if self.is_busy() {
+            return Some(self.tick << TICK_BITS);
+        }
         if self.soonest.look == Soonest::UNKNOWN.look {
             self.soonest = self.search();
         }
@@ -242,35 +288,37 @@ impl Wheel {
 
     /// Find out what [`Wheel::soonest`] is to be.
     fn search(&mut self) -> Soonest {
-        let Some(slot) = self.first() else {
-            return Soonest::NEVER;
-        };
-        let start = slot.start;
-        let look = self.due_in(slot) << TICK_BITS;
-        Soonest { start, look }
+        let mut soonest = Soonest::NEVER;
+        for slot in self.firsts().into_iter().flatten() {
+            soonest.start = soonest.start.min(slot.start);
+            soonest.look = soonest.look.min(self.due_in(slot) << TICK_BITS);
+        }
+        soonest
     }
 
-    /// The tick at which something in `slot`, the earliest, is due, or `slot` is to be looked at.
+    /// The tick at which something in `slot` is due, or `slot` is to be looked at.
     fn due_in(&self, slot: Slot) -> u64 {
         if slot.level == 0 {
             return slot.start;
         }
+        let ring = self.slot(slot.level, slot.index);
         let mut earliest = slot.end();
-        let mut node = self.slots[slot.level][slot.index].first();
+        let mut link = ring.first();
         for _ in 0..SEARCH {
-            if node.is_null() {
+            if link.is_null() {
                 return earliest;
             }
-            // SAFETY: linked timers are live; a `Timer` begins with its node.
-            let timer = unsafe { &*node.cast::<Timer>() };
+            // SAFETY: linked timers are live; a `Timer` begins with its link.
+            let timer = unsafe { &*link.cast::<Timer>() };
             earliest = earliest.min(tick_of(timer.deadline()));
-            node = timer.node.next();
+            link = ring.after(&timer.link);
         }
         slot.start
     }
 
     /// Unlink every timer that is due at `now` and hand it to `fire`, in the order of their
-    /// ticks, until `most` were handed out: [`Wheel::next`] tells of more.
+    /// ticks, until `most` were handed out or too many had to be moved to lower levels:
+    /// [`Wheel::next`] tells of more.
     ///
     /// A timer whose deadline was moved is linked anew; one that `live` says is no longer wanted
     /// is unlinked and forgotten.
@@ -278,8 +326,8 @@ impl Wheel {
         &mut self,
         now: u64,
         mut most: usize,
-        live: impl Fn(*const Timer) -> bool,
-        mut fire: impl FnMut(*const Timer),
+        live: impl Fn(&Timer) -> bool,
+        mut fire: impl FnMut(&Timer),
     ) {
         let end = now >> TICK_BITS;
         if end < self.soonest.start {
@@ -287,52 +335,65 @@ impl Wheel {
             return;
         }
         self.soonest = Soonest::UNKNOWN;
-        while let Some(slot) = self.first() {
-            if slot.start > end {
-                break;
-            }
-            // Nothing is linked before this slot, so time may go on to it; then what is in it
-            // goes to lower levels, all of it, or is due.
-            self.tick = self.tick.max(slot.start);
-            loop {
-                let node = self.slots[slot.level][slot.index].first();
-                if node.is_null() {
-                    break;
-                }
-                if slot.level == 0 && most == 0 {
-                    return;
-                }
-                // SAFETY: linked timers are live; a `Timer` begins with its node.
-                let timer = unsafe { &*node.cast::<Timer>() };
-                timer.node.unlink();
-                if !live(timer) {
-                    continue;
-                }
-                if slot.level == 0 && timer.deadline() <= now {
+        let mut moves = MOVES;
+        loop {
+            while most > 0
+                && let Some(timer) = Timer::take_first(&self.due)
+            {
+                if live(timer) && timer.deadline() <= now {
                     most -= 1;
                     fire(timer);
-                } else {
+                } else if live(timer) {
                     // SAFETY: just unlinked, and it stays where it is.
                     unsafe { self.insert(timer) };
                 }
             }
+            while moves > 0
+                && let Some(timer) = Timer::take_first(&self.moving)
+            {
+                moves -= 1;
+                if live(timer) {
+                    // SAFETY: as above.
+                    unsafe { self.insert(timer) };
+                }
+            }
+            let Some(slot) = self.first() else { break };
+            let is_upper = slot.level > 0;
+            if slot.start > end {
+                break;
+            }
+            if most == 0 || is_upper && !self.moving.is_empty() {
+                return;
+            }
+            // Nothing is linked before this slot, so time may go on to it; then what is in it
+            // goes to lower levels, all of it, or is due.
+            self.tick = self.tick.max(slot.start);
+            let next = if is_upper { &self.moving } else { &self.due };
+            next.append(self.slot(slot.level, slot.index));
         }
         // Whatever is linked is later than `now`: what comes is counted from there.
         self.tick = self.tick.max(end);
     }
 
-    /// Some linked timer, or null. For taking the wheel apart.
-    pub(crate) fn any(&mut self) -> *const Timer {
-        match self.first() {
-            Some(slot) => self.slots[slot.level][slot.index].first().cast(),
-            None => ptr::null(),
+    /// Unlink some timer. For taking the wheel apart.
+    pub(crate) fn take_any<'a>(&mut self) -> Option<&'a Timer> {
+        if self.due.is_empty() {
+            let found = match self.first() {
+                Some(slot) => self.slot(slot.level, slot.index),
+                None => &self.moving,
+            };
+            self.due.append(found);
         }
+        Timer::take_first(&self.due)
     }
 }
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use std::ptr;
+
     use super::*;
+    use crate::alloc::Allocator;
 
     fn timers(n: usize) -> Vec<Timer> {
         (0..n).map(|_| Timer::new()).collect()
@@ -350,8 +411,11 @@ mod tests {
         }
     }
 
+    /// A wheel whose slots nobody frees.
     fn wheel(now: u64) -> Box<Wheel> {
-        Box::new(Wheel::new(now))
+        let slots = Allocator::new(None, None).zeroed(1).expect("memory");
+        // SAFETY: empty, and for this wheel.
+        Box::new(unsafe { Wheel::new(slots, now) })
     }
 
     /// Everything that is due at `now`, a few at a time.
@@ -359,15 +423,7 @@ mod tests {
         let mut got = Vec::new();
         loop {
             let before = got.len();
-            wheel.expire(
-                now,
-                7,
-                |_| true,
-                |timer| {
-                    // SAFETY: the tests' timers outlive their wheels.
-                    got.push(unsafe { (*timer).deadline() });
-                },
-            );
+            wheel.expire(now, 7, |_| true, |timer| got.push(timer.deadline()));
             if got.len() == before {
                 return got;
             }
@@ -456,7 +512,7 @@ mod tests {
             fired(&mut wheel, 200_000_001_000_000),
             [200_000_000_000_000]
         );
-        assert!(wheel.any().is_null());
+        assert!(wheel.take_any().is_none());
     }
 
     #[test]
@@ -497,5 +553,63 @@ mod tests {
         wheel.expire(5000, 9, |t| ptr::eq(t, &all[0]), |_| count += 1);
         assert_eq!(count, 1);
         assert!(!all[1].is_linked());
+    }
+
+    #[test]
+    fn timers_of_one_time_fire_in_the_order_in_which_they_came() {
+        // Through no, one and two levels.
+        for delay in [0, 200_000, 3_000_000, 900_000_000] {
+            let all = timers(20);
+            let mut wheel = wheel(77_777_777);
+            for timer in &all {
+                timer.set_deadline(77_777_777 + delay);
+                // SAFETY: not linked; `all` outlives the wheel.
+                unsafe { wheel.insert(timer) };
+            }
+            let mut got = Vec::new();
+            let mut now = 77_777_777;
+            while let Some(next) = wheel.next() {
+                now = next.max(now);
+                // Not all in one look.
+                let note = |t: &Timer| got.extend(all.iter().position(|own| ptr::eq(own, t)));
+                wheel.expire(now, 7, |_| true, note);
+            }
+            assert_eq!(got, Vec::from_iter(0..20), "delay {delay}");
+        }
+    }
+
+    #[test]
+    fn a_crowded_slot_keeps_nobody_waiting() {
+        let crowd = timers(3 * MOVES);
+        let soon = Timer::new();
+        let mut wheel = wheel(0);
+        let second = 1_000_000_000;
+        for timer in &crowd {
+            timer.set_deadline(40 * second);
+            // SAFETY: not linked; outlives the wheel.
+            unsafe { wheel.insert(timer) };
+        }
+        // Just before the slot of the crowd begins.
+        let begins = (2 << 24) << TICK_BITS;
+        assert!((begins..begins + (1 << 34)).contains(&(40 * second)));
+        wheel.expire(begins - 5_000, 9, |_| true, |_| panic!("early"));
+        soon.set_deadline(begins);
+        // SAFETY: as above.
+        unsafe { wheel.insert(&soon) };
+        let (mut looks, mut fired) = (0, 0);
+        let mut now = begins;
+        while looks == 0 || wheel.is_busy() {
+            let fire = |timer: &Timer| fired += u32::from(ptr::eq(timer, &soon));
+            wheel.expire(now, 9, |_| true, fire);
+            looks += 1;
+            assert_eq!(fired, 1, "it waits for the crowd");
+            now += 1024;
+        }
+        assert_eq!(looks, 3, "no look moves them all");
+        let mut left = crowd.len();
+        while wheel.next().is_some() {
+            wheel.expire(41 * second, 5000, |_| true, |_| left -= 1);
+        }
+        assert_eq!(left, 0);
     }
 }

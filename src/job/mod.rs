@@ -12,10 +12,11 @@
 //! | `state` | everybody, see [`state`] | everybody |
 //! | `flags`, `func`, `pool`, `target`, `timeout` | the call that makes the job | everybody |
 //! | `data`, `done_cb` | any thread (atomics) | any thread |
-//! | `output` | who begins the run | any thread, while the callback executes |
-//! | `timer.deadline` | who arms the job (atomic) | the loop |
+//! | `output` | the loop, when the job fires | any thread, while the callback executes |
+//! | `timer.deadline` | who arms the job, or ran it (atomic) | the loop |
 //! | `seen`, `place`, `timer`, `link`, `next_ready` | the call that makes the job, then the loop alone | the same |
 
+pub(crate) mod free;
 pub(crate) mod run;
 pub(crate) mod state;
 pub(crate) mod wait;
@@ -117,14 +118,14 @@ pub(crate) mod place {
     /// Its descriptor is not what it was made for any more: it never fires for I/O, and never
     /// closes the number.
     pub(crate) const ORPHAN: u8 = 8;
-    /// To be disposed of when it is taken from the ready list.
-    pub(crate) const DOOMED: u8 = 16;
 }
 
+#[cfg(not(loom))]
 const _: () = assert!(
     size_of::<Job>() <= 56,
     "a run-now job is to fit a 64 byte block"
 );
+#[cfg(not(loom))]
 const _: () = assert!(
     size_of::<Watched>() <= 120,
     "a job is to fit a 128 byte block"
@@ -394,15 +395,5 @@ impl JobPtr {
     unsafe fn around(field: *const u8, offset: usize) -> Self {
         // SAFETY: the field is inside a job, `offset` behind its start, so neither leaves it.
         unsafe { Self(NonNull::new_unchecked(field.sub(offset).cast_mut().cast())) }
-    }
-
-    /// Give its memory back.
-    ///
-    /// # Safety
-    /// Nobody holds it any more.
-    pub(crate) unsafe fn free(self) {
-        let alloc = self.pool().alloc;
-        // SAFETY: made by `make` from this allocator; no field needs dropping.
-        unsafe { alloc.free(self.0) };
     }
 }

@@ -61,16 +61,19 @@ pub(crate) fn run(job: JobPtr, arm: u32, dispose: u32) -> After {
     call(job, job.func());
     RUNNING.set(ptr::null());
     perturb("the callback returned, its state says that it runs");
-    if job.has_timeout() {
-        job.restart(sys::now());
-    }
-    job.state.finish(
+    let after = job.state.finish(
         &pool.waiters,
         job.has(NS_JOB_PERSIST),
         || !pool.is_shutting_down(),
         arm,
         dispose,
-    )
+    );
+    // Not before: a rearm from outside may have come until then, and its time starts no earlier.
+    // Armed again, the job is ours until it is handed on.
+    if after == After::Armed && job.has_timeout() {
+        job.restart(sys::now());
+    }
+    after
 }
 
 /// Run the done callback and give the memory back, now or when the last queue lets go of it.

@@ -11,7 +11,7 @@
 //! |---|---|---|---|
 //! | `EXEC` | the callback is executing | who begins it | who ended it, in [`State::finish`] |
 //! | `REQ` | the job is in the request queue, once | who is about to push it | the loop, popping it |
-//! | `WORK` | the job is in the work queue, or the loop's own, once | who is about to push it | the worker or the loop, popping it |
+//! | `WORK` | the job is in the work queue, or the loop's own, once; or disposed of in the ready list | who is about to push it, or disposes of it | the worker or the loop, popping it |
 //! | `WAITED` | somebody is blocked in `ns_job_wait` | the waiter, under its stripe's lock | who releases them, under that lock |
 //! | `DISPOSED` | everything is over but the memory | who disposed of it | nobody |
 //!
@@ -257,8 +257,14 @@ impl State {
         }
     }
 
-    /// Nobody is left to work: take the job from the work queue without running it. True if that
-    /// was all that held its memory.
+    /// The loop is about to dispose of a job that is in its ready list: that keeps the memory, as
+    /// the work queue would.
+    pub(crate) fn hold(&self) {
+        self.0.fetch_or(WORK, Ordering::AcqRel);
+    }
+
+    /// Take the job from the work queue, or the ready list, without running it. True if that was
+    /// all that held its memory.
     pub(crate) fn drop_work(&self) -> bool {
         self.0.fetch_and(!WORK, Ordering::AcqRel) & DISPOSED != 0
     }

@@ -9,7 +9,11 @@
 //! another job with waiters of its own. Hence a job with waiters (`WAITED` in its word) is moved
 //! on only under its stripe's lock, in the same critical section that takes its waiters off the
 //! list and hands each its outcome. A waiter that is still on the list thereby knows that its job
-//! is alive, and one that is off it never looks at the job again.
+//! is alive, and one that is off it never looks at the job again. Until it is on the list,
+//! [`Entering`](crate::job::free::Entering) keeps the job's memory.
+//!
+//! A pool that shuts down waits for its workers. One that is blocked here, in a callback, is
+//! released then: what it waits for might never come, or wait for it.
 
 use std::cell::Cell;
 use std::ptr;
@@ -34,6 +38,8 @@ pub(crate) enum Outcome {
 /// One blocked thread, on its own stack. Guarded by the stripe's lock.
 struct Waiter {
     state: *const State,
+    /// It is a worker of the pool.
+    is_worker: bool,
     outcome: Cell<Option<Outcome>>,
     next: Cell<*const Waiter>,
 }
@@ -129,14 +135,17 @@ impl Waiters {
     }
 
     /// Block until the job behind `state` is settled, the pool has stopped (`stopped` is asked
-    /// under the lock, so that [`Waiters::stop`] misses nobody) or `deadline` has come.
+    /// under the lock, so that [`Waiters::stop`] misses nobody) or `deadline` has come. `entering`
+    /// goes when the job is marked.
     ///
     /// Woken by: [`Waiters::release`], called by whoever moves the job on; [`Waiters::stop`].
-    pub(crate) fn wait(
+    pub(crate) fn wait<T>(
         &self,
         state: &State,
+        is_worker: bool,
         deadline: Option<Instant>,
         stopped: impl Fn() -> bool,
+        entering: T,
     ) -> Outcome {
         let _inside = self.enter();
         let stripe = self.stripe(state);
@@ -146,8 +155,10 @@ impl Waiters {
             Wait::Deleting => return Outcome::Deleting,
             Wait::Marked => {}
         }
+        drop(entering);
         let me = Waiter {
             state,
+            is_worker,
             outcome: Cell::new(None),
             next: Cell::new(list.0),
         };
@@ -211,25 +222,35 @@ impl Waiters {
         Ok(done)
     }
 
+    /// The pool shuts down, and waits for its workers: those who wait here are released. Whoever
+    /// comes later finds `stopped`.
+    pub(crate) fn stop_workers(&self) {
+        self.stop_those(|waiter| waiter.is_worker);
+    }
+
     /// The pool has stopped and no callback runs: nobody's job can run any more. Whoever comes
     /// later finds `stopped`.
     pub(crate) fn stop(&self) {
+        self.stop_those(|_| true);
+    }
+
+    fn stop_those(&self, which: impl Fn(&Waiter) -> bool) {
         for stripe in &self.stripes {
             let mut list = lock(&stripe.list);
+            let mut any = false;
             let mut at = list.0;
-            if at.is_null() {
-                // Waking nobody is a system call all the same.
-                continue;
-            }
             while !at.is_null() {
                 // SAFETY: a node on the list, and its job, live until the node is released.
                 let waiter = unsafe { &*at };
-                // SAFETY: as above.
-                unsafe { &*waiter.state }.clear_waited();
                 at = waiter.next.get();
+                any |= which(waiter);
             }
-            list.release(Outcome::Stopped, |_| true);
-            stripe.wake.notify_all();
+            // Waking nobody is a system call all the same.
+            if any {
+                // The mark stays: to whoever settles the job that is a look at the list.
+                list.release(Outcome::Stopped, &which);
+                stripe.wake.notify_all();
+            }
         }
     }
 
