@@ -4,10 +4,11 @@
 
     bench/counts.py [--write] [--programs DIR] [--counts FILE]
 
-Instructions of the whole process in user space (callgrind), system calls (strace) and context
-switches (getrusage): each the difference between a run of twice as many units and one of as many,
-divided; so what starting costs is not in it. Fails when one is more than a tenth above what the
-committed file says. Those that depend on how threads happen to meet are shown, but not held.
+Instructions in user space (callgrind), those of the library's own and those of the whole process,
+system calls (strace) and context switches (getrusage): each the difference between a run of twice as
+many units and one of as many, divided; so what starting costs is not in it. Fails when one is more
+than a tenth above what the committed file says. Those that depend on how threads happen to meet, or
+on how malloc's heap happens to lie, are shown, but not held.
 """
 
 import argparse
@@ -21,29 +22,33 @@ import tempfile
 
 # Work, param, units, and which counts are repeatable enough to be held.
 WORKS = [
-    ("run-now", "1x1", 40000, ("instructions", "calls")),
-    ("run-now", "2x2", 40000, ("instructions", "calls")),
-    ("hand-off", "idle", 500, ("instructions",)),
-    ("rearm", "4", 40000, ("instructions", "calls")),
-    ("echo-loop", "1", 2000, ("instructions", "calls")),
-    ("echo-loop", "32", 10000, ("calls",)),
-    ("echo-loop-persist", "32", 10000, ("calls",)),
+    ("run-now", "1x1", 40000, ("own", "calls")),
+    ("run-now", "2x2", 40000, ("own", "calls")),
+    ("hand-off", "idle", 500, ()),
+    ("rearm", "4", 40000, ("own", "calls")),
+    ("echo-loop", "1", 2000, ("own", "calls")),
+    ("echo-loop", "32", 10000, ("unshared",)),
+    ("echo-loop-persist", "32", 10000, ("unshared",)),
     ("echo-workers", "1", 2000, ("calls",)),
-    ("echo-workers", "32", 10000, ()),
-    ("accept", "16", 1000, ("instructions", "calls")),
-    ("timers", "1000", 20000, ("instructions", "calls")),
-    ("timers-fire", "100000", 20000, ("instructions", "calls")),
-    ("idle", "1000", 10000, ("instructions", "calls")),
-    ("signals", "1", 1000, ("instructions", "calls")),
+    ("echo-workers", "32", 10000, ("unshared",)),
+    ("accept", "16", 1000, ("own", "calls")),
+    ("timers", "1000", 20000, ("own", "calls")),
+    ("timers-fire", "100000", 20000, ("own", "calls")),
+    ("idle", "1000", 10000, ("own", "calls")),
+    ("signals", "1", 1000, ("own", "calls")),
 ]
 
 # What the work's own outside does, and not the library.
 OUTSIDE = {"clock_nanosleep", "sched_yield"}
 
-KINDS = ("instructions", "calls", "switches")
+# What one turn or one wake does for however many units there are.
+SHARED = {"epoll_wait", "read", "write", "futex"}
+
+# The instructions of the library, of the process; the calls, those that each unit makes for itself.
+KINDS = ("own", "instructions", "calls", "unshared", "switches")
 
 # A tenth, and, where there is about none, so much.
-SLACK = {"instructions": 5, "calls": 0.05, "switches": 0.05}
+SLACK = {"own": 5, "calls": 0.05, "unshared": 0.05}
 
 ROUNDS = 3
 
@@ -52,7 +57,11 @@ def run(command):
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
 
 
+LIBRARY = "libnunc-stans.so"
+
+
 def instructions(command, directory):
+    """(the library's own, the whole process's)"""
     out = os.path.join(directory, "callgrind.%p")
     process = subprocess.Popen(
         ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", *command],
@@ -62,7 +71,31 @@ def instructions(command, directory):
         sys.exit(f"{' '.join(command)} fails under valgrind:\n{message}")
     # The clients' processes have files of their own.
     with open(out.replace("%p", str(process.pid)), encoding="utf-8") as file:
-        return int(re.search(r"^totals: (\d+)", file.read(), re.MULTILINE).group(1))
+        return count_costs(file)
+
+
+def count_costs(file):
+    """What stands in a file of callgrind's: a line for each cost, behind that of its object. What
+    follows a line of calls= is the callee's, which has lines of its own."""
+    names, own, here, skip, total = {}, 0, False, False, 0
+    for line in file:
+        if line.startswith("ob="):
+            number, _, name = line[3:].strip().partition(" ")
+            names[number] = name or names.get(number, "")
+            here = LIBRARY in names[number]
+        elif line.startswith("cob="):
+            number, _, name = line[4:].strip().partition(" ")
+            if name:
+                names[number] = name
+        elif line.startswith("calls="):
+            skip = True
+        elif line.startswith("totals: "):
+            total = int(line.split()[1])
+        elif line[0] in "+-*0123456789":
+            if here and not skip:
+                own += int(line.split()[1])
+            skip = False
+    return own, total
 
 
 def calls(command, directory):
@@ -99,13 +132,17 @@ def count(program, work, param, units, directory):
             names.setdefault(name, {}).setdefault(factor, []).append(number)
         return sum(by_name.values())
 
+    # Run after run the same, but for how the threads meet.
+    once, twice = (instructions(of(factor), directory) for factor in (1, 2))
     result = {
-        "instructions": per_unit(lambda factor: instructions(of(factor), directory)),
+        "own": (twice[0] - once[0]) / units,
+        "instructions": (twice[1] - once[1]) / units,
         "calls": per_unit(all_calls),
         "switches": statistics.median(switches(of(2)) for _ in range(ROUNDS)),
     }
     each = {name: (statistics.median(found[2]) - statistics.median(found.get(1, [0]))) / units
             for name, found in names.items() if 2 in found}
+    result["unshared"] = sum(value for name, value in each.items() if name not in SHARED)
     return result, {name: value for name, value in each.items() if value >= 0.005}
 
 
@@ -133,15 +170,16 @@ def main():
     options = parser.parse_args()
     program = os.path.join(options.programs, "ns")
     before, now, worse = read(options.counts), {}, []
-    print(f"{'work':18} {'':7} {'instructions':>14} {'calls':>9} {'switches':>10}   of the calls")
+    print(f"{'':26} {'instructions':>17} {'calls':>17}\n{'work':18} {'':7} {'own':>8} {'all':>8} "
+          f"{'all':>8} {'unshared':>8} {'switches':>9}   of the calls")
     with tempfile.TemporaryDirectory() as directory:
         for work, param, units, held in WORKS:
             result, names = count(program, work, param, units, directory)
-            cells = [f"{max(result[kind], 0):.{0 if kind == 'instructions' else 2}f}"
+            cells = [f"{max(result[kind], 0):.{0 if kind in ('own', 'instructions') else 2}f}"
                      f"{' ' if kind in held else '~'}" for kind in KINDS]
             by_name = ", ".join(f"{name} {value:.2f}"
                                 for name, value in sorted(names.items(), key=lambda x: -x[1]))
-            print(f"{work:18} {param:7} {cells[0]:>14} {cells[1]:>9} {cells[2]:>10}   {by_name}",
+            print(f"{work:18} {param:7} {' '.join(f'{cell:>8}' for cell in cells)}   {by_name}",
                   flush=True)
             for kind in held:
                 key = (work, param, kind)
