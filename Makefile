@@ -40,7 +40,7 @@ BENCHES := $(addprefix build/bench/,ns floor libevent libuv glib asio)
 
 .PHONY: all help need-demo need-check need-deep need-deb need-bench need-counts demo check \
         check-model check-deep check-full soak header examples c-tests bench bench-plot \
-        bench-counts install uninstall deb clean
+        bench-counts bench-profile install uninstall deb clean
 
 all: build/lib/$(SHARED) build/lib/libnunc-stans.a ## build the library into build/lib (release)
 
@@ -162,6 +162,10 @@ bench-plot: ## draw docs/performance.svg from the last bench
 bench-counts: need-counts ## count calls and instructions for each unit of work, compare with bench/counts.csv
 	@$(MAKE) --no-print-directory all build/bench/ns
 	@bench/counts.py $(COUNTS_ARGS)
+
+bench-profile: need-counts ## where the instructions of the two main paths go
+	@$(MAKE) --no-print-directory all build/bench/ns
+	@bench/profile.py build/bench/ns
 
 header: ## generate include/nunc-stans.h from src/capi
 	NS_WRITE_HEADER=1 $(CARGO) test --quiet --locked --test header

@@ -20,6 +20,9 @@ import subprocess
 import sys
 import tempfile
 
+sys.dont_write_bytecode = True
+import callgrind
+
 # Work, param, units, and which counts are repeatable enough to be held.
 WORKS = [
     ("run-now", "1x1", 40000, ("own", "calls")),
@@ -57,45 +60,11 @@ def run(command):
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
 
 
-LIBRARY = "libnunc-stans.so"
-
-
-def instructions(command, directory):
+def instructions(command):
     """(the library's own, the whole process's)"""
-    out = os.path.join(directory, "callgrind.%p")
-    process = subprocess.Popen(
-        ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", *command],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    message = process.communicate(timeout=120)[1]
-    if process.returncode != 0:
-        sys.exit(f"{' '.join(command)} fails under valgrind:\n{message}")
-    # The clients' processes have files of their own.
-    with open(out.replace("%p", str(process.pid)), encoding="utf-8") as file:
-        return count_costs(file)
-
-
-def count_costs(file):
-    """What stands in a file of callgrind's: a line for each cost, behind that of its object. What
-    follows a line of calls= is the callee's, which has lines of its own."""
-    names, own, here, skip, total = {}, 0, False, False, 0
-    for line in file:
-        if line.startswith("ob="):
-            number, _, name = line[3:].strip().partition(" ")
-            names[number] = name or names.get(number, "")
-            here = LIBRARY in names[number]
-        elif line.startswith("cob="):
-            number, _, name = line[4:].strip().partition(" ")
-            if name:
-                names[number] = name
-        elif line.startswith("calls="):
-            skip = True
-        elif line.startswith("totals: "):
-            total = int(line.split()[1])
-        elif line[0] in "+-*0123456789":
-            if here and not skip:
-                own += int(line.split()[1])
-            skip = False
-    return own, total
+    costs = callgrind.run(command)
+    return (sum(cost for (where, _), cost in costs.items() if callgrind.LIBRARY in where),
+            sum(costs.values()))
 
 
 def calls(command, directory):
@@ -133,7 +102,7 @@ def count(program, work, param, units, directory):
         return sum(by_name.values())
 
     # Run after run the same, but for how the threads meet.
-    once, twice = (instructions(of(factor), directory) for factor in (1, 2))
+    once, twice = (instructions(of(factor)) for factor in (1, 2))
     result = {
         "own": (twice[0] - once[0]) / units,
         "instructions": (twice[1] - once[1]) / units,

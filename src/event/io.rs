@@ -106,6 +106,17 @@ impl EventLoop {
         }
     }
 
+    /// `job` ran in the loop and is armed again. The poller was told nothing meanwhile: until it
+    /// ran, the job counted as armed, and while it ran, nobody looked.
+    pub(super) fn arm_again(&mut self, pool: &Shared, job: JobPtr) {
+        let registration = pool.fds.entry(job.fd()).registration();
+        if job.is(place::ORPHAN) || !matches!(registration, Registration::Polled(_, Mode::Level)) {
+            return self.arm_io(pool, job);
+        }
+        job.mark(place::LIVE);
+        self.start_timer(job);
+    }
+
     /// The first arming of `job`: tell the kernel, and learn whether the number still means what
     /// it meant.
     fn attach(&mut self, pool: &Shared, job: JobPtr) {

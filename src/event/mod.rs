@@ -367,6 +367,7 @@ impl EventLoop {
             if job.state.begin() {
                 match run::run(job, 0, 0) {
                     After::Idle => self.rest(pool, job),
+                    After::Armed if job.kind() == Kind::Io => self.arm_again(pool, job),
                     After::Armed => self.arm(pool, job),
                     After::Dispose => self.dispose(pool, job),
                 }

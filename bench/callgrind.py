@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs a program under callgrind and reads what that has counted."""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+
+LIBRARY = "libnunc-stans.so"
+
+
+def run(command):
+    """{(object, function): instructions of its own}"""
+    with tempfile.TemporaryDirectory() as directory:
+        out = os.path.join(directory, "callgrind.%p")
+        process = subprocess.Popen(
+            ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", *command],
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        message = process.communicate(timeout=120)[1]
+        if process.returncode != 0:
+            sys.exit(f"{' '.join(command)} fails under valgrind:\n{message}")
+        # The clients' processes have files of their own.
+        with open(out.replace("%p", str(process.pid)), encoding="utf-8") as file:
+            return read(file)
+
+
+def read(file):
+    """A line for each cost stands behind those of its object and its function. What follows a line
+    of calls= is the callee's, which has lines of its own. A name is given once, with a number."""
+    names, costs, place, skip = {}, {}, {}, False
+    for line in file:
+        named = re.match(r"(c?)(ob|fn)=\((\d+)\)(?: (.*))?", line)
+        if named:
+            callee, kind, number, name = named.groups()
+            if name:
+                names[kind, number] = name
+            if not callee:
+                place[kind] = names[kind, number]
+        elif line.startswith("calls="):
+            skip = True
+        elif re.match(r"[-+*0-9]", line):
+            if not skip:
+                where = place.get("ob", ""), place.get("fn", "")
+                costs[where] = costs.get(where, 0) + int(line.split()[1])
+            skip = False
+    return costs

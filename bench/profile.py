@@ -1,0 +1,37 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where the instructions of the two main paths go: bench/profile.py [PROGRAM].
+
+Of a run-now job that a worker runs, and of a round trip that the loop serves: the functions that
+take a fiftieth or more, and how many instructions for each job or round trip, by callgrind. What
+the compiler has inlined is its caller's.
+"""
+
+import os
+import sys
+
+sys.dont_write_bytecode = True
+import callgrind
+
+PATHS = [("run-now", "1x1", 100000), ("echo-loop", "32", 50000)]
+
+
+def main():
+    program = sys.argv[1] if len(sys.argv) > 1 else "build/bench/ns"
+    for work, param, units in PATHS:
+        costs = callgrind.run([program, work, param, str(units)])
+        total = sum(costs.values())
+        objects = {}
+        print(f"{work} {param}: {total / units:.0f} instructions each")
+        for (where, function), cost in sorted(costs.items(), key=lambda item: -item[1]):
+            where = os.path.basename(where).split(".so")[0]
+            objects[where] = objects.get(where, 0) + cost
+            if cost >= total / 50:
+                print(f"  {cost / units:6.0f}  {100 * cost / total:4.1f} %  {where:15} "
+                      f"{function.removesuffix(chr(39) + '2')}")
+        print("  of all:", ", ".join(f"{where} {cost / units:.0f}"
+                                     for where, cost in objects.items() if cost >= units))
+
+
+if __name__ == "__main__":
+    main()
