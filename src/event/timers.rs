@@ -471,6 +471,55 @@ mod tests {
     }
 
     #[test]
+    fn set_and_removed_while_time_goes_on() {
+        let all = timers(300);
+        let start = (1 << 40) - 5_000;
+        let mut wheel = wheel(start);
+        let mut random = Random(99);
+        let mut now = start;
+        let mut fired = 0;
+        for _ in 0..300_000 {
+            let timer = &all[random.next() as usize % all.len()];
+            match random.next() % 8 {
+                0 => Wheel::remove(timer),
+                1..4 if !timer.is_linked() => {
+                    timer.set_deadline(now + (random.next() >> (20 + random.next() % 44)));
+                    // SAFETY: not linked; `all` outlives the wheel.
+                    unsafe { wheel.insert(timer) };
+                }
+                1..4 => timer.set_deadline(timer.deadline() + random.next() % 10_000_000),
+                _ => {
+                    // To the next look, or a part of the way, or late.
+                    let next = wheel.next().unwrap_or(now + 1_000_000).max(now);
+                    now += match random.next() % 4 {
+                        0 => random.next() % (next - now + 1),
+                        1 => next - now + random.next() % 500_000,
+                        _ => next - now,
+                    };
+                    loop {
+                        wheel.expire(
+                            now,
+                            5,
+                            |_| true,
+                            |timer| {
+                                assert!(timer.deadline() <= now, "early");
+                                fired += 1;
+                            },
+                        );
+                        if wheel.next().is_none_or(|next| next > now) {
+                            break;
+                        }
+                    }
+                    let overdue =
+                        |t: &Timer| t.is_linked() && t.deadline() + (1 << TICK_BITS) <= now;
+                    assert!(!all.iter().any(overdue), "forgotten");
+                }
+            }
+        }
+        assert!(fired > 20_000, "{fired} fired");
+    }
+
+    #[test]
     fn a_late_look_finds_all_that_is_due() {
         let all = timers(5_000);
         let mut wheel = wheel(0);
