@@ -453,13 +453,19 @@ impl EventLoop {
     /// Link the timer of `job`. One that is linked from an earlier arming is found and moved when
     /// its old time comes.
     fn start_timer(&mut self, job: JobPtr) {
-        if job.has_timeout() && !job.watch().timer.is_linked() {
-            if self.wheel.is_empty() {
-                self.wheel.restart(sys::now());
-            }
-            // SAFETY: not linked; the job does not move, and `dispose` unlinks it.
-            unsafe { self.wheel.insert(&job.watch().timer) };
+        let timer = &job.watch().timer;
+        if !job.has_timeout() || timer.is_linked() {
+            return;
         }
+        if job.is_due_at_once() {
+            // SAFETY: not linked; the job does not move, and `dispose` unlinks it.
+            return unsafe { self.wheel.insert_due(timer) };
+        }
+        if self.wheel.is_empty() {
+            self.wheel.restart(sys::now());
+        }
+        // SAFETY: as above.
+        unsafe { self.wheel.insert(timer) };
     }
 
     fn arm_signal(&mut self, pool: &Shared, job: JobPtr) {

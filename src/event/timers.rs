@@ -100,7 +100,7 @@ pub(crate) struct Wheel {
     used_levels: u32,
     /// Taken from a slot of an upper level, and to be linked on lower ones.
     moving: Ring,
-    /// Taken from a slot of the lowest level, and to fire.
+    /// Taken from a slot of the lowest level, or due when they were set, and to fire.
     due: Ring,
     /// What [`Wheel::next`] and [`Wheel::expire`] need to know in most turns, where nothing is due.
     soonest: Soonest,
@@ -207,6 +207,17 @@ impl Wheel {
         unsafe { timer.push_to(self.slot(level, index)) };
         self.used[level][index / 64] |= 1 << (index % 64);
         self.used_levels |= 1 << level;
+    }
+
+    /// Link `timer`, whose deadline has passed, to fire at the next look, behind all of those that
+    /// were linked so before.
+    ///
+    /// # Safety
+    /// As for [`Wheel::insert`].
+    pub(crate) unsafe fn insert_due(&mut self, timer: &Timer) {
+        // SAFETY: by the caller's promise.
+        unsafe { timer.push_to(&self.due) };
+        self.soonest = Soonest::UNKNOWN;
     }
 
     /// Unlink `timer`, if it is linked.

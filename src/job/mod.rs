@@ -363,6 +363,12 @@ impl JobPtr {
         self.kind() != Kind::Now && self.watch().timeout != NEVER
     }
 
+    /// Whether its time is zero: the next turn of the loop. Jobs with the same are to keep their
+    /// order, however long the queue.
+    pub(crate) fn is_due_at_once(self) -> bool {
+        self.watch().timeout == 0
+    }
+
     /// Start its time afresh, from `now`.
     pub(crate) fn restart(self, now: u64) {
         let watch = self.watch();
