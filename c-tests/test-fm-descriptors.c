@@ -9,6 +9,7 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <sys/wait.h>
 
 static void read_byte(struct ns_job_t *job)
 {
@@ -184,22 +185,30 @@ static void stroke_only(struct ns_job_t *job)
 static void fm27_no_event_is_lost_around_rearm(void **state)
 {
     UNUSED(state);
+    const struct {
+        ns_job_type_t type;
+        int rearm_first; /* in its callback, before it reads */
+        int outside;     /* armed again by this thread */
+    } kinds[] = {
+        {NS_JOB_NONE, 0, 0},    {NS_JOB_NONE, 1, 0},
+        {NS_JOB_THREAD, 0, 0},  {NS_JOB_THREAD, 1, 0},
+        {NS_JOB_PERSIST, 0, 0}, {NS_JOB_PERSIST | NS_JOB_THREAD, 0, 0},
+        {NS_JOB_NONE, 0, 1},    {NS_JOB_THREAD, 0, 1},
+    };
     struct ns_thrpool_t *tp = checked_pool(2);
     uint64_t sequence = run_seed();
-    for (int kind = 0; kind < 8; kind++) {
+    for (size_t kind = 0; kind < sizeof kinds / sizeof *kinds; kind++) {
         int ends[2];
         socket_pair(ends);
-        struct rally rally = {ends[0], kind & 1, 0};
-        int outside = kind >= 6; /* armed again by this thread */
-        ns_job_type_t type = NS_JOB_READ | (kind & 2 ? NS_JOB_THREAD : 0) |
-                             (kind >= 4 && !outside && !rally.rearm_first ? NS_JOB_PERSIST : 0);
+        struct rally rally = {ends[0], kinds[kind].rearm_first, 0};
         struct ns_job_t *job = NULL;
-        assert_int_equal(ns_add_fd_job(tp, ends[0], type, outside ? stroke_only : stroke, &rally,
-                                       &job), NS_SUCCESS);
+        assert_int_equal(ns_add_fd_job(tp, ends[0], NS_JOB_READ | kinds[kind].type,
+                                       kinds[kind].outside ? stroke_only : stroke, &rally, &job),
+                         NS_SUCCESS);
         for (long i = 1; i <= count_of(5000, 200000); i++) {
             assert_int_equal(write(ends[1], "x", 1), 1);
             SOON(atomic_load(&rally.strokes) == i);
-            if (outside) {
+            if (kinds[kind].outside) {
                 /* RUNNING still, or WAITING already: both take it. */
                 assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
             }
@@ -367,19 +376,21 @@ static void fm36_a_listener_without_descriptors_does_not_spin_and_recovers(void 
     if (preload != NULL && strstr(preload, "vgpreload") != NULL) {
         skip(); /* valgrind has a limit of its own: it accepts, closes, and says EMFILE */
     }
-    enum { CLIENTS = 12, ROOM = 4 };
+    enum { CLIENTS = 64, ROOM = 4 };
     struct ns_thrpool_t *tp = checked_pool(1);
     struct rlimit before, small;
     struct sockaddr_in at;
     int clients[CLIENTS];
+    int highest = 0;
     door.fd = listener(&at);
     door.accepted = (struct latch)LATCH_INIT;
     for (int i = 0; i < CLIENTS; i++) {
         clients[i] = connect_to(&at);
+        highest = clients[i] > highest ? clients[i] : highest;
     }
     getrlimit(RLIMIT_NOFILE, &before);
     small = before;
-    small.rlim_cur = (rlim_t)clients[CLIENTS - 1] + 1 + ROOM;
+    small.rlim_cur = (rlim_t)highest + 1 + ROOM;
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &small), 0);
     assert_int_equal(ns_add_fd_job(tp, door.fd, NS_JOB_ACCEPT, let_in, NULL, &door.job),
                      NS_SUCCESS);
@@ -396,6 +407,100 @@ static void fm36_a_listener_without_descriptors_does_not_spin_and_recovers(void 
         close(clients[i]);
         close(door.fds[i]);
     }
+}
+
+/* CPU seconds that a process has used, of its own and the kernel's. */
+static double cpu_of(pid_t pid)
+{
+    char path[64], line[1024] = "";
+    unsigned long user = 0, kernel = 0;
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    FILE *file = fopen(path, "r");
+    assert_non_null(file);
+    assert_non_null(fgets(line, sizeof line, file));
+    fclose(file);
+    const char *after = strrchr(line, ')');
+    assert_non_null(after);
+    assert_int_equal(sscanf(after + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user,
+                            &kernel), 2);
+    return (double)(user + kernel) / (double)sysconf(_SC_CLK_TCK);
+}
+
+/* Ask for the daemon's counters, and read all that it says; -1 when it says nothing. */
+static long ask_daemon(const struct sockaddr_in *at)
+{
+    char answer[4096];
+    const char request[] = "GET /status HTTP/1.0\r\n\r\n";
+    struct timeval patience = {LIMIT_SECONDS, 0};
+    int fd = connect_to(at);
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    ssize_t said = write(fd, request, sizeof request - 1);
+    ssize_t got = said < 0 ? -1 : read(fd, answer, sizeof answer);
+    close(fd);
+    return got > 0 && strncmp(answer, "HTTP/1.", 7) == 0 && strstr(answer, "200") != NULL ? got : -1;
+}
+
+/*
+ * The example daemon with room for sixteen descriptors, and many clients that stay.
+ *
+ * To see it fail: as above; or have the daemon's on_connection rearm its listener at once.
+ */
+static void fm36_the_example_daemon_pauses_without_descriptors_and_recovers(void **state)
+{
+    UNUSED(state);
+    enum { CLIENTS = 100 };
+    char program[512];
+    snprintf(program, sizeof program, "%s", __FILE__);
+    char *name = strrchr(program, '/');
+    assert_non_null(name);
+    snprintf(name, sizeof program - (size_t)(name - program), "/../build/examples/httpd");
+    if (access(program, X_OK) != 0) {
+        skip(); /* not built */
+    }
+    int out[2];
+    assert_int_equal(pipe(out), 0);
+    pid_t daemon = fork();
+    assert_true(daemon >= 0);
+    if (daemon == 0) {
+        dup2(out[1], 1);
+        unsetenv("LD_PRELOAD"); /* a tool's */
+        execl(program, program, "-p", "0", "-t", "2", "-i", "60", "-n", "16", "/", NULL);
+        _exit(127);
+    }
+    close(out[1]);
+    FILE *told = fdopen(out[0], "r");
+    char line[256] = "";
+    assert_non_null(fgets(line, sizeof line, told));
+    assert_non_null(strrchr(line, ':'));
+    struct sockaddr_in at = {.sin_family = AF_INET,
+                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+                             .sin_port = htons((uint16_t)atoi(strrchr(line, ':') + 1))};
+    assert_true(ask_daemon(&at) > 0);
+    int clients[CLIENTS];
+    for (int i = 0; i < CLIENTS; i++) {
+        clients[i] = connect_to(&at);
+    }
+    /* Those that it has no descriptors for wait in the backlog, for a second of ours. */
+    struct ns_thrpool_t *tp = checked_pool(1);
+    double cpu = cpu_of(daemon);
+    loop_passes(tp, 999999);
+    cpu = cpu_of(daemon) - cpu;
+    checked_end(tp);
+    for (int i = 0; i < CLIENTS; i++) {
+        close(clients[i]);
+    }
+    int again = ask_daemon(&at) > 0;
+    kill(daemon, SIGTERM);
+    int status = -1;
+    while (fgets(line, sizeof line, told) != NULL) {
+    }
+    fclose(told);
+    assert_int_equal(waitpid(daemon, &status, 0), daemon);
+    print_message("# %.0f ms of CPU in the second in which %d clients knocked\n", cpu * 1e3, CLIENTS);
+    assert_true(again);
+    assert_true(cpu < 0.3);
+    /* It counts its jobs and descriptors itself. */
+    assert_int_equal(status, 0);
 }
 
 /* To see it fail: in EventLoop::drop_stale, do nothing. */
@@ -538,6 +643,7 @@ int main(void)
         cmocka_unit_test(fm33_a_number_that_is_reused_belongs_to_its_new_job),
         cmocka_unit_test(fm34_a_reader_and_a_writer_share_a_descriptor),
         cmocka_unit_test(fm36_a_listener_without_descriptors_does_not_spin_and_recovers),
+        cmocka_unit_test(fm36_the_example_daemon_pauses_without_descriptors_and_recovers),
         cmocka_unit_test(fm37_descriptors_that_cannot_be_polled_do_not_make_the_loop_spin),
         cmocka_unit_test(fm38_accepts_and_reads_get_their_turns_beside_floods_of_the_other),
     };
