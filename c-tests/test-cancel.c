@@ -221,6 +221,67 @@ static void count_going(struct ns_job_t *job)
     latch_add(&gone, 1);
 }
 
+/* Slow callbacks that are ready together: each stays until it is let go. */
+static struct latch slow_begun, slow_leave;
+
+static void stay_slowly(struct ns_job_t *job)
+{
+    UNUSED(job);
+    double end = now_seconds() + 0.002; /* more than the time slice of a turn */
+    latch_add(&slow_begun, 1);
+    latch_reaches(&slow_leave, latch_count(&slow_begun));
+    while (now_seconds() < end) {
+    }
+    ns_job_done(job);
+}
+
+/*
+ * One that stands behind them is disposed of, its descriptor closed, when the one that runs returns;
+ * not when its own turn comes.
+ *
+ * To see it fail: in EventLoop::take_requests, only mark a job that is READY, and dispose of it in
+ * run_ready.
+ */
+static void a_job_that_has_fired_is_disposed_of_before_the_next_slow_callback_ends(void **state)
+{
+    UNUSED(state);
+    enum { SLOW = 5 };
+    struct ns_thrpool_t *tp = pool_of(1);
+    struct gate gate = GATE_INIT;
+    struct ns_job_t *blocker = NULL;
+    int ends[SLOW + 1][2];
+    slow_begun = slow_leave = (struct latch)LATCH_INIT;
+    assert_int_equal(ns_add_job(tp, NS_JOB_NONE, gate_callback, &gate, &blocker), NS_SUCCESS);
+    assert_latch(&gate.begun, 1);
+    for (int i = 0; i <= SLOW; i++) {
+        socket_pair(ends[i]);
+        assert_int_equal(send(ends[i][1], "x", 1, 0), 1);
+    }
+    for (int i = 0; i < SLOW; i++) {
+        assert_int_equal(ns_add_fd_job(tp, ends[i][0], NS_JOB_READ, stay_slowly, NULL, NULL),
+                         NS_SUCCESS);
+    }
+    struct probe probe = PROBE(NULL, ends[SLOW][0]);
+    struct ns_job_t *job = probe_fd(tp, NS_JOB_READ, 0, &probe);
+    latch_add(&gate.leave, 1);
+    assert_latch(&slow_begun, 1);
+    assert_int_equal(ns_job_cancel(job), NS_SUCCESS);
+    latch_add(&slow_leave, 1);
+    /* The second does not leave. */
+    assert_latch(&probe.disposals, 1);
+    assert_false(fd_is_open(probe.fd));
+    assert_true(latch_count(&slow_begun) <= 2);
+    latch_add(&slow_leave, SLOW);
+    assert_int_equal(ns_job_wait(blocker), NS_SUCCESS);
+    assert_int_equal(ns_job_done(blocker), NS_SUCCESS);
+    assert_latch(&slow_begun, SLOW);
+    pool_end(tp);
+    assert_int_equal(latch_count(&probe.runs), 0);
+    for (int i = 0; i <= SLOW; i++) {
+        close(ends[i][1]);
+    }
+}
+
 static void a_running_job_is_said_to_run_and_runs_no_more(void **state)
 {
     UNUSED(state);
@@ -614,6 +675,7 @@ int main(void)
         cmocka_unit_test(a_job_queued_behind_a_busy_worker_goes_at_once),
         cmocka_unit_test(a_job_queued_behind_a_blocked_loop_never_runs),
         cmocka_unit_test(a_job_that_has_fired_but_not_run_can_be_cancelled_by_one_that_runs),
+        cmocka_unit_test(a_job_that_has_fired_is_disposed_of_before_the_next_slow_callback_ends),
         cmocka_unit_test(a_running_job_is_said_to_run_and_runs_no_more),
         cmocka_unit_test(from_its_own_callback_it_is_a_success_and_the_last_run),
         cmocka_unit_test(an_idle_job_is_disposed_of_without_a_run),

@@ -488,29 +488,110 @@ static void a_logger_that_blocks_holds_up_its_own_thread_only(void **state)
     checked_end(tp);
 }
 
-static void take_a_nap(struct ns_job_t *job)
-{
-    struct timespec nap = {0, 200000000};
-    nanosleep(&nap, NULL);
-    latch_add(ns_job_get_data(job), 1);
-    ns_job_done(job);
-}
-
-/* The loop is late by as much, and then goes on; beside a worker nobody notices. */
-static void a_callback_that_sleeps_delays_its_thread_only(void **state)
+/*
+ * Beside a callback that stays in a worker everything goes on; beside one that stays in the loop,
+ * what the workers have to run does.
+ *
+ * To see it fail: in Shared::run_now, hand every job to the loop; or in EventLoop::fire, have the
+ * loop run threaded jobs.
+ */
+static void a_callback_that_blocks_delays_its_thread_only(void **state)
 {
     UNUSED(state);
     struct ns_thrpool_t *tp = recorded_pool(2);
-    struct latch naps = LATCH_INIT;
-    assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, take_a_nap, &naps, NULL), NS_SUCCESS);
-    assert_works(tp);
-    assert_int_equal(ns_add_job(tp, NS_JOB_NONE, take_a_nap, &naps, NULL), NS_SUCCESS);
+    struct gate gates[2] = {GATE_INIT, GATE_INIT};
+    struct ns_job_t *blockers[2];
     struct latch runs = LATCH_INIT;
-    assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, run_and_count, &runs, NULL), NS_SUCCESS);
-    assert_latch(&runs, 1);
+    assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, gate_callback, &gates[0], &blockers[0]),
+                     NS_SUCCESS);
+    assert_latch(&gates[0].begun, 1);
     assert_works(tp);
-    assert_latch(&naps, 2);
+    assert_int_equal(ns_add_job(tp, NS_JOB_NONE, gate_callback, &gates[1], &blockers[1]),
+                     NS_SUCCESS);
+    assert_latch(&gates[1].begun, 1);
+    for (int i = 0; i < 100; i++) {
+        assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, run_and_count, &runs, NULL), NS_SUCCESS);
+    }
+    assert_latch(&runs, 100);
+    for (int i = 1; i >= 0; i--) {
+        /* Still in there: nothing above has waited for it. */
+        assert_int_equal(latch_count(&gates[i].leave), 0);
+        latch_add(&gates[i].leave, 1);
+        assert_int_equal(ns_job_wait(blockers[i]), NS_SUCCESS);
+        assert_int_equal(ns_job_done(blockers[i]), NS_SUCCESS);
+    }
+    assert_works(tp);
     checked_end(tp);
+}
+
+static void count_only(struct ns_job_t *job)
+{
+    atomic_fetch_add((atomic_long *)ns_job_get_data(job), 1);
+}
+
+/*
+ * A registration outlives its number, there is no descriptor for a new poller, as many descriptors
+ * are ready as one look at the poller returns, and a timer is due: everything goes on.
+ *
+ * To see it fail: in EventLoop::poll, look again though the poller stays stale.
+ */
+static void a_registration_that_cannot_be_taken_out_keeps_the_loop_from_nothing(void **state)
+{
+    UNUSED(state);
+    enum { READY = 127 };
+    struct ns_thrpool_t *tp = recorded_pool(1);
+    static int ends[READY][2];
+    static struct ns_job_t *jobs[READY];
+    struct timeval often = {0, 1000};
+    struct probe stale = PROBE(NULL, -1);
+    struct gate gate = GATE_INIT;
+    struct ns_job_t *timer = NULL, *blocker = NULL;
+    atomic_long io = 0, ticks = 0;
+    int pair[2];
+    socket_pair(pair);
+    stale.fd = pair[0];
+    struct ns_job_t *job = probe_fd(tp, NS_JOB_READ | NS_JOB_PRESERVE_FD, 0, &stale);
+    loop_passes(tp, 0);
+    assert_int_equal(ns_add_timeout_job(tp, &often, NS_JOB_PERSIST, count_only, &ticks, &timer),
+                     NS_SUCCESS);
+    for (int i = 0; i < READY; i++) {
+        socket_pair(ends[i]);
+        assert_int_equal(write(ends[i][1], "x", 1), 1);
+        assert_int_equal(ns_add_fd_job(tp, ends[i][0], NS_JOB_READ | NS_JOB_PERSIST, count_only, &io,
+                                       &jobs[i]), NS_SUCCESS);
+    }
+    EVENTUALLY(atomic_load(&io) > READY && atomic_load(&ticks) > 1);
+    assert_int_equal(ns_add_job(tp, NS_JOB_NONE, gate_callback, &gate, &blocker), NS_SUCCESS);
+    assert_latch(&gate.begun, 1);
+    int copy = dup(pair[0]);
+    close(pair[0]);
+    int count = take_all_descriptors();
+    int sent = write(pair[1], "x", 1) == 1;
+    ns_result_t cancelled = ns_job_cancel(job);
+    latch_add(&gate.leave, 1);
+    int goes_on = latch_reaches(&stale.disposals, 1);
+    long io_before = atomic_load(&io), ticks_before = atomic_load(&ticks);
+    for (double end = now_seconds() + LIMIT_SECONDS;
+         now_seconds() < end && (atomic_load(&io) < io_before + 3 * READY ||
+                                 atomic_load(&ticks) < ticks_before + 10);) {
+        sched_yield();
+    }
+    goes_on &= atomic_load(&io) >= io_before + 3 * READY && atomic_load(&ticks) >= ticks_before + 10;
+    give_back_descriptors(count);
+    assert_true(sent);
+    assert_int_equal(cancelled, NS_SUCCESS);
+    assert_true(goes_on);
+    assert_true(logged("no new poller"));
+    assert_works(tp);
+    assert_int_equal(ns_job_wait(blocker), NS_SUCCESS);
+    assert_int_equal(ns_job_done(blocker), NS_SUCCESS);
+    checked_end(tp);
+    assert_int_equal(latch_count(&stale.runs), 0);
+    for (int i = 0; i < READY; i++) {
+        close(ends[i][1]);
+    }
+    close(copy);
+    close(pair[1]);
 }
 
 int main(void)
@@ -524,7 +605,8 @@ int main(void)
         cmocka_unit_test(a_descriptor_that_the_poller_refuses_fires_and_is_logged),
         cmocka_unit_test(signals_may_storm_while_jobs_come_and_go),
         cmocka_unit_test(a_logger_that_blocks_holds_up_its_own_thread_only),
-        cmocka_unit_test(a_callback_that_sleeps_delays_its_thread_only),
+        cmocka_unit_test(a_callback_that_blocks_delays_its_thread_only),
+        cmocka_unit_test(a_registration_that_cannot_be_taken_out_keeps_the_loop_from_nothing),
     };
     signal(SIGPIPE, SIG_IGN);
     return cmocka_run_group_tests(tests, NULL, NULL);

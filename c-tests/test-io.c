@@ -1084,6 +1084,137 @@ static void fm38_accepts_and_reads_do_not_starve_each_other(void **state)
     close(calm[1]);
 }
 
+/*
+ * One job closes the descriptor of another that was never armed.
+ *
+ * To see it fail: in EventLoop::arm_io, take a job whose descriptor was closed as an orphan though it
+ * was never attached.
+ */
+static void an_unarmed_job_whose_descriptor_the_pool_has_closed_fires(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(1);
+    for (int threaded = 0; threaded < 2; threaded++) {
+        int ends[2];
+        socket_pair(ends);
+        struct probe first = PROBE(NULL, ends[0]);
+        struct probe second = PROBE(finish_job, ends[0]);
+        struct ns_job_t *closes = probe_fd(tp, NS_JOB_READ, 0, &first);
+        struct ns_job_t *job = NULL;
+        assert_int_equal(ns_add_fd_job(tp, ends[0], NS_JOB_READ | NS_JOB_UNARMED |
+                                       (threaded ? NS_JOB_THREAD : 0), probe_run, &second, &job),
+                         NS_SUCCESS);
+        assert_int_equal(ns_job_cancel(closes), NS_SUCCESS);
+        assert_latch(&first.disposals, 1);
+        assert_false(fd_is_open(ends[0]));
+        probe_arm(job);
+        assert_latch(&second.disposals, 1);
+        assert_int_equal(latch_count(&second.runs), 1);
+        assert_int_equal(atomic_load(&second.output), NS_JOB_READ);
+        close(ends[1]);
+    }
+    pool_end(tp);
+}
+
+static atomic_long file_runs, file_time_outs;
+
+static void note_output(struct ns_job_t *job)
+{
+    atomic_fetch_add(&file_runs, 1);
+    atomic_fetch_add(&file_time_outs, NS_JOB_IS_TIMER(ns_job_get_output_type(job)) != 0);
+}
+
+/*
+ * What poll(2) calls always ready is so within any time.
+ *
+ * To see it fail: in EventLoop::arm_io, let what the poller refuses wait for its time-out.
+ */
+static void a_file_with_a_time_out_is_ready_again_and_again_and_the_loop_goes_on(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(2);
+    for (int threaded = 0; threaded < 2; threaded++) {
+        struct timeval soon = {0, 1};
+        struct ns_job_t *jobs[2];
+        int ends[2];
+        socket_pair(ends);
+        atomic_store(&file_runs, 0);
+        atomic_store(&file_time_outs, 0);
+        for (int i = 0; i < 2; i++) {
+            int fd = open(i ? "/" : "/proc/self/exe", O_RDONLY);
+            assert_int_equal(ns_add_fd_timeout_job(tp, fd, &soon, NS_JOB_READ | NS_JOB_PERSIST |
+                                                   (threaded ? NS_JOB_THREAD : 0), note_output, NULL,
+                                                   &jobs[i]), NS_SUCCESS);
+        }
+        for (int i = 0; i < 50; i++) {
+            long runs = atomic_load(&file_runs);
+            struct probe probe = PROBE(finish_job, ends[0]);
+            probe_fd(tp, NS_JOB_READ | NS_JOB_PRESERVE_FD, 0, &probe);
+            loop_passes(tp, 100);
+            send_byte(ends[1]);
+            assert_latch(&probe.disposals, 1);
+            drain(ends[0]);
+            EVENTUALLY(atomic_load(&file_runs) > runs);
+        }
+        for (int i = 0; i < 2; i++) {
+            assert_true(ns_job_cancel(jobs[i]) <= NS_RUNNING);
+        }
+        assert_int_equal(atomic_load(&file_time_outs), 0);
+        close(ends[0]);
+        close(ends[1]);
+    }
+    pool_end(tp);
+}
+
+static void stay_and_read(struct ns_job_t *job)
+{
+    stay_in_gate(ns_job_get_data(job));
+    drain(ns_job_get_native_fd(job));
+}
+
+/*
+ * Its time is up, and while its callback runs there is data: that is for the next arming.
+ *
+ * To see it fail: in EventLoop::expire, leave the descriptor of a threaded job that fires in the
+ * poller, and have State::dispatch take a job that runs.
+ */
+static void fm26_a_threaded_job_whose_time_is_up_is_out_of_the_poller_while_it_runs(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(3);
+    for (int persist = 0; persist < 2; persist++) {
+        struct gate gate = GATE_INIT;
+        struct ns_job_t *job = NULL;
+        struct timeval soon = {0, 2000};
+        int ends[2];
+        socket_pair(ends);
+        assert_int_equal(ns_add_fd_timeout_job(tp, ends[0], &soon, NS_JOB_READ | NS_JOB_THREAD |
+                                               (persist ? NS_JOB_PERSIST : 0), stay_and_read, &gate,
+                                               &job), NS_SUCCESS);
+        assert_latch(&gate.begun, 1);
+        assert_int_equal(ns_job_get_output_type(job), NS_JOB_TIMER);
+        double cpu = cpu_seconds(), begin = now_seconds();
+        send_byte(ends[1]);
+        for (int i = 0; i < 50; i++) {
+            loop_passes(tp, 2000);
+        }
+        /* Nobody has anything to do. */
+        assert_true((cpu_seconds() - cpu) / (now_seconds() - begin) < 0.5);
+        assert_int_equal(latch_count(&gate.begun), 1);
+        assert_int_equal(ns_job_get_output_type(job), NS_JOB_TIMER);
+        latch_add(&gate.leave, 1);
+        if (persist) {
+            assert_latch(&gate.begun, 3);
+        } else {
+            assert_int_equal(ns_job_wait(job), NS_SUCCESS);
+            assert_int_equal(latch_count(&gate.begun), 1);
+        }
+        assert_true(ns_job_cancel(job) <= NS_RUNNING);
+        close(ends[1]);
+    }
+    pool_end(tp);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -1117,6 +1248,9 @@ int main(void)
         cmocka_unit_test(busy_descriptor_keeps_neither_timers_nor_others_waiting),
         cmocka_unit_test(job_that_rearms_itself_at_once_does_not_keep_the_loop_from_polling),
         cmocka_unit_test(fm38_accepts_and_reads_do_not_starve_each_other),
+        cmocka_unit_test(an_unarmed_job_whose_descriptor_the_pool_has_closed_fires),
+        cmocka_unit_test(a_file_with_a_time_out_is_ready_again_and_again_and_the_loop_goes_on),
+        cmocka_unit_test(fm26_a_threaded_job_whose_time_is_up_is_out_of_the_poller_while_it_runs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

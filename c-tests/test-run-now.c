@@ -402,6 +402,63 @@ static void an_add_wakes_nobody_while_those_who_would_run_it_are_busy(void **sta
     }
 }
 
+/* Done callbacks that take their time, and a timer beside them. */
+static atomic_int went, ticks, ticks_at_first, ticks_at_last;
+
+enum { SLOW_TO_GO = 2000 };
+
+static void go_slowly(struct ns_job_t *job)
+{
+    UNUSED(job);
+    for (double end = now_seconds() + 0.0002; now_seconds() < end;) {
+    }
+    int n = atomic_fetch_add(&went, 1) + 1;
+    if (n == 1) {
+        atomic_store(&ticks_at_first, atomic_load(&ticks));
+    } else if (n == SLOW_TO_GO) {
+        atomic_store(&ticks_at_last, atomic_load(&ticks));
+    }
+}
+
+static void tick(struct ns_job_t *job)
+{
+    UNUSED(job);
+    atomic_fetch_add(&ticks, 1);
+}
+
+/* To see it fail: in EventLoop::take_requests, do not ask whether the slice is over. */
+static void a_flood_of_done_callbacks_leaves_timers_alone(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(1);
+    static struct ns_job_t *jobs[SLOW_TO_GO];
+    struct timeval often = {0, 1000};
+    struct ns_job_t *timer = NULL;
+    for (int i = 0; i < SLOW_TO_GO; i++) {
+        assert_int_equal(ns_create_job(tp, NS_JOB_TIMER, tick, &jobs[i]), NS_SUCCESS);
+        assert_int_equal(ns_job_set_done_cb(jobs[i], go_slowly), NS_SUCCESS);
+    }
+    assert_int_equal(ns_add_timeout_job(tp, &often, NS_JOB_PERSIST, tick, NULL, &timer), NS_SUCCESS);
+    EVENTUALLY(atomic_load(&ticks) > 0);
+    struct gate gate = GATE_INIT;
+    struct ns_job_t *blocker = NULL;
+    assert_int_equal(ns_add_job(tp, NS_JOB_NONE, gate_callback, &gate, &blocker), NS_SUCCESS);
+    assert_latch(&gate.begun, 1);
+    for (int i = 0; i < SLOW_TO_GO; i++) {
+        assert_int_equal(ns_job_done(jobs[i]), NS_SUCCESS);
+    }
+    latch_add(&gate.leave, 1);
+    EVENTUALLY(atomic_load(&went) == SLOW_TO_GO);
+    /* They take 0.4 s together. */
+    int beside = atomic_load(&ticks_at_last) - atomic_load(&ticks_at_first);
+    print_message("# %d ticks of 1 ms beside %d done callbacks\n", beside, SLOW_TO_GO);
+    assert_true(beside >= 20);
+    assert_true(ns_job_cancel(timer) <= NS_RUNNING);
+    assert_int_equal(ns_job_wait(blocker), NS_SUCCESS);
+    assert_int_equal(ns_job_done(blocker), NS_SUCCESS);
+    pool_end(tp);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -414,6 +471,7 @@ int main(void)
         cmocka_unit_test(a_million_adds_against_a_blocked_loop_block_nobody),
         cmocka_unit_test(single_jobs_handed_to_a_sleeping_worker_are_never_stranded),
         cmocka_unit_test(an_add_wakes_nobody_while_those_who_would_run_it_are_busy),
+        cmocka_unit_test(a_flood_of_done_callbacks_leaves_timers_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,25 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* ns_job_wait and ns_job_timedwait: what they answer, and that nobody is left waiting. */
-#include "harness.h"
+#include "fm.h"
+
+#include <sys/syscall.h>
+
+/*
+ * The library reads the clock through this function of the program's: a thread that is in
+ * ns_job_timedwait can be held up there, before it has looked at the job.
+ */
+static _Thread_local int hold_me;
+static struct gate on_the_way_in;
+
+int clock_gettime(clockid_t clock, struct timespec *now)
+{
+    int result = (int)syscall(SYS_clock_gettime, clock, now);
+    if (hold_me && clock == CLOCK_MONOTONIC) {
+        hold_me = 0;
+        stay_in_gate(&on_the_way_in);
+    }
+    return result;
+}
 
 static struct timeval far_away = {1000000, 0};
 static struct timeval at_once = {0, 0};
@@ -15,6 +34,7 @@ struct crowd {
     struct latch left;
     atomic_int results[9]; /* how many got which */
     int timed;             /* they use ns_job_timedwait */
+    int count;
     pthread_t threads[WAITERS];
     atomic_int ids[WAITERS]; /* as gettid says */
     atomic_int next;
@@ -47,28 +67,34 @@ static void *wait_once(void *arg)
 
 /* Have every waiter begin, and see all of them asleep: from then on the job may go. Looked at more
  * than once, since under valgrind a thread sleeps between any two steps. */
-static void crowd_begin(struct crowd *crowd, struct ns_job_t *job, int timed)
+static void crowd_of(struct crowd *crowd, struct ns_job_t *job, int timed, int count)
 {
-    *crowd = (struct crowd){.job = job, .entered = LATCH_INIT, .left = LATCH_INIT, .timed = timed};
-    for (int i = 0; i < WAITERS; i++) {
+    *crowd = (struct crowd){.job = job, .entered = LATCH_INIT, .left = LATCH_INIT, .timed = timed,
+                            .count = count};
+    for (int i = 0; i < count; i++) {
         assert_int_equal(pthread_create(&crowd->threads[i], NULL, wait_once, crowd), 0);
     }
-    assert_latch(&crowd->entered, WAITERS);
+    assert_latch(&crowd->entered, count);
     for (int looks = 0; looks < 5; looks++) {
-        for (int i = 0; i < WAITERS; i++) {
+        for (int i = 0; i < count; i++) {
             EVENTUALLY(sleeps(atomic_load(&crowd->ids[i])));
         }
         sched_yield();
     }
 }
 
+static void crowd_begin(struct crowd *crowd, struct ns_job_t *job, int timed)
+{
+    crowd_of(crowd, job, timed, WAITERS);
+}
+
 static void crowd_end(struct crowd *crowd, ns_result_t want)
 {
-    assert_latch(&crowd->left, WAITERS);
-    for (int i = 0; i < WAITERS; i++) {
+    assert_latch(&crowd->left, crowd->count);
+    for (int i = 0; i < crowd->count; i++) {
         pthread_join(crowd->threads[i], NULL);
     }
-    assert_int_equal(atomic_load(&crowd->results[want]), WAITERS);
+    assert_int_equal(atomic_load(&crowd->results[want]), crowd->count);
 }
 
 static void waiting_job_is_a_success_at_once(void **state)
@@ -287,47 +313,199 @@ static void a_job_may_be_finished_as_soon_as_wait_says_so(void **state)
     pool_end(tp);
 }
 
-/* A wait that loses the race with done: the job is gone, and maybe another has its memory. */
+/*
+ * The job goes, and its memory with it, while those who waited are on their way out. The heap
+ * notices what is written to that memory.
+ *
+ * To see it fail: in Waiters::wait, clear the job's mark when there is an outcome.
+ */
+static void a_waiter_touches_nothing_of_a_job_that_goes(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = checked_pool(2);
+    const ns_job_type_t types[] = {NS_JOB_NONE, NS_JOB_THREAD};
+    int rounds = scaled(500);
+    for (int round = 0; round < rounds; round++) {
+        struct gate gate = GATE_INIT;
+        struct ns_job_t *job = NULL;
+        struct crowd crowd;
+        assert_int_equal(ns_add_job(tp, types[round & 1], finish_in_gate, &gate, &job), NS_SUCCESS);
+        assert_latch(&gate.begun, 1);
+        crowd_of(&crowd, job, round & 2, 3);
+        latch_add(&gate.leave, 1);
+        crowd_end(&crowd, NS_DELETING);
+    }
+    checked_end(tp);
+}
+
+/* One that begins to wait for a live job, which is finished with before it has looked at it. */
 struct racer {
     struct ns_job_t *job;
-    struct latch entered;
     ns_result_t result;
 };
 
 static void *race_wait(void *arg)
 {
     struct racer *racer = arg;
-    latch_add(&racer->entered, 1);
+    hold_me = 1;
     racer->result = ns_job_timedwait(racer->job, &limit);
     return NULL;
 }
 
-static void a_waiter_touches_nothing_of_a_job_that_goes(void **state)
+/*
+ * The memory stays as it is until the waiter has seen that the job goes, and is back at the end.
+ *
+ * To see it fail: in JobPtr::free, do not ask whether somebody is ENTERING.
+ */
+static void a_job_that_goes_while_a_thread_begins_to_wait_stays_in_memory(void **state)
 {
     UNUSED(state);
-    struct ns_thrpool_t *tp = pool_of(2);
-    int rounds = scaled(1000);
-    for (int i = 0; i < rounds; i++) {
+    struct ns_thrpool_t *tp = checked_pool(1);
+    for (int way = 0; way < 3; way++) {
         struct gate gate = GATE_INIT;
-        struct racer racers[2] = {{NULL, LATCH_INIT, 0}, {NULL, LATCH_INIT, 0}};
         struct ns_job_t *job = NULL;
-        pthread_t threads[2];
-        assert_int_equal(ns_add_job(tp, i & 1 ? NS_JOB_THREAD : 0, gate_callback, &gate, &job),
-                         NS_SUCCESS);
-        assert_latch(&gate.begun, 1);
-        for (int t = 0; t < 2; t++) {
-            racers[t].job = job;
-            assert_int_equal(pthread_create(&threads[t], NULL, race_wait, &racers[t]), 0);
-            assert_latch(&racers[t].entered, 1);
+        struct racer racer;
+        on_the_way_in = (struct gate)GATE_INIT;
+        assert_int_equal(way < 2 ? ns_add_job(tp, way ? NS_JOB_THREAD : 0, gate_callback, &gate, &job)
+                                 : ns_add_timeout_job(tp, &far_away, NS_JOB_NONE, finish_job, NULL,
+                                                      &job), NS_SUCCESS);
+        if (way < 2) {
+            assert_latch(&gate.begun, 1);
         }
+        racer.job = job;
+        pthread_t thread = start_thread(race_wait, &racer);
+        assert_latch(&on_the_way_in.begun, 1);
+        assert_true(ns_job_cancel(job) <= NS_RUNNING);
         latch_add(&gate.leave, 1);
-        /* They leave at WAITING; only then may the job go. */
-        for (int t = 0; t < 2; t++) {
-            pthread_join(threads[t], NULL);
-            assert_int_equal(racers[t].result, NS_SUCCESS);
-        }
-        assert_int_equal(ns_job_done(job), NS_SUCCESS);
+        /* The thread that disposes of it goes on to the next job afterwards. */
+        struct latch next = LATCH_INIT;
+        struct ns_job_t *after = NULL;
+        assert_int_equal(ns_add_job(tp, way == 1 ? NS_JOB_THREAD : 0, count_callback, &next, &after),
+                         NS_SUCCESS);
+        assert_int_equal(ns_job_wait(after), NS_SUCCESS);
+        assert_int_equal(ns_job_done(after), NS_SUCCESS);
+        loop_passes(tp, 0);
+        latch_add(&on_the_way_in.leave, 1);
+        pthread_join(thread, NULL);
+        assert_int_equal(racer.result, NS_DELETING);
     }
+    checked_end(tp);
+}
+
+/* A worker that waits in a callback for what does not come. */
+struct blocked {
+    struct ns_job_t *other;
+    struct latch inside;
+    int tid;
+    int timed;
+    ns_result_t result;
+};
+
+static void wait_in_worker(struct ns_job_t *job)
+{
+    struct blocked *blocked = ns_job_get_data(job);
+    blocked->tid = (int)gettid();
+    latch_add(&blocked->inside, 1);
+    blocked->result = blocked->timed ? ns_job_timedwait(blocked->other, &far_away)
+                                     : ns_job_wait(blocked->other);
+    ns_job_done(job);
+}
+
+static void *shut_down_and_wait(void *arg)
+{
+    ns_thrpool_shutdown(arg);
+    return ns_thrpool_wait(arg) == NS_SUCCESS ? arg : NULL;
+}
+
+/*
+ * The pool waits for its workers, and so would this one for the pool.
+ *
+ * To see it fail: take Waiters::stop_workers out of Pool::shutdown; for who comes later, in
+ * Shared::wait_for, do not ask is_worker.
+ */
+static void a_worker_that_waits_is_released_when_the_pool_shuts_down(void **state)
+{
+    UNUSED(state);
+    for (int way = 0; way < 4; way++) {
+        struct ns_thrpool_t *tp = pool_of(2);
+        struct blocked blocked = {.inside = LATCH_INIT, .timed = way & 1};
+        struct gate gate = GATE_INIT;
+        struct ns_job_t *blocker = NULL;
+        void *ended = NULL;
+        assert_int_equal(ns_add_timeout_job(tp, &far_away, NS_JOB_NONE, finish_job, NULL,
+                                            &blocked.other), NS_SUCCESS);
+        if (way & 2) {
+            /* It begins only when the pool is shutting down. */
+            assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, gate_callback, &gate, &blocker),
+                             NS_SUCCESS);
+            assert_latch(&gate.begun, 1);
+            struct gate second = GATE_INIT;
+            struct ns_job_t *other_blocker = NULL;
+            assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, gate_callback, &second, &other_blocker),
+                             NS_SUCCESS);
+            assert_latch(&second.begun, 1);
+            assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, wait_in_worker, &blocked, NULL),
+                             NS_SUCCESS);
+            ns_thrpool_shutdown(tp);
+            latch_add(&gate.leave, 1);
+            latch_add(&second.leave, 1);
+            assert_int_equal(ns_thrpool_wait(tp), NS_SUCCESS);
+            assert_int_equal(ns_job_done(other_blocker), NS_SUCCESS);
+            assert_int_equal(ns_job_done(blocker), NS_SUCCESS);
+        } else {
+            assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, wait_in_worker, &blocked, NULL),
+                             NS_SUCCESS);
+            assert_latch(&blocked.inside, 1);
+            EVENTUALLY(sleeps(blocked.tid) && sleeps(blocked.tid));
+            pthread_t thread = start_thread(shut_down_and_wait, tp);
+            pthread_join(thread, &ended);
+            assert_ptr_equal(ended, tp);
+        }
+        assert_int_equal(blocked.result, NS_SHUTDOWN);
+        ns_thrpool_destroy(tp);
+    }
+}
+
+/* What a done callback gets that waits. */
+struct last_words {
+    struct ns_job_t *armed;
+    struct ns_job_t *idle;
+    ns_result_t of_own, of_armed, of_idle;
+    struct latch over;
+};
+
+static void wait_when_done(struct ns_job_t *job)
+{
+    struct last_words *words = ns_job_get_data(job);
+    struct timeval soon = {0, 1000};
+    words->of_own = ns_job_wait(job);
+    words->of_armed = ns_job_timedwait(words->armed, &soon);
+    words->of_idle = ns_job_wait(words->idle);
+    latch_add(&words->over, 1);
+}
+
+/* To see it fail: in Shared::wait_for, do not ask on_loop_of. */
+static void wait_in_a_done_callback_never_blocks_the_loop(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(1);
+    struct last_words words = {.over = LATCH_INIT};
+    assert_int_equal(ns_add_timeout_job(tp, &far_away, NS_JOB_NONE, finish_job, NULL, &words.armed),
+                     NS_SUCCESS);
+    assert_int_equal(ns_create_job(tp, NS_JOB_NONE, finish_job, &words.idle), NS_SUCCESS);
+    for (int in_worker = 0; in_worker < 2; in_worker++) {
+        struct ns_job_t *job = NULL;
+        assert_int_equal(ns_add_job(tp, NS_JOB_UNARMED | (in_worker ? NS_JOB_THREAD : 0), finish_job,
+                                    &words, &job), NS_SUCCESS);
+        assert_int_equal(ns_job_set_done_cb(job, wait_when_done), NS_SUCCESS);
+        assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
+        assert_latch(&words.over, in_worker + 1);
+        assert_int_equal(words.of_own, in_worker ? NS_DELETING : NS_INVALID_STATE);
+        assert_int_equal(words.of_armed, in_worker ? NS_TIMEOUT : NS_INVALID_STATE);
+        assert_int_equal(words.of_idle, NS_SUCCESS);
+    }
+    assert_int_equal(ns_job_cancel(words.armed), NS_SUCCESS);
+    assert_int_equal(ns_job_done(words.idle), NS_SUCCESS);
     pool_end(tp);
 }
 
@@ -536,6 +714,9 @@ int main(void)
         cmocka_unit_test(nobody_is_lost_while_the_job_is_rearmed_many_times),
         cmocka_unit_test(a_job_may_be_finished_as_soon_as_wait_says_so),
         cmocka_unit_test(a_waiter_touches_nothing_of_a_job_that_goes),
+        cmocka_unit_test(a_job_that_goes_while_a_thread_begins_to_wait_stays_in_memory),
+        cmocka_unit_test(a_worker_that_waits_is_released_when_the_pool_shuts_down),
+        cmocka_unit_test(wait_in_a_done_callback_never_blocks_the_loop),
         cmocka_unit_test(timed_out_is_never_early),
         cmocka_unit_test(a_huge_time_is_for_ever),
         cmocka_unit_test(one_that_gives_up_does_not_take_the_others_with_it),
