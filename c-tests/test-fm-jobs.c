@@ -400,10 +400,21 @@ static struct {
     pthread_barrier_t begin;
     pthread_barrier_t end;
     struct ns_job_t *jobs[WAITED_FOR];
+    atomic_int runs[WAITED_FOR];
     struct gate gate;
     atomic_int over;
+    atomic_int untrue; /* they were told that a job is idle, and it had not run */
     atomic_int results[8];
 } visit;
+
+static void run_visited(struct ns_job_t *job)
+{
+    intptr_t i = (intptr_t)ns_job_get_data(job);
+    if (i < 3) {
+        stay_in_gate(&visit.gate);
+    }
+    atomic_fetch_add(&visit.runs[i], 1);
+}
 
 static void *come_and_wait(void *arg)
 {
@@ -415,12 +426,14 @@ static void *come_and_wait(void *arg)
             return NULL;
         }
         hesitate(&sequence, 1u << next_random(&sequence) % 18);
-        struct ns_job_t *job = visit.jobs[next_random(&sequence) % WAITED_FOR];
+        size_t i = next_random(&sequence) % WAITED_FOR;
+        struct ns_job_t *job = visit.jobs[i];
         int patient = next_random(&sequence) % 2 == 0;
         ns_result_t result;
         do {
             result = patient ? ns_job_wait(job) : ns_job_timedwait(job, &moment);
         } while (result == NS_TIMEOUT);
+        atomic_fetch_add(&visit.untrue, result == NS_SUCCESS && atomic_load(&visit.runs[i]) == 0);
         atomic_fetch_add(&visit.results[result], 1);
         pthread_barrier_wait(&visit.end);
     }
@@ -446,13 +459,14 @@ static void fm18_waiters_that_come_at_any_moment_get_what_is_true(void **state)
         int stops = round & 1; /* armed until the pool stops, or run when a gate is opened */
         visit.gate = (struct gate)GATE_INIT;
         memset(visit.results, 0, sizeof visit.results);
+        memset(visit.runs, 0, sizeof visit.runs);
         for (int i = 0; i < WAITED_FOR; i++) {
             /* Two of them keep the workers, and one the loop, from running the others. */
             ns_job_type_t type = i < 2 || i > 10 ? NS_JOB_THREAD : 0;
             assert_int_equal(stops ? ns_add_timeout_job(tp, &far, type, nothing, NULL,
                                                         &visit.jobs[i])
-                                   : ns_add_job(tp, type, i < 3 ? gate_callback : nothing,
-                                                &visit.gate, &visit.jobs[i]), NS_SUCCESS);
+                                   : ns_add_job(tp, type, run_visited, (void *)(intptr_t)i,
+                                                &visit.jobs[i]), NS_SUCCESS);
             if (!stops && i < 3) {
                 assert_latch(&visit.gate.begun, i + 1);
             }
@@ -472,6 +486,7 @@ static void fm18_waiters_that_come_at_any_moment_get_what_is_true(void **state)
             }
         }
         pthread_barrier_wait(&visit.end);
+        assert_int_equal(atomic_load(&visit.untrue), 0);
         assert_int_equal(atomic_load(&visit.results[stops ? NS_SHUTDOWN : NS_SUCCESS]), WAITERS);
         for (int i = 0; i < WAITED_FOR; i++) {
             assert_int_equal(ns_job_wait(visit.jobs[i]), stops ? NS_SHUTDOWN : NS_SUCCESS);

@@ -8,12 +8,37 @@
  * stays unused from the accepted done or cancel until the done callback. A job of the other sort
  * ends itself, in its callback, and is named by nobody else while the pool runs.
  *
+ * Only who waits lets go of the lock: once the call has begun, others may finish the job.
+ *
+ * To see it fail: have ns_job_done refuse every second job that is WAITING; in JobPtr::free, do not
+ * ask whether somebody is ENTERING; in State::end, leave the mark out for every hundredth job.
+ *
  *   NS_SEED=n    the same choices again (in which order threads run is the system's)
  *   NS_COUNT     deep or full: more operations
  */
 #include "fm.h"
 
-enum { THREADS = 4, SLOTS = 200, PAIRS = 16, OPERATIONS = 20000 };
+#include <sys/syscall.h>
+
+/*
+ * The library reads the clock through this function of the program's. In ns_job_timedwait that is
+ * when the call has begun, and the job need not live on.
+ */
+static _Thread_local pthread_mutex_t *let_go_inside;
+
+int clock_gettime(clockid_t clock, struct timespec *now)
+{
+    pthread_mutex_t *lock = let_go_inside;
+    if (lock != NULL && clock == CLOCK_MONOTONIC) {
+        let_go_inside = NULL;
+        pthread_mutex_unlock(lock);
+    }
+    return (int)syscall(SYS_clock_gettime, clock, now);
+}
+
+enum { THREADS = 4, SLOTS = 200, PAIRS = 16, OPERATIONS = 20000, AFTERWARDS = 2000 };
+
+#define NONE INT32_MIN
 
 enum kind { NOW, TIMER, SIGNAL, SHARED_FD, SHARED_FD_TIMEOUT, OWN_FD, KINDS };
 
@@ -26,9 +51,11 @@ struct slot {
     enum kind kind;
     int pair;         /* of sockets, that the job watches, or -1 */
     int ends_itself;
+    int untold;       /* it was armed by the add, and has no done callback until it runs */
     int life;         /* runs after which one that ends itself does so */
     uint32_t temper;  /* what its callback does is drawn from this */
     atomic_int stage;
+    atomic_long born;
     atomic_int no_more; /* something was accepted that says: no run is in progress, none will be */
     atomic_int executing;
     atomic_int runs;
@@ -42,12 +69,15 @@ static struct ns_thrpool_t *pool;
 static struct timeval at_once = {0, 0};
 
 static struct {
-    atomic_long left; /* operations */
+    atomic_long left;  /* operations on a running pool */
+    atomic_long after; /* those on one that shuts down */
+    atomic_long shutdown_at; /* a callback shuts down when so many are left, or NONE */
     atomic_long made;
     atomic_long disposed;
     atomic_long runs;
     atomic_int shutting_down;
     atomic_int quiet; /* wait has returned */
+    atomic_long beside[8]; /* results of those who waited without the lock */
 } model;
 
 /* The first thing that was not as the model says. */
@@ -76,6 +106,8 @@ static void drain(int pair)
     }
 }
 
+static void run(struct ns_job_t *job);
+
 /* The getters, which answer in any state. */
 static void look_at(struct ns_job_t *job, struct slot *slot)
 {
@@ -84,6 +116,8 @@ static void look_at(struct ns_job_t *job, struct slot *slot)
     HOLDS(ns_job_get_type(job) == slot->type);
     HOLDS(ns_job_get_fd(job) == NULL);
     HOLDS((ns_job_get_native_fd(job) >= 0) == (slot->kind >= SHARED_FD));
+    HOLDS(ns_job_is_func(job, run) == 1);
+    HOLDS(ns_job_is_func(job, NULL) == 0);
 }
 
 static void gone(struct ns_job_t *job)
@@ -123,9 +157,21 @@ static void run(struct ns_job_t *job)
     HOLDS(!atomic_load(&slot->no_more));
     HOLDS(!atomic_load(&model.quiet));
     atomic_fetch_add(&model.runs, 1);
+    HOLDS(slot->job == job);
+    if (slot->untold) {
+        slot->untold = 0;
+        HOLDS(ns_job_set_done_cb(job, gone) == NS_SUCCESS);
+    }
     look_at(job, slot);
     check_output(slot, output);
-    HOLDS(ns_job_timedwait(job, &at_once) == NS_INVALID_STATE);
+    HOLDS((runs & 1 ? ns_job_wait(job) : ns_job_timedwait(job, &at_once)) == NS_INVALID_STATE);
+    long shutdown_at = atomic_load(&model.shutdown_at);
+    if (atomic_load(&model.left) <= shutdown_at &&
+        atomic_compare_exchange_strong(&model.shutdown_at, &shutdown_at, NONE)) {
+        atomic_store(&model.shutting_down, 1);
+        ns_thrpool_shutdown(pool);
+        HOLDS(ns_thrpool_is_shutdown(pool));
+    }
     if (slot->pair >= 0 && NS_JOB_IS_READ(slot->type)) {
         drain(slot->pair);
     }
@@ -157,8 +203,11 @@ static void make(struct slot *slot, uint64_t *sequence)
     uint64_t dice = next_random(sequence);
     struct timeval tv = {0, (long)(dice >> 8 & 0x7ff) + 1};
     int persist = (dice & 14) == 0;
-    ns_job_type_t type = NS_JOB_UNARMED | (dice & 1 ? NS_JOB_THREAD : 0) |
-                         (persist ? NS_JOB_PERSIST : 0);
+    /* Armed by the add: then it may run, and be gone, before the add returns. */
+    int armed = (dice >> 10) % 8 == 0;
+    ns_job_type_t type = (dice & 1 ? NS_JOB_THREAD : 0) | (persist ? NS_JOB_PERSIST : 0);
+    ns_job_type_t shown = type;
+    ns_job_type_t unarmed = armed ? 0 : NS_JOB_UNARMED;
     ns_result_t result;
     int fd = -1;
     slot->kind = (enum kind)((dice >> 20) % KINDS);
@@ -166,64 +215,133 @@ static void make(struct slot *slot, uint64_t *sequence)
     slot->temper = (uint32_t)(dice >> 32);
     slot->life = (int)(dice >> 24 & 7) + 1;
     /* One that is never idle would take all the time. */
-    slot->ends_itself = (dice & 64) || (persist && slot->kind != TIMER && slot->kind != SIGNAL);
+    slot->ends_itself =
+        armed || (dice & 64) || (persist && slot->kind != TIMER && slot->kind != SIGNAL);
+    slot->untold = armed;
     atomic_store(&slot->no_more, 0);
     atomic_store(&slot->runs, 0);
     atomic_store(&slot->disposals, 0);
     atomic_store(&slot->most_runs, INT32_MAX);
     switch (slot->kind) {
-    case NOW: result = ns_add_job(pool, type, run, slot, &slot->job); break;
-    case TIMER:
-        result = ns_add_timeout_job(pool, &tv, type, run, slot, &slot->job);
-        type |= NS_JOB_TIMER;
-        break;
-    case SIGNAL:
-        result = ns_add_signal_job(pool, dice & 128 ? SIGUSR1 : SIGUSR2, type, run, slot,
-                                   &slot->job);
-        type |= NS_JOB_SIGNAL;
-        break;
+    case NOW: break;
+    case TIMER: shown |= NS_JOB_TIMER; break;
+    case SIGNAL: shown |= NS_JOB_SIGNAL; break;
     case SHARED_FD:
         type |= NS_JOB_PRESERVE_FD | (dice & 128 ? NS_JOB_READ : NS_JOB_WRITE) |
                 (dice & 256 ? NS_JOB_READ : 0);
-        result = ns_add_fd_job(pool, pairs[slot->pair][0], type, run, slot, &slot->job);
+        shown = type;
         break;
     case SHARED_FD_TIMEOUT:
         type |= NS_JOB_PRESERVE_FD | NS_JOB_READ;
-        result = ns_add_fd_timeout_job(pool, pairs[slot->pair][0], &tv, type, run, slot,
-                                       &slot->job);
-        type |= NS_JOB_TIMER;
+        shown = type | NS_JOB_TIMER;
         break;
     default: /* the job's to close; always writable */
         fd = dup(pairs[0][1]);
         type |= NS_JOB_WRITE;
-        result = ns_add_fd_timeout_job(pool, fd, &tv, type, run, slot, &slot->job);
-        type |= NS_JOB_TIMER;
+        shown = type | NS_JOB_TIMER;
+    }
+    slot->type = shown;
+    atomic_fetch_add(&slot->born, 1);
+    atomic_fetch_add(&model.made, 1);
+    atomic_store(&slot->stage, LIVE);
+    int create = !armed && (dice >> 50) % 2 == 0;
+    switch (slot->kind) {
+    case NOW:
+        result = create ? ns_create_job(pool, type, run, &slot->job)
+                        : ns_add_job(pool, type | unarmed, run, slot, &slot->job);
+        break;
+    case TIMER:
+        result = create
+                     ? ns_create_job(pool, type | NS_JOB_TIMER, run, &slot->job)
+                     : ns_add_timeout_job(pool, &tv, type | unarmed, run, slot, &slot->job);
+        break;
+    case SIGNAL:
+        result = ns_add_signal_job(pool, dice & 128 ? SIGUSR1 : SIGUSR2, type | unarmed, run, slot,
+                                   &slot->job);
+        break;
+    case SHARED_FD:
+        result = ns_add_fd_job(pool, pairs[slot->pair][0], type | unarmed, run, slot, &slot->job);
+        break;
+    case SHARED_FD_TIMEOUT:
+        result = ns_add_fd_timeout_job(pool, pairs[slot->pair][0], &tv, type | unarmed, run, slot,
+                                       &slot->job);
+        break;
+    default:
+        result = ns_add_fd_timeout_job(pool, fd, &tv, type | unarmed, run, slot, &slot->job);
     }
     if (result != NS_SUCCESS) {
         HOLDS(result == NS_SHUTDOWN && ns_thrpool_is_shutdown(pool) && slot->job == NULL);
+        atomic_store(&slot->stage, EMPTY);
+        atomic_fetch_sub(&model.made, 1);
         if (fd >= 0) {
             close(fd);
         }
         return;
     }
-    slot->type = type & ~(ns_job_type_t)NS_JOB_UNARMED;
+    if (armed) {
+        return;
+    }
     struct ns_job_t *job = slot->job;
+    if (create && slot->kind <= TIMER) {
+        HOLDS(ns_job_get_data(job) == NULL);
+        HOLDS(ns_job_set_data(job, slot) == NS_SUCCESS);
+    }
     HOLDS(ns_job_set_done_cb(job, gone) == NS_SUCCESS);
     look_at(job, slot);
-    atomic_fetch_add(&model.made, 1);
-    atomic_store(&slot->stage, LIVE);
     if (slot->ends_itself || dice & 512) {
         result = ns_job_rearm(job);
         HOLDS(result == NS_SUCCESS || (result == NS_SHUTDOWN && ns_thrpool_is_shutdown(pool)));
     }
 }
 
+/* Refused, whatever the pool does meanwhile, and nothing comes of it. */
+static void ask_badly(uint64_t *sequence)
+{
+    uint64_t dice = next_random(sequence);
+    struct timeval tv = {0, 10}, bad = {dice & 1 ? -1 : 1, dice & 1 ? 0 : -1};
+    struct ns_job_t *job = (struct ns_job_t *)&bad;
+    ns_job_type_t unknown = (ns_job_type_t)1 << (11 + (dice >> 8) % 5);
+    ns_result_t result;
+    int adds = 1;
+    switch ((dice >> 16) % 16) {
+    case 0: result = ns_add_job(NULL, NS_JOB_NONE, run, NULL, &job); break;
+    case 1: result = ns_add_job(pool, unknown, run, NULL, &job); break;
+    case 2: result = ns_add_job(pool, NS_JOB_READ, run, NULL, &job); break;
+    case 3: result = ns_create_job(pool, NS_JOB_NONE, NULL, &job); break;
+    case 4: result = ns_add_timeout_job(pool, &bad, NS_JOB_NONE, run, NULL, &job); break;
+    case 5: result = ns_add_timeout_job(pool, NULL, NS_JOB_NONE, run, NULL, &job); break;
+    case 6: result = ns_add_fd_job(pool, -1, NS_JOB_READ, run, NULL, &job); break;
+    case 7: result = ns_add_fd_job(pool, pairs[0][0], NS_JOB_NONE, run, NULL, &job); break;
+    case 8: result = ns_add_fd_timeout_job(pool, pairs[0][0], &tv, NS_JOB_ACCEPT | NS_JOB_THREAD,
+                                           run, NULL, &job); break;
+    case 9: result = ns_add_signal_job(pool, SIGKILL, NS_JOB_NONE, run, NULL, &job); break;
+    case 10: result = ns_add_io_job(pool, NULL, NS_JOB_READ, run, NULL, &job); break;
+    default:
+        adds = 0;
+        switch ((dice >> 16) % 16) {
+        case 11: result = ns_job_done(NULL); break;
+        case 12: result = ns_job_rearm(NULL); break;
+        case 13: result = ns_job_cancel(NULL); break;
+        case 14: result = dice & 2 ? ns_job_wait(NULL) : ns_job_timedwait(NULL, &tv); break;
+        default: result = dice & 2 ? ns_job_set_data(NULL, NULL) : ns_job_set_done_cb(NULL, gone);
+        }
+        HOLDS(ns_job_get_data(NULL) == NULL && ns_job_is_func(NULL, run) == 0);
+    }
+    HOLDS(result == NS_INVALID_REQUEST ||
+          (adds && result == NS_SHUTDOWN && ns_thrpool_is_shutdown(pool)));
+    HOLDS(!adds || job == NULL);
+}
+
 /* What done and cancel may say, and what that means for runs. The caller has the slot's lock. */
 static void end(struct slot *slot, int cancel)
 {
     int shut = ns_thrpool_is_shutdown(pool);
+    /* One that is idle under this lock stays so: nobody else may arm it. */
+    int idle = ns_job_timedwait(slot->job, &at_once) == NS_SUCCESS;
+    int idle_runs = atomic_load(&slot->runs);
     ns_result_t result = cancel ? ns_job_cancel(slot->job) : ns_job_done(slot->job);
     int runs = atomic_load(&slot->runs);
+    HOLDS(!idle || result == NS_SUCCESS);
     if (result == NS_INVALID_STATE) {
         HOLDS(!cancel && !shut); /* it is ARMED */
         return;
@@ -233,46 +351,85 @@ static void end(struct slot *slot, int cancel)
     int live = LIVE;
     atomic_compare_exchange_strong(&slot->stage, &live, ENDING);
     HOLDS(result == NS_SUCCESS || (cancel && result == NS_RUNNING));
-    if (cancel && result == NS_SUCCESS) {
+    if (result == NS_SUCCESS && (cancel || idle)) {
         atomic_store(&slot->no_more, 1);
         HOLDS(atomic_load(&slot->executing) == 0);
-        atomic_store(&slot->most_runs, atomic_load(&slot->runs));
-        HOLDS(atomic_load(&slot->runs) == runs);
+        atomic_store(&slot->most_runs, idle ? idle_runs : atomic_load(&slot->runs));
+        HOLDS(atomic_load(&slot->runs) == (idle ? idle_runs : runs));
     } else {
         /* One may have begun that has not counted itself yet. */
         atomic_store(&slot->most_runs, runs + 1);
     }
 }
 
-/* One that is idle under this lock stays so: nobody else may arm it. */
+/* With the lock: what is idle is so for good, and what is sure to come comes. */
 static void wait_a_little(struct slot *slot, uint64_t *sequence)
 {
     struct timeval tv = {0, (long)(next_random(sequence) % 100)};
     ns_result_t result = ns_job_timedwait(slot->job, &tv);
     HOLDS(result == NS_SUCCESS || result == NS_TIMEOUT ||
           (result == NS_SHUTDOWN && ns_thrpool_is_shutdown(pool)));
-    if (result == NS_SUCCESS) {
-        HOLDS(atomic_load(&slot->executing) == 0);
-        HOLDS(ns_job_get_output_type(slot->job) == 0);
-        HOLDS(ns_job_set_data(slot->job, slot) == NS_SUCCESS);
-        result = ns_job_rearm(slot->job);
+    if (result != NS_SUCCESS) {
+        return;
+    }
+    HOLDS(ns_job_wait(slot->job) == NS_SUCCESS);
+    HOLDS(atomic_load(&slot->executing) == 0);
+    HOLDS(ns_job_get_output_type(slot->job) == 0);
+    HOLDS(ns_job_set_data(slot->job, slot) == NS_SUCCESS);
+    int runs = atomic_load(&slot->runs);
+    result = ns_job_rearm(slot->job);
+    HOLDS(result == NS_SUCCESS || (result == NS_SHUTDOWN && ns_thrpool_is_shutdown(pool)));
+    if (result == NS_SUCCESS && slot->kind <= TIMER && !NS_JOB_IS_PERSIST(slot->type)) {
+        result = ns_job_wait(slot->job);
         HOLDS(result == NS_SUCCESS || (result == NS_SHUTDOWN && ns_thrpool_is_shutdown(pool)));
+        HOLDS(result != NS_SUCCESS || atomic_load(&slot->runs) > runs || ns_thrpool_is_shutdown(pool));
     }
 }
 
-static void act_on(struct slot *slot, uint64_t *sequence, int in_callback)
+/* Without the lock, from when the call has begun. The caller had it. */
+static void wait_beside_others(struct slot *slot, uint64_t *sequence)
+{
+    struct timeval tv = {0, (long)(next_random(sequence) % 300)};
+    struct ns_job_t *job = slot->job;
+    long born = atomic_load(&slot->born);
+    let_go_inside = &slot->lock;
+    ns_result_t result = ns_job_timedwait(job, &tv);
+    HOLDS(let_go_inside == NULL);
+    if (result == NS_DELETING) {
+        /* Who finished it says so before he lets go of the lock. */
+        pthread_mutex_lock(&slot->lock);
+        HOLDS(atomic_load(&slot->stage) != LIVE || atomic_load(&slot->born) != born);
+        pthread_mutex_unlock(&slot->lock);
+    }
+    HOLDS(result == NS_SUCCESS || result == NS_TIMEOUT || result == NS_DELETING ||
+          (result == NS_SHUTDOWN && ns_thrpool_is_shutdown(pool)));
+    atomic_fetch_add(&model.beside[result], 1);
+}
+
+/* One operation, on a pool that runs or that shuts down. */
+static void count_operation(void)
+{
+    if (ns_thrpool_is_shutdown(pool)) {
+        atomic_fetch_add(&model.after, 1);
+    } else {
+        atomic_fetch_sub(&model.left, 1);
+    }
+}
+
+/* The caller has the lock; 1 if it has not any more. */
+static int act_on(struct slot *slot, uint64_t *sequence, int in_callback)
 {
     ns_result_t result;
     int stage = atomic_load(&slot->stage);
     if (stage == ENDING || (stage == LIVE && slot->ends_itself)) {
-        return;
+        return 0;
     }
-    atomic_fetch_sub(&model.left, 1);
+    count_operation();
     if (stage == EMPTY) {
         make(slot, sequence);
-        return;
+        return 0;
     }
-    switch (next_random(sequence) % 8) {
+    switch (next_random(sequence) % 9) {
     case 0: end(slot, 0); break;
     case 1: end(slot, 1); break;
     case 2:
@@ -281,6 +438,12 @@ static void act_on(struct slot *slot, uint64_t *sequence, int in_callback)
         }
         break;
     case 3: look_at(slot->job, slot); break;
+    case 8:
+        if (!in_callback) {
+            wait_beside_others(slot, sequence);
+            return 1;
+        }
+        break;
     case 4:
         result = next_random(sequence) & 1 ? ns_job_set_data(slot->job, slot)
                                            : ns_job_set_done_cb(slot->job, gone);
@@ -291,6 +454,7 @@ static void act_on(struct slot *slot, uint64_t *sequence, int in_callback)
         HOLDS(result == NS_SUCCESS || result == NS_INVALID_STATE ||
               (result == NS_SHUTDOWN && ns_thrpool_is_shutdown(pool)));
     }
+    return 0;
 }
 
 /* `own`: the slot of the callback that acts, if any. */
@@ -305,12 +469,16 @@ static void act(uint64_t *sequence, const struct slot *own)
         kill(getpid(), dice & 256 ? SIGUSR1 : SIGUSR2);
         return;
     }
+    if (dice % 64 == 2) {
+        count_operation();
+        ask_badly(sequence);
+        return;
+    }
     struct slot *slot = &slots[(dice >> 8) % SLOTS];
     if (slot != own && pthread_mutex_trylock(&slot->lock) == 0) {
-        if (atomic_load(&model.left) > 0) {
-            act_on(slot, sequence, own != NULL);
+        if (atomic_load(&model.left) <= 0 || !act_on(slot, sequence, own != NULL)) {
+            pthread_mutex_unlock(&slot->lock);
         }
-        pthread_mutex_unlock(&slot->lock);
     }
 }
 
@@ -353,26 +521,59 @@ static int all_run_again(void)
     return owed;
 }
 
-/* One pool's life. */
-static void live(uint64_t *sequence, int shutdown_in_the_middle)
+/* What of the jobs is left is ours again, also what ends itself: no callback runs. */
+static void end_the_rest(void)
+{
+    for (int i = 0; i < SLOTS; i++) {
+        struct slot *slot = &slots[i];
+        if (atomic_load(&slot->stage) != LIVE) {
+            continue;
+        }
+        /* One that never ran has no done callback, and may be ARMED, where it gets none. */
+        int silent = slot->untold && ns_job_set_done_cb(slot->job, gone) != NS_SUCCESS;
+        end(slot, i & 1);
+        if (silent) {
+            atomic_store(&slot->stage, EMPTY);
+            atomic_fetch_add(&model.disposed, 1);
+        }
+    }
+}
+
+/* One pool's life, shut down at the end, in the middle, or in the middle by a callback. Returns how
+ * many operations there were while it ran. */
+enum life { TO_THE_END, SHUT_DOWN, SHUT_DOWN_INSIDE, LIVES };
+
+static long live(uint64_t *sequence, enum life life)
 {
     uint64_t sequences[THREADS];
     pthread_t threads[THREADS];
+    long at = (long)(next_random(sequence) % OPERATIONS);
+    long operations = OPERATIONS;
     atomic_store(&model.left, OPERATIONS);
+    atomic_store(&model.after, 0);
     atomic_store(&model.shutting_down, 0);
     atomic_store(&model.quiet, 0);
     pool = checked_pool((size_t)(next_random(sequence) % 4) + 1);
+    atomic_store(&model.shutdown_at, life == SHUT_DOWN_INSIDE ? at : NONE);
     for (int i = 0; i < THREADS; i++) {
         sequences[i] = next_random(sequence);
         threads[i] = start_thread(operate, &sequences[i]);
     }
-    if (shutdown_in_the_middle) {
-        long at = (long)(next_random(sequence) % OPERATIONS);
+    if (life != TO_THE_END) {
         SOON(atomic_load(&model.left) <= at || atomic_load(&finding) != NULL);
+        if (life == SHUT_DOWN_INSIDE) {
+            SOON(ns_thrpool_is_shutdown(pool) || atomic_load(&model.left) <= 0 ||
+                 atomic_load(&finding) != NULL);
+        }
+        atomic_store(&model.shutdown_at, NONE);
         atomic_store(&model.shutting_down, 1);
         ns_thrpool_shutdown(pool);
         assert_int_equal(ns_thrpool_wait(pool), NS_SUCCESS);
         atomic_store(&model.quiet, 1);
+        operations -= atomic_load(&model.left);
+        SOON(atomic_load(&model.after) > AFTERWARDS || atomic_load(&model.left) <= 0 ||
+             atomic_load(&finding) != NULL);
+        atomic_store(&model.left, 0);
     }
     for (int i = 0; i < THREADS; i++) {
         pthread_join(threads[i], NULL);
@@ -383,19 +584,14 @@ static void live(uint64_t *sequence, int shutdown_in_the_middle)
         pthread_mutex_lock(&slots[i].lock);
         pthread_mutex_unlock(&slots[i].lock);
     }
-    if (!shutdown_in_the_middle) {
+    if (life == TO_THE_END) {
         HOLDS(all_run_again() == 0);
         atomic_store(&model.shutting_down, 1);
         ns_thrpool_shutdown(pool);
         assert_int_equal(ns_thrpool_wait(pool), NS_SUCCESS);
         atomic_store(&model.quiet, 1);
     }
-    /* What is left is ours again, also what ends itself: no callback runs. */
-    for (int i = 0; i < SLOTS; i++) {
-        if (atomic_load(&slots[i].stage) == LIVE) {
-            end(&slots[i], i & 1);
-        }
-    }
+    end_the_rest();
     ns_thrpool_destroy(pool);
     for (int i = 0; i < SLOTS; i++) {
         HOLDS(atomic_load(&slots[i].stage) == EMPTY);
@@ -406,6 +602,7 @@ static void live(uint64_t *sequence, int shutdown_in_the_middle)
     }
     assert_int_equal(atomic_load(&model.made), atomic_load(&model.disposed));
     heap_check(&the_heap);
+    return operations;
 }
 
 static void random_operations_keep_to_the_model(void **state)
@@ -423,10 +620,12 @@ static void random_operations_keep_to_the_model(void **state)
     for (int i = 0; i < PAIRS; i++) {
         socket_pair(pairs[i]);
     }
-    live(&sequence, 0);
+    live(&sequence, TO_THE_END);
     int fds = count_fds(); /* now: what tools open, they open with the first pool */
-    for (long lives = 0; lives * OPERATIONS < operations; lives++) {
-        live(&sequence, lives & 1);
+    double begin = now_seconds();
+    long done = 0;
+    for (int lives = 0; done < operations; lives++) {
+        done += live(&sequence, (enum life)(lives % LIVES));
     }
     assert_int_equal(count_fds(), fds);
     for (int i = 0; i < PAIRS; i++) {
@@ -435,8 +634,11 @@ static void random_operations_keep_to_the_model(void **state)
     }
     sigaction(SIGUSR1, NULL, &after);
     assert_ptr_equal(after.sa_handler, before.sa_handler);
-    print_message("# %ld jobs made and disposed of, %ld runs\n", atomic_load(&model.made),
-                  atomic_load(&model.runs));
+    print_message("# %ld operations in %.0f s, %ld jobs made and disposed of, %ld runs; waits beside "
+                  "others: %ld idle, %ld timed out, %ld going, %ld stopped\n", done,
+                  now_seconds() - begin, atomic_load(&model.made), atomic_load(&model.runs),
+                  atomic_load(&model.beside[NS_SUCCESS]), atomic_load(&model.beside[NS_TIMEOUT]),
+                  atomic_load(&model.beside[NS_DELETING]), atomic_load(&model.beside[NS_SHUTDOWN]));
 }
 
 int main(void)
