@@ -440,8 +440,8 @@ static void *come_and_wait(void *arg)
 }
 
 /*
- * To see it fail: in Waiters::wait, do not ask `stopped`; or in State::settle, do not ask for
- * WAITED under the lock; or in Waiters::release, hand the result to all of the stripe.
+ * To see it fail: in Waiters::wait, do not ask `stopped`; or in Waiters::release, hand the result to
+ * all of the stripe.
  */
 static void fm18_waiters_that_come_at_any_moment_get_what_is_true(void **state)
 {

@@ -316,7 +316,10 @@ static int compare_doubles(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* To see it fail: in EventLoop::turn, take requests without a bound. */
+/*
+ * To see it fail: in EventLoop::turn, take requests without a bound; and in take_requests, do not ask
+ * whether the slice is over.
+ */
 static void fm31_a_timer_keeps_its_time_beside_four_threads_that_add(void **state)
 {
     UNUSED(state);

@@ -1087,8 +1087,7 @@ static void fm38_accepts_and_reads_do_not_starve_each_other(void **state)
 /*
  * One job closes the descriptor of another that was never armed.
  *
- * To see it fail: in EventLoop::arm_io, take a job whose descriptor was closed as an orphan though it
- * was never attached.
+ * To see it fail: in EventLoop::attach, leave a job whose descriptor is closed to its time-out.
  */
 static void an_unarmed_job_whose_descriptor_the_pool_has_closed_fires(void **state)
 {
@@ -1127,7 +1126,7 @@ static void note_output(struct ns_job_t *job)
 /*
  * What poll(2) calls always ready is so within any time.
  *
- * To see it fail: in EventLoop::arm_io, let what the poller refuses wait for its time-out.
+ * To see it fail: in EventLoop::rearm, let what is always ready wait for its time-out.
  */
 static void a_file_with_a_time_out_is_ready_again_and_again_and_the_loop_goes_on(void **state)
 {
@@ -1175,8 +1174,7 @@ static void stay_and_read(struct ns_job_t *job)
 /*
  * Its time is up, and while its callback runs there is data: that is for the next arming.
  *
- * To see it fail: in EventLoop::expire, leave the descriptor of a threaded job that fires in the
- * poller, and have State::dispatch take a job that runs.
+ * To see it fail: have io::mode_of say Level always, and io::wanted count all jobs.
  */
 static void fm26_a_threaded_job_whose_time_is_up_is_out_of_the_poller_while_it_runs(void **state)
 {
