@@ -443,7 +443,7 @@ static long ask_daemon(const struct sockaddr_in *at)
 /*
  * The example daemon with room for sixteen descriptors, and many clients that stay.
  *
- * To see it fail: as above; or have the daemon's on_connection rearm its listener at once.
+ * To see it fail: take the call of pause_accepting out of the daemon.
  */
 static void fm36_the_example_daemon_pauses_without_descriptors_and_recovers(void **state)
 {
