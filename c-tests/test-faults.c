@@ -585,6 +585,10 @@ static void a_registration_that_cannot_be_taken_out_keeps_the_loop_from_nothing(
     assert_works(tp);
     assert_int_equal(ns_job_wait(blocker), NS_SUCCESS);
     assert_int_equal(ns_job_done(blocker), NS_SUCCESS);
+    assert_true(ns_job_cancel(timer) <= NS_RUNNING);
+    for (int i = 0; i < READY; i++) {
+        assert_true(ns_job_cancel(jobs[i]) <= NS_RUNNING);
+    }
     checked_end(tp);
     assert_int_equal(latch_count(&stale.runs), 0);
     for (int i = 0; i < READY; i++) {
