@@ -463,6 +463,9 @@ static void fm36_the_example_daemon_pauses_without_descriptors_and_recovers(void
     assert_true(daemon >= 0);
     if (daemon == 0) {
         dup2(out[1], 1);
+        for (int fd = 3; fd < 256; fd++) {
+            close(fd); /* its sixteen are to be its own */
+        }
         execl(program, program, "-p", "0", "-t", "2", "-i", "60", "-n", "16", "/", NULL);
         _exit(127);
     }
