@@ -98,8 +98,9 @@ pub(crate) struct Wheel {
     used: [[u64; SLOTS / 64]; LEVELS],
     /// A bit for each level that may hold something.
     used_levels: u32,
-    /// Taken from a slot of an upper level, and to be linked on lower ones.
-    moving: Ring,
+    /// Taken from a slot of each upper level, and to be linked on lower ones: those of the lowest
+    /// first, so that a crowd that comes down from further up keeps nobody waiting.
+    moving: [Ring; LEVELS - 1],
     /// Taken from a slot of the lowest level, or due when they were set, and to fire.
     due: Ring,
     /// What [`Wheel::next`] and [`Wheel::expire`] need to know in most turns, where nothing is due.
@@ -122,7 +123,7 @@ impl Soonest {
         start: u64::MAX,
         look: u64::MAX,
     };
-    /// Not known: to be found out by [`Wheel::next`].
+    /// Not known: to be found out by [`Wheel::next`]. Also while the wheel is busy.
     const UNKNOWN: Self = Self { start: 0, look: 0 };
 }
 
@@ -157,7 +158,7 @@ impl Wheel {
             slots,
             used: [[0; SLOTS / 64]; LEVELS],
             used_levels: 0,
-            moving: Ring::new(),
+            moving: [const { Ring::new() }; LEVELS - 1],
             due: Ring::new(),
             soonest: Soonest::NEVER,
         }
@@ -176,7 +177,7 @@ impl Wheel {
 
     /// Whether something was taken from a slot that did not fire yet, nor was linked again.
     fn is_busy(&self) -> bool {
-        !self.due.is_empty() || !self.moving.is_empty()
+        !self.due.is_empty() || self.moving.iter().any(|ring| !ring.is_empty())
     }
 
     /// Count from `now`: an empty wheel that nobody looked at has stood still.
@@ -288,10 +289,10 @@ impl Wheel {
     /// When to look again, in nanoseconds of the monotonic clock: when the earliest timer is due,
     /// or before, where finding that out would cost more than looking twice.
     pub(crate) fn next(&mut self) -> Option<u64> {
-        if self.is_busy() {
-            return Some(self.tick << TICK_BITS);
-        }
         if self.soonest.look == Soonest::UNKNOWN.look {
+            if self.is_busy() {
+                return Some(self.tick << TICK_BITS);
+            }
             self.soonest = self.search();
         }
         (self.soonest.look != Soonest::NEVER.look).then_some(self.soonest.look)
@@ -360,7 +361,7 @@ impl Wheel {
                 }
             }
             while moves > 0
-                && let Some(timer) = Timer::take_first(&self.moving)
+                && let Some(timer) = self.take_moving()
             {
                 moves -= 1;
                 if live(timer) {
@@ -369,33 +370,38 @@ impl Wheel {
                 }
             }
             let Some(slot) = self.first() else { break };
-            let is_upper = slot.level > 0;
             if slot.start > end {
                 break;
             }
-            if most == 0 || is_upper && !self.moving.is_empty() {
+            let next = match slot.level {
+                0 => &self.due,
+                level => &self.moving[level - 1],
+            };
+            if most == 0 || slot.level > 0 && !next.is_empty() {
                 return;
             }
             // Nothing is linked before this slot, so time may go on to it; then what is in it
             // goes to lower levels, all of it, or is due.
-            self.tick = self.tick.max(slot.start);
-            let next = if is_upper { &self.moving } else { &self.due };
             next.append(self.slot(slot.level, slot.index));
+            self.tick = self.tick.max(slot.start);
         }
         // Whatever is linked is later than `now`: what comes is counted from there.
         self.tick = self.tick.max(end);
     }
 
+    /// Unlink the next timer to be linked on a lower level.
+    fn take_moving<'a>(&self) -> Option<&'a Timer> {
+        self.moving.iter().find_map(Timer::take_first)
+    }
+
     /// Unlink some timer. For taking the wheel apart.
     pub(crate) fn take_any<'a>(&mut self) -> Option<&'a Timer> {
-        if self.due.is_empty() {
-            let found = match self.first() {
-                Some(slot) => self.slot(slot.level, slot.index),
-                None => &self.moving,
-            };
-            self.due.append(found);
-        }
         Timer::take_first(&self.due)
+            .or_else(|| self.take_moving())
+            .or_else(|| {
+                let slot = self.first()?;
+                Timer::take_first(self.slot(slot.level, slot.index))
+            })
     }
 }
 
@@ -652,7 +658,7 @@ mod tests {
         // Just before the slot of the crowd begins.
         let begins = (2 << 24) << TICK_BITS;
         assert!((begins..begins + (1 << 34)).contains(&(40 * second)));
-        wheel.expire(begins - 5_000, 9, |_| true, |_| panic!("early"));
+        wheel.expire(begins - 1_000_000, 9, |_| true, |_| panic!("early"));
         soon.set_deadline(begins);
         // SAFETY: as above.
         unsafe { wheel.insert(&soon) };
