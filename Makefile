@@ -123,9 +123,9 @@ check-deep: need-deep ## models, sanitizers, valgrind, a hundredth of the long c
 	@$(MAKE) --no-print-directory -j2 c-tests build/bench/ns
 	@tools/deep.sh build
 
-check-full: need-check ## the long counts: hours
+check-full: need-check ## the long counts: half an hour
 	@$(MAKE) --no-print-directory all
-	@$(MAKE) --no-print-directory -j2 c-tests
+	@$(MAKE) --no-print-directory -j2 c-tests build/examples/httpd
 	NS_COUNT=full c-tests/run.sh -t 36000 build/c-tests/test-fm-* build/c-tests/test-random \
 	    build/c-tests/test-faults
 

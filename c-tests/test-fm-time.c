@@ -500,9 +500,9 @@ static void fm32_the_second_signal_kills_once_its_last_job_is_gone(void **state)
  * Many timers of one far time, which the wheel keeps in one slot until that comes up. What the loop
  * does between two beats of a short timer is told by its own processor time, which a busy machine
  * does not add to. In quick runs few, for two seconds; with NS_COUNT=full a million, for forty: to
- * move those takes it about 30 ms.
+ * move those all at once takes it about 30 ms.
  *
- * To see it fail (full only): in Wheel::bring_down, take a microsecond for each.
+ * To see it fail (full only): make MOVES, in timers.rs, ten million.
  */
 static void fm31_a_timer_keeps_its_time_beside_a_million_that_are_far(void **state)
 {
@@ -538,7 +538,7 @@ static void fm31_a_timer_keeps_its_time_beside_a_million_that_are_far(void **sta
     print_message("# %ld timers of %ld s, %ld beats of 1 ms, %.1f ms of work between two at most, the "
                   "worst %.1f ms late, %.1f ms when they fired too\n", crowd, (long)far.tv_sec,
                   atomic_load(&pulse.beats), busiest * 1e3, worst_before * 1e3, pulse.worst * 1e3);
-    assert_true(!whole || busiest < 0.1);
+    assert_true(!whole || busiest < 0.015);
     assert_true(worst_before < 1);
     assert_int_equal(ns_job_done(job), NS_SUCCESS);
     ns_thrpool_destroy(tp);
