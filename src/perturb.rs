@@ -11,41 +11,83 @@
 #[inline(always)]
 pub(crate) fn perturb(_point: &'static str) {}
 
-/// A point between two steps, named for what has happened and what has not.
+/// The same, in a signal handler.
+#[cfg(not(ns_perturb))]
+#[inline(always)]
+pub(crate) fn perturb_in_handler(_point: &'static str) {}
+
 #[cfg(ns_perturb)]
-pub(crate) fn perturb(point: &'static str) {
+pub(crate) use noise::{perturb, perturb_in_handler};
+
+#[cfg(ns_perturb)]
+mod noise {
     use std::cell::Cell;
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering};
     use std::time::Duration;
 
+    use crate::sys::ErrnoGuard;
+
     static SEED: OnceLock<u64> = OnceLock::new();
-    static THREADS: AtomicU64 = AtomicU64::new(1);
-    thread_local! {
-        static STATE: Cell<u64> = const { Cell::new(0) };
+    const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+
+    /// A point between two steps, named for what has happened and what has not.
+    pub(crate) fn perturb(point: &'static str) {
+        static THREADS: AtomicU64 = AtomicU64::new(1);
+        thread_local! {
+            static STATE: Cell<u64> = const { Cell::new(0) };
+        }
+        let _errno = ErrnoGuard::new();
+        let seed = *SEED.get_or_init(|| std::env::var("NS_SEED").map_or(1, |text| number(&text)));
+        let mut state = STATE.get();
+        if state == 0 {
+            // The n-th thread draws the same with the same seed.
+            let thread = THREADS.fetch_add(1, Ordering::Relaxed);
+            state = (seed ^ thread.wrapping_mul(GOLDEN)) | 1;
+        }
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        STATE.set(state);
+        linger(state, point);
     }
 
-    let _errno = crate::sys::ErrnoGuard::new();
-    let seed = *SEED.get_or_init(|| {
-        let seed = std::env::var("NS_SEED")
-            .ok()
-            .and_then(|seed| seed.parse().ok());
-        seed.unwrap_or(1)
-    });
-    let mut state = STATE.get();
-    if state == 0 {
-        // The n-th thread draws the same with the same seed.
-        let thread = THREADS.fetch_add(1, Ordering::Relaxed);
-        state = (seed ^ thread.wrapping_mul(0x9e37_79b9_7f4a_7c15)) | 1;
+    /// The same, in a signal handler: no environment, nothing of the thread's own. Before the first
+    /// other point there is no seed, and no noise.
+    pub(crate) fn perturb_in_handler(point: &'static str) {
+        static DRAWN: AtomicU64 = AtomicU64::new(0);
+        let Some(seed) = SEED.get() else { return };
+        let _errno = ErrnoGuard::new();
+        let drawn = DRAWN.fetch_add(GOLDEN, Ordering::Relaxed);
+        let state = (seed ^ drawn).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        linger(state ^ state >> 31, point);
     }
-    state ^= state << 13;
-    state ^= state >> 7;
-    state ^= state << 17;
-    STATE.set(state);
-    let draw = state.wrapping_add(point.len() as u64) >> 20;
-    if draw.is_multiple_of(256) {
-        std::thread::sleep(Duration::from_micros(draw / 256 % 100));
-    } else if draw.is_multiple_of(8) {
-        std::thread::yield_now();
+
+    fn linger(state: u64, point: &str) {
+        let draw = state.wrapping_add(point.len() as u64) >> 20;
+        if draw.is_multiple_of(256) {
+            std::thread::sleep(Duration::from_micros(draw / 256 % 100));
+        } else if draw.is_multiple_of(8) {
+            std::thread::yield_now();
+        }
+    }
+
+    /// A number as strtoull(3) takes it with base 0: decimal, 0x and hexadecimal, 0 and octal.
+    fn number(text: &str) -> u64 {
+        let text = text.trim();
+        let hexadecimal = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
+        let value = match (hexadecimal, text.strip_prefix('0')) {
+            (Some(digits), _) => u64::from_str_radix(digits, 16),
+            (None, Some(digits)) if !digits.is_empty() => u64::from_str_radix(digits, 8),
+            _ => text.parse(),
+        };
+        value.unwrap_or(1)
+    }
+
+    #[cfg(test)]
+    #[test]
+    fn seeds_are_taken_as_c_takes_them() {
+        let taken = ["0", "17", "0x1F", "0X10", "010", "x"].map(number);
+        assert_eq!(taken, [0, 17, 31, 16, 8, 1]);
     }
 }

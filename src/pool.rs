@@ -25,6 +25,7 @@ use crate::event::timers::Slots;
 use crate::event::wake::Wake;
 use crate::job::run;
 use crate::log::{Logger, log};
+use crate::perturb::perturb;
 use crate::shared::{Phase, Shared};
 use crate::sync::{Condvar, Mutex, lock, wait};
 use crate::sys::CancelGuard;
@@ -231,8 +232,11 @@ impl Pool {
             return;
         }
         log!(self.shared.logger, LOG_INFO, "pool {self:p}: shutting down");
+        perturb("said to shut down, and the work queue is open");
         self.shared.work.close();
+        perturb("the work queue is closed, and no waiting worker released");
         self.shared.waiters.stop_workers();
+        perturb("the workers may leave, and the loop does not know");
         self.shared.nudge();
     }
 
@@ -256,6 +260,7 @@ impl Pool {
                     let errno = (0..self.workers)
                         .map(|index| self.join(index))
                         .fold(0, |first, errno| if first == 0 { errno } else { first });
+                    perturb("the workers are joined, and nobody told");
                     life = lock(&self.life);
                     *life = Life::Over(errno);
                     self.moved_on.notify_all();
@@ -280,8 +285,10 @@ impl Pool {
         this.shutdown();
         this.wait();
         this.shared.set_phase(Phase::Stopping);
+        perturb("to stop, and the loop does not know");
         this.shared.nudge();
         this.join(this.workers);
+        perturb("the loop has ended, and nothing is freed");
         // The destructors that ran at the end of the loop's thread may have finished with jobs.
         if !this.shared.requests.is_empty() {
             // SAFETY: the loop thread is gone.
@@ -418,7 +425,9 @@ unsafe extern "C" fn worker_body(pool: *mut c_void) {
     // SAFETY: the pool outlives its threads.
     let shared = unsafe { &(*pool.cast::<Pool>()).shared };
     shared.work();
+    perturb("the worker has no more work, and counts still");
     if shared.workers.fetch_sub(1, Ordering::SeqCst) == 1 {
+        perturb("the last worker has left, and the loop does not know");
         shared.nudge();
     }
 }

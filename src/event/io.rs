@@ -136,6 +136,7 @@ impl EventLoop {
             return;
         }
         link(entry, job);
+        perturb("in its descriptor's list, and not in the poller");
         let before = entry.registration();
         if let Registration::Polled(..) = before {
             let (interest, mode) = wanted(entry);

@@ -242,6 +242,7 @@ impl EventLoop {
                 (0, false)
             });
             pool.wake.sleeping.end();
+            perturb("waited, and nothing dispatched");
             let mut changed = false;
             for index in 0..count {
                 match self.poller.event(index) {
@@ -313,6 +314,7 @@ impl EventLoop {
         if !pool.mailbox.take() {
             return;
         }
+        perturb("emptied the mailbox, and not looked at the counts");
         let mut node = self.signal_jobs.first();
         while !node.is_null() {
             // SAFETY: a node of this list is that of a live job.
@@ -553,6 +555,7 @@ impl EventLoop {
         self.run_now(pool, usize::MAX);
         self.quiet = true;
         pool.set_phase(Phase::Quiet);
+        perturb("quiet, and nobody released who waits for a job");
         pool.waiters.stop();
     }
 

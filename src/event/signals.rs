@@ -25,6 +25,7 @@ use libc::{c_int, c_void};
 use signal_hook::SigId;
 
 use crate::fork;
+use crate::perturb::{perturb, perturb_in_handler};
 use crate::shared::Shared;
 use crate::sys::ErrnoGuard;
 
@@ -191,8 +192,10 @@ extern "C" fn handler(signum: c_int, info: *mut libc::siginfo_t, context: *mut c
     let forking = || FORKING.load(Ordering::SeqCst);
     let held = &HELD[signum as usize];
     INSIDE.fetch_add(1, Ordering::SeqCst);
+    perturb_in_handler("counted in, and not looked whether the process forks");
     if forking() {
         held.store(true, Ordering::SeqCst);
+        perturb_in_handler("noted for after the fork, which may be over");
     }
     // Noted as the fork ended: if that has not found it, it is still here.
     if !forking() {
@@ -227,6 +230,7 @@ pub(crate) fn before_fork() {
         libc::pthread_sigmask(libc::SIG_SETMASK, &all, (*REGISTRY.mask.get()).as_mut_ptr());
     }
     FORKING.store(true, Ordering::SeqCst);
+    perturb("said to fork, and not looked who is inside a handler");
     for _ in 0..LOOKS {
         if INSIDE.load(Ordering::SeqCst) == 0 {
             break;
@@ -297,7 +301,9 @@ impl Pool {
             return;
         }
         pool.mailbox.counts[signum as usize].fetch_add(1, Ordering::SeqCst);
+        perturb_in_handler("counted, and the mailbox says that it is empty");
         pool.mailbox.any.store(true, Ordering::SeqCst);
+        perturb_in_handler("in the mailbox, and the loop not woken");
         pool.wake.wake();
     }
 }
@@ -334,6 +340,7 @@ pub(crate) fn watch(pool: &Shared, signum: c_int) -> Option<()> {
         known.generation = fork::generation();
     }
     let address = Pool(pool);
+    perturb("the placeholder is there, and no action");
     // SAFETY: the action does only what a signal handler may.
     let action =
         unsafe { signal_hook::low_level::register(signum, move || address.arrived(signum)) };
@@ -344,6 +351,7 @@ pub(crate) fn watch(pool: &Shared, signum: c_int) -> Option<()> {
         }
         return None;
     };
+    perturb("the action is there, and the handler not ours");
     let is_first = known.ours.is_none();
     known.install(signum)?;
     known.pools += 1;
@@ -376,6 +384,7 @@ pub(crate) fn unwatch(pool: &Shared, signum: c_int) {
             }
         }
     }
+    perturb("the earlier disposition is back, and the action still there");
     // Returns when the action runs nowhere.
     signal_hook::low_level::unregister(watch.action);
 }

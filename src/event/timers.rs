@@ -15,6 +15,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::list::{Link, Ring};
+use crate::perturb::perturb;
 
 /// One timer's place in the wheel.
 #[repr(C)]
@@ -356,6 +357,7 @@ impl Wheel {
                     most -= 1;
                     fire(timer);
                 } else if live(timer) {
+                    perturb("its time was moved, it is unlinked and not linked anew");
                     // SAFETY: just unlinked, and it stays where it is.
                     unsafe { self.insert(timer) };
                 }

@@ -15,6 +15,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use crate::job::{Job, JobPtr};
+use crate::perturb::perturb;
 
 /// Threads that are about to mark a job.
 static ENTERING: AtomicUsize = AtomicUsize::new(0);
@@ -71,6 +72,7 @@ impl Graves {
         let mut next = self.0.swap(ptr::null_mut(), Ordering::AcqRel);
         // After the list was taken: who was counted when one of these was buried still is, or has
         // marked his job.
+        perturb("the graves are open, and not looked who is counted");
         let nobody = ENTERING.load(Ordering::SeqCst) == 0;
         while let Some(at) = ptr::NonNull::new(next) {
             let job = JobPtr(at);
@@ -106,6 +108,7 @@ impl JobPtr {
     pub(crate) unsafe fn free(self) {
         let graves = &self.pool().graves;
         if ENTERING.load(Ordering::SeqCst) != 0 {
+            perturb("somebody is counted, and the job not buried");
             return graves.bury(self);
         }
         if !graves.0.load(Ordering::Relaxed).is_null() {

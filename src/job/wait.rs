@@ -20,6 +20,7 @@ use std::ptr;
 use std::time::Instant;
 
 use crate::job::state::{State, Wait};
+use crate::perturb::perturb;
 use crate::sync::{AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, lock, wait, yield_now};
 
 /// How a wait ended.
@@ -149,6 +150,7 @@ impl Waiters {
     ) -> Outcome {
         let _inside = self.enter();
         let stripe = self.stripe(state);
+        perturb("about to wait for a job, which is not marked");
         let mut list = lock(&stripe.list);
         match state.mark_waited() {
             Wait::Idle => return Outcome::Idle,
