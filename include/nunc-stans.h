@@ -21,7 +21,7 @@
  *
  *     ns_add_fd_job(tp, fd, NS_JOB_READ | NS_JOB_THREAD, on_readable, c, NULL);
  *
- * A job's life:
+ * A job's life, in states that the functions below speak of:
  *
  *     WAITING        idle, the application's: rearm it, or finish with it
  *     NEEDS_ARM      rearmed while it runs: armed when the callback returns
@@ -30,11 +30,21 @@
  *     NEEDS_DELETE   done or cancelled: no further callback; disposed of soon
  *     DELETED        its done callback is running, its memory is about to go
  *
- * A job is made WAITING (ns_create_job, NS_JOB_UNARMED) or ARMED (all others). When its callback
- * returns it is WAITING, unless it was rearmed or done meanwhile or has NS_JOB_PERSIST. Sooner or
- * later each job is to be finished with: ns_job_done, or ns_job_cancel, which ends an ARMED job
- * too. Then its descriptor is closed (not with NS_JOB_PRESERVE_FD), its done callback runs, once,
- * and its memory goes. Inside a callback rearm and done may both be called: done wins.
+ * A job is made WAITING (ns_create_job, NS_JOB_UNARMED) or ARMED (all others). An armed job may
+ * fire, and even be gone, before the call that armed it has returned. When its callback returns
+ * the job is WAITING, unless it was rearmed or finished with meanwhile, or has NS_JOB_PERSIST.
+ *
+ * Whose it is. Each job is to be finished with once: by ns_job_done, as a rule in its own
+ * callback, or by ns_job_cancel, which ends an ARMED job too. A job that nobody finishes with
+ * stays, idle. Once finished with it is the library's: its descriptor is closed (not with
+ * NS_JOB_PRESERVE_FD), its done callback runs, once, and its memory goes. Do not use it again
+ * after that call, but in its own callback, until that returns, and in its done callback. Inside a
+ * callback rearm and done may both be called: done wins. What a job's data points to is always the
+ * application's, which may free it in the done callback. Below, "a live job" is one that is not
+ * finished with.
+ *
+ * The end. ns_thrpool_shutdown, from anywhere; then ns_thrpool_wait: no callback runs any more;
+ * then ns_job_done for the jobs that the application still has; then ns_thrpool_destroy.
  *
  * Threads. Every function may be called from any thread, callbacks included; where one may not,
  * it says so. No function waits for a callback but ns_job_wait, ns_job_timedwait, ns_thrpool_wait
@@ -43,9 +53,10 @@
  *
  * Errors. A function that refuses says why in its result and, by name, in the log; on any failure
  * nothing has happened. No function changes errno, is cut short by a signal, raises SIGPIPE, or is
- * a cancellation point.
+ * a cancellation point. Never call one in a signal handler: see ns_add_signal_job.
  *
- * Times are those of the monotonic clock, in microseconds, and never early.
+ * Times are given as a struct timeval, in microseconds of the monotonic clock. Nothing fires
+ * early; how late is a matter of scheduling.
  */
 #ifndef NS_THRPOOL_H
 #define NS_THRPOOL_H
@@ -104,7 +115,7 @@ typedef uint_fast16_t ns_job_type_t;
 #define NS_JOB_TIMER (1 << 4)
 /** A signal arrived. */
 #define NS_JOB_SIGNAL (1 << 5)
-/** Armed again by itself whenever its callback returns, until done. */
+/** Armed again by itself whenever its callback returns, until it is finished with. */
 #define NS_JOB_PERSIST (1 << 6)
 /** The callback runs in a worker thread; without this flag, in the event-loop thread. */
 #define NS_JOB_THREAD (1 << 7)
@@ -180,22 +191,25 @@ struct ns_thrpool_config {
      * getters of this header and nothing else of it.
      */
     void (*log_fct)(int, const char*, va_list);
-    /** Called once when the pool is made. Only with a log_fct. May be NULL. */
+    /** Called once, before the first message. Only with a log_fct. May be NULL. */
     void (*log_start_fct)(void);
-    /** Called once when the pool goes. Only with a log_fct. May be NULL. */
+    /**
+     * Called once, after the last message: when the pool is destroyed, or could not be made.
+     * Only with a log_fct. May be NULL.
+     */
     void (*log_close_fct)(void);
     /** As malloc(3). Kept for compatibility: the library calls calloc_fct and free_fct only. */
     void *(*malloc_fct)(size_t);
     /** As memalign(3), but size first and alignment second. Kept for compatibility. */
     void *(*memalign_fct)(size_t, size_t);
     /**
-     * As calloc(3); NULL: calloc. Set it and free_fct together. Called from any thread; may
-     * not call this library.
+     * As calloc(3); NULL: calloc. Set it and free_fct together. Called from any thread; it
+     * must not call this library.
      */
     void *(*calloc_fct)(size_t, size_t);
     /** As realloc(3). Kept for compatibility. */
     void *(*realloc_fct)(void*, size_t);
-    /** As free(3); NULL: free. */
+    /** As free(3); NULL: free. As calloc_fct. */
     void (*free_fct)(void*);
 };
 
@@ -244,7 +258,7 @@ void ns_thrpool_shutdown(struct ns_thrpool_t *tp);
  * Whether ns_thrpool_shutdown was called. Any thread.
  *
  * @param tp the pool
- * @return 1 or 0; 0 for NULL
+ * @return 1 or 0; 1 in a forked child; 0 for NULL
  */
 int32_t ns_thrpool_is_shutdown(struct ns_thrpool_t *tp);
 
@@ -261,12 +275,15 @@ int32_t ns_thrpool_is_shutdown(struct ns_thrpool_t *tp);
 ns_result_t ns_thrpool_wait(struct ns_thrpool_t *tp);
 
 /**
- * End a pool and free it. Shuts down and waits first, if nobody has; then disposes of every job
+ * End a pool and free it. Shuts down first, if nobody has, and waits as ns_thrpool_wait does:
+ * for callbacks that run, and for run-now jobs that are queued. Then it disposes of every job
  * that is armed (closes its descriptor, runs its done callback) and of all that was done, and
- * releases everybody who is blocked in ns_job_wait. Jobs that are WAITING belong to the
- * application: ns_job_done them before. No other call on the pool may overlap this one, and
- * the pool and its jobs are gone when it returns. Not from the pool's own threads: logged, and
- * nothing happens. In a forked child it closes the pool's descriptors and nothing else.
+ * waits for these done callbacks, for the end of the pool's threads, and for those who were
+ * blocked in ns_job_wait, whom it releases. Jobs that are WAITING belong to the application:
+ * ns_job_done them before, for they are not disposed of. No other call on the pool or its jobs
+ * may begin once this one has, and all are gone when it returns. Not from the pool's own threads:
+ * logged, and nothing happens. In a forked child it closes the pool's descriptors and nothing
+ * else.
  *
  * @param tp the pool; NULL does nothing
  */
@@ -278,7 +295,8 @@ void ns_thrpool_destroy(struct ns_thrpool_t *tp);
 
 /**
  * Make a job without arming it, so that its data and done callback can be set first; then arm it
- * with ns_job_rearm. Run-now and zero timer jobs only; for the others see NS_JOB_UNARMED.
+ * with ns_job_rearm. Its data is NULL until ns_job_set_data. Run-now jobs and timers of time
+ * zero only; for all others see NS_JOB_UNARMED.
  *
  * @param tp the pool
  * @param job_type NS_JOB_TIMER for one that fires at the loop's next turn after it is armed,
@@ -297,14 +315,14 @@ ns_result_t ns_create_job(struct ns_thrpool_t *tp,
  * Make a job that needs no descriptor, time or signal, and arm it. With NS_JOB_TIMER it fires in
  * the loop's next turn; else it is a run-now job: with THREAD it goes straight to the workers,
  * without to the loop. Run-now jobs start in the order in which one thread adds them. With
- * PERSIST it runs again and again, behind others, until it is done.
+ * PERSIST it runs again and again, behind others, until it is finished with. A job that its
+ * callback does not finish with stays, idle, and can be armed again.
  *
  * @param tp the pool
  * @param job_type THREAD, PERSIST, TIMER
  * @param func the callback
  * @param data for ns_job_get_data; the application's own
- * @param job where the job is written before it can run; may be NULL. It is to be finished with
- * ns_job_done, as a rule in its own callback
+ * @param job where the job is written before it can run; may be NULL
  * @return NS_SUCCESS, NS_SHUTDOWN, NS_ALLOCATION_FAILURE or NS_INVALID_REQUEST; if not the
  * first, *job is NULL and nothing happened
  */
@@ -328,7 +346,7 @@ ns_result_t ns_add_job(struct ns_thrpool_t *tp,
  * @param data for ns_job_get_data; the application's own
  * @param job where the job is written before it can run; may be NULL
  * @return NS_SUCCESS, NS_SHUTDOWN, NS_ALLOCATION_FAILURE or NS_INVALID_REQUEST; if not the
- * first, *job is NULL, the descriptor is open, and nothing happened
+ * first, *job is NULL, the descriptor is open and still the caller's, and nothing happened
  */
 ns_result_t ns_add_io_job(struct ns_thrpool_t *tp,
                           struct PRFileDesc *fd,
@@ -380,10 +398,12 @@ ns_result_t ns_add_io_timeout_job(struct ns_thrpool_t *tp,
                                   struct ns_job_t **job);
 
 /**
- * Make a job for a signal and arm it. It fires once for what has arrived since it was armed, or,
- * if armed again, since it last fired; signals coalesce. While a job watches a signal, the
- * handler that was there before does not run; with the last job for it that one is put back.
- * Several jobs, in several pools, may watch one signal: all fire.
+ * Make a job for a signal and arm it. It fires once for what has arrived since it was made or
+ * last fired, however much that was: signals coalesce. Without PERSIST the signal stays caught
+ * after the first firing, until the job is finished with, and what arrives meanwhile fires the
+ * job when it is armed again. While a job watches a signal, the handler that was there before
+ * does not run; with the last job for it that one is put back. Several jobs, in several pools,
+ * may watch one signal: all fire.
  *
  * @param tp the pool
  * @param signum not SIGKILL, SIGSTOP, SIGILL, SIGFPE, SIGSEGV or one of the C library's own
@@ -406,8 +426,8 @@ ns_result_t ns_add_signal_job(struct ns_thrpool_t *tp,
  * while it runs, it takes effect when the callback returns. Any thread.
  *
  * @param job a live job, WAITING or RUNNING
- * @return NS_SUCCESS; NS_SHUTDOWN; NS_INVALID_STATE if it is armed, was asked for or is done, or
- * runs and has PERSIST; NS_INVALID_REQUEST for NULL
+ * @return NS_SUCCESS; NS_SHUTDOWN; NS_INVALID_STATE if it is armed, has been rearmed already or is
+ * finished with, or runs and has PERSIST; NS_INVALID_REQUEST for NULL
  */
 ns_result_t ns_job_rearm(struct ns_job_t *job);
 
@@ -415,24 +435,26 @@ ns_result_t ns_job_rearm(struct ns_job_t *job);
  * Finish with a job. It is disposed of soon: its descriptor is closed, unless it has
  * PRESERVE_FD, its done callback runs, it is freed. If its callback is running, that happens when
  * the callback returns. An armed job can't be done (but see ns_job_cancel) until the pool is
- * shutting down. Any thread; never waits. On success the job is the library's: name it no more,
- * but in its own callback and its done callback.
+ * shutting down. Any thread; never waits. On success the job is the library's: do not use it
+ * again, but in its own callback and its done callback.
  *
- * @param job a live job
- * @return NS_SUCCESS, also if it is done already; NS_INVALID_STATE if it is armed; NS_SHUTDOWN in
- * a forked child; NS_INVALID_REQUEST for NULL
+ * @param job a live job, or, in its callbacks, one that is finished with
+ * @return NS_SUCCESS, also if it is finished with already; NS_INVALID_STATE if it is armed;
+ * NS_SHUTDOWN in a forked child; NS_INVALID_REQUEST for NULL
  */
 ns_result_t ns_job_done(struct ns_job_t *job);
 
 /**
- * Block until a job is idle. Any number of threads; not the pool's loop thread, nor the job's own
- * callback. The job must be live when the call begins. In a callback in one of the pool's workers
- * it ends when the pool shuts down, which waits for the workers.
+ * Block until a job is idle. Any number of threads. Nobody may finish with the job until the
+ * waiting thread is inside this call; then anybody may. It can't wait in the pool's loop thread,
+ * nor in the job's own callback. In a callback in one of the pool's workers the wait ends when
+ * the pool shuts down, for that waits for the workers.
  *
  * @param job a live job
  * @return NS_SUCCESS when it is WAITING; NS_DELETING when it is being disposed of; NS_SHUTDOWN
  * when the pool has stopped and it can no longer run (in a worker of the pool: when it shuts
- * down); NS_INVALID_STATE from the loop thread or the job's own callback; NS_INVALID_REQUEST for NULL
+ * down), or in a forked child; NS_INVALID_STATE from the loop thread or the job's own callback,
+ * unless it is WAITING; NS_INVALID_REQUEST for NULL
  */
 ns_result_t ns_job_wait(struct ns_job_t *job);
 
@@ -445,24 +467,26 @@ ns_result_t ns_job_wait(struct ns_job_t *job);
 void *ns_job_get_data(struct ns_job_t *job);
 
 /**
- * Replace the application's pointer. Any thread.
+ * Replace the application's pointer, at once. Any thread.
  *
  * @param job a live job, WAITING or RUNNING
  * @param data the application's own; the old one is not touched
- * @return NS_SUCCESS; NS_INVALID_STATE; NS_SHUTDOWN in a forked child; NS_INVALID_REQUEST for
- * NULL
+ * @return NS_SUCCESS; NS_INVALID_STATE if it is in another state; NS_SHUTDOWN in a forked child;
+ * NS_INVALID_REQUEST for NULL
  */
-ns_result_t ns_job_set_data(struct ns_job_t *job, void *data);
+ns_result_t ns_job_set_data(struct ns_job_t *job,
+                            void *data);
 
 /**
  * Set the done callback: called exactly once when the job is disposed of, after its last run and
  * after its descriptor was closed, in the loop or the worker that ran it last. It may call the
- * getters; the job is gone when it returns. Any thread.
+ * getters; the job is gone when it returns. To set it before the job can run, make the job with
+ * NS_JOB_UNARMED or ns_create_job. Any thread.
  *
  * @param job a live job, WAITING or RUNNING
  * @param func the done callback; NULL for none
- * @return NS_SUCCESS; NS_INVALID_STATE; NS_SHUTDOWN in a forked child; NS_INVALID_REQUEST for
- * NULL
+ * @return NS_SUCCESS; NS_INVALID_STATE if it is in another state; NS_SHUTDOWN in a forked child;
+ * NS_INVALID_REQUEST for NULL
  */
 ns_result_t ns_job_set_done_cb(struct ns_job_t *job,
                                ns_job_func_t func);
@@ -598,8 +622,9 @@ int ns_job_get_native_fd(struct ns_job_t *job);
  *
  * @param job a live job
  * @return NS_SUCCESS: no run is in progress and none will start (also from the job's own
- * callback); NS_RUNNING: a run had begun on another thread, and it is disposed of when that
- * returns; NS_SHUTDOWN in a forked child; NS_INVALID_REQUEST for NULL
+ * callback), so what its callback uses may be freed; NS_RUNNING: a run had begun on another
+ * thread, and the job is disposed of when that returns: free in the done callback. NS_SHUTDOWN in
+ * a forked child; NS_INVALID_REQUEST for NULL
  */
 ns_result_t ns_job_cancel(struct ns_job_t *job);
 
@@ -608,10 +633,11 @@ ns_result_t ns_job_cancel(struct ns_job_t *job);
  *
  * @param job a live job
  * @param tv how long; not negative
- * @return as ns_job_wait; NS_TIMEOUT when the time is up; NS_INVALID_REQUEST also if tv is
- * NULL or negative
+ * @return as ns_job_wait; NS_TIMEOUT when the time is up, also if it is zero; NS_INVALID_REQUEST
+ * also if tv is NULL or negative
  */
-ns_result_t ns_job_timedwait(struct ns_job_t *job, const struct timeval *tv);
+ns_result_t ns_job_timedwait(struct ns_job_t *job,
+                             const struct timeval *tv);
 
 #ifdef __cplusplus
 }

@@ -26,7 +26,7 @@ mod noise {
     use std::sync::atomic::{AtomicU64, Ordering};
     use std::time::Duration;
 
-    use crate::sys::ErrnoGuard;
+    use crate::sys::{CancelGuard, ErrnoGuard};
 
     static SEED: OnceLock<u64> = OnceLock::new();
     const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -66,6 +66,8 @@ mod noise {
     fn linger(state: u64, point: &str) {
         let draw = state.wrapping_add(point.len() as u64) >> 20;
         if draw.is_multiple_of(256) {
+            // Sleeping is a cancellation point, which no function of ours is.
+            let _cancel = CancelGuard::new();
             std::thread::sleep(Duration::from_micros(draw / 256 % 100));
         } else if draw.is_multiple_of(8) {
             std::thread::yield_now();

@@ -122,8 +122,9 @@ pub unsafe extern "C" fn ns_job_get_native_fd(job: *mut ns_job_t) -> c_int {
 ///
 /// @param job a live job
 /// @return NS_SUCCESS: no run is in progress and none will start (also from the job's own
-/// callback); NS_RUNNING: a run had begun on another thread, and it is disposed of when that
-/// returns; NS_SHUTDOWN in a forked child; NS_INVALID_REQUEST for NULL
+/// callback), so what its callback uses may be freed; NS_RUNNING: a run had begun on another
+/// thread, and the job is disposed of when that returns: free in the done callback. NS_SHUTDOWN in
+/// a forked child; NS_INVALID_REQUEST for NULL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_job_cancel(job: *mut ns_job_t) -> ns_result_t {
     let _errno = ErrnoGuard::new();
@@ -142,8 +143,8 @@ pub unsafe extern "C" fn ns_job_cancel(job: *mut ns_job_t) -> ns_result_t {
 ///
 /// @param job a live job
 /// @param tv how long; not negative
-/// @return as `ns_job_wait`; NS_TIMEOUT when the time is up; NS_INVALID_REQUEST also if tv is
-/// NULL or negative
+/// @return as `ns_job_wait`; NS_TIMEOUT when the time is up, also if it is zero; NS_INVALID_REQUEST
+/// also if tv is NULL or negative
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_job_timedwait(job: *mut ns_job_t, tv: *const timeval) -> ns_result_t {
     const NAME: &str = "ns_job_timedwait";

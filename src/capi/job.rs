@@ -11,7 +11,8 @@ use crate::job::wait::Outcome;
 use crate::shared::Ended;
 
 /// Make a job without arming it, so that its data and done callback can be set first; then arm it
-/// with `ns_job_rearm`. Run-now and zero timer jobs only; for the others see NS_JOB_UNARMED.
+/// with `ns_job_rearm`. Its data is NULL until `ns_job_set_data`. Run-now jobs and timers of time
+/// zero only; for all others see NS_JOB_UNARMED.
 ///
 /// @param tp the pool
 /// @param job_type NS_JOB_TIMER for one that fires at the loop's next turn after it is armed,
@@ -45,14 +46,14 @@ pub unsafe extern "C" fn ns_create_job(
 /// Make a job that needs no descriptor, time or signal, and arm it. With NS_JOB_TIMER it fires in
 /// the loop's next turn; else it is a run-now job: with THREAD it goes straight to the workers,
 /// without to the loop. Run-now jobs start in the order in which one thread adds them. With
-/// PERSIST it runs again and again, behind others, until it is done.
+/// PERSIST it runs again and again, behind others, until it is finished with. A job that its
+/// callback does not finish with stays, idle, and can be armed again.
 ///
 /// @param tp the pool
 /// @param job_type THREAD, PERSIST, TIMER
 /// @param func the callback
 /// @param data for `ns_job_get_data`; the application's own
-/// @param job where the job is written before it can run; may be NULL. It is to be finished with
-/// `ns_job_done`, as a rule in its own callback
+/// @param job where the job is written before it can run; may be NULL
 /// @return NS_SUCCESS, NS_SHUTDOWN, NS_ALLOCATION_FAILURE or NS_INVALID_REQUEST; if not the
 /// first, *job is NULL and nothing happened
 #[unsafe(no_mangle)]
@@ -81,7 +82,7 @@ pub unsafe extern "C" fn ns_add_job(
 /// @param data for `ns_job_get_data`; the application's own
 /// @param job where the job is written before it can run; may be NULL
 /// @return NS_SUCCESS, NS_SHUTDOWN, NS_ALLOCATION_FAILURE or NS_INVALID_REQUEST; if not the
-/// first, *job is NULL, the descriptor is open, and nothing happened
+/// first, *job is NULL, the descriptor is open and still the caller's, and nothing happened
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_add_io_job(
     tp: *mut ns_thrpool_t,
@@ -174,10 +175,12 @@ pub unsafe extern "C" fn ns_add_io_timeout_job(
     }
 }
 
-/// Make a job for a signal and arm it. It fires once for what has arrived since it was armed, or,
-/// if armed again, since it last fired; signals coalesce. While a job watches a signal, the
-/// handler that was there before does not run; with the last job for it that one is put back.
-/// Several jobs, in several pools, may watch one signal: all fire.
+/// Make a job for a signal and arm it. It fires once for what has arrived since it was made or
+/// last fired, however much that was: signals coalesce. Without PERSIST the signal stays caught
+/// after the first firing, until the job is finished with, and what arrives meanwhile fires the
+/// job when it is armed again. While a job watches a signal, the handler that was there before
+/// does not run; with the last job for it that one is put back. Several jobs, in several pools,
+/// may watch one signal: all fire.
 ///
 /// @param tp the pool
 /// @param signum not SIGKILL, SIGSTOP, SIGILL, SIGFPE, SIGSEGV or one of the C library's own
@@ -216,8 +219,8 @@ pub unsafe extern "C" fn ns_add_signal_job(
 /// while it runs, it takes effect when the callback returns. Any thread.
 ///
 /// @param job a live job, WAITING or RUNNING
-/// @return NS_SUCCESS; NS_SHUTDOWN; NS_INVALID_STATE if it is armed, was asked for or is done, or
-/// runs and has PERSIST; NS_INVALID_REQUEST for NULL
+/// @return NS_SUCCESS; NS_SHUTDOWN; NS_INVALID_STATE if it is armed, has been rearmed already or is
+/// finished with, or runs and has PERSIST; NS_INVALID_REQUEST for NULL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_job_rearm(job: *mut ns_job_t) -> ns_result_t {
     const NAME: &str = "ns_job_rearm";
@@ -240,12 +243,12 @@ pub unsafe extern "C" fn ns_job_rearm(job: *mut ns_job_t) -> ns_result_t {
 /// Finish with a job. It is disposed of soon: its descriptor is closed, unless it has
 /// PRESERVE_FD, its done callback runs, it is freed. If its callback is running, that happens when
 /// the callback returns. An armed job can't be done (but see `ns_job_cancel`) until the pool is
-/// shutting down. Any thread; never waits. On success the job is the library's: name it no more,
-/// but in its own callback and its done callback.
+/// shutting down. Any thread; never waits. On success the job is the library's: do not use it
+/// again, but in its own callback and its done callback.
 ///
-/// @param job a live job
-/// @return NS_SUCCESS, also if it is done already; NS_INVALID_STATE if it is armed; NS_SHUTDOWN in
-/// a forked child; NS_INVALID_REQUEST for NULL
+/// @param job a live job, or, in its callbacks, one that is finished with
+/// @return NS_SUCCESS, also if it is finished with already; NS_INVALID_STATE if it is armed;
+/// NS_SHUTDOWN in a forked child; NS_INVALID_REQUEST for NULL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_job_done(job: *mut ns_job_t) -> ns_result_t {
     const NAME: &str = "ns_job_done";
@@ -261,14 +264,16 @@ pub unsafe extern "C" fn ns_job_done(job: *mut ns_job_t) -> ns_result_t {
     }
 }
 
-/// Block until a job is idle. Any number of threads; not the pool's loop thread, nor the job's own
-/// callback. The job must be live when the call begins. In a callback in one of the pool's workers
-/// it ends when the pool shuts down, which waits for the workers.
+/// Block until a job is idle. Any number of threads. Nobody may finish with the job until the
+/// waiting thread is inside this call; then anybody may. It can't wait in the pool's loop thread,
+/// nor in the job's own callback. In a callback in one of the pool's workers the wait ends when
+/// the pool shuts down, for that waits for the workers.
 ///
 /// @param job a live job
 /// @return NS_SUCCESS when it is WAITING; NS_DELETING when it is being disposed of; NS_SHUTDOWN
 /// when the pool has stopped and it can no longer run (in a worker of the pool: when it shuts
-/// down); NS_INVALID_STATE from the loop thread or the job's own callback; NS_INVALID_REQUEST for NULL
+/// down), or in a forked child; NS_INVALID_STATE from the loop thread or the job's own callback,
+/// unless it is WAITING; NS_INVALID_REQUEST for NULL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_job_wait(job: *mut ns_job_t) -> ns_result_t {
     // First of all: from here on a job that is live stays in memory.
@@ -287,12 +292,12 @@ pub unsafe extern "C" fn ns_job_get_data(job: *mut ns_job_t) -> *mut c_void {
     unsafe { job_of(job) }.map_or(std::ptr::null_mut(), |job| job.data())
 }
 
-/// Replace the application's pointer. Any thread.
+/// Replace the application's pointer, at once. Any thread.
 ///
 /// @param job a live job, WAITING or RUNNING
 /// @param data the application's own; the old one is not touched
-/// @return NS_SUCCESS; NS_INVALID_STATE; NS_SHUTDOWN in a forked child; NS_INVALID_REQUEST for
-/// NULL
+/// @return NS_SUCCESS; NS_INVALID_STATE if it is in another state; NS_SHUTDOWN in a forked child;
+/// NS_INVALID_REQUEST for NULL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_job_set_data(job: *mut ns_job_t, data: *mut c_void) -> ns_result_t {
     // SAFETY: NULL or a live job, by the interface's rules.
@@ -301,12 +306,13 @@ pub unsafe extern "C" fn ns_job_set_data(job: *mut ns_job_t, data: *mut c_void) 
 
 /// Set the done callback: called exactly once when the job is disposed of, after its last run and
 /// after its descriptor was closed, in the loop or the worker that ran it last. It may call the
-/// getters; the job is gone when it returns. Any thread.
+/// getters; the job is gone when it returns. To set it before the job can run, make the job with
+/// NS_JOB_UNARMED or `ns_create_job`. Any thread.
 ///
 /// @param job a live job, WAITING or RUNNING
 /// @param func the done callback; NULL for none
-/// @return NS_SUCCESS; NS_INVALID_STATE; NS_SHUTDOWN in a forked child; NS_INVALID_REQUEST for
-/// NULL
+/// @return NS_SUCCESS; NS_INVALID_STATE if it is in another state; NS_SHUTDOWN in a forked child;
+/// NS_INVALID_REQUEST for NULL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_job_set_done_cb(
     job: *mut ns_job_t,

@@ -68,7 +68,7 @@ pub unsafe extern "C" fn ns_thrpool_shutdown(tp: *mut ns_thrpool_t) {
 /// Whether `ns_thrpool_shutdown` was called. Any thread.
 ///
 /// @param tp the pool
-/// @return 1 or 0; 0 for NULL
+/// @return 1 or 0; 1 in a forked child; 0 for NULL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_thrpool_is_shutdown(tp: *mut ns_thrpool_t) -> i32 {
     // SAFETY: NULL or a pool of the caller's.
@@ -111,12 +111,15 @@ pub unsafe extern "C" fn ns_thrpool_wait(tp: *mut ns_thrpool_t) -> ns_result_t {
     }
 }
 
-/// End a pool and free it. Shuts down and waits first, if nobody has; then disposes of every job
+/// End a pool and free it. Shuts down first, if nobody has, and waits as `ns_thrpool_wait` does:
+/// for callbacks that run, and for run-now jobs that are queued. Then it disposes of every job
 /// that is armed (closes its descriptor, runs its done callback) and of all that was done, and
-/// releases everybody who is blocked in `ns_job_wait`. Jobs that are WAITING belong to the
-/// application: `ns_job_done` them before. No other call on the pool may overlap this one, and
-/// the pool and its jobs are gone when it returns. Not from the pool's own threads: logged, and
-/// nothing happens. In a forked child it closes the pool's descriptors and nothing else.
+/// waits for these done callbacks, for the end of the pool's threads, and for those who were
+/// blocked in `ns_job_wait`, whom it releases. Jobs that are WAITING belong to the application:
+/// `ns_job_done` them before, for they are not disposed of. No other call on the pool or its jobs
+/// may begin once this one has, and all are gone when it returns. Not from the pool's own threads:
+/// logged, and nothing happens. In a forked child it closes the pool's descriptors and nothing
+/// else.
 ///
 /// @param tp the pool; NULL does nothing
 #[unsafe(no_mangle)]

@@ -57,7 +57,7 @@ pub const NS_JOB_WRITE: ns_job_type_t = 1 << 3;
 pub const NS_JOB_TIMER: ns_job_type_t = 1 << 4;
 /// A signal arrived.
 pub const NS_JOB_SIGNAL: ns_job_type_t = 1 << 5;
-/// Armed again by itself whenever its callback returns, until done.
+/// Armed again by itself whenever its callback returns, until it is finished with.
 pub const NS_JOB_PERSIST: ns_job_type_t = 1 << 6;
 /// The callback runs in a worker thread; without this flag, in the event-loop thread.
 pub const NS_JOB_THREAD: ns_job_type_t = 1 << 7;
@@ -90,20 +90,21 @@ pub struct ns_thrpool_config {
     /// Called as vsyslog(3) is, from any thread. NULL: syslog at LOG_LOCAL1. It may call the
     /// getters of this header and nothing else of it.
     pub log_fct: Option<unsafe extern "C" fn(c_int, *const c_char, va_list)>,
-    /// Called once when the pool is made. Only with a `log_fct`. May be NULL.
+    /// Called once, before the first message. Only with a `log_fct`. May be NULL.
     pub log_start_fct: Option<unsafe extern "C" fn()>,
-    /// Called once when the pool goes. Only with a `log_fct`. May be NULL.
+    /// Called once, after the last message: when the pool is destroyed, or could not be made.
+    /// Only with a `log_fct`. May be NULL.
     pub log_close_fct: Option<unsafe extern "C" fn()>,
     /// As malloc(3). Kept for compatibility: the library calls `calloc_fct` and `free_fct` only.
     pub malloc_fct: Option<unsafe extern "C" fn(size_t) -> *mut c_void>,
     /// As memalign(3), but size first and alignment second. Kept for compatibility.
     pub memalign_fct: Option<unsafe extern "C" fn(size_t, size_t) -> *mut c_void>,
-    /// As calloc(3); NULL: calloc. Set it and `free_fct` together. Called from any thread; may
-    /// not call this library.
+    /// As calloc(3); NULL: calloc. Set it and `free_fct` together. Called from any thread; it
+    /// must not call this library.
     pub calloc_fct: Option<unsafe extern "C" fn(size_t, size_t) -> *mut c_void>,
     /// As realloc(3). Kept for compatibility.
     pub realloc_fct: Option<unsafe extern "C" fn(*mut c_void, size_t) -> *mut c_void>,
-    /// As free(3); NULL: free.
+    /// As free(3); NULL: free. As `calloc_fct`.
     pub free_fct: Option<unsafe extern "C" fn(*mut c_void)>,
 }
 

@@ -21,7 +21,7 @@
  *
  *     ns_add_fd_job(tp, fd, NS_JOB_READ | NS_JOB_THREAD, on_readable, c, NULL);
  *
- * A job's life:
+ * A job's life, in states that the functions below speak of:
  *
  *     WAITING        idle, the application's: rearm it, or finish with it
  *     NEEDS_ARM      rearmed while it runs: armed when the callback returns
@@ -30,11 +30,21 @@
  *     NEEDS_DELETE   done or cancelled: no further callback; disposed of soon
  *     DELETED        its done callback is running, its memory is about to go
  *
- * A job is made WAITING (ns_create_job, NS_JOB_UNARMED) or ARMED (all others). When its callback
- * returns it is WAITING, unless it was rearmed or done meanwhile or has NS_JOB_PERSIST. Sooner or
- * later each job is to be finished with: ns_job_done, or ns_job_cancel, which ends an ARMED job
- * too. Then its descriptor is closed (not with NS_JOB_PRESERVE_FD), its done callback runs, once,
- * and its memory goes. Inside a callback rearm and done may both be called: done wins.
+ * A job is made WAITING (ns_create_job, NS_JOB_UNARMED) or ARMED (all others). An armed job may
+ * fire, and even be gone, before the call that armed it has returned. When its callback returns
+ * the job is WAITING, unless it was rearmed or finished with meanwhile, or has NS_JOB_PERSIST.
+ *
+ * Whose it is. Each job is to be finished with once: by ns_job_done, as a rule in its own
+ * callback, or by ns_job_cancel, which ends an ARMED job too. A job that nobody finishes with
+ * stays, idle. Once finished with it is the library's: its descriptor is closed (not with
+ * NS_JOB_PRESERVE_FD), its done callback runs, once, and its memory goes. Do not use it again
+ * after that call, but in its own callback, until that returns, and in its done callback. Inside a
+ * callback rearm and done may both be called: done wins. What a job's data points to is always the
+ * application's, which may free it in the done callback. Below, "a live job" is one that is not
+ * finished with.
+ *
+ * The end. ns_thrpool_shutdown, from anywhere; then ns_thrpool_wait: no callback runs any more;
+ * then ns_job_done for the jobs that the application still has; then ns_thrpool_destroy.
  *
  * Threads. Every function may be called from any thread, callbacks included; where one may not,
  * it says so. No function waits for a callback but ns_job_wait, ns_job_timedwait, ns_thrpool_wait
@@ -43,9 +53,10 @@
  *
  * Errors. A function that refuses says why in its result and, by name, in the log; on any failure
  * nothing has happened. No function changes errno, is cut short by a signal, raises SIGPIPE, or is
- * a cancellation point.
+ * a cancellation point. Never call one in a signal handler: see ns_add_signal_job.
  *
- * Times are those of the monotonic clock, in microseconds, and never early.
+ * Times are given as a struct timeval, in microseconds of the monotonic clock. Nothing fires
+ * early; how late is a matter of scheduling.
  */
 #ifndef NS_THRPOOL_H
 #define NS_THRPOOL_H
