@@ -56,22 +56,41 @@ give_up() {
     exit 1
 }
 
+# start [OPTION...]: the daemon, on a port of the kernel's choice
+start() {
+    "$httpd" -p 0 "$@" "$dir/root" >"$dir/out" 2>"$dir/err" &
+    server=$!
+    tries=0
+    until grep -qs '^listening on ' "$dir/out"; do
+        kill -0 "$server" 2>/dev/null || give_up "the daemon did not start"
+        tries=$((tries + 1))
+        [ $tries -le 100 ] || give_up "the daemon does not listen after 10 s"
+        sleep 0.1
+    done
+    url=http://$(sed -n 's/^listening on //p' "$dir/out")
+}
+
+# stop: SIGTERM; its exit status in $status
+stop() {
+    kill -TERM "$server"
+    tries=0
+    while kill -0 "$server" 2>/dev/null && [ $tries -lt 100 ]; do
+        tries=$((tries + 1))
+        sleep 0.1
+    done
+    [ $tries -lt 100 ] || give_up "the daemon does not end within 10 s of SIGTERM"
+    wait "$server"
+    status=$?
+    server=
+}
+
 # 1. Start
 mkdir "$dir/root"
 echo '<!doctype html><title>nunc-stans</title><h1>It works</h1>' >"$dir/root/index.html"
 echo 'body { color: black }' >"$dir/root/style.css"
 head -c 100000 /dev/urandom >"$dir/root/big.bin"
 
-"$httpd" -p 0 "$dir/root" >"$dir/out" 2>"$dir/err" &
-server=$!
-tries=0
-until grep -qs '^listening on ' "$dir/out"; do
-    kill -0 "$server" 2>/dev/null || give_up "the daemon did not start"
-    tries=$((tries + 1))
-    [ $tries -le 100 ] || give_up "the daemon does not listen after 10 s"
-    sleep 0.1
-done
-url=http://$(sed -n 's/^listening on //p' "$dir/out")
+start
 echo "httpd (process $server) listens on $url"
 
 # 2. Use
@@ -110,16 +129,7 @@ rate=$(sed -n 's/^Requests\/sec: *//p' "$dir/wrk")
 
 # 4. Stop
 echo "Sending SIGTERM:"
-kill -TERM "$server"
-tries=0
-while kill -0 "$server" 2>/dev/null && [ $tries -lt 100 ]; do
-    tries=$((tries + 1))
-    sleep 0.1
-done
-[ $tries -lt 100 ] || give_up "the daemon does not end within 10 s of SIGTERM"
-wait "$server"
-status=$?
-server=
+stop
 summary=$(grep '^requests served' "$dir/out")
 echo "  $summary"
 made=$(echo "$summary" | sed -n 's/.*jobs made: \([0-9]*\).*/\1/p')
@@ -130,7 +140,22 @@ closed() { echo "$summary" | grep -q 'descriptors left open: 0$'; }
 check "every descriptor was closed" closed
 check "exit status 0" [ $status -eq 0 ]
 
-# 5. Judge
+# 5. Run out of descriptors
+echo "Another, limited to 40 descriptors, with 64 clients for 2 s:"
+start -n 40
+wrk -t1 -c64 -d2s "$url/status" >"$dir/wrk" 2>&1 &
+wrk=$!
+wait $wrk
+wrk=
+pauses=$(counter pauses)
+echo "  it said: $(grep -m 1 accept "$dir/err")"
+echo "  $(counter requests) requests; accepting was paused ${pauses:-0} times"
+check "it accepted no more, for a while" [ "${pauses:-0}" -gt 0 ]
+check "and serves when they have gone" same index.html
+stop
+check "exit status 0" [ $status -eq 0 ]
+
+# 6. Judge
 if [ $failures -ne 0 ]; then
     give_up "$failures of the checks above"
 fi
