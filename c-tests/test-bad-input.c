@@ -75,11 +75,39 @@ static int end_scene(void **state)
         }                                                                                      \
     } while (0)
 
+/* What the library says where it knows no pool's logger: this program has a syslog of its own. */
+static char syslog_last[1024];
+static int syslog_calls, syslog_priority;
+
+void syslog(int priority, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    vsnprintf(syslog_last, sizeof syslog_last, format, args);
+    va_end(args);
+    syslog_priority = priority;
+    syslog_calls++;
+}
+
+/* A call that is refused, once in syslog, with the function's name and that of the argument. */
+#define TOLD_TO_SYSLOG(function, word, call)                                                   \
+    do {                                                                                       \
+        int calls_before = syslog_calls;                                                       \
+        call;                                                                                  \
+        assert_int_equal(syslog_calls, calls_before + 1);                                      \
+        assert_int_equal(syslog_priority, LOG_LOCAL1 | LOG_ERR);                               \
+        const char *start = "nunc-stans: " function ": " word;                                 \
+        if (strncmp(syslog_last, start, strlen(start)) != 0) {                                 \
+            fail_msg("%s with a bad %s logs: %s", function, word, syslog_last);                \
+        }                                                                                      \
+    } while (0)
+
 /* As REFUSED, where there is no pool whose log it could be in. */
-#define REFUSED_WITHOUT_POOL(call)                                                             \
+#define REFUSED_WITHOUT_POOL(function, ...)                                                    \
     do {                                                                                       \
         struct ns_job_t *job = STALE;                                                          \
-        assert_int_equal(call, NS_INVALID_REQUEST);                                            \
+        TOLD_TO_SYSLOG(#function, "tp is NULL",                                                \
+                       assert_int_equal(function(NULL, __VA_ARGS__), NS_INVALID_REQUEST));     \
         assert_null(job);                                                                      \
     } while (0)
 
@@ -87,18 +115,28 @@ static void a_null_pool_is_refused(void **state)
 {
     struct scene *s = *state;
     int fd = s->ends[0];
-    REFUSED_WITHOUT_POOL(ns_create_job(NULL, NS_JOB_NONE, never_run, &job));
-    REFUSED_WITHOUT_POOL(ns_add_job(NULL, NS_JOB_NONE, never_run, NULL, &job));
-    REFUSED_WITHOUT_POOL(ns_add_io_job(NULL, NULL, NS_JOB_READ, never_run, NULL, &job));
-    REFUSED_WITHOUT_POOL(ns_add_timeout_job(NULL, &soon, NS_JOB_NONE, never_run, NULL, &job));
-    REFUSED_WITHOUT_POOL(
-        ns_add_io_timeout_job(NULL, NULL, &soon, NS_JOB_READ, never_run, NULL, &job));
-    REFUSED_WITHOUT_POOL(ns_add_signal_job(NULL, SIGUSR1, NS_JOB_NONE, never_run, NULL, &job));
-    REFUSED_WITHOUT_POOL(ns_add_fd_job(NULL, fd, NS_JOB_READ, never_run, NULL, &job));
-    REFUSED_WITHOUT_POOL(
-        ns_add_fd_timeout_job(NULL, fd, &soon, NS_JOB_READ, never_run, NULL, &job));
+    REFUSED_WITHOUT_POOL(ns_create_job, NS_JOB_NONE, never_run, &job);
+    REFUSED_WITHOUT_POOL(ns_add_job, NS_JOB_NONE, never_run, NULL, &job);
+    REFUSED_WITHOUT_POOL(ns_add_timeout_job, &soon, NS_JOB_NONE, never_run, NULL, &job);
+    REFUSED_WITHOUT_POOL(ns_add_signal_job, SIGUSR1, NS_JOB_NONE, never_run, NULL, &job);
+    REFUSED_WITHOUT_POOL(ns_add_fd_job, fd, NS_JOB_READ, never_run, NULL, &job);
+    REFUSED_WITHOUT_POOL(ns_add_fd_timeout_job, fd, &soon, NS_JOB_READ, never_run, NULL, &job);
+    /* Here two arguments are NULL: either may be the one that is named. */
+    struct ns_job_t *job = STALE;
+    TOLD_TO_SYSLOG("ns_add_io_job", "fd is NULL",
+                   assert_int_equal(ns_add_io_job(NULL, NULL, NS_JOB_READ, never_run, NULL, &job),
+                                    NS_INVALID_REQUEST));
+    assert_null(job);
+    job = STALE;
+    TOLD_TO_SYSLOG("ns_add_io_timeout_job", "fd is NULL",
+                   assert_int_equal(ns_add_io_timeout_job(NULL, NULL, &soon, NS_JOB_READ,
+                                                          never_run, NULL, &job),
+                                    NS_INVALID_REQUEST));
+    assert_null(job);
     /* And with nowhere to write to. */
-    assert_int_equal(ns_add_job(NULL, NS_JOB_NONE, never_run, NULL, NULL), NS_INVALID_REQUEST);
+    TOLD_TO_SYSLOG("ns_add_job", "tp is NULL",
+                   assert_int_equal(ns_add_job(NULL, NS_JOB_NONE, never_run, NULL, NULL),
+                                    NS_INVALID_REQUEST));
 }
 
 static void a_null_callback_is_refused(void **state)
@@ -139,6 +177,37 @@ static void a_null_place_for_a_job_is_refused_where_it_is_required(void **state)
     assert_int_equal(ns_add_job(s->tp, NS_JOB_UNARMED, never_run, NULL, NULL), NS_INVALID_REQUEST);
     assert_int_equal(count_logged_errors(), errors + 2);
     assert_true(logged("ns_add_job:") && logged("job"));
+}
+
+/* A call without a place for its job, which it needs. */
+#define NOWHERE(function, ...)                                                                 \
+    do {                                                                                       \
+        int errors_before = count_logged_errors();                                             \
+        assert_int_equal(function(__VA_ARGS__, NULL), NS_INVALID_REQUEST);                     \
+        assert_int_equal(count_logged_errors(), errors_before + 1);                            \
+        if (!logged(#function ": job is NULL")) {                                              \
+            fail_msg("%s with job NULL logs: %s", #function, logged_last);                     \
+        }                                                                                      \
+    } while (0)
+
+static void an_unarmed_job_needs_a_place_in_every_add(void **state)
+{
+    struct scene *s = *state;
+    int fd = s->ends[0];
+    ns_job_type_t type = NS_JOB_UNARMED;
+    for (int threaded = 0; threaded < 2; threaded++) {
+        NOWHERE(ns_create_job, s->tp, type, never_run);
+        NOWHERE(ns_add_job, s->tp, type, never_run, NULL);
+        NOWHERE(ns_add_timeout_job, s->tp, &soon, type, never_run, NULL);
+        NOWHERE(ns_add_signal_job, s->tp, SIGUSR1, type, never_run, NULL);
+        NOWHERE(ns_add_fd_job, s->tp, fd, type | NS_JOB_READ, never_run, NULL);
+        NOWHERE(ns_add_fd_timeout_job, s->tp, fd, &soon, type | NS_JOB_READ, never_run, NULL);
+        type |= NS_JOB_THREAD;
+    }
+    /* No signal is caught for a job that there is not. */
+    struct sigaction now;
+    assert_int_equal(sigaction(SIGUSR1, NULL, &now), 0);
+    assert_true(now.sa_handler == SIG_DFL);
 }
 
 static void a_descriptor_that_is_not_open_is_refused(void **state)
@@ -289,17 +358,24 @@ static void times_that_are_odd_but_times_are_taken(void **state)
     assert_int_equal(latch_count(&probe.disposals), 4);
 }
 
+#define JOB_IS_NULL(function, ...)                                                             \
+    TOLD_TO_SYSLOG(#function, "job is NULL",                                                   \
+                   assert_int_equal(function(__VA_ARGS__), NS_INVALID_REQUEST))
+
 static void null_jobs_are_refused_or_answer_nothing(void **state)
 {
     UNUSED(state);
-    assert_int_equal(ns_job_rearm(NULL), NS_INVALID_REQUEST);
-    assert_int_equal(ns_job_done(NULL), NS_INVALID_REQUEST);
-    assert_int_equal(ns_job_cancel(NULL), NS_INVALID_REQUEST);
-    assert_int_equal(ns_job_wait(NULL), NS_INVALID_REQUEST);
-    assert_int_equal(ns_job_timedwait(NULL, &soon), NS_INVALID_REQUEST);
-    assert_int_equal(ns_job_timedwait(NULL, NULL), NS_INVALID_REQUEST);
-    assert_int_equal(ns_job_set_data(NULL, NULL), NS_INVALID_REQUEST);
-    assert_int_equal(ns_job_set_done_cb(NULL, never_run), NS_INVALID_REQUEST);
+    JOB_IS_NULL(ns_job_rearm, NULL);
+    JOB_IS_NULL(ns_job_done, NULL);
+    JOB_IS_NULL(ns_job_cancel, NULL);
+    JOB_IS_NULL(ns_job_wait, NULL);
+    JOB_IS_NULL(ns_job_timedwait, NULL, &soon);
+    JOB_IS_NULL(ns_job_set_data, NULL, NULL);
+    JOB_IS_NULL(ns_job_set_done_cb, NULL, never_run);
+    /* Either may be the one that is named. */
+    TOLD_TO_SYSLOG("ns_job_timedwait", "tv is NULL",
+                   assert_int_equal(ns_job_timedwait(NULL, NULL), NS_INVALID_REQUEST));
+    int calls = syslog_calls;
     assert_null(ns_job_get_data(NULL));
     assert_int_equal(ns_job_get_type(NULL), 0);
     assert_int_equal(ns_job_get_output_type(NULL), 0);
@@ -308,17 +384,21 @@ static void null_jobs_are_refused_or_answer_nothing(void **state)
     assert_int_equal(ns_job_get_native_fd(NULL), -1);
     assert_int_equal(ns_job_is_func(NULL, never_run), 0);
     assert_int_equal(ns_job_is_func(NULL, NULL), 0);
+    assert_int_equal(syslog_calls, calls);
 }
 
 static void null_pools_are_refused_or_nothing(void **state)
 {
     UNUSED(state);
+    int calls = syslog_calls;
     ns_thrpool_config_init(NULL);
     ns_thrpool_shutdown(NULL);
     ns_thrpool_destroy(NULL);
     assert_int_equal(ns_thrpool_is_shutdown(NULL), 0);
-    assert_int_equal(ns_thrpool_wait(NULL), NS_INVALID_REQUEST);
-    assert_null(ns_thrpool_new(NULL));
+    assert_int_equal(syslog_calls, calls);
+    TOLD_TO_SYSLOG("ns_thrpool_wait", "tp is NULL",
+                   assert_int_equal(ns_thrpool_wait(NULL), NS_INVALID_REQUEST));
+    TOLD_TO_SYSLOG("ns_thrpool_new", "config is NULL", assert_null(ns_thrpool_new(NULL)));
 }
 
 static void bad_times_to_wait_are_refused_and_logged(void **state)
@@ -342,13 +422,19 @@ static void an_uninitialised_config_is_refused(void **state)
     UNUSED(state);
     struct ns_thrpool_config config;
     memset(&config, 0, sizeof config);
-    assert_null(ns_thrpool_new(&config));
+    TOLD_TO_SYSLOG("ns_thrpool_new", "config was not initialised",
+                   assert_null(ns_thrpool_new(&config)));
     /* Nothing in it may be believed: calling any of these would crash. */
     memset(&config, 0xa5, sizeof config);
-    assert_null(ns_thrpool_new(&config));
+    TOLD_TO_SYSLOG("ns_thrpool_new", "config was not initialised",
+                   assert_null(ns_thrpool_new(&config)));
     careful_config(&config);
     config.init_flag++;
-    assert_null(ns_thrpool_new(&config));
+    int errors = count_logged_errors();
+    TOLD_TO_SYSLOG("ns_thrpool_new", "config was not initialised",
+                   assert_null(ns_thrpool_new(&config)));
+    /* Not even the logger. */
+    assert_int_equal(count_logged_errors(), errors);
 }
 
 /* A pool that cannot be made: refused, logged, and nothing stays. */
@@ -364,6 +450,14 @@ static void assert_no_pool(struct ns_thrpool_config *config)
     assert_int_equal(count_fds(), fds);
     EVENTUALLY(count_threads() == threads);
     assert_int_equal(atomic_load(&blocks_out), blocks);
+}
+
+/* Whether the last error names this argument and its value. */
+static int logged_argument(const char *name, size_t value)
+{
+    char digits[32];
+    snprintf(digits, sizeof digits, "%zu", value);
+    return logged(name) && logged(digits);
 }
 
 static void no_workers_are_refused(void **state)
@@ -385,6 +479,7 @@ static void more_workers_than_there_can_be_are_refused(void **state)
         careful_config(&config);
         config.max_threads = counts[i];
         assert_no_pool(&config);
+        assert_true(logged_argument("max_threads", counts[i]));
     }
 }
 
@@ -409,6 +504,7 @@ static void a_stack_that_cannot_be_had_is_refused(void **state)
     careful_config(&config);
     config.stacksize = SIZE_MAX / 4;
     assert_no_pool(&config);
+    assert_true(logged_argument("stacksize", config.stacksize));
 }
 
 static atomic_int allocations_left;
@@ -599,6 +695,7 @@ int main(void)
         WITH_SCENE(a_null_callback_is_refused),
         WITH_SCENE(a_null_or_negative_time_is_refused),
         WITH_SCENE(a_null_place_for_a_job_is_refused_where_it_is_required),
+        WITH_SCENE(an_unarmed_job_needs_a_place_in_every_add),
         WITH_SCENE(a_descriptor_that_is_not_open_is_refused),
         WITH_SCENE(an_nspr_descriptor_is_refused_where_there_is_none_or_no_nspr),
         WITH_SCENE(unknown_flags_are_refused),
@@ -622,7 +719,5 @@ int main(void)
         cmocka_unit_test(without_room_for_stacks_at_any_step_there_is_no_pool),
         cmocka_unit_test(without_processes_at_any_step_there_is_no_pool),
     };
-    /* syslog(3) opens its descriptor at its first message: before any is counted. */
-    openlog("test-bad-input", LOG_NDELAY, LOG_USER);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
