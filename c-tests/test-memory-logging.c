@@ -564,6 +564,84 @@ static void log_start_and_log_close_are_called_once_and_only_with_a_logger(void 
     assert_int_equal(atomic_load(&closes), 1);
 }
 
+static void *no_calloc(size_t count, size_t size)
+{
+    UNUSED(count);
+    UNUSED(size);
+    return NULL;
+}
+
+static void a_log_that_was_started_is_closed_when_there_is_no_pool(void **state)
+{
+    UNUSED(state);
+    for (int way = 0; way < 3; way++) {
+        struct ns_thrpool_config config;
+        ns_thrpool_config_init(&config);
+        config.log_fct = quiet_log;
+        config.log_start_fct = count_start;
+        config.log_close_fct = count_close;
+        if (way == 0) {
+            config.max_threads = 0;
+        } else if (way == 1) {
+            config.stacksize = 1;
+        } else {
+            config.calloc_fct = no_calloc;
+            config.free_fct = free;
+        }
+        int started = atomic_load(&starts), closed = atomic_load(&closes);
+        assert_null(ns_thrpool_new(&config));
+        assert_int_equal(atomic_load(&starts), started + 1);
+        assert_int_equal(atomic_load(&closes), closed + 1);
+    }
+}
+
+static atomic_int formats, other_formats;
+
+static void watch_formats(int priority, const char *format, va_list args)
+{
+    quiet_log(priority, format, args);
+    atomic_fetch_add(&formats, 1);
+    if (strcmp(format, "%s") != 0) {
+        atomic_fetch_add(&other_formats, 1);
+    }
+}
+
+static void the_format_is_percent_s_and_nothing_else(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_that_logs_to(watch_formats);
+    int before = atomic_load(&formats);
+    assert_true(before > 0);
+    assert_int_equal(ns_add_job(tp, NS_JOB_READ, finish_job, NULL, NULL), NS_INVALID_REQUEST);
+    assert_int_equal(atomic_load(&formats), before + 1);
+    pool_end(tp);
+    assert_int_equal(atomic_load(&other_formats), 0);
+}
+
+static void an_allocator_that_is_half_given_is_warned_of(void **state)
+{
+    UNUSED(state);
+    for (int half = 0; half < 2; half++) {
+        struct ns_thrpool_config config;
+        ns_thrpool_config_init(&config);
+        config.log_fct = keep_messages;
+        config.calloc_fct = half == 0 ? calloc : NULL;
+        config.free_fct = half == 1 ? free : NULL;
+        messages_begin();
+        pool_end(ns_thrpool_new(&config));
+        int warnings = 0;
+        for (int i = 0; i < messages.count; i++) {
+            if (messages.priority[i] == LOG_WARNING) {
+                assert_non_null(strstr(messages.text[i], "ns_thrpool_new: "));
+                assert_non_null(strstr(messages.text[i], "calloc_fct"));
+                assert_non_null(strstr(messages.text[i], "free_fct"));
+                warnings++;
+            }
+        }
+        assert_int_equal(warnings, 1);
+    }
+}
+
 static struct ns_job_t *_Atomic known_job;
 static atomic_int getters_called;
 
@@ -727,6 +805,9 @@ int main(void)
         cmocka_unit_test(any_thread_may_log_and_every_message_is_one_line),
         cmocka_unit_test(fm42_loggers_of_two_pools_never_mix),
         cmocka_unit_test(log_start_and_log_close_are_called_once_and_only_with_a_logger),
+        cmocka_unit_test(a_log_that_was_started_is_closed_when_there_is_no_pool),
+        cmocka_unit_test(the_format_is_percent_s_and_nothing_else),
+        cmocka_unit_test(an_allocator_that_is_half_given_is_warned_of),
         cmocka_unit_test(logger_may_call_getters),
         cmocka_unit_test(message_raised_inside_a_logger_or_an_allocator_is_dropped),
         cmocka_unit_test(without_a_logger_it_is_syslog_at_local1_under_the_applications_ident),
