@@ -306,6 +306,174 @@ static void descriptor_without_an_open_native_handle_is_refused(void **state)
     bad[0]->dtor(bad[0]);
 }
 
+/* Both calls refuse, once in the log, with the function and this word. */
+static void refused_by_both(struct ns_thrpool_t *tp, PRFileDesc *fd, ns_job_type_t type,
+                            ns_job_func_t func, const char *word)
+{
+    struct timeval tv = {1, 0};
+    for (int with_time = 0; with_time < 2; with_time++) {
+        struct ns_job_t *job = (struct ns_job_t *)&tv;
+        int errors = count_logged_errors();
+        ns_result_t result = with_time ? ns_add_io_timeout_job(tp, fd, &tv, type, func, NULL, &job)
+                                       : ns_add_io_job(tp, fd, type, func, NULL, &job);
+        assert_int_equal(result, NS_INVALID_REQUEST);
+        assert_null(job);
+        assert_int_equal(count_logged_errors(), errors + 1);
+        assert_true(logged(with_time ? "ns_add_io_timeout_job:" : "ns_add_io_job:"));
+        assert_true(logged(word));
+    }
+}
+
+static void flags_and_callbacks_that_are_no_good_are_refused(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_config config;
+    ns_thrpool_config_init(&config);
+    config.log_fct = recording_log;
+    struct ns_thrpool_t *tp = ns_thrpool_new(&config);
+    PRFileDesc *ends[2];
+    tcp_pair(ends);
+    push_layer(ends[1]);
+    int native = (int)PR_FileDesc2NativeHandle(ends[1]);
+    refused_by_both(tp, ends[1], NS_JOB_READ, NULL, "func");
+    const ns_job_type_t without[] = {NS_JOB_NONE, NS_JOB_TIMER, NS_JOB_THREAD, NS_JOB_PRESERVE_FD};
+    for (size_t i = 0; i < 4; i++) {
+        refused_by_both(tp, ends[1], without[i], finish_job, "job_type");
+    }
+    for (unsigned bit = 11; bit < 8 * sizeof(ns_job_type_t); bit++) {
+        ns_job_type_t type = NS_JOB_READ | (ns_job_type_t)1 << bit;
+        refused_by_both(tp, ends[1], type, finish_job, "job_type");
+    }
+    refused_by_both(tp, ends[1], NS_JOB_READ | NS_JOB_SIGNAL, finish_job, "job_type");
+    refused_by_both(tp, ends[1], NS_JOB_READ | NS_JOB_SHUTDOWN_WORKER, finish_job,
+                    "NS_JOB_SHUTDOWN_WORKER");
+    refused_by_both(tp, ends[1], NS_JOB_ACCEPT | NS_JOB_THREAD, finish_job, "ACCEPT");
+    refused_by_both(tp, NULL, NS_JOB_READ, finish_job, "fd");
+    struct timeval tv = {1, 0};
+    assert_int_equal(ns_add_io_job(tp, ends[1], NS_JOB_READ | NS_JOB_UNARMED, finish_job, NULL,
+                                   NULL), NS_INVALID_REQUEST);
+    assert_true(logged("ns_add_io_job: job is NULL"));
+    assert_int_equal(ns_add_io_timeout_job(tp, ends[1], &tv, NS_JOB_READ | NS_JOB_UNARMED,
+                                           finish_job, NULL, NULL), NS_INVALID_REQUEST);
+    assert_true(logged("ns_add_io_timeout_job: job is NULL"));
+    assert_int_equal(ns_add_io_job(NULL, ends[1], NS_JOB_READ, finish_job, NULL, NULL),
+                     NS_INVALID_REQUEST);
+    pool_end(tp);
+    assert_int_equal(atomic_load(&layer_closes), 0);
+    assert_true(fd_is_open(native));
+    PR_Close(ends[0]);
+    PR_Close(ends[1]);
+}
+
+static void several_jobs_on_one_descriptor_close_it_once(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(2);
+    struct timeval far = {1000, 0};
+    /* Which of three keeps the descriptor, which goes first, and whether the last is armed. */
+    static const int orders[6][3] = {{0, 1, 2}, {0, 2, 1}, {1, 0, 2},
+                                     {1, 2, 0}, {2, 0, 1}, {2, 1, 0}};
+    for (int mix = 0; mix < 8 * 6 * 2; mix++) {
+        const int *order = orders[mix / 8 % 6];
+        int keep = mix % 8, unarmed = mix / 48, wanted = 0;
+        PRFileDesc *ends[2];
+        tcp_pair(ends);
+        push_layer(ends[1]);
+        int native = (int)PR_FileDesc2NativeHandle(ends[1]);
+        struct probe probe = PROBE(NULL, -1);
+        struct ns_job_t *jobs[3] = {NULL};
+        for (int i = 0; i < 3; i++) {
+            ns_job_type_t type = NS_JOB_READ | NS_JOB_UNARMED | (i == 1 ? NS_JOB_THREAD : 0) |
+                                 (keep >> i & 1 ? NS_JOB_PRESERVE_FD : 0);
+            assert_int_equal(ns_add_io_timeout_job(tp, ends[1], &far, type, probe_run, &probe,
+                                                   &jobs[i]), NS_SUCCESS);
+            assert_int_equal(ns_job_set_done_cb(jobs[i], probe_gone), NS_SUCCESS);
+            if (i < 2 || !unarmed) {
+                assert_int_equal(ns_job_rearm(jobs[i]), NS_SUCCESS);
+            }
+        }
+        /* One that the loop armed only after the close would fire, for a read that fails. */
+        loop_passes(tp, 0);
+        for (int i = 0; i < 3; i++) {
+            assert_int_equal(ns_job_cancel(jobs[order[i]]), NS_SUCCESS);
+            assert_latch(&probe.disposals, i + 1);
+            /* By the first that is to close it. */
+            wanted |= !(keep >> order[i] & 1);
+            assert_int_equal(atomic_load(&layer_closes), wanted);
+            assert_int_equal(fd_is_open(native), !wanted);
+        }
+        assert_int_equal(latch_count(&probe.runs), 0);
+        PR_Close(ends[0]);
+        if (!wanted) {
+            PR_Close(ends[1]);
+        }
+    }
+    pool_end(tp);
+}
+
+static atomic_int allocations_left, allocation_failed;
+
+static void *calloc_that_fails_once(size_t count, size_t size)
+{
+    if (atomic_fetch_sub(&allocations_left, 1) == 1) {
+        atomic_store(&allocation_failed, 1);
+        return NULL;
+    }
+    return counting_calloc(count, size);
+}
+
+static void fm41_any_allocation_of_an_add_may_fail(void **state)
+{
+    UNUSED(state);
+    struct timeval far = {1000, 0};
+    int refused = 0;
+    for (int with_time = 0; with_time < 2; with_time++) {
+        for (int n = 1;; n++) {
+            assert_true(n < 100);
+            struct ns_thrpool_config config;
+            ns_thrpool_config_init(&config);
+            config.log_fct = quiet_log;
+            config.calloc_fct = calloc_that_fails_once;
+            config.free_fct = counting_free;
+            atomic_store(&allocations_left, 0);
+            struct ns_thrpool_t *tp = ns_thrpool_new(&config);
+            assert_non_null(tp);
+            PRFileDesc *ends[2];
+            tcp_pair(ends);
+            push_layer(ends[1]);
+            int native = (int)PR_FileDesc2NativeHandle(ends[1]);
+            atomic_store(&allocation_failed, 0);
+            atomic_store(&allocations_left, n);
+            struct ns_job_t *job = (struct ns_job_t *)&far;
+            ns_result_t result =
+                with_time ? ns_add_io_timeout_job(tp, ends[1], &far, NS_JOB_READ, finish_job, NULL,
+                                                  &job)
+                          : ns_add_io_job(tp, ends[1], NS_JOB_READ, finish_job, NULL, &job);
+            int failed = atomic_load(&allocation_failed);
+            atomic_store(&allocations_left, 0);
+            assert_int_equal(result, failed ? NS_ALLOCATION_FAILURE : NS_SUCCESS);
+            if (failed) {
+                assert_null(job);
+                refused++;
+            } else {
+                assert_int_equal(ns_job_cancel(job), NS_SUCCESS);
+            }
+            pool_end(tp);
+            /* The application's still, unless there was a job for it. */
+            assert_int_equal(atomic_load(&layer_closes), !failed);
+            assert_int_equal(fd_is_open(native), failed);
+            assert_int_equal(atomic_load(&blocks_out), 0);
+            PR_Close(ends[0]);
+            if (!failed) {
+                break;
+            }
+            PR_Close(ends[1]);
+        }
+    }
+    /* The descriptor's entry and the job, at the least. */
+    assert_true(refused >= 4);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -315,6 +483,9 @@ int main(void)
         cmocka_unit_test(layer_sees_the_close_exactly_once),
         cmocka_unit_test(preserved_descriptor_is_never_touched),
         cmocka_unit_test(descriptor_without_an_open_native_handle_is_refused),
+        cmocka_unit_test(flags_and_callbacks_that_are_no_good_are_refused),
+        cmocka_unit_test(several_jobs_on_one_descriptor_close_it_once),
+        cmocka_unit_test(fm41_any_allocation_of_an_add_may_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
