@@ -163,4 +163,36 @@ mod tests {
         assert_eq!(line.text[Line::ROOM - 2], b'\n');
         assert_eq!(line.text[Line::ROOM - 1], 0);
     }
+
+    unsafe extern "C" {
+        fn vsnprintf(
+            out: *mut c_char,
+            size: usize,
+            format: *const c_char,
+            args: crate::capi::va_list,
+        ) -> c_int;
+    }
+
+    thread_local! {
+        static HEARD: Cell<[u8; Line::ROOM]> = const { Cell::new([0; Line::ROOM]) };
+    }
+
+    unsafe extern "C" fn hear(priority: c_int, format: *const c_char, args: crate::capi::va_list) {
+        assert_eq!(priority, libc::LOG_NOTICE);
+        let mut text = [0; Line::ROOM];
+        // SAFETY: the shim's format and arguments, and the room that there is.
+        unsafe {
+            assert_eq!(std::ffi::CStr::from_ptr(format), c"%s");
+            vsnprintf(text.as_mut_ptr().cast(), text.len(), format, args);
+        }
+        HEARD.set(text);
+    }
+
+    #[test]
+    fn percent_signs_reach_a_logger_unchanged() {
+        let logger = Logger::start(Some(hear), None, None);
+        logger.log(libc::LOG_NOTICE, format_args!("100%s %n %% %d"));
+        let text = HEARD.get();
+        assert!(text.starts_with(b"100%s %n %% %d\n\0"));
+    }
 }
