@@ -5,14 +5,14 @@
 //! Nothing here blocks but [`Shared::wait_for`], and nothing holds a lock while a function of the
 //! application's runs.
 
-use std::ptr::{self, NonNull};
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use crossbeam_queue::SegQueue;
 
 use crate::alloc::Allocator;
-use crate::capi::{NS_JOB_PERSIST, NS_JOB_THREAD, ns_job_t};
+use crate::capi::{NS_JOB_PERSIST, NS_JOB_THREAD};
 use crate::event::fds::Table;
 use crate::event::signals::{self, Mailbox};
 use crate::event::wake::Wake;
@@ -302,16 +302,5 @@ fn queue_of(kind: Kind) -> u32 {
         state::WORK
     } else {
         state::REQ
-    }
-}
-
-/// Write `job` where the caller wants it, if it does.
-///
-/// # Safety
-/// `out` is NULL or a place for a pointer.
-pub(crate) unsafe fn tell(out: *mut *mut ns_job_t, job: Option<JobPtr>) {
-    if !out.is_null() {
-        // SAFETY: by the caller's promise.
-        unsafe { *out = job.map_or(ptr::null_mut(), JobPtr::as_c) };
     }
 }

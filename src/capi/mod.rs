@@ -23,7 +23,7 @@ use crate::job::{Job, JobPtr, NEVER, Spec, Trigger};
 use crate::log::{Logger, log};
 use crate::nspr::{self, Unusable};
 use crate::pool::Pool;
-use crate::shared::{Armed, MakeError, Shared, tell};
+use crate::shared::{Armed, MakeError, Shared};
 use crate::sys::{self, ErrnoGuard};
 
 use _ns_result_t as R;
@@ -58,6 +58,17 @@ unsafe fn pool_of<'a>(tp: *mut ns_thrpool_t) -> Option<&'a Pool> {
 unsafe fn job_of(job: *mut ns_job_t) -> Option<JobPtr> {
     // SAFETY: by the caller's promise; a job is what the adding functions wrote.
     NonNull::new(job.cast::<Job>()).map(|job| unsafe { JobPtr::new(job) })
+}
+
+/// Write `job` where the caller wants it, if it does.
+///
+/// # Safety
+/// `out` is NULL or a place for a pointer.
+unsafe fn tell(out: *mut *mut ns_job_t, job: Option<JobPtr>) {
+    if !out.is_null() {
+        // SAFETY: by the caller's promise.
+        unsafe { *out = job.map_or(std::ptr::null_mut(), JobPtr::as_c) };
+    }
 }
 
 /// Say why `function` refuses, to the pool's log or to syslog.
