@@ -39,6 +39,13 @@ readelf -d "$here/static" | grep nunc-stans >"$here/why"
 [ ! -s "$here/why" ] && "$here/static" >"$here/why" 2>&1
 tap $? "and runs without the shared library"
 
+# The linker warns of dlopen, by which NSPR is looked for: there is none in a static program.
+# shellcheck disable=SC2046
+cc -Wall -Wextra examples/run-now.c -o "$here/whole" -static \
+    $(pkg-config --static --cflags --libs nunc-stans) >"$here/why" 2>&1 &&
+    ! readelf -d "$here/whole" | grep NEEDED >"$here/why" && "$here/whole" >"$here/why" 2>&1
+tap $? "an example links against everything statically, by pkg-config alone, and runs"
+
 printf '#include <nunc-stans.h>\n#include <nunc-stans/nunc-stans.h>\nint main(void) { return NS_SUCCESS; }\n' \
     >"$here/both.c"
 # shellcheck disable=SC2046

@@ -37,6 +37,11 @@ tap $? "needs libc, libgcc_s and the loader only"
 grep -q NODELETE "$here/dynamic" 2>"$here/why"
 tap $? "is never unloaded"
 
+# Rust's own thread-locals ask for __cxa_thread_atexit_impl, which is for the end of a thread.
+nm -Du "$library" | awk '{print $2}' | grep -E '^(__cxa_)?(atexit|at_quick_exit|on_exit)(@|$)' >"$here/why"
+[ ! -s "$here/why" ]
+tap $? "registers nothing for the end of the process"
+
 # A static link keeps Rust's own symbols, but none of ours may clash with an application's.
 nm -g --defined-only build/lib/libnunc-stans.a 2>/dev/null | awk '$2 ~ /[TDBR]/ {print $3}' |
     grep '^ns_' | LC_ALL=C sort -u >"$here/static"
