@@ -3,8 +3,8 @@
 # Make Debian packages of the library that is built: what `make deb` does after `make all`. They
 # land in build/deb. Run in the project's root; needs debhelper and dpkg-dev.
 #
-# debhelper works inside the tree that it packages. So it is given a tree of links, which goes
-# afterwards, with everything in it but debian/ being the project's own.
+# debhelper works inside the tree that it packages. So it is given a tree of its own, which goes
+# afterwards: copies of the files, and of debian/, and links to the other directories.
 set -e
 here=$(pwd)
 tree=$here/build/deb/nunc-stans
@@ -12,7 +12,11 @@ rm -rf build/deb
 mkdir -p "$tree"
 trap 'rm -rf "$tree"' EXIT
 for file in *; do
-    [ "$file" = debian ] || ln -s "$here/$file" "$tree/$file"
+    if [ -f "$file" ]; then
+        cp "$file" "$tree/$file" # what is installed as it is must not be a link
+    elif [ "$file" != debian ]; then
+        ln -s "$here/$file" "$tree/$file"
+    fi
 done
 cp -R debian "$tree/debian"
 
