@@ -273,6 +273,268 @@ static void fork_beside_busy_threads_leaves_a_child_that_works(void **state)
     parent_end(&parent);
 }
 
+static atomic_int stop_signalling;
+static pthread_t signalled[4];
+
+static void *take_signals(void *unused)
+{
+    UNUSED(unused);
+    while (!atomic_load(&stop_signalling)) {
+        sched_yield();
+    }
+    return NULL;
+}
+
+static void *send_signals(void *unused)
+{
+    UNUSED(unused);
+    for (unsigned i = 0; !atomic_load(&stop_signalling); i++) {
+        pthread_kill(signalled[i % 4], SIGUSR1);
+    }
+    return NULL;
+}
+
+static void watch_another_signal_in_child(void *unused)
+{
+    UNUSED(unused);
+    struct ns_thrpool_config config;
+    struct ns_job_t *job = NULL;
+    ns_thrpool_config_init(&config);
+    config.log_fct = quiet_log;
+    struct ns_thrpool_t *tp = ns_thrpool_new(&config);
+    CHILD_CHECK(tp != NULL);
+    CHILD_CHECK(ns_add_signal_job(tp, SIGUSR2, 0, finish_job, NULL, &job) == NS_SUCCESS);
+}
+
+static void fork_while_other_threads_handle_signals_leaves_a_child_that_can_watch(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(1);
+    struct probe probe = PROBE(NULL, -1);
+    struct ns_job_t *job = NULL;
+    pthread_t sender;
+    assert_int_equal(ns_add_signal_job(tp, SIGUSR1, NS_JOB_PERSIST | NS_JOB_UNARMED, probe_run,
+                                       &probe, &job), NS_SUCCESS);
+    probe_arm(job);
+    atomic_store(&stop_signalling, 0);
+    for (int i = 0; i < 4; i++) {
+        pthread_create(&signalled[i], NULL, take_signals, NULL);
+    }
+    pthread_create(&sender, NULL, send_signals, NULL);
+    assert_latch(&probe.runs, 1);
+    int status = 0;
+    double end = now_seconds() + 1.5;
+    for (int i = 0; i < 60 && status == 0 && now_seconds() < end; i++) {
+        status = in_child(watch_another_signal_in_child, NULL);
+    }
+    atomic_store(&stop_signalling, 1);
+    pthread_join(sender, NULL);
+    for (int i = 0; i < 4; i++) {
+        pthread_join(signalled[i], NULL);
+    }
+    assert_exits(status, 0);
+    /* None that came meanwhile is lost. */
+    loop_passes(tp, 0);
+    long runs = latch_count(&probe.runs);
+    assert_int_equal(raise(SIGUSR1), 0);
+    assert_latch(&probe.runs, runs + 1);
+    ns_job_cancel(job);
+    assert_latch(&probe.disposals, 1);
+    pool_end(tp);
+}
+
+/* The application's lock, which its fork handlers take: they come before the first pool. */
+static pthread_mutex_t application = PTHREAD_MUTEX_INITIALIZER;
+
+static void take_application_lock(void)
+{
+    pthread_mutex_lock(&application);
+}
+
+static void give_application_lock_back(void)
+{
+    pthread_mutex_unlock(&application);
+}
+
+static void *watch_under_the_lock(void *tp)
+{
+    while (!atomic_load(&stop_forking_beside)) {
+        struct ns_job_t *job = NULL;
+        pthread_mutex_lock(&application);
+        CHILD_CHECK(ns_add_signal_job(tp, SIGUSR2, NS_JOB_UNARMED, finish_job, NULL, &job) ==
+                    NS_SUCCESS);
+        CHILD_CHECK(ns_job_done(job) == NS_SUCCESS);
+        pthread_mutex_unlock(&application);
+    }
+    return NULL;
+}
+
+static void fork_beside_watchers(void *unused)
+{
+    UNUSED(unused);
+    struct ns_thrpool_t *tp = pool_of(1);
+    pthread_t thread;
+    atomic_store(&stop_forking_beside, 0);
+    CHILD_CHECK(pthread_create(&thread, NULL, watch_under_the_lock, tp) == 0);
+    for (int i = 0; i < scaled(300); i++) {
+        int status = -1;
+        pid_t child = fork();
+        if (child == 0) {
+            _exit(0);
+        }
+        CHILD_CHECK(waitpid(child, &status, 0) == child && status == 0);
+    }
+    atomic_store(&stop_forking_beside, 1);
+    pthread_join(thread, NULL);
+    ns_thrpool_destroy(tp);
+}
+
+static void fork_handlers_may_take_a_lock_that_is_held_while_a_signal_is_watched(void **state)
+{
+    UNUSED(state);
+    assert_exits(in_child(fork_beside_watchers, NULL), 0);
+}
+
+/* What a callback that forks sees of its child, and what that does: its data. */
+struct forker {
+    struct latch over;
+    void (*in_child)(struct ns_job_t *job);
+    int status;
+};
+
+static void fork_in_callback(struct ns_job_t *job)
+{
+    struct forker *forker = ns_job_get_data(job);
+    pid_t child = fork();
+    if (child == 0) {
+        alarm(LIMIT_SECONDS);
+        forker->in_child(job);
+        return;
+    }
+    if (waitpid(child, &forker->status, 0) != child) {
+        forker->status = -1;
+    }
+    ns_job_done(job);
+    latch_add(&forker->over, 1);
+}
+
+static void live_anew(struct ns_job_t *job)
+{
+    struct ns_thrpool_t *tp = ns_job_get_tp(job);
+    struct forker *forker = ns_job_get_data(job);
+    struct parent parent = {.tp = tp};
+    CHILD_CHECK(ns_job_rearm(job) == NS_SHUTDOWN);
+    CHILD_CHECK(ns_job_wait(job) == NS_SHUTDOWN);
+    CHILD_CHECK(ns_job_done(job) == NS_SHUTDOWN);
+    CHILD_CHECK(ns_job_cancel(job) == NS_SHUTDOWN);
+    CHILD_CHECK(ns_thrpool_wait(tp) == NS_SHUTDOWN);
+    CHILD_CHECK(ns_job_is_func(job, fork_in_callback) == 1);
+    CHILD_CHECK(latch_count(&forker->over) == 0);
+    make_a_pool_in_child(&parent);
+    _exit(42);
+}
+
+static void leave_the_callback(struct ns_job_t *job)
+{
+    struct rlimit none = {0, 0};
+    UNUSED(job);
+    setrlimit(RLIMIT_CORE, &none);
+}
+
+/* How the child of a callback of this type ends; the pool works on. */
+static int fork_in(ns_job_type_t type, void (*in_child)(struct ns_job_t *))
+{
+    struct parent parent;
+    struct forker forker = {LATCH_INIT, in_child, -1};
+    struct ns_job_t *job = NULL;
+    parent_begin(&parent);
+    assert_int_equal(ns_add_signal_job(parent.tp, SIGUSR1, NS_JOB_PERSIST | NS_JOB_UNARMED,
+                                       probe_run, &parent.signals, &job), NS_SUCCESS);
+    probe_arm(job);
+    assert_int_equal(ns_add_job(parent.tp, type, fork_in_callback, &forker, NULL), NS_SUCCESS);
+    assert_latch(&forker.over, 1);
+    /* The child's signals were its own. */
+    loop_passes(parent.tp, 1000);
+    assert_int_equal(latch_count(&parent.signals.runs), 0);
+    assert_int_equal(raise(SIGUSR1), 0);
+    assert_latch(&parent.signals.runs, 1);
+    ns_job_cancel(job);
+    assert_latch(&parent.signals.disposals, 1);
+    parent_end(&parent);
+    return forker.status;
+}
+
+static const ns_job_type_t callback_types[] = {NS_JOB_NONE, NS_JOB_THREAD, NS_JOB_TIMER,
+                                               NS_JOB_TIMER | NS_JOB_THREAD};
+
+static void child_of_a_callback_can_leave_the_pool_and_make_its_own(void **state)
+{
+    UNUSED(state);
+    for (int i = 0; i < 4; i++) {
+        assert_exits(fork_in(callback_types[i], live_anew), 42);
+    }
+}
+
+static void child_that_returns_from_the_callback_it_was_forked_in_aborts(void **state)
+{
+    UNUSED(state);
+    for (int i = 0; i < 4; i++) {
+        int status = fork_in(callback_types[i], leave_the_callback);
+        assert_true(WIFSIGNALED(status));
+        assert_int_equal(WTERMSIG(status), SIGABRT);
+    }
+}
+
+static void destroy_in_child_with_cancellation_pending(void *arg)
+{
+    struct parent *parent = arg;
+    int before = count_fds(), unused = 0;
+    pthread_cancel(pthread_self());
+    ns_thrpool_destroy(parent->tp);
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &unused);
+    CHILD_CHECK(before - count_fds() == parent->pool_fds);
+    _exit(42);
+}
+
+static void destroy_in_the_child_is_no_cancellation_point(void **state)
+{
+    UNUSED(state);
+    struct parent parent;
+    parent_begin(&parent);
+    assert_exits(in_child(destroy_in_child_with_cancellation_pending, &parent), 42);
+    parent_end(&parent);
+}
+
+static void destroy_in_child_without_descriptors(void *arg)
+{
+    struct parent *parent = arg;
+    struct rlimit usual, few;
+    int before = count_fds();
+    getrlimit(RLIMIT_NOFILE, &usual);
+    few = usual;
+    /* The first that is free becomes the last that may be opened. */
+    int last = dup(STDERR_FILENO);
+    CHILD_CHECK(last >= 0);
+    few.rlim_cur = (rlim_t)last + 1;
+    CHILD_CHECK(setrlimit(RLIMIT_NOFILE, &few) == 0);
+    CHILD_CHECK(dup(STDERR_FILENO) < 0 && errno == EMFILE);
+    ns_thrpool_destroy(parent->tp);
+    CHILD_CHECK(setrlimit(RLIMIT_NOFILE, &usual) == 0);
+    close(last);
+    CHILD_CHECK(before - count_fds() == parent->pool_fds);
+    CHILD_CHECK(fd_is_open(parent->ends[0]));
+    CHILD_CHECK(latch_count(&parent->reads.disposals) == 0);
+}
+
+static void destroy_in_a_child_that_has_no_free_descriptor_closes_all(void **state)
+{
+    UNUSED(state);
+    struct parent parent;
+    parent_begin(&parent);
+    assert_exits(in_child(destroy_in_child_without_descriptors, &parent), 0);
+    parent_end(&parent);
+}
+
 /* exit and the ends of threads */
 
 static void exit_with_42(struct ns_job_t *job)
@@ -630,6 +892,8 @@ static void no_function_changes_errno(void **state)
 
 int main(void)
 {
+    /* Before the first pool. */
+    pthread_atfork(take_application_lock, give_application_lock_back, give_application_lock_back);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_descriptors_are_closed_by_exec),
         cmocka_unit_test(fork_makes_functions_answer_shutdown_and_getters_work_in_the_child),
@@ -637,6 +901,12 @@ int main(void)
         cmocka_unit_test(child_can_make_a_pool_of_its_own),
         cmocka_unit_test(signal_in_the_child_does_not_reach_the_parent),
         cmocka_unit_test(fork_beside_busy_threads_leaves_a_child_that_works),
+        cmocka_unit_test(fork_while_other_threads_handle_signals_leaves_a_child_that_can_watch),
+        cmocka_unit_test(fork_handlers_may_take_a_lock_that_is_held_while_a_signal_is_watched),
+        cmocka_unit_test(child_of_a_callback_can_leave_the_pool_and_make_its_own),
+        cmocka_unit_test(child_that_returns_from_the_callback_it_was_forked_in_aborts),
+        cmocka_unit_test(destroy_in_the_child_is_no_cancellation_point),
+        cmocka_unit_test(destroy_in_a_child_that_has_no_free_descriptor_closes_all),
         cmocka_unit_test(exit_from_a_callback_ends_the_process_with_its_status),
         cmocka_unit_test(pthread_exit_in_a_callback_aborts),
         cmocka_unit_test(everything_works_in_an_atexit_handler),
