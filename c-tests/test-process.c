@@ -998,6 +998,55 @@ static void stacksize_is_that_of_the_config_or_of_pthread(void **state)
     }
 }
 
+static atomic_int fired_on_small_stacks;
+
+static void fire_on_small_stack(struct ns_job_t *job)
+{
+    UNUSED(job);
+    atomic_fetch_add(&fired_on_small_stacks, 1);
+    raise(SIGUSR1);
+}
+
+/* The least that the system takes, and what is no whole number of pages. */
+static void stacks_may_be_of_the_least_size_and_of_any(void **state)
+{
+    UNUSED(state);
+    size_t sizes[] = {(size_t)PTHREAD_STACK_MIN, (size_t)PTHREAD_STACK_MIN + 1, 100001, 262143};
+    for (int i = 0; i < 4; i++) {
+        struct ns_thrpool_config config;
+        struct probe signals = PROBE(NULL, -1);
+        struct timeval tv = {0, 100};
+        struct ns_job_t *job = NULL, *watching = NULL;
+        ns_thrpool_config_init(&config);
+        config.log_fct = quiet_log;
+        config.max_threads = 2;
+        config.stacksize = sizes[i];
+        struct ns_thrpool_t *tp = ns_thrpool_new(&config);
+        assert_non_null(tp);
+        assert_int_equal(ns_add_signal_job(tp, SIGUSR1, NS_JOB_PERSIST | NS_JOB_UNARMED, probe_run,
+                                           &signals, &watching), NS_SUCCESS);
+        probe_arm(watching);
+        /* On each kind of thread: a callback, and our handler on top of it. */
+        for (int type = 0; type < 2; type++) {
+            atomic_store(&fired_on_small_stacks, 0);
+            assert_int_equal(ns_add_timeout_job(tp, &tv, type ? NS_JOB_THREAD : 0,
+                                                fire_on_small_stack, NULL, &job), NS_SUCCESS);
+            assert_int_equal(ns_job_wait(job), NS_SUCCESS);
+            assert_int_equal(atomic_load(&fired_on_small_stacks), 1);
+            assert_int_equal(ns_job_done(job), NS_SUCCESS);
+            assert_latch(&signals.runs, type + 1);
+        }
+        ns_job_cancel(watching);
+        assert_latch(&signals.disposals, 1);
+        pool_end(tp);
+    }
+    struct ns_thrpool_config config;
+    ns_thrpool_config_init(&config);
+    config.log_fct = quiet_log;
+    config.stacksize = (size_t)PTHREAD_STACK_MIN - 1;
+    assert_null(ns_thrpool_new(&config));
+}
+
 static void cancellation_is_disabled_in_our_threads(void **state)
 {
     UNUSED(state);
@@ -1015,18 +1064,46 @@ static atomic_int calls_survived;
         atomic_fetch_add(&calls_survived, 1);                                                  \
     } while (0)
 
+/* A logger and an allocator that are places where a cancellation takes effect. */
+static atomic_int places_passed;
+
+static void cancellable_log(int priority, const char *format, va_list args)
+{
+    pthread_testcancel();
+    atomic_fetch_add(&places_passed, 1);
+    quiet_log(priority, format, args);
+}
+
+static void *cancellable_calloc(size_t count, size_t size)
+{
+    pthread_testcancel();
+    atomic_fetch_add(&places_passed, 1);
+    return calloc(count, size);
+}
+
+static void cancellable_free(void *block)
+{
+    pthread_testcancel();
+    atomic_fetch_add(&places_passed, 1);
+    free(block);
+}
+
 /* Call everything with a cancellation pending: none is a place where it takes effect. */
 static void *call_with_cancellation_pending(void *arg)
 {
-    struct ns_thrpool_t *tp = arg;
-    struct ns_thrpool_config config;
+    struct ns_thrpool_config config = *(struct ns_thrpool_config *)arg, untouched;
+    struct ns_thrpool_t *tp = ns_thrpool_new(&config);
     struct ns_job_t *job = NULL, *now = NULL;
     struct timeval tv = {0, 2000}, never = {1000000, 0}, negative = {-1, 0};
     int fd = dup(STDIN_FILENO);
     pthread_cancel(pthread_self());
-    SURVIVES(ns_thrpool_config_init(&config));
-    config.log_fct = quiet_log;
+    SURVIVES(ns_thrpool_config_init(&untouched));
     SURVIVES(ns_thrpool_new(NULL));
+    config.stacksize = 1;
+    SURVIVES(ns_thrpool_new(&config));
+    config.stacksize = 0;
+    SURVIVES(ns_add_job(tp, NS_JOB_READ, finish_job, NULL, NULL));
+    SURVIVES(ns_add_signal_job(tp, SIGKILL, 0, finish_job, NULL, NULL));
     SURVIVES(ns_add_timeout_job(tp, &tv, NS_JOB_THREAD, finish_job, NULL, NULL));
     SURVIVES(ns_add_timeout_job(tp, &negative, 0, finish_job, NULL, NULL));
     SURVIVES(ns_create_job(tp, NS_JOB_TIMER, finish_job, &now));
@@ -1036,6 +1113,9 @@ static void *call_with_cancellation_pending(void *arg)
     SURVIVES(ns_job_rearm(now));
     SURVIVES(ns_add_timeout_job(tp, &never, NS_JOB_UNARMED, finish_job, NULL, &job));
     SURVIVES(ns_job_rearm(job));
+    SURVIVES(ns_job_rearm(job));
+    SURVIVES(ns_job_set_data(job, NULL));
+    SURVIVES(ns_job_set_done_cb(job, NULL));
     SURVIVES(ns_job_timedwait(job, &tv));
     SURVIVES(ns_job_done(job));
     SURVIVES(ns_job_cancel(job));
@@ -1055,8 +1135,11 @@ static void *call_with_cancellation_pending(void *arg)
     SURVIVES(ns_job_done(job));
     SURVIVES(ns_thrpool_is_shutdown(own));
     SURVIVES(ns_thrpool_shutdown(own));
+    SURVIVES(ns_create_job(own, NS_JOB_TIMER, finish_job, &job));
     SURVIVES(ns_thrpool_wait(own));
     SURVIVES(ns_thrpool_destroy(own));
+    SURVIVES(ns_thrpool_shutdown(tp));
+    SURVIVES(ns_thrpool_destroy(tp));
     int survived = atomic_exchange(&calls_survived, -1);
     pthread_testcancel();
     /* Not reached: the cancellation was pending all the time. */
@@ -1067,14 +1150,21 @@ static void *call_with_cancellation_pending(void *arg)
 static void no_function_is_a_cancellation_point(void **state)
 {
     UNUSED(state);
-    struct ns_thrpool_t *tp = pool_of(1);
-    pthread_t thread;
-    void *result = NULL;
-    pthread_create(&thread, NULL, call_with_cancellation_pending, tp);
-    pthread_join(thread, &result);
-    assert_ptr_equal(result, PTHREAD_CANCELED);
-    assert_int_equal(atomic_load(&calls_survived), -1);
-    pool_end(tp);
+    for (int own = 0; own < 2; own++) {
+        struct ns_thrpool_config config;
+        pthread_t thread;
+        void *result = NULL;
+        ns_thrpool_config_init(&config);
+        config.log_fct = own ? cancellable_log : quiet_log;
+        config.calloc_fct = own ? cancellable_calloc : NULL;
+        config.free_fct = own ? cancellable_free : NULL;
+        atomic_store(&calls_survived, 0);
+        pthread_create(&thread, NULL, call_with_cancellation_pending, &config);
+        pthread_join(thread, &result);
+        assert_ptr_equal(result, PTHREAD_CANCELED);
+        assert_int_equal(atomic_load(&calls_survived), -1);
+        assert_true(own ? atomic_load(&places_passed) > 20 : atomic_load(&places_passed) == 0);
+    }
 }
 
 static void no_function_changes_errno(void **state)
@@ -1149,6 +1239,7 @@ int main(void)
         cmocka_unit_test(threads_have_names_of_their_own),
         cmocka_unit_test(threads_have_the_signal_mask_of_their_maker),
         cmocka_unit_test(stacksize_is_that_of_the_config_or_of_pthread),
+        cmocka_unit_test(stacks_may_be_of_the_least_size_and_of_any),
         cmocka_unit_test(cancellation_is_disabled_in_our_threads),
         cmocka_unit_test(no_function_is_a_cancellation_point),
         cmocka_unit_test(no_function_changes_errno),
