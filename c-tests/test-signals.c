@@ -2,7 +2,17 @@
 /* Signal jobs: that they fire, and that the process has its signals back afterwards. */
 #include "harness.h"
 
+#include <dlfcn.h>
 #include <sys/wait.h>
+
+/* Sanitizers stand where this program would: in the way of sigaction. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
 
 static struct ns_job_t *probe_signal(struct ns_thrpool_t *tp, int signum, ns_job_type_t type,
                                      struct probe *probe)
@@ -518,6 +528,136 @@ static void an_unarmed_job_catches_its_signal_and_fires_when_armed(void **state)
     pool_end(tp);
 }
 
+static void a_handler_set_while_a_job_watches_gives_way_to_a_second_job(void **state)
+{
+    UNUSED(state);
+    for (int other_pool = 0; other_pool < 2; other_pool++) {
+        struct ns_thrpool_t *pools[2] = {pool_of(1), pool_of(1)};
+        struct probe first = PROBE(NULL, -1), second = PROBE(NULL, -1);
+        struct sigaction now;
+        struct ns_job_t *first_job = probe_signal(pools[0], SIGUSR1, NS_JOB_PERSIST, &first);
+        atomic_store(&handled, 0);
+        signal(SIGUSR1, count_handled);
+        struct ns_job_t *second_job =
+            probe_signal(pools[other_pool], SIGUSR1, NS_JOB_PERSIST, &second);
+        assert_int_equal(raise(SIGUSR1), 0);
+        assert_latch(&first.runs, 1);
+        assert_latch(&second.runs, 1);
+        assert_int_equal(atomic_load(&handled), 0);
+        /* Still ours with one of them, theirs with none. */
+        cancel(first_job, &first);
+        assert_int_equal(raise(SIGUSR1), 0);
+        assert_latch(&second.runs, 2);
+        assert_int_equal(atomic_load(&handled), 0);
+        cancel(second_job, &second);
+        assert_int_equal(sigaction(SIGUSR1, NULL, &now), 0);
+        assert_true(now.sa_handler == count_handled);
+        assert_int_equal(raise(SIGUSR1), 0);
+        assert_int_equal(atomic_load(&handled), 1);
+        signal(SIGUSR1, SIG_DFL);
+        pool_end(pools[0]);
+        pool_end(pools[1]);
+    }
+}
+
+#ifndef SANITIZED
+
+/* A signal that comes right behind one of the library's calls of sigaction, by this thread. */
+static _Thread_local struct {
+    int signum;
+    int behind; /* which call, from 1 */
+    int calls;
+    int changed; /* that call was to change the disposition */
+} strike;
+
+int sigaction(int signum, const struct sigaction *new, struct sigaction *old)
+{
+    static int (*_Atomic real)(int, const struct sigaction *, struct sigaction *);
+    if (real == NULL) {
+        /* ISO C knows no pointer to a function from dlsym. */
+        int (*found)(int, const struct sigaction *, struct sigaction *);
+        *(void **)&found = dlsym(RTLD_NEXT, "sigaction");
+        real = found;
+    }
+    int result = real(signum, new, old);
+    if (strike.signum == signum && ++strike.calls == strike.behind) {
+        strike.changed = new != NULL;
+        raise(signum);
+    }
+    return result;
+}
+
+/* Add a job for a signal, and have one come behind the n-th call of sigaction. 0 if there are not
+ * that many. */
+static int add_under_strike(struct ns_thrpool_t *tp, int signum, int n)
+{
+    struct probe probe = PROBE(NULL, -1);
+    struct ns_job_t *job = NULL;
+    atomic_store(&handled, 0);
+    strike.calls = strike.changed = 0;
+    strike.behind = n;
+    strike.signum = signum;
+    ns_result_t result = ns_add_signal_job(tp, signum, NS_JOB_PERSIST | NS_JOB_UNARMED, probe_run,
+                                           &probe, &job);
+    strike.signum = 0;
+    assert_int_equal(result, NS_SUCCESS);
+    probe_arm(job);
+    int struck = strike.calls >= n;
+    if (struck && strike.changed) {
+        assert_latch(&probe.runs, 1);
+        assert_int_equal(atomic_load(&handled), 0);
+    } else if (struck) {
+        /* Before anything is changed it is the earlier handler's: one of the two has it. */
+        EVENTUALLY(atomic_load(&handled) + latch_count(&probe.runs) > 0);
+    }
+    cancel(job, &probe);
+    return struck;
+}
+
+static void a_signal_in_the_middle_of_the_add_is_not_lost(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *pools[2] = {pool_of(1), pool_of(1)};
+    int struck[3] = {0, 0, 0};
+    for (int n = 1; n <= 10; n++) {
+        /* Each signal is watched for the first time, then again, then by a second pool too. */
+        int signum = SIGRTMIN + 2 + n;
+        struct probe other = PROBE(NULL, -1);
+        signal(signum, count_handled);
+        struck[0] += add_under_strike(pools[0], signum, n);
+        struck[1] += add_under_strike(pools[0], signum, n);
+        struct ns_job_t *other_job = probe_signal(pools[1], signum, NS_JOB_PERSIST, &other);
+        atomic_store(&handled, 0);
+        struct probe probe = PROBE(NULL, -1);
+        struct ns_job_t *job = NULL;
+        strike.calls = 0;
+        strike.behind = n;
+        strike.signum = signum;
+        ns_result_t result = ns_add_signal_job(pools[0], signum, NS_JOB_UNARMED, probe_run, &probe,
+                                               &job);
+        strike.signum = 0;
+        assert_int_equal(result, NS_SUCCESS);
+        probe_arm(job);
+        if (strike.calls >= n) {
+            struck[2]++;
+            assert_latch(&other.runs, 1);
+            assert_int_equal(atomic_load(&handled), 0);
+        }
+        cancel(job, &probe);
+        cancel(other_job, &other);
+        assert_int_equal(raise(signum), 0);
+        assert_int_equal(atomic_load(&handled), 1);
+        signal(signum, SIG_DFL);
+    }
+    print_message("# a signal behind %d, %d and %d calls\n", struck[0], struck[1], struck[2]);
+    assert_true(struck[0] > 0 && struck[1] > 0);
+    assert_true(struck[0] < 10 && struck[1] < 10 && struck[2] < 10);
+    pool_end(pools[0]);
+    pool_end(pools[1]);
+}
+
+#endif
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -539,6 +679,10 @@ int main(void)
         cmocka_unit_test(interrupting_handler_cuts_no_function_short),
         cmocka_unit_test(watched_signals_stay_caught_after_the_wait_until_destroy),
         cmocka_unit_test(an_unarmed_job_catches_its_signal_and_fires_when_armed),
+        cmocka_unit_test(a_handler_set_while_a_job_watches_gives_way_to_a_second_job),
+#ifndef SANITIZED
+        cmocka_unit_test(a_signal_in_the_middle_of_the_add_is_not_lost),
+#endif
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
