@@ -256,21 +256,22 @@ impl Job {
 }
 
 impl Watch {
-    fn new(trigger: Trigger, seen: u32) -> Self {
+    /// `None` where there is no trigger to wait for.
+    fn new(trigger: Trigger, seen: u32) -> Option<Self> {
         let (prfd, number, timeout) = match trigger {
-            Trigger::Now => (ptr::null_mut(), -1, NEVER),
+            Trigger::Now => return None,
             Trigger::Timer(time) => (ptr::null_mut(), -1, time),
             Trigger::Io { fd, prfd, timeout } => (prfd, fd, timeout),
             Trigger::Signal(signum) => (ptr::null_mut(), signum, NEVER),
         };
-        Self {
+        Some(Self {
             prfd,
             number,
             seen: Cell::new(seen),
             timeout,
             timer: Timer::new(),
             next_ready: Cell::new(None),
-        }
+        })
     }
 }
 
@@ -313,17 +314,18 @@ impl JobPtr {
         let job = Job::new(pool, spec, state);
         // SAFETY: in both cases a block of the size that is written.
         unsafe {
-            if spec.kind() == Kind::Now {
-                let at = alloc.block::<Job>()?;
-                at.write(job);
-                return Some(Self(at));
+            match Watch::new(spec.trigger, seen) {
+                None => {
+                    let at = alloc.block::<Job>()?;
+                    at.write(job);
+                    Some(Self(at))
+                }
+                Some(watch) => {
+                    let at = alloc.block::<Watched>()?;
+                    at.write(Watched { job, watch });
+                    Some(Self(at.cast()))
+                }
             }
-            let at = alloc.block::<Watched>()?;
-            at.write(Watched {
-                job,
-                watch: Watch::new(spec.trigger, seen),
-            });
-            Some(Self(at.cast()))
         }
     }
 
