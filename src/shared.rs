@@ -21,7 +21,7 @@ use crate::job::free::{Entering, Graves};
 use crate::job::run::{inside, on_loop_of, on_thread_of};
 use crate::job::state::{self, After, Arm, End, State, Work};
 use crate::job::wait::{Outcome, Waiters};
-use crate::job::{JobPtr, Kind, Spec, Trigger, run};
+use crate::job::{Job, JobPtr, Kind, Spec, Trigger, run};
 use crate::log::Logger;
 use crate::perturb::perturb;
 use crate::sys;
@@ -59,7 +59,7 @@ pub(crate) struct Shared {
     /// Threads in `ns_job_wait`.
     pub(crate) waiters: Waiters,
     /// Jobs that are free but for those who may be about to wait for them.
-    pub(crate) graves: Graves,
+    pub(crate) graves: Graves<Job>,
     /// Descriptors. Reserved by who makes a job; otherwise the loop's.
     pub(crate) fds: Table,
     /// Signals that have arrived.

@@ -11,14 +11,21 @@
 //! counted for a moment only: to everybody else it is a load that finds zero. A call that begins
 //! after that load names a job whose done callback has returned, which nobody may.
 
-use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::ptr::{self, NonNull};
 
 use crate::job::{Job, JobPtr};
 use crate::perturb::perturb;
+use crate::sync::{AtomicPtr, AtomicUsize, Ordering, yield_now};
 
 /// Threads that are about to mark a job.
+#[cfg(not(loom))]
 static ENTERING: AtomicUsize = AtomicUsize::new(0);
+
+// A model's, made anew in each execution.
+#[cfg(loom)]
+loom::lazy_static! {
+    static ref ENTERING: AtomicUsize = AtomicUsize::new(0);
+}
 
 /// Counts a thread in, until it is dropped.
 pub(crate) struct Entering(());
@@ -42,25 +49,61 @@ pub(crate) fn forked() {
     ENTERING.store(0, Ordering::SeqCst);
 }
 
-/// Jobs that a pool has buried, linked through their data, which nobody reads any more.
-pub(crate) struct Graves(AtomicPtr<Job>);
+/// What can be buried.
+pub(crate) trait Buried {
+    /// What was buried before it.
+    fn next(&self) -> *mut Self;
 
-impl Graves {
+    /// Say so, where nobody looks for anything else any more.
+    fn set_next(&self, next: *mut Self);
+
+    /// Free it.
+    ///
+    /// # Safety
+    /// Nobody has it.
+    unsafe fn give_back(at: NonNull<Self>);
+}
+
+/// What a pool has buried.
+pub(crate) struct Graves<T>(AtomicPtr<T>);
+
+impl<T: Buried> Graves<T> {
     /// None.
-    pub(crate) const fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(AtomicPtr::new(ptr::null_mut()))
     }
 
-    fn bury(&self, job: JobPtr) {
-        let at = job.0.as_ptr();
+    /// Give the memory at `at` back, now or a little later.
+    ///
+    /// # Safety
+    /// Nobody holds it any more, and nobody may name it.
+    pub(crate) unsafe fn free(&self, at: NonNull<T>) {
+        if ENTERING.load(Ordering::SeqCst) != 0 {
+            perturb("somebody is counted, and the job not buried");
+            // SAFETY: by the caller's promise it is only to be freed.
+            return unsafe { self.bury(at) };
+        }
+        if !self.0.load(Ordering::Relaxed).is_null() {
+            self.open();
+        }
+        // SAFETY: by the caller's promise, and nobody was about to look.
+        unsafe { T::give_back(at) };
+    }
+
+    /// # Safety
+    /// As for [`Graves::free`].
+    unsafe fn bury(&self, at: NonNull<T>) {
         // The list is only ever taken whole, so a head that looks the same is the same.
         let mut first = self.0.load(Ordering::Relaxed);
         loop {
-            job.set_data(first.cast());
-            match self
-                .0
-                .compare_exchange_weak(first, at, Ordering::AcqRel, Ordering::Relaxed)
-            {
+            // SAFETY: not freed before it is buried.
+            unsafe { at.as_ref() }.set_next(first);
+            match self.0.compare_exchange_weak(
+                first,
+                at.as_ptr(),
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            ) {
                 Ok(_) => return,
                 Err(now) => first = now,
             }
@@ -74,14 +117,15 @@ impl Graves {
         // marked his job.
         perturb("the graves are open, and not looked who is counted");
         let nobody = ENTERING.load(Ordering::SeqCst) == 0;
-        while let Some(at) = ptr::NonNull::new(next) {
-            let job = JobPtr(at);
-            next = job.data().cast();
-            if nobody {
-                // SAFETY: buried once, and nobody has it.
-                unsafe { job.give_back() };
-            } else {
-                self.bury(job);
+        while let Some(at) = NonNull::new(next) {
+            // SAFETY: buried once, and nobody has it.
+            unsafe {
+                next = at.as_ref().next();
+                if nobody {
+                    T::give_back(at);
+                } else {
+                    self.bury(at);
+                }
             }
         }
     }
@@ -92,11 +136,28 @@ impl Graves {
     /// Woken by: nobody, it looks again. Who is counted waits for nothing but a stripe's lock.
     pub(crate) fn clear(&self) {
         while ENTERING.load(Ordering::SeqCst) != 0 {
-            std::thread::yield_now();
+            yield_now();
         }
         while !self.0.load(Ordering::Acquire).is_null() {
             self.open();
         }
+    }
+}
+
+/// Linked through the application's pointer, which nobody reads any more.
+impl Buried for Job {
+    fn next(&self) -> *mut Self {
+        self.data().cast()
+    }
+
+    fn set_next(&self, next: *mut Self) {
+        self.set_data(next.cast());
+    }
+
+    unsafe fn give_back(at: NonNull<Self>) {
+        let alloc = JobPtr(at).pool().alloc;
+        // SAFETY: made by `make` from this allocator; no field needs dropping.
+        unsafe { alloc.free(at) };
     }
 }
 
@@ -106,21 +167,7 @@ impl JobPtr {
     /// # Safety
     /// Nobody holds it any more, and nobody may name it.
     pub(crate) unsafe fn free(self) {
-        let graves = &self.pool().graves;
-        if ENTERING.load(Ordering::SeqCst) != 0 {
-            perturb("somebody is counted, and the job not buried");
-            return graves.bury(self);
-        }
-        if !graves.0.load(Ordering::Relaxed).is_null() {
-            graves.open();
-        }
-        // SAFETY: by the caller's promise, and nobody was about to look.
-        unsafe { self.give_back() };
-    }
-
-    unsafe fn give_back(self) {
-        let alloc = self.pool().alloc;
-        // SAFETY: made by `make` from this allocator; no field needs dropping.
-        unsafe { alloc.free(self.0) };
+        // SAFETY: the caller's promise.
+        unsafe { self.pool().graves.free(self.0) };
     }
 }

@@ -10,18 +10,19 @@
 //! | bit | means | set by | cleared by |
 //! |---|---|---|---|
 //! | `EXEC` | the callback is executing | who begins it | who ended it, in [`State::finish`] |
-//! | `REQ` | the job is in the request queue, once | who is about to push it | the loop, popping it |
+//! | `REQ` | the job is in the request queue, once; or the ending loop disposes of it | who is about to push it; the loop | the loop, popping it, or at once |
 //! | `WORK` | the job is in the work queue, or the loop's own, once; or disposed of in the ready list | who is about to push it, or disposes of it | the worker or the loop, popping it |
 //! | `WAITED` | somebody is blocked in `ns_job_wait` | the waiter, under its stripe's lock | who releases them, under that lock |
 //! | `DISPOSED` | everything is over but the memory | who disposed of it | nobody |
 //!
-//! `REQ` and `WORK` keep the memory: a job is freed only after both queues have let go of it, and
-//! setting the bit in the same step that decides to push is what keeps a job from being in a
-//! queue twice. So a cancelled job that still sits in the work queue is disposed of at once by
-//! the loop, and freed by whichever of the two, loop and worker, lets go of it last.
+//! `REQ` and `WORK` keep the memory, and setting the bit in the same step that decides to push is
+//! what keeps a job from being in a queue twice. A job is disposed of by who took it from the
+//! request queue, or ran it: `REQ` is clear by then, and only `WORK` is left to be asked for. So a
+//! cancelled job that still sits in the work queue is disposed of at once by the loop, and freed by
+//! whichever of the two, loop and worker, lets go of it last.
 
 use crate::job::wait::{Outcome, Waiters};
-use crate::sync::{AtomicU32, Ordering};
+use crate::sync::{AtomicU32, Memory, Ordering};
 
 /// Idle, owned by the application.
 pub(crate) const WAITING: u32 = 0;
@@ -47,7 +48,11 @@ const DISPOSED: u32 = 1 << 7;
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct State(AtomicU32);
+pub(crate) struct State {
+    word: AtomicU32,
+    /// The job's.
+    memory: Memory,
+}
 
 /// What became of a request to arm.
 #[must_use]
@@ -116,24 +121,43 @@ pub(crate) enum Wait {
 }
 
 impl State {
+    fn new(word: u32) -> Self {
+        Self {
+            word: AtomicU32::new(word),
+            memory: Memory::new(),
+        }
+    }
+
+    /// The word, about to be read or changed.
+    fn word(&self) -> &AtomicU32 {
+        self.memory.used();
+        &self.word
+    }
+
+    /// The job's memory, which a model gives back.
+    #[cfg(loom)]
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
     /// A job that is being made, and that nobody knows yet: WAITING, in no queue.
     pub(crate) fn waiting() -> Self {
-        Self(AtomicU32::new(WAITING))
+        Self::new(WAITING)
     }
 
     /// The same: ARMED, with the bit of the queue (REQ or WORK) that it will be pushed on.
     pub(crate) fn armed(queue: u32) -> Self {
-        Self(AtomicU32::new(ARMED | queue))
+        Self::new(ARMED | queue)
     }
 
     /// The state alone, without the bits.
     pub(crate) fn now(&self) -> u32 {
-        self.0.load(Ordering::Acquire) & STATE
+        self.word().load(Ordering::Acquire) & STATE
     }
 
     /// Whether the callback is executing.
     pub(crate) fn is_executing(&self) -> bool {
-        self.0.load(Ordering::Acquire) & EXEC != 0
+        self.word().load(Ordering::Acquire) & EXEC != 0
     }
 
     /// Change the word by `next` until it sticks; `None` leaves it alone. Returns the word before
@@ -142,13 +166,13 @@ impl State {
     /// The order is AcqRel: what its armer wrote is seen by the callback, what the callback wrote
     /// by whoever sees the job WAITING or disposes of it.
     fn change(&self, next: impl Fn(u32) -> Option<u32>) -> Result<u32, u32> {
-        let mut word = self.0.load(Ordering::Acquire);
+        let mut word = self.word().load(Ordering::Acquire);
         loop {
             let Some(new) = next(word) else {
                 return Err(word);
             };
             match self
-                .0
+                .word()
                 .compare_exchange_weak(word, new, Ordering::AcqRel, Ordering::Acquire)
             {
                 Ok(_) => return Ok(word),
@@ -165,13 +189,13 @@ impl State {
         waiters: &Waiters,
         next: impl Fn(u32) -> Option<(u32, Option<Outcome>)>,
     ) -> Result<u32, u32> {
-        let mut word = self.0.load(Ordering::Acquire);
+        let mut word = self.word().load(Ordering::Acquire);
         loop {
             let Some((new, outcome)) = next(word) else {
                 return Err(word);
             };
             let step = |new: u32| {
-                self.0
+                self.word()
                     .compare_exchange(word, new, Ordering::AcqRel, Ordering::Acquire)
             };
             let done = match outcome {
@@ -226,7 +250,7 @@ impl State {
 
     /// The loop took the job from the request queue. Returns the state that it finds.
     pub(crate) fn take_request(&self) -> u32 {
-        self.0.fetch_and(!REQ, Ordering::AcqRel) & STATE
+        self.word().fetch_and(!REQ, Ordering::AcqRel) & STATE
     }
 
     /// A threaded job fired: ARMED stays ARMED, with WORK set. False if it was cancelled.
@@ -260,13 +284,13 @@ impl State {
     /// The loop is about to dispose of a job that is in its ready list: that keeps the memory, as
     /// the work queue would.
     pub(crate) fn hold(&self) {
-        self.0.fetch_or(WORK, Ordering::AcqRel);
+        self.word().fetch_or(WORK, Ordering::AcqRel);
     }
 
     /// Take the job from the work queue, or the ready list, without running it. True if that was
     /// all that held its memory.
     pub(crate) fn drop_work(&self) -> bool {
-        self.0.fetch_and(!WORK, Ordering::AcqRel) & DISPOSED != 0
+        self.word().fetch_and(!WORK, Ordering::AcqRel) & DISPOSED != 0
     }
 
     /// The callback returned. `again` is asked only where it matters: whether a job may be armed
@@ -317,9 +341,10 @@ impl State {
     /// Everything is over but the memory. True if the caller is to free it: no queue holds it.
     #[must_use]
     pub(crate) fn end_disposal(&self) -> bool {
+        let word = self.word().load(Ordering::Acquire);
+        debug_assert_eq!(word & REQ, 0, "who disposes of it took it from there first");
         // WORK is not set again once the job is DELETED, so one look is enough if it is not set.
-        self.0.load(Ordering::Acquire) & WORK == 0
-            || self.0.fetch_or(DISPOSED, Ordering::AcqRel) & WORK == 0
+        word & WORK == 0 || self.word().fetch_or(DISPOSED, Ordering::AcqRel) & WORK == 0
     }
 
     /// A thread wants to wait: mark the word, unless there is nothing to wait for. The caller
@@ -339,7 +364,7 @@ impl State {
 
     /// The last waiter gave up, or all were released. The caller holds the stripe's lock.
     pub(crate) fn clear_waited(&self) {
-        self.0.fetch_and(!WAITED, Ordering::AcqRel);
+        self.word().fetch_and(!WAITED, Ordering::AcqRel);
     }
 }
 
@@ -371,11 +396,11 @@ mod tests {
     }
 
     fn at(word: u32) -> State {
-        State(AtomicU32::new(word))
+        State::new(word)
     }
 
     fn word(state: &State) -> u32 {
-        state.0.load(Ordering::Relaxed)
+        state.word.load(Ordering::Relaxed)
     }
 
     #[test]

@@ -21,7 +21,9 @@ use std::time::Instant;
 
 use crate::job::state::{State, Wait};
 use crate::perturb::perturb;
-use crate::sync::{AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, lock, wait, yield_now};
+use crate::sync::{
+    AtomicUsize, Condvar, Memory, Mutex, MutexGuard, Ordering, lock, wait, yield_now,
+};
 
 /// How a wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,14 +69,17 @@ pub(crate) struct Waiters {
     stripes: [Stripe; STRIPES],
     /// Threads inside a call that the pool has to outlive.
     inside: AtomicUsize,
+    /// The pool's.
+    memory: Memory,
 }
 
 /// Counts a thread in, and out as the very last thing that it does with the pool's memory.
-pub(crate) struct Inside<'a>(&'a AtomicUsize);
+pub(crate) struct Inside<'a>(&'a Waiters);
 
 impl Drop for Inside<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Release);
+        self.0.memory.used();
+        self.0.inside.fetch_sub(1, Ordering::Release);
     }
 }
 
@@ -122,13 +127,20 @@ impl Waiters {
                 wake: Condvar::new(),
             }),
             inside: AtomicUsize::new(0),
+            memory: Memory::new(),
         }
     }
 
     /// The caller is inside a call that the pool has to outlive, until it drops what it gets.
     pub(crate) fn enter(&self) -> Inside<'_> {
         self.inside.fetch_add(1, Ordering::Relaxed);
-        Inside(&self.inside)
+        Inside(self)
+    }
+
+    /// The pool's memory, which a model gives back.
+    #[cfg(loom)]
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.memory
     }
 
     fn stripe(&self, state: *const State) -> &Stripe {
