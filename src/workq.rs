@@ -66,7 +66,9 @@ pub(crate) struct WorkQueue<T> {
     queue: Queue<T>,
     /// Workers that are asleep or about to be.
     idle: AtomicUsize,
-    /// A worker was woken and has not looked at the queue yet.
+    /// A worker was woken and has not looked at the queue yet; or nobody sleeps any more, because
+    /// the idle worker found the item when it looked once more. Then the mark and the token are
+    /// left to the next that is about to sleep: it takes both, and looks at the queue again.
     waking: AtomicBool,
     /// No more is to come: workers leave when the queue is empty.
     closed: AtomicBool,

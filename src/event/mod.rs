@@ -630,7 +630,8 @@ impl EventLoop {
             let job = unsafe { JobPtr::of_link(node) };
             match job.state.now() {
                 state::ARMED => self.retire(pool, job),
-                // The application's: it was to finish it before.
+                // Finished with by a done callback, and its request not taken yet: disposed of for
+                // that. Or the application's, which was to finish it before.
                 _ => job.link.unlink(),
             }
         }
@@ -641,7 +642,7 @@ impl EventLoop {
     fn retire(&mut self, pool: &Shared, job: JobPtr) {
         let ended = job.state.end(&pool.waiters, true);
         debug_assert_eq!(ended, state::End::Push);
-        // What `end` left for the request queue is done here.
+        // `end` set REQ for a request that is not made: the disposal is here and now.
         let _ = job.state.take_request();
         self.dispose(pool, job);
     }

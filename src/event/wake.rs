@@ -6,9 +6,15 @@
 //! pushes and then looks whether the loop sleeps. With a SeqCst fence between the two steps on
 //! both sides at least one sees the other.
 //!
-//! Only the producer that takes the flag back writes a byte. So a busy loop is written nothing,
-//! a sleeping one a single byte however many push, and the pipe never holds more bytes than
-//! there are threads in the middle of a push: it cannot fill up, and does not block if it did.
+//! Only the producer that takes the flag back writes a byte: a busy loop is written nothing, and
+//! no more than one byte is written for each time that the loop was about to sleep, however many
+//! push. A byte may come late, when the loop has long seen what it was written for; then the next
+//! wait is over at once, and the loop looks for nothing. A byte may also stay for a while: a wait
+//! that returns as many events as it has room for may leave the pipe's for the next, and the flag
+//! is set anew over a byte that nobody has read, so that even a single thread may write twice. But
+//! ready descriptors are reported in turn, and a few such waits later the pipe is among them and
+//! emptied. So a handful of bytes is all that it ever holds: it does not fill up, and would not
+//! block if it did.
 
 use std::io;
 
