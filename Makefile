@@ -134,8 +134,8 @@ soak: need-check ## the example daemon under unfriendly load for SECONDS, memory
 	@tools/soak.sh build $(SECONDS)
 
 check-model: ## explore the models of the concurrent protocols with loom
-	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=$(TARGET)/loom $(CARGO) test --release --locked \
-	    --lib models -- --nocapture --test-threads=1
+	RUSTFLAGS="--cfg loom -C debug-assertions" CARGO_TARGET_DIR=$(TARGET)/loom $(CARGO) test \
+	    --release --locked --lib models -- --nocapture --test-threads=2
 
 build/bench/libevent: LIBRARY = $(shell pkg-config --cflags --libs libevent libevent_pthreads)
 build/bench/libuv: LIBRARY = $(shell pkg-config --cflags --libs libuv)

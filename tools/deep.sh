@@ -44,8 +44,8 @@ add_up() {
 
 # 1. The models: how much each explored is printed.
 models() {
-    RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=$target/loom timeout -k 5 600 \
-        cargo test --release --locked --lib models -- --nocapture --test-threads=1 >"$log" 2>&1
+    RUSTFLAGS="--cfg loom -C debug-assertions" CARGO_TARGET_DIR=$target/loom timeout -k 5 600 \
+        cargo test --release --locked --lib models -- --nocapture --test-threads=2 >"$log" 2>&1
     status=$?
     grep -E 'executions|panicked|^test .*FAILED' "$log"
     result=$(sed -n 's/^test result: .* \([0-9]*\) passed; \([0-9]*\) failed.*/\1 passed, \2 failed/p' "$log")

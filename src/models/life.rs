@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! The job's state word: a job against its callback's return, its owner, and the end of its pool.
+
+use loom::sync::Arc;
+use loom::thread;
+
+use super::{Job, explore, waiter};
+use crate::job::state::{self, After, Arm, End, Work};
+use crate::job::wait::Outcome;
+use crate::sync::{AtomicBool, Ordering};
+use crate::workq::Queue;
+
+/// The job is in the loop's ready list. A turn takes requests first: a job that is disposed of
+/// there is held until the list lets go of it.
+#[test]
+fn cancel_against_firing_in_the_loop() {
+    explore("cancel against firing in the loop", 5, || {
+        let job = Job::armed();
+        let requests = Arc::new(Queue::new());
+        let canceller = {
+            let (job, requests) = (Arc::clone(&job), Arc::clone(&requests));
+            thread::spawn(move || {
+                let ended = job.end(true);
+                if ended == End::Push {
+                    job.own();
+                    requests.push(());
+                }
+                ended
+            })
+        };
+        let mut is_ready = true;
+        let take_requests = |is_ready: bool| {
+            while requests.pop().is_some() {
+                assert_eq!(job.state.take_request(), state::NEEDS_DELETE);
+                if is_ready {
+                    job.state.hold();
+                }
+                job.dispose();
+            }
+        };
+        let mut began = false;
+        while is_ready {
+            take_requests(true);
+            is_ready = false;
+            began = job.state.begin();
+            if began {
+                job.run();
+                if job.finish(0) == After::Dispose {
+                    job.dispose();
+                }
+            } else if job.state.drop_work() {
+                job.state.memory().free();
+            }
+        }
+        let ended = canceller.join().unwrap();
+        assert!(ended == End::Push || began && ended == End::Marked);
+        take_requests(is_ready);
+        assert!(job.is_freed());
+    });
+}
+
+/// The job is in the work queue. `own`: the worker disposes of it itself, as of a timer.
+fn cancel_against_a_worker(own: bool) {
+    let job = Job::armed();
+    assert!(job.state.dispatch());
+    let worker = {
+        let job = Arc::clone(&job);
+        thread::spawn(move || match job.state.take_work() {
+            Work::Run => {
+                job.run();
+                let dispose = if own { 0 } else { state::REQ };
+                let after = job
+                    .state
+                    .finish(&job.waiters, false, || true, state::REQ, dispose);
+                if own && after == After::Dispose {
+                    job.dispose();
+                }
+                after
+            }
+            Work::Leave => After::Idle,
+            Work::Free => {
+                job.state.memory().free();
+                After::Idle
+            }
+        })
+    };
+    let ended = job.end(true);
+    if ended == End::Push {
+        // No run in progress, and none that begins later. The loop disposes at once, whatever the
+        // worker does.
+        job.own();
+        job.take_and_dispose();
+    }
+    let after = worker.join().unwrap();
+    match ended {
+        End::Push => assert_eq!(after, After::Idle),
+        End::Marked => {
+            assert_eq!(after, After::Dispose);
+            if !own {
+                job.take_and_dispose();
+            }
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(job.is_freed());
+}
+
+#[test]
+fn cancel_against_a_worker_of_the_loops_job() {
+    explore("cancel against a worker, the loop disposes", 5, || {
+        cancel_against_a_worker(false)
+    });
+}
+
+#[test]
+fn cancel_against_a_worker_of_its_own_job() {
+    explore("cancel against a worker, which disposes", 5, || {
+        cancel_against_a_worker(true)
+    });
+}
+
+#[test]
+fn done_rearm_and_the_return_of_the_callback() {
+    explore("rearm and done from outside against the return", 4, || {
+        let job = Job::begun();
+        let rearm = {
+            let job = Arc::clone(&job);
+            thread::spawn(move || job.state.arm(state::REQ, false))
+        };
+        let done = {
+            let job = Arc::clone(&job);
+            thread::spawn(move || job.end(false))
+        };
+        job.run();
+        let after = job.finish(state::REQ);
+        let rearmed = rearm.join().unwrap();
+        let ended = done.join().unwrap();
+        // Who pushes is who set the bit, and nobody else does.
+        let pushes = [
+            after == After::Armed,
+            rearmed == Arm::Push,
+            ended == End::Push,
+        ];
+        match ended {
+            End::Marked => assert_eq!(after, After::Dispose),
+            End::Push => assert!(after == After::Idle && rearmed != Arm::Push),
+            // It found the job armed again, by either.
+            End::Armed => assert!(pushes[0] || pushes[1]),
+            other => panic!("{other:?}"),
+        }
+        assert!(pushes.iter().filter(|&&push| push).count() <= 1);
+    });
+}
+
+#[test]
+fn two_rearms_push_once() {
+    explore("two rearms", 5, || {
+        let job = Job::begun();
+        assert_eq!(job.finish(0), After::Idle);
+        let other = {
+            let job = Arc::clone(&job);
+            thread::spawn(move || job.state.arm(state::REQ, false))
+        };
+        let mine = job.state.arm(state::REQ, false);
+        let pushes = [mine, other.join().unwrap()];
+        assert!(pushes.contains(&Arm::Push) && pushes.contains(&Arm::Refused));
+    });
+}
+
+/// The job asks to be armed again, and while it returns somebody waits, cancels it, and shuts the
+/// pool down: each try of the step asks anew whether it may be, and only what sticks counts.
+fn the_return_against_cancel_and_shutdown(persist: bool) {
+    let job = Job::begun();
+    let shutdown = Arc::new(AtomicBool::new(false));
+    let waiter = waiter(&job, None);
+    let owner = {
+        let (job, shutdown) = (Arc::clone(&job), Arc::clone(&shutdown));
+        thread::spawn(move || {
+            shutdown.store(true, Ordering::SeqCst);
+            job.end(true)
+        })
+    };
+    job.run();
+    if !persist {
+        let asked = job.state.arm(state::REQ, false);
+        assert!(asked == Arm::Recorded || asked == Arm::Refused);
+    }
+    let again = || !shutdown.load(Ordering::SeqCst);
+    let after = job
+        .state
+        .finish(&job.waiters, persist, again, state::REQ, state::REQ);
+    match owner.join().unwrap() {
+        End::Marked => assert_eq!(after, After::Dispose),
+        End::Push => assert_eq!(after, After::Idle),
+        End::Queued => assert_eq!(after, After::Armed),
+        other => panic!("{other:?}"),
+    }
+    // It is in the request queue, once, whoever pushed it; for nobody any more.
+    let outcome = waiter.join().unwrap();
+    assert!(outcome == Outcome::Deleting || outcome == Outcome::Idle && after == After::Idle);
+    job.take_and_dispose();
+    assert!(job.is_freed());
+}
+
+#[test]
+fn the_return_of_a_rearmed_job_against_cancel_and_shutdown() {
+    explore("rearm, return, cancel, shutdown, a waiter", 3, || {
+        the_return_against_cancel_and_shutdown(false)
+    });
+}
+
+#[test]
+fn the_return_of_a_persistent_job_against_cancel_and_shutdown() {
+    explore("persist, return, cancel, shutdown, a waiter", 3, || {
+        the_return_against_cancel_and_shutdown(true)
+    });
+}
+
+#[test]
+fn shutdown_against_cancel_of_a_queued_job() {
+    explore("a queued job at the end of its pool", 5, || {
+        let job = Job::armed();
+        assert!(job.state.dispatch());
+        let canceller = {
+            let job = Arc::clone(&job);
+            thread::spawn(move || assert_eq!(job.end(true), End::Push))
+        };
+        // No worker is left: the loop empties the work queue.
+        assert!(!job.state.drop_work());
+        canceller.join().unwrap();
+        job.take_and_dispose();
+        assert!(job.is_freed());
+    });
+}

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! The work queue, and how workers sleep.
+
+use loom::sync::Arc;
+use loom::thread::{self, JoinHandle};
+
+use super::explore;
+use crate::sync::{AtomicUsize, Ordering};
+use crate::workq::WorkQueue;
+
+type Queue = Arc<WorkQueue<usize>>;
+
+fn workers(queue: &Queue, count: usize, body: fn(&WorkQueue<usize>)) -> Vec<JoinHandle<()>> {
+    (0..count)
+        .map(|_| {
+            let queue = Arc::clone(queue);
+            thread::spawn(move || body(&queue))
+        })
+        .collect()
+}
+
+fn join(threads: Vec<JoinHandle<()>>) {
+    for thread in threads {
+        thread.join().unwrap();
+    }
+}
+
+/// A worker for a single item, which has to be woken for it: nobody closes.
+fn take_one(queue: &WorkQueue<usize>) {
+    assert!(queue.next().is_some());
+}
+
+/// Every item is taken once, whoever sleeps when; everybody leaves after the close.
+fn until_closed(workers: usize, producers: usize, items: usize) {
+    let queue = Arc::new(WorkQueue::new());
+    let taken = Arc::new(AtomicUsize::new(0));
+    let workers: Vec<_> = (0..workers)
+        .map(|_| {
+            let (queue, taken) = (Arc::clone(&queue), Arc::clone(&taken));
+            thread::spawn(move || {
+                while queue.next().is_some() {
+                    taken.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    let others: Vec<_> = (1..producers)
+        .map(|_| {
+            let queue = Arc::clone(&queue);
+            thread::spawn(move || (0..items).for_each(|item| queue.push(item)))
+        })
+        .collect();
+    (0..items).for_each(|item| queue.push(item));
+    join(others);
+    queue.close();
+    join(workers);
+    assert_eq!(taken.load(Ordering::Relaxed), producers * items);
+}
+
+#[test]
+fn one_worker_two_producers() {
+    explore("one worker, two producers, close", 3, || {
+        until_closed(1, 2, 1)
+    });
+}
+
+#[test]
+fn one_worker_two_items() {
+    explore("one worker, one producer of two, close", 4, || {
+        until_closed(1, 1, 2)
+    });
+}
+
+#[test]
+fn two_workers_two_items() {
+    explore("two workers, one producer of two, close", 2, || {
+        until_closed(2, 1, 2)
+    });
+}
+
+#[test]
+fn two_workers_two_producers() {
+    explore("two workers, two producers, close", 1, || {
+        until_closed(2, 2, 1)
+    });
+}
+
+#[test]
+fn three_workers_one_item() {
+    explore("three workers, one producer of one, close", 1, || {
+        until_closed(3, 1, 1)
+    });
+}
+
+#[test]
+fn three_workers_three_items() {
+    explore("three workers, a batch of two and one more", 1, || {
+        let queue = Arc::new(WorkQueue::new());
+        let workers = workers(&queue, 3, take_one);
+        queue.push_quietly(1);
+        queue.push_quietly(2);
+        queue.notify();
+        queue.push(3);
+        join(workers);
+    });
+}
+
+/// A worker that sleeps must be woken for each, or this never ends.
+#[test]
+fn a_worker_is_woken_without_a_close() {
+    explore("hand-off, then another", 3, || {
+        let queue = Arc::new(WorkQueue::new());
+        let worker = workers(&queue, 1, |queue| {
+            take_one(queue);
+            take_one(queue);
+        });
+        queue.push(1);
+        queue.push(2);
+        join(worker);
+    });
+}
+
+/// A mark that is left behind by the first two would strand the third.
+#[test]
+fn no_mark_is_left_behind() {
+    explore("two producers, then a third item", 3, || {
+        let queue = Arc::new(WorkQueue::new());
+        let worker = workers(&queue, 1, |queue| (0..3).for_each(|_| take_one(queue)));
+        let other = {
+            let queue = Arc::clone(&queue);
+            thread::spawn(move || queue.push(1))
+        };
+        queue.push(2);
+        other.join().unwrap();
+        queue.push(3);
+        join(worker);
+    });
+}
+
+/// Two items for two workers, nobody else to wake the second: the first must.
+#[test]
+fn a_woken_worker_wakes_the_next() {
+    explore("two workers that take one each", 2, || {
+        let queue = Arc::new(WorkQueue::new());
+        let workers = workers(&queue, 2, take_one);
+        queue.push(1);
+        queue.push(2);
+        join(workers);
+    });
+}
+
+/// The loop pushes what fired in a turn, and tells once.
+#[test]
+fn a_batch_wakes_as_many_as_it_takes() {
+    explore("a batch of two for two workers", 2, || {
+        let queue = Arc::new(WorkQueue::new());
+        let workers = workers(&queue, 2, take_one);
+        queue.push_quietly(1);
+        queue.push_quietly(2);
+        queue.notify();
+        join(workers);
+    });
+}
+
+/// The application pushes between the loop's push and its telling.
+#[test]
+fn a_batch_beside_another_push() {
+    explore("a batch of one, and a push beside it", 2, || {
+        let queue = Arc::new(WorkQueue::new());
+        let workers = workers(&queue, 2, take_one);
+        let other = {
+            let queue = Arc::clone(&queue);
+            thread::spawn(move || queue.push(1))
+        };
+        queue.push_quietly(2);
+        queue.notify();
+        other.join().unwrap();
+        join(workers);
+    });
+}
