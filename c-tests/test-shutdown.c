@@ -826,6 +826,174 @@ static void pools_end_while_their_callbacks_add_more(void **state)
     EVENTUALLY(count_threads() == threads); /* joined, but maybe still listed */
 }
 
+enum { RACING = 20 };
+
+/* A thread that adds jobs which take something of the process's while another shuts down. */
+struct taking_add {
+    struct ns_thrpool_t *tp;
+    pthread_barrier_t start;
+    int fds[RACING];
+    int added[RACING];
+    int wrong;
+};
+
+static void *add_what_takes(void *arg)
+{
+    struct taking_add *add = arg;
+    pthread_barrier_wait(&add->start);
+    for (int i = 0; i < RACING; i++) {
+        struct ns_job_t *job = NULL;
+        ns_job_type_t type = both[i & 1] | NS_JOB_UNARMED;
+        ns_result_t result =
+            i & 2 ? ns_add_signal_job(add->tp, SIGUSR1, type, finish_job, NULL, &job)
+                  : ns_add_fd_timeout_job(add->tp, add->fds[i], i & 4 ? &far_away : &at_once,
+                                          type | NS_JOB_READ, finish_job, NULL, &job);
+        add->added[i] = result == NS_SUCCESS;
+        if (result != NS_SUCCESS) {
+            add->wrong += result != NS_SHUTDOWN || job != NULL;
+            continue;
+        }
+        add->wrong += ns_job_set_done_cb(job, count_disposed) != NS_SUCCESS;
+        result = ns_job_rearm(job);
+        if (result != NS_SUCCESS) {
+            add->wrong += result != NS_SHUTDOWN;
+            add->wrong += ns_job_done(job) != NS_SUCCESS;
+        }
+    }
+    return NULL;
+}
+
+static void shutdown_against_io_and_signal_adds_leaves_nothing(void **state)
+{
+    UNUSED(state);
+    int rounds = scaled(250), raced = 0, fds = count_fds();
+    for (int round = 0; round < rounds; round++) {
+        struct taking_add add = {.tp = counted_pool(1 + (size_t)round % 3)};
+        struct sigaction now;
+        pthread_t thread;
+        int peers[RACING], added = 0;
+        atomic_store(&disposed, 0);
+        for (int i = 0; i < RACING; i++) {
+            int ends[2];
+            socket_pair(ends);
+            add.fds[i] = ends[0];
+            peers[i] = ends[1];
+        }
+        pthread_barrier_init(&add.start, NULL, 2);
+        assert_int_equal(pthread_create(&thread, NULL, add_what_takes, &add), 0);
+        pthread_barrier_wait(&add.start);
+        for (volatile int spin = 0; spin < round % 100 * 20; spin++) {
+        }
+        ns_thrpool_shutdown(add.tp);
+        if (round & 1) {
+            assert_int_equal(ns_thrpool_wait(add.tp), NS_SUCCESS);
+        }
+        pthread_join(thread, NULL);
+        pthread_barrier_destroy(&add.start);
+        ns_thrpool_destroy(add.tp);
+        assert_int_equal(add.wrong, 0);
+        for (int i = 0; i < RACING; i++) {
+            /* The descriptor of a job is closed with it, one that was refused is left alone. */
+            int taken = add.added[i] && !(i & 2);
+            char byte;
+            assert_int_equal(recv(peers[i], &byte, 1, 0), taken ? 0 : -1);
+            close(peers[i]);
+            if (!taken) {
+                assert_int_equal(close(add.fds[i]), 0);
+            }
+            added += add.added[i];
+        }
+        raced += added > 0 && added < RACING;
+        assert_int_equal(atomic_load(&disposed), added);
+        assert_int_equal(atomic_load(&blocks_out), 0);
+        assert_int_equal(sigaction(SIGUSR1, NULL, &now), 0);
+        assert_true(now.sa_handler == SIG_DFL);
+    }
+    assert_int_equal(count_fds(), fds);
+    print_message("# %d of %d shutdowns came in the middle of the adds\n", raced, rounds);
+}
+
+static atomic_int warnings;
+
+static void count_warnings(int priority, const char *format, va_list args)
+{
+    UNUSED(format);
+    UNUSED(args);
+    atomic_fetch_add(&warnings, priority == LOG_WARNING);
+}
+
+static void do_nothing(struct ns_job_t *job)
+{
+    UNUSED(job);
+}
+
+/* Jobs that are the application's, which it does not finish with: only the process is looked
+ * after. Their memory is lost. */
+static void destroy_with_idle_jobs_gives_the_signal_back_and_leaves_the_rest(void **state)
+{
+    UNUSED(state);
+    for EACH_THREAD(i) {
+        struct ns_thrpool_config config;
+        struct ns_job_t *signalled = NULL, *reader = NULL, *timer = NULL;
+        struct timeval soon = {0, 1000};
+        struct sigaction now;
+        int ends[2];
+        socket_pair(ends);
+        ns_thrpool_config_init(&config);
+        config.max_threads = 2;
+        config.log_fct = count_warnings;
+        struct ns_thrpool_t *tp = ns_thrpool_new(&config);
+        assert_non_null(tp);
+        atomic_store(&disposed, 0);
+        assert_int_equal(ns_add_signal_job(tp, SIGUSR1, both[i], do_nothing, NULL, &signalled),
+                         NS_SUCCESS);
+        assert_int_equal(ns_add_fd_timeout_job(tp, ends[0], &soon, both[i] | NS_JOB_READ,
+                                               do_nothing, NULL, &reader), NS_SUCCESS);
+        assert_int_equal(ns_add_timeout_job(tp, &soon, both[i], do_nothing, NULL, &timer),
+                         NS_SUCCESS);
+        assert_int_equal(raise(SIGUSR1), 0);
+        assert_int_equal(ns_job_wait(signalled), NS_SUCCESS);
+        assert_int_equal(ns_job_wait(reader), NS_SUCCESS);
+        assert_int_equal(ns_job_wait(timer), NS_SUCCESS);
+        assert_int_equal(ns_job_set_done_cb(signalled, count_disposed), NS_SUCCESS);
+        assert_int_equal(ns_job_set_done_cb(reader, count_disposed), NS_SUCCESS);
+        assert_int_equal(ns_job_set_done_cb(timer, count_disposed), NS_SUCCESS);
+        ns_thrpool_shutdown(tp);
+        assert_int_equal(ns_thrpool_wait(tp), NS_SUCCESS);
+        assert_int_equal(atomic_exchange(&warnings, 0), 0);
+        ns_thrpool_destroy(tp);
+        assert_int_equal(atomic_exchange(&warnings, 0), 1);
+        assert_int_equal(sigaction(SIGUSR1, NULL, &now), 0);
+        assert_true(now.sa_handler == SIG_DFL);
+        assert_int_equal(atomic_load(&disposed), 0);
+        assert_true(fd_is_open(ends[0]));
+        close(ends[0]);
+        close(ends[1]);
+    }
+}
+
+static void *shut_down_beside(void *tp)
+{
+    ns_thrpool_shutdown(tp);
+    return NULL;
+}
+
+/* Destroy overlaps no call that had not let the wait return. */
+static void wait_and_destroy_at_once_when_another_thread_shuts_down(void **state)
+{
+    UNUSED(state);
+    int rounds = scaled(300);
+    for (int round = 0; round < rounds; round++) {
+        struct ns_thrpool_t *tp = counted_pool(1 + (size_t)round % 3);
+        pthread_t thread;
+        assert_int_equal(pthread_create(&thread, NULL, shut_down_beside, tp), 0);
+        assert_int_equal(ns_thrpool_wait(tp), NS_SUCCESS);
+        ns_thrpool_destroy(tp);
+        pthread_join(thread, NULL);
+        assert_int_equal(atomic_load(&blocks_out), 0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -850,6 +1018,9 @@ int main(void)
         cmocka_unit_test(pools_without_a_job_come_and_go_and_leave_nothing),
         cmocka_unit_test(shutdown_against_the_first_add_loses_no_job),
         cmocka_unit_test(pools_end_while_their_callbacks_add_more),
+        cmocka_unit_test(shutdown_against_io_and_signal_adds_leaves_nothing),
+        cmocka_unit_test(destroy_with_idle_jobs_gives_the_signal_back_and_leaves_the_rest),
+        cmocka_unit_test(wait_and_destroy_at_once_when_another_thread_shuts_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
