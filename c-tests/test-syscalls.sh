@@ -75,3 +75,12 @@ tap $? "fm47: a flood of adds writes one byte a turn at most"
 
 [ -s "$work/calls" ] && ! grep 'write(.*EAGAIN' "$work/calls" >"$work/why"
 tap $? "fm16: the pipe never fills up"
+
+# Through the pipe and the poller a child could reach its parent's pool. What destroy takes out of
+# a poller is not in it: that is an empty one, put where the parent's was.
+trace fork && child=$(awk '/write\(9999, "child"/ { print $1; exit }' "$work/calls") &&
+    awk -v child="$child" '$1 == child' "$work/calls" >"$work/child" &&
+    grep -c -e '--- SIGUSR1' "$work/child" >"$work/why" && [ "$(cat "$work/why")" -ge 12 ] &&
+    ! grep -E ' (write|epoll_ctl)\(' "$work/child" | grep -v -E 'write\(9999,|_DEL.*ENOENT' \
+        >"$work/why"
+tap $? "signals in a forked child, however early, and destroy reach nothing of the parent's"

@@ -5,6 +5,8 @@
  */
 #include "harness.h"
 
+#include <sys/wait.h>
+
 #define NO_DESCRIPTOR 9999
 
 static void mark(const char *what)
@@ -160,6 +162,47 @@ static void flood_a_busy_loop(struct ns_thrpool_t *tp)
     mark("end");
 }
 
+static atomic_int raise_in_forked_child;
+
+/* Registered before the first pool. */
+static void raise_at_once(void)
+{
+    if (atomic_load(&raise_in_forked_child)) {
+        raise(SIGUSR1);
+    }
+}
+
+/* A child that gets a signal that its parent watches: as early as can be, then, and when it has
+ * destroyed the parent's pool. */
+static void fork_a_child_with_signals(struct ns_thrpool_t *tp)
+{
+    struct latch ran = LATCH_INIT;
+    struct ns_job_t *job = NULL;
+    int status = -1;
+    if (ns_add_signal_job(tp, SIGUSR1, NS_JOB_PERSIST, count_callback, &ran, &job) != NS_SUCCESS) {
+        abort();
+    }
+    raise(SIGUSR1);
+    latch_reaches(&ran, 1);
+    atomic_store(&raise_in_forked_child, 1);
+    mark("begin");
+    pid_t child = fork();
+    if (child == 0) {
+        mark("child");
+        for (int i = 0; i < 10; i++) {
+            raise(SIGUSR1);
+        }
+        ns_thrpool_destroy(tp);
+        raise(SIGUSR1);
+        _exit(0);
+    }
+    if (waitpid(child, &status, 0) != child || status != 0) {
+        abort();
+    }
+    mark("end");
+    ns_job_cancel(job);
+}
+
 int main(int argc, char **argv)
 {
     static const struct {
@@ -171,7 +214,9 @@ int main(int argc, char **argv)
         {"echo", echo_in_the_loop},
         {"blocked-loop", add_to_a_blocked_loop},
         {"flood", flood_a_busy_loop},
+        {"fork", fork_a_child_with_signals},
     };
+    pthread_atfork(NULL, NULL, raise_at_once);
     for (size_t i = 0; i < sizeof(modes) / sizeof(modes[0]); i++) {
         if (argc == 2 && strcmp(argv[1], modes[i].mode) == 0) {
             struct ns_thrpool_t *tp = pool_of(2);
