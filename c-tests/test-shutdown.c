@@ -982,8 +982,8 @@ static void *shut_down_beside(void *tp)
 static void wait_and_destroy_at_once_when_another_thread_shuts_down(void **state)
 {
     UNUSED(state);
-    /* Enough under valgrind too, which sees what a call touches that outlives the pool. */
-    int rounds = getenv("NS_SLOW") == NULL ? 300 : 60;
+    /* Under valgrind as well, which sees what a call touches that outlives the pool. */
+    int rounds = 300;
     for (int round = 0; round < rounds; round++) {
         struct ns_thrpool_t *tp = counted_pool(1 + (size_t)round % 3);
         pthread_t thread;
