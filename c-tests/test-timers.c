@@ -399,8 +399,7 @@ static void add_for_order(struct ns_thrpool_t *tp, int i, long usec, int fd)
 /*
  * Timers of one time, or that are overdue when the loop gets to them, and time-outs of descriptors.
  *
- * To see it fail: in Ring::push, put the link first; in Wheel::expire, hand on with insert what
- * comes down.
+ * To see it fail: in Ring::push, put the link first.
  */
 static void timers_of_one_time_and_overdue_ones_keep_their_order(void **state)
 {
@@ -448,6 +447,41 @@ static void timers_of_one_time_and_overdue_ones_keep_their_order(void **state)
     pool_end(tp);
     close(ends[0]);
     close(ends[1]);
+}
+
+/*
+ * Timers that are overdue when the loop gets to them fire in the order of their times, whatever that
+ * of their adding.
+ *
+ * To see it fail: in EventLoop::start_timer, restart the wheel from the time that it is.
+ */
+static void overdue_timers_fire_in_the_order_of_their_times(void **state)
+{
+    UNUSED(state);
+    enum { COUNT = 20 };
+    struct ns_thrpool_t *tp = pool_of(1);
+    struct gate gate = GATE_INIT;
+    struct ns_job_t *blocker = NULL;
+    ordered = (struct latch)LATCH_INIT;
+    assert_int_equal(ns_add_job(tp, NS_JOB_NONE, gate_callback, &gate, &blocker), NS_SUCCESS);
+    assert_latch(&gate.begun, 1);
+    double begin = now_seconds();
+    for (int i = 0; i < COUNT; i++) {
+        /* So far apart that a slow adder does not change their order. */
+        add_for_order(tp, i, 10000L * (COUNT - i), -1);
+    }
+    int in_time = now_seconds() - begin < 0.01;
+    for (double end = now_seconds() + 0.01 * (COUNT + 1); now_seconds() < end;) {
+        sched_yield();
+    }
+    latch_add(&gate.leave, 1);
+    assert_latch(&ordered, COUNT);
+    for (int i = 0; in_time && i < COUNT; i++) {
+        assert_int_equal(order[i], COUNT - 1 - i);
+    }
+    assert_int_equal(ns_job_wait(blocker), NS_SUCCESS);
+    assert_int_equal(ns_job_done(blocker), NS_SUCCESS);
+    pool_end(tp);
 }
 
 /* A callback that returns just when another thread rearms its job. */
@@ -703,6 +737,7 @@ int main(void)
         cmocka_unit_test(a_hundred_thousand_outstanding_timers_all_fire),
         cmocka_unit_test(timers_fire_in_the_order_of_their_times),
         cmocka_unit_test(timers_of_one_time_and_overdue_ones_keep_their_order),
+        cmocka_unit_test(overdue_timers_fire_in_the_order_of_their_times),
         cmocka_unit_test(none_is_early_whose_rearm_from_outside_meets_the_return),
         cmocka_unit_test(fm31_flood_of_adds_does_not_delay_timers_that_repeat),
         cmocka_unit_test(fm31_flood_of_adds_does_not_delay_timers_that_are_added_beside_it),

@@ -464,7 +464,7 @@ impl EventLoop {
             return unsafe { self.wheel.insert_due(timer) };
         }
         if self.wheel.is_empty() {
-            self.wheel.restart(sys::now());
+            self.wheel.restart(job.armed_at());
         }
         // SAFETY: as above.
         unsafe { self.wheel.insert(timer) };

@@ -181,10 +181,12 @@ impl Wheel {
         !self.due.is_empty() || self.moving.iter().any(|ring| !ring.is_empty())
     }
 
-    /// Count from `now`: an empty wheel that nobody looked at has stood still.
-    pub(crate) fn restart(&mut self, now: u64) {
+    /// Count from `begin`: an empty wheel that nobody looked at has stood still. No later than the
+    /// first timer was set, so that those that are overdue when they are linked keep the order of
+    /// their times.
+    pub(crate) fn restart(&mut self, begin: u64) {
         debug_assert!(self.is_empty());
-        self.tick = self.tick.max(now >> TICK_BITS);
+        self.tick = self.tick.max(begin >> TICK_BITS);
     }
 
     /// Link `timer` by its deadline.

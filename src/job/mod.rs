@@ -377,6 +377,12 @@ impl JobPtr {
         watch.timer.set_deadline(now.saturating_add(watch.timeout));
     }
 
+    /// When its time was started, or before.
+    pub(crate) fn armed_at(self) -> u64 {
+        let watch = self.watch();
+        watch.timer.deadline().saturating_sub(watch.timeout)
+    }
+
     /// As C sees it.
     pub(crate) fn as_c(self) -> *mut ns_job_t {
         self.0.as_ptr().cast()
