@@ -220,7 +220,8 @@ static void fm29_time_out_or_data_but_the_true_one(void **state)
     }
     print_message("# %ld contests, %ld written to in time, %ld timed out\n", rounds * AT_ONCE,
                   in_time, timed_out);
-    assert_true(in_time > 0);
+    /* Under a tool every write is late, and few rounds are made. */
+    assert_true(rounds < 10 || in_time > 0);
     assert_true(rounds < 10 || (timed_out > 0 && timed_out < rounds * AT_ONCE));
     pool_end(tp);
     for (int i = 0; i < AT_ONCE; i++) {

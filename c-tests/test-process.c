@@ -1127,8 +1127,9 @@ static void *call_with_cancellation_pending(void *arg)
     SURVIVES(ns_job_get_type(job));
     SURVIVES(ns_job_done(job));
     struct ns_thrpool_t *own = NULL;
+    static struct thread_facts facts;
     SURVIVES(own = ns_thrpool_new(&config));
-    SURVIVES(ns_add_timeout_job(own, &tv, NS_JOB_UNARMED, note_facts, &(struct thread_facts){0},
+    SURVIVES(ns_add_timeout_job(own, &tv, NS_JOB_UNARMED, note_facts, &facts,
                                 &job));
     SURVIVES(ns_job_rearm(job));
     SURVIVES(ns_job_wait(job));

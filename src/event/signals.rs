@@ -20,6 +20,7 @@ use std::cell::{Cell, UnsafeCell};
 use std::mem::{self, MaybeUninit};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use libc::{c_int, c_void};
 use signal_hook::SigId;
@@ -214,9 +215,11 @@ fn call_hook(signum: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     }
 }
 
-/// How often a fork looks again whether somebody is still inside a handler. All that those wait
-/// for is a processor; but one that this very thread was in would never return.
-const LOOKS: usize = 10_000;
+/// How often a fork looks again, and then how often after a millisecond each, whether somebody is
+/// still inside a handler. All that those wait for is a processor; but one that this very thread was
+/// in would never return.
+const LOOKS: usize = 1000;
+const LATE_LOOKS: usize = 1000;
 
 /// This thread is about to fork: have the registry whole, and nobody inside signal-hook's handler.
 /// No signal comes to this thread until [`after_fork`], so none comes to the child before that
@@ -231,11 +234,15 @@ pub(crate) fn before_fork() {
     }
     FORKING.store(true, Ordering::SeqCst);
     perturb("said to fork, and not looked who is inside a handler");
-    for _ in 0..LOOKS {
+    for look in 0..LOOKS + LATE_LOOKS {
         if INSIDE.load(Ordering::SeqCst) == 0 {
             break;
         }
-        std::thread::yield_now();
+        if look < LOOKS {
+            std::thread::yield_now();
+        } else {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 
