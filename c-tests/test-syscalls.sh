@@ -27,6 +27,9 @@ ${CC:-cc} -std=c11 -O1 -Iinclude -Ic-tests c-tests/traced.c -o "$work/traced" -L
 status=$?
 [ "$status" -eq 0 ] || tap "$status" "the traced program compiles"
 
+# Calls of the allocator's, also the end of one that another thread's came in between.
+allocator='^[0-9]+ +(<\.\.\. )?(brk|mmap|munmap|madvise|mprotect|mremap)(\(| resumed)'
+
 # trace MODE: what each thread calls between the marks, into $work/calls as "THREAD CALL(...".
 # The lines of the program's own main thread are in $work/main, all others in $work/others.
 trace() {
@@ -48,7 +51,7 @@ calls() {
 }
 
 trace busy-workers &&
-    ! grep -v -E '^[0-9]+ +(brk|mmap|munmap|madvise|mprotect|mremap)\(' "$work/main" >"$work/why"
+    ! grep -v -E "$allocator" "$work/main" >"$work/why"
 tap $? "fm15: adding threaded jobs for busy workers makes no system call but the allocator's"
 
 trace idle && cp "$work/others" "$work/why" && [ ! -s "$work/others" ]
@@ -63,7 +66,7 @@ trace echo && turns=$(calls "$work/others" '[a-z0-9_]*') &&
 tap $? "a round trip takes the loop three calls: wait, read, write"
 
 trace blocked-loop && grep 'write(' "$work/main" >"$work/why"
-[ -s "$work/main" ] && ! grep -v -E '^[0-9]+ +(brk|mmap|munmap|madvise|mprotect|mremap)\(' \
+[ -s "$work/main" ] && ! grep -v -E "$allocator" \
     "$work/main" >"$work/why"
 tap $? "fm47: adds to a loop that is in a callback write nothing"
 
