@@ -4,6 +4,7 @@
 
 #include <nspr.h>
 #include <private/pprio.h>
+#include <sys/wait.h>
 
 static PRFileDesc *listen_on_loopback(PRNetAddr *address)
 {
@@ -474,6 +475,129 @@ static void fm41_any_allocation_of_an_add_may_fail(void **state)
     assert_true(refused >= 4);
 }
 
+/* In a child there is no test to fail: say what failed, and end. */
+#define CHILD_CHECK(cond)                                                                      \
+    do {                                                                                       \
+        if (!(cond)) {                                                                         \
+            fprintf(stderr, "# child: line %d: %s\n", __LINE__, #cond);                        \
+            _exit(99);                                                                         \
+        }                                                                                      \
+    } while (0)
+
+static void calls_in_a_forked_child_answer_shutdown_and_close_nothing(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(1);
+    struct timeval tv = {1, 0};
+    PRFileDesc *ends[2];
+    tcp_pair(ends);
+    push_layer(ends[1]);
+    int native = (int)PR_FileDesc2NativeHandle(ends[1]);
+    struct probe probe = PROBE(NULL, -1);
+    struct ns_job_t *job = probe_io(tp, ends[1], NS_JOB_READ, &probe);
+    loop_passes(tp, 0);
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        alarm(LIMIT_SECONDS);
+        struct ns_job_t *made = job;
+        CHILD_CHECK(ns_add_io_job(tp, ends[1], NS_JOB_READ, finish_job, NULL, &made) ==
+                    NS_SHUTDOWN && made == NULL);
+        made = job;
+        CHILD_CHECK(ns_add_io_timeout_job(tp, ends[1], &tv, NS_JOB_READ | NS_JOB_UNARMED,
+                                          finish_job, NULL, &made) == NS_SHUTDOWN && made == NULL);
+        CHILD_CHECK(ns_job_cancel(job) == NS_SHUTDOWN);
+        CHILD_CHECK(ns_job_get_fd(job) == ends[1]);
+        CHILD_CHECK(ns_job_get_native_fd(job) == native);
+        ns_thrpool_destroy(tp);
+        CHILD_CHECK(fd_is_open(native) && atomic_load(&layer_closes) == 0);
+        _exit(42);
+    }
+    int status = 0;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 42);
+    /* The parent's is as it was. */
+    PR_Send(ends[0], "x", 1, 0, PR_INTERVAL_NO_WAIT);
+    assert_latch(&probe.runs, 1);
+    ns_job_cancel(job);
+    assert_latch(&probe.disposals, 1);
+    assert_int_equal(atomic_load(&layer_closes), 1);
+    PR_Close(ends[0]);
+    pool_end(tp);
+}
+
+static int null_fd;
+
+/* A logger and an allocator that are cancellation points. */
+static void writing_log(int priority, const char *format, va_list args)
+{
+    quiet_log(priority, format, args);
+    if (write(null_fd, "x", 1) != 1) {
+        abort();
+    }
+}
+
+static void *writing_calloc(size_t count, size_t size)
+{
+    if (write(null_fd, "x", 1) != 1) {
+        abort();
+    }
+    return calloc(count, size);
+}
+
+struct cancelled {
+    struct ns_thrpool_t *tp;
+    PRFileDesc *fd;
+    atomic_int survived;
+};
+
+static void *add_with_cancellation_pending(void *arg)
+{
+    struct cancelled *it = arg;
+    struct timeval tv = {1, 0};
+    struct ns_job_t *jobs[2] = {NULL, NULL};
+    ns_job_type_t type = NS_JOB_READ | NS_JOB_PRESERVE_FD;
+    pthread_cancel(pthread_self());
+    ns_add_io_job(it->tp, it->fd, type, finish_job, NULL, &jobs[0]);
+    ns_add_io_timeout_job(it->tp, it->fd, &tv, type, finish_job, NULL, &jobs[1]);
+    ns_add_io_job(it->tp, it->fd, NS_JOB_NONE, finish_job, NULL, NULL);
+    ns_add_io_timeout_job(it->tp, NULL, &tv, type, finish_job, NULL, NULL);
+    ns_job_get_fd(jobs[0]);
+    ns_job_cancel(jobs[0]);
+    ns_job_cancel(jobs[1]);
+    atomic_store(&it->survived, 1);
+    pthread_testcancel();
+    /* Not reached: the cancellation was pending all the time. */
+    atomic_store(&it->survived, 0);
+    return NULL;
+}
+
+static void adds_are_no_cancellation_points(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_config config;
+    ns_thrpool_config_init(&config);
+    config.log_fct = writing_log;
+    config.calloc_fct = writing_calloc;
+    config.free_fct = free;
+    null_fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
+    PRFileDesc *ends[2];
+    tcp_pair(ends);
+    struct cancelled it = {.tp = ns_thrpool_new(&config), .fd = ends[1]};
+    assert_non_null(it.tp);
+    pthread_t thread;
+    void *result = NULL;
+    pthread_create(&thread, NULL, add_with_cancellation_pending, &it);
+    pthread_join(thread, &result);
+    assert_ptr_equal(result, PTHREAD_CANCELED);
+    assert_int_equal(atomic_load(&it.survived), 1);
+    pool_end(it.tp);
+    PR_Close(ends[0]);
+    PR_Close(ends[1]);
+    close(null_fd);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -485,6 +609,8 @@ int main(void)
         cmocka_unit_test(descriptor_without_an_open_native_handle_is_refused),
         cmocka_unit_test(flags_and_callbacks_that_are_no_good_are_refused),
         cmocka_unit_test(several_jobs_on_one_descriptor_close_it_once),
+        cmocka_unit_test(calls_in_a_forked_child_answer_shutdown_and_close_nothing),
+        cmocka_unit_test(adds_are_no_cancellation_points),
         cmocka_unit_test(fm41_any_allocation_of_an_add_may_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
