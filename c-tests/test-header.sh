@@ -152,27 +152,64 @@ try() {
     fi
 }
 
+# skip WHAT: one test that can't be made here.
+skip() {
+    tests=$((tests + 1))
+    echo "ok $tests - # SKIP $1"
+}
+
+# without_nspr COMPILER LANGUAGE: the options by which it finds all its headers but NSPR's. What it
+# searches is searched in the same order; where NSPR is, a directory of links to all else stands in.
+without_nspr() {
+    echo "-nostdinc"
+    "$1" -x "$2" -E -v /dev/null 2>&1 | sed -n '/<\.\.\.> search starts/,/^End of/s/^ //p' |
+        while read -r directory; do
+            farm=$work/include$(echo "$directory" | tr / _)
+            if [ ! -e "$directory/nspr.h" ] && [ ! -e "$directory/nspr" ] &&
+                [ ! -e "$directory/nspr4" ]; then
+                farm=$directory
+            elif [ ! -d "$farm" ]; then
+                mkdir "$farm"
+                ln -s "$(cd "$directory" && pwd)"/* "$farm"
+                rm -f "$farm/nspr.h" "$farm/nspr" "$farm/nspr4"
+            fi
+            echo "-isystem $farm"
+        done
+}
+
 # all COMPILER LANGUAGE STANDARDS: every file, standard and sort of NSPR.
 all() {
     compiler=$1
     language=$2
-    command -v "$compiler" >/dev/null || return 0
+    if ! command -v "$compiler" >/dev/null; then
+        skip "there is no $compiler"
+        return 0
+    fi
+    absent=$(without_nspr "$compiler" "$language")
     strict="-Wall -Wextra -Wpedantic -Werror -fsyntax-only"
     for standard in $3; do
         for file in first last twice old-client; do
             # shellcheck disable=SC2086 # words
             {
                 set -- "$compiler" -x "$language" "-std=$standard" $strict "-I$include"
-                try "$compiler $standard $file, NSPR not in the path" "$@" "$work/$file.c"
+                try "$compiler $standard $file, NSPR where the compiler looks" "$@" "$work/$file.c"
+                try "$compiler $standard $file, NSPR nowhere" "$@" $absent "$work/$file.c"
                 try "$compiler $standard $file, NS_NO_NSPR" "$@" -DNS_NO_NSPR "$work/$file.c"
                 if [ -n "$nspr" ]; then
                     try "$compiler $standard $file, NSPR in the path" "$@" $nspr "$work/$file.c"
                 fi
             }
         done
+        # shellcheck disable=SC2086 # words
+        try "$compiler $standard, NSPR nowhere is that" "$compiler" -x "$language" \
+            "-std=$standard" -fsyntax-only "-I$include" $absent "$work/no-nspr.c"
     done
 }
 
+printf '%s\n' '#include <nunc-stans.h>' '#ifdef nspr_h___' '#error included' '#endif' \
+    >"$work/no-nspr.c"
+
+[ -n "$nspr" ] || skip "there is no NSPR"
 all gcc c "c99 c11 c17"
 all clang c "c99 c11 c17"
 all g++ c++ "c++11 c++20"
@@ -186,8 +223,6 @@ if [ -n "$nspr" ] && command -v gcc >/dev/null; then
     try "NSPR's own type is the header's" gcc -Wall -Wextra -Werror -fsyntax-only "-I$include" \
         $nspr "$work/nspr.c"
 fi
-printf '%s\n' '#include <nunc-stans.h>' '#ifdef nspr_h___' '#error included' '#endif' \
-    >"$work/no-nspr.c"
 # shellcheck disable=SC2086 # words
 try "NS_NO_NSPR keeps NSPR out" "${CC:-cc}" -fsyntax-only "-I$include" $nspr -DNS_NO_NSPR \
     "$work/no-nspr.c"
