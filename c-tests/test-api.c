@@ -160,28 +160,6 @@ static void an_unarmed_job_of_each_kind_waits_and_does_not_show_the_flag(void **
     close(ends[1]);
 }
 
-static void an_unarmed_job_needs_a_place_to_be_written(void **state)
-{
-    UNUSED(state);
-    struct ns_thrpool_t *tp = pool_of(1);
-    int ends[2];
-    socket_pair(ends);
-    const ns_job_type_t io = NS_JOB_UNARMED | NS_JOB_READ | NS_JOB_PRESERVE_FD;
-    const ns_job_type_t unarmed = NS_JOB_UNARMED;
-    assert_int_equal(ns_create_job(tp, NS_JOB_NONE, never_run, NULL), NS_INVALID_REQUEST);
-    assert_int_equal(ns_add_job(tp, unarmed, never_run, NULL, NULL), NS_INVALID_REQUEST);
-    assert_int_equal(ns_add_timeout_job(tp, &at_once, unarmed, never_run, NULL, NULL),
-                     NS_INVALID_REQUEST);
-    assert_int_equal(ns_add_signal_job(tp, SIGUSR2, unarmed, never_run, NULL, NULL),
-                     NS_INVALID_REQUEST);
-    assert_int_equal(ns_add_fd_job(tp, ends[0], io, never_run, NULL, NULL), NS_INVALID_REQUEST);
-    assert_int_equal(ns_add_fd_timeout_job(tp, ends[0], &at_once, io, never_run, NULL, NULL),
-                     NS_INVALID_REQUEST);
-    pool_end(tp);
-    close(ends[0]);
-    close(ends[1]);
-}
-
 /* Any pointer but NULL, to see that it is overwritten. */
 #define STALE ((struct ns_job_t *)&far_away)
 
@@ -494,7 +472,7 @@ static void no_function_changes_errno(void **state)
     struct ns_thrpool_t *tp = NULL;
     struct ns_job_t *job = NULL;
     struct ns_job_t *armed = NULL;
-    struct timeval negative = {0, -1};
+    struct timeval negative = {0, -1}, a_moment = {0, 2000};
     int ends[2];
     socket_pair(ends);
     const ns_job_type_t io = NS_JOB_READ | NS_JOB_PRESERVE_FD;
@@ -542,6 +520,7 @@ static void no_function_changes_errno(void **state)
     KEEPS_ERRNO(ns_job_set_data(armed, NULL));
     KEEPS_ERRNO(ns_job_set_done_cb(armed, NULL));
     KEEPS_ERRNO(ns_job_timedwait(armed, &at_once));
+    KEEPS_ERRNO(ns_job_timedwait(armed, &a_moment));
     KEEPS_ERRNO(ns_job_timedwait(armed, &negative));
     KEEPS_ERRNO(ns_job_get_data(armed));
     KEEPS_ERRNO(ns_job_get_type(armed));
@@ -582,7 +561,6 @@ int main(void)
         cmocka_unit_test(signal_is_implied_by_a_signal),
         cmocka_unit_test(fd_jobs_tell_their_descriptor),
         cmocka_unit_test(an_unarmed_job_of_each_kind_waits_and_does_not_show_the_flag),
-        cmocka_unit_test(an_unarmed_job_needs_a_place_to_be_written),
         cmocka_unit_test(a_failure_sets_the_job_to_null),
         cmocka_unit_test(a_failed_allocation_sets_the_job_to_null_and_leaves_nothing),
         cmocka_unit_test(the_job_is_written_before_it_can_run),

@@ -174,9 +174,6 @@ static void a_null_place_for_a_job_is_refused_where_it_is_required(void **state)
     assert_int_equal(ns_create_job(s->tp, NS_JOB_NONE, never_run, NULL), NS_INVALID_REQUEST);
     assert_int_equal(count_logged_errors(), errors + 1);
     assert_true(logged("ns_create_job:") && logged("job"));
-    assert_int_equal(ns_add_job(s->tp, NS_JOB_UNARMED, never_run, NULL, NULL), NS_INVALID_REQUEST);
-    assert_int_equal(count_logged_errors(), errors + 2);
-    assert_true(logged("ns_add_job:") && logged("job"));
 }
 
 /* A call without a place for its job, which it needs. */

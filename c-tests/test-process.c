@@ -1168,51 +1168,6 @@ static void no_function_is_a_cancellation_point(void **state)
     }
 }
 
-static void no_function_changes_errno(void **state)
-{
-    UNUSED(state);
-    struct ns_thrpool_config config;
-    struct ns_thrpool_t *tp = pool_of(1);
-    struct timeval tv = {0, 2000}, never = {1000000, 0};
-    struct ns_job_t *job = NULL;
-    ns_thrpool_config_init(&config);
-    config.log_fct = quiet_log;
-    int changed = 0, ends[2];
-    socket_pair(ends);
-#define KEEPS_ERRNO(call)                                                                      \
-    do {                                                                                       \
-        errno = 4711;                                                                          \
-        (void)(call);                                                                          \
-        changed += errno != 4711;                                                              \
-    } while (0)
-    KEEPS_ERRNO(ns_add_fd_job(tp, 1000000, NS_JOB_READ, finish_job, NULL, NULL));
-    KEEPS_ERRNO(ns_add_fd_job(tp, -1, NS_JOB_READ, finish_job, NULL, NULL));
-    KEEPS_ERRNO(ns_add_fd_timeout_job(tp, ends[0], &never, NS_JOB_READ | NS_JOB_UNARMED,
-                                      finish_job, NULL, &job));
-    KEEPS_ERRNO(ns_job_rearm(job));
-    KEEPS_ERRNO(ns_job_cancel(job));
-    KEEPS_ERRNO(ns_add_signal_job(tp, SIGKILL, 0, finish_job, NULL, NULL));
-    KEEPS_ERRNO(ns_add_signal_job(tp, SIGUSR1, NS_JOB_UNARMED, finish_job, NULL, &job));
-    KEEPS_ERRNO(ns_job_done(job));
-    KEEPS_ERRNO(ns_add_timeout_job(tp, &never, 0, finish_job, NULL, &job));
-    KEEPS_ERRNO(ns_job_timedwait(job, &tv));
-    KEEPS_ERRNO(ns_job_done(job));
-    KEEPS_ERRNO(ns_job_cancel(job));
-    KEEPS_ERRNO(ns_add_job(tp, NS_JOB_THREAD, finish_job, NULL, NULL));
-    KEEPS_ERRNO(ns_add_job(tp, NS_JOB_NONE, finish_job, NULL, NULL));
-    struct ns_thrpool_t *own = NULL;
-    KEEPS_ERRNO(own = ns_thrpool_new(&config));
-    KEEPS_ERRNO(ns_thrpool_shutdown(own));
-    KEEPS_ERRNO(ns_thrpool_wait(own));
-    KEEPS_ERRNO(ns_thrpool_destroy(own));
-    config.stacksize = 1;
-    KEEPS_ERRNO(own = ns_thrpool_new(&config));
-    assert_null(own);
-    assert_int_equal(changed, 0);
-    pool_end(tp);
-    close(ends[1]);
-}
-
 int main(void)
 {
     /* Before the first pool. */
@@ -1243,7 +1198,6 @@ int main(void)
         cmocka_unit_test(stacks_may_be_of_the_least_size_and_of_any),
         cmocka_unit_test(cancellation_is_disabled_in_our_threads),
         cmocka_unit_test(no_function_is_a_cancellation_point),
-        cmocka_unit_test(no_function_changes_errno),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
