@@ -1074,6 +1074,12 @@ static void cancellable_log(int priority, const char *format, va_list args)
     quiet_log(priority, format, args);
 }
 
+static void cancellable_start_or_close(void)
+{
+    pthread_testcancel();
+    atomic_fetch_add(&places_passed, 1);
+}
+
 static void *cancellable_calloc(size_t count, size_t size)
 {
     pthread_testcancel();
@@ -1125,7 +1131,19 @@ static void *call_with_cancellation_pending(void *arg)
     SURVIVES(ns_add_signal_job(tp, SIGUSR1, NS_JOB_UNARMED, finish_job, NULL, &job));
     SURVIVES(ns_job_get_data(job));
     SURVIVES(ns_job_get_type(job));
+    SURVIVES(ns_job_get_output_type(job));
+    SURVIVES(ns_job_get_tp(job));
+    SURVIVES(ns_job_get_fd(job));
+    SURVIVES(ns_job_get_native_fd(job));
+    SURVIVES(ns_job_is_func(job, finish_job));
     SURVIVES(ns_job_done(job));
+    /* Looked for, and not found: NSPR is not in this process. */
+    struct PRFileDesc *unknown = (struct PRFileDesc *)&tv;
+    SURVIVES(ns_add_io_job(tp, unknown, NS_JOB_READ, finish_job, NULL, NULL));
+    SURVIVES(ns_add_io_timeout_job(tp, unknown, &tv, NS_JOB_READ, finish_job, NULL, NULL));
+    SURVIVES(ns_add_job(tp, NS_JOB_THREAD, finish_job, NULL, NULL));
+    SURVIVES(ns_add_job(tp, NS_JOB_NONE, finish_job, NULL, NULL));
+    SURVIVES(ns_version());
     struct ns_thrpool_t *own = NULL;
     static struct thread_facts facts;
     SURVIVES(own = ns_thrpool_new(&config));
@@ -1157,6 +1175,8 @@ static void no_function_is_a_cancellation_point(void **state)
         void *result = NULL;
         ns_thrpool_config_init(&config);
         config.log_fct = own ? cancellable_log : quiet_log;
+        config.log_start_fct = own ? cancellable_start_or_close : NULL;
+        config.log_close_fct = own ? cancellable_start_or_close : NULL;
         config.calloc_fct = own ? cancellable_calloc : NULL;
         config.free_fct = own ? cancellable_free : NULL;
         atomic_store(&calls_survived, 0);
