@@ -369,10 +369,13 @@ static void *watch_under_the_lock(void *tp)
     return NULL;
 }
 
+/* Not on a stack alone: valgrind would take it for lost in a child, which has one of them. */
+static struct ns_thrpool_t *forked_beside;
+
 static void fork_beside_watchers(void *unused)
 {
     UNUSED(unused);
-    struct ns_thrpool_t *tp = pool_of(1);
+    struct ns_thrpool_t *tp = forked_beside = pool_of(1);
     pthread_t thread;
     atomic_store(&stop_forking_beside, 0);
     CHILD_CHECK(pthread_create(&thread, NULL, watch_under_the_lock, tp) == 0);

@@ -928,13 +928,15 @@ static void do_nothing(struct ns_job_t *job)
 }
 
 /* Jobs that are the application's, which it does not finish with: only the process is looked
- * after. Their memory is lost. */
+ * after. Their memory is lost; here it stays in sight, for the tools that look for leaks. */
+static struct ns_job_t *unfinished[2][3];
+
 static void destroy_with_idle_jobs_gives_the_signal_back_and_leaves_the_rest(void **state)
 {
     UNUSED(state);
     for EACH_THREAD(i) {
         struct ns_thrpool_config config;
-        struct ns_job_t *signalled = NULL, *reader = NULL, *timer = NULL;
+        struct ns_job_t **left = unfinished[i];
         struct timeval soon = {0, 1000};
         struct sigaction now;
         int ends[2];
@@ -945,19 +947,17 @@ static void destroy_with_idle_jobs_gives_the_signal_back_and_leaves_the_rest(voi
         struct ns_thrpool_t *tp = ns_thrpool_new(&config);
         assert_non_null(tp);
         atomic_store(&disposed, 0);
-        assert_int_equal(ns_add_signal_job(tp, SIGUSR1, both[i], do_nothing, NULL, &signalled),
+        assert_int_equal(ns_add_signal_job(tp, SIGUSR1, both[i], do_nothing, NULL, &left[0]),
                          NS_SUCCESS);
         assert_int_equal(ns_add_fd_timeout_job(tp, ends[0], &soon, both[i] | NS_JOB_READ,
-                                               do_nothing, NULL, &reader), NS_SUCCESS);
-        assert_int_equal(ns_add_timeout_job(tp, &soon, both[i], do_nothing, NULL, &timer),
+                                               do_nothing, NULL, &left[1]), NS_SUCCESS);
+        assert_int_equal(ns_add_timeout_job(tp, &soon, both[i], do_nothing, NULL, &left[2]),
                          NS_SUCCESS);
         assert_int_equal(raise(SIGUSR1), 0);
-        assert_int_equal(ns_job_wait(signalled), NS_SUCCESS);
-        assert_int_equal(ns_job_wait(reader), NS_SUCCESS);
-        assert_int_equal(ns_job_wait(timer), NS_SUCCESS);
-        assert_int_equal(ns_job_set_done_cb(signalled, count_disposed), NS_SUCCESS);
-        assert_int_equal(ns_job_set_done_cb(reader, count_disposed), NS_SUCCESS);
-        assert_int_equal(ns_job_set_done_cb(timer, count_disposed), NS_SUCCESS);
+        for (int j = 0; j < 3; j++) {
+            assert_int_equal(ns_job_wait(left[j]), NS_SUCCESS);
+            assert_int_equal(ns_job_set_done_cb(left[j], count_disposed), NS_SUCCESS);
+        }
         ns_thrpool_shutdown(tp);
         assert_int_equal(ns_thrpool_wait(tp), NS_SUCCESS);
         assert_int_equal(atomic_exchange(&warnings, 0), 0);
