@@ -356,29 +356,30 @@ static void give_application_lock_back(void)
     pthread_mutex_unlock(&application);
 }
 
-static void *watch_under_the_lock(void *tp)
+/* Not on stacks alone: valgrind would take it for lost in a child, which has one of them. */
+static struct ns_thrpool_t *forked_beside;
+
+static void *watch_under_the_lock(void *unused)
 {
+    UNUSED(unused);
     while (!atomic_load(&stop_forking_beside)) {
         struct ns_job_t *job = NULL;
         pthread_mutex_lock(&application);
-        CHILD_CHECK(ns_add_signal_job(tp, SIGUSR2, NS_JOB_UNARMED, finish_job, NULL, &job) ==
-                    NS_SUCCESS);
+        CHILD_CHECK(ns_add_signal_job(forked_beside, SIGUSR2, NS_JOB_UNARMED, finish_job, NULL,
+                                      &job) == NS_SUCCESS);
         CHILD_CHECK(ns_job_done(job) == NS_SUCCESS);
         pthread_mutex_unlock(&application);
     }
     return NULL;
 }
 
-/* Not on a stack alone: valgrind would take it for lost in a child, which has one of them. */
-static struct ns_thrpool_t *forked_beside;
-
 static void fork_beside_watchers(void *unused)
 {
     UNUSED(unused);
-    struct ns_thrpool_t *tp = forked_beside = pool_of(1);
     pthread_t thread;
+    forked_beside = pool_of(1);
     atomic_store(&stop_forking_beside, 0);
-    CHILD_CHECK(pthread_create(&thread, NULL, watch_under_the_lock, tp) == 0);
+    CHILD_CHECK(pthread_create(&thread, NULL, watch_under_the_lock, NULL) == 0);
     for (int i = 0; i < scaled(300); i++) {
         int status = -1;
         pid_t child = fork();
@@ -389,7 +390,7 @@ static void fork_beside_watchers(void *unused)
     }
     atomic_store(&stop_forking_beside, 1);
     pthread_join(thread, NULL);
-    ns_thrpool_destroy(tp);
+    ns_thrpool_destroy(forked_beside);
 }
 
 static void fork_handlers_may_take_a_lock_that_is_held_while_a_signal_is_watched(void **state)
