@@ -24,7 +24,6 @@ mod noise {
     use std::cell::Cell;
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering};
-    use std::time::Duration;
 
     use crate::sys::{CancelGuard, ErrnoGuard};
 
@@ -68,7 +67,13 @@ mod noise {
         if draw.is_multiple_of(256) {
             // Sleeping is a cancellation point, which no function of ours is.
             let _cancel = CancelGuard::new();
-            std::thread::sleep(Duration::from_micros(draw / 256 % 100));
+            let time = libc::timespec {
+                tv_sec: 0,
+                tv_nsec: (draw / 256 % 100 * 1000) as libc::c_long,
+            };
+            // Once: if signals rain, each new try begins and ends without any time going by.
+            // SAFETY: a time of ours.
+            unsafe { libc::nanosleep(&time, std::ptr::null_mut()) };
         } else if draw.is_multiple_of(8) {
             std::thread::yield_now();
         }
