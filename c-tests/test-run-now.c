@@ -459,6 +459,87 @@ static void a_flood_of_done_callbacks_leaves_timers_alone(void **state)
     pool_end(tp);
 }
 
+/* Two jobs that are armed again and again on one worker, while the other is blocked; then the
+ * callback of one of them stays, and only the other worker can run its neighbour. */
+static struct {
+    struct gate blocker;
+    struct latch neighbour;
+    struct latch over;
+    atomic_int flood;   /* that worker is never without work from outside */
+    int runs;
+} near;
+
+static void add_another(struct ns_job_t *job)
+{
+    if (atomic_load(&near.flood)) {
+        ns_add_job(ns_job_get_tp(job), NS_JOB_THREAD, add_another, NULL, NULL);
+    }
+    ns_job_done(job);
+}
+
+static void run_neighbour(struct ns_job_t *job)
+{
+    latch_add(&near.neighbour, 1);
+    if (latch_count(&near.over) > 0) {
+        ns_job_done(job);
+    }
+}
+
+static void stay(struct ns_job_t *job)
+{
+    if (++near.runs < 100) {
+        return;
+    }
+    long before = latch_count(&near.neighbour);
+    if (atomic_load(&near.flood)) {
+        ns_add_job(ns_job_get_tp(job), NS_JOB_THREAD, add_another, NULL, NULL);
+    }
+    latch_add(&near.blocker.leave, 1);
+    int ran = latch_reaches(&near.neighbour, before + 1);
+    atomic_store(&near.flood, 0);
+    ns_job_done(job);
+    latch_add(&near.over, ran ? 1 : 1000);
+}
+
+static void a_callback_that_stays_holds_no_job_back(int flood)
+{
+    struct ns_thrpool_t *tp = pool_of(2);
+    struct ns_job_t *blocker = NULL;
+    near.blocker = (struct gate)GATE_INIT;
+    near.neighbour = near.over = (struct latch)LATCH_INIT;
+    near.runs = 0;
+    atomic_store(&near.flood, flood);
+    assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, gate_callback, &near.blocker, &blocker),
+                     NS_SUCCESS);
+    assert_latch(&near.blocker.begun, 1);
+    assert_int_equal(ns_add_job(tp, NS_JOB_THREAD | NS_JOB_PERSIST, run_neighbour, NULL, NULL),
+                     NS_SUCCESS);
+    assert_int_equal(ns_add_job(tp, NS_JOB_THREAD | NS_JOB_PERSIST, stay, NULL, NULL), NS_SUCCESS);
+    assert_latch(&near.over, 1);
+    assert_int_equal(latch_count(&near.over), 1);
+    assert_int_equal(ns_job_wait(blocker), NS_SUCCESS);
+    assert_int_equal(ns_job_done(blocker), NS_SUCCESS);
+    pool_end(tp);
+}
+
+/* To see it fail: in WorkQueue::take_any, look at the worker's own near queue only. */
+static void a_job_near_a_blocked_worker_is_run_by_another(void **state)
+{
+    UNUSED(state);
+    for (int i = 0; i < 50; i++) {
+        a_callback_that_stays_holds_no_job_back(0);
+    }
+}
+
+/* To see it fail: in WorkQueue::take_any, leave out what it does RARELY. */
+static void a_job_near_a_blocked_worker_is_run_by_one_that_is_never_idle(void **state)
+{
+    UNUSED(state);
+    for (int i = 0; i < 50; i++) {
+        a_callback_that_stays_holds_no_job_back(1);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -472,6 +553,8 @@ int main(void)
         cmocka_unit_test(single_jobs_handed_to_a_sleeping_worker_are_never_stranded),
         cmocka_unit_test(an_add_wakes_nobody_while_those_who_would_run_it_are_busy),
         cmocka_unit_test(a_flood_of_done_callbacks_leaves_timers_alone),
+        cmocka_unit_test(a_job_near_a_blocked_worker_is_run_by_another),
+        cmocka_unit_test(a_job_near_a_blocked_worker_is_run_by_one_that_is_never_idle),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -25,7 +25,7 @@ use crate::job::{Job, JobPtr, Kind, Spec, Trigger, run};
 use crate::log::Logger;
 use crate::perturb::perturb;
 use crate::sys;
-use crate::workq::WorkQueue;
+use crate::workq::{Seat, WorkQueue};
 
 /// How far a pool's loop has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,6 +53,8 @@ pub(crate) struct Shared {
     pub(crate) wake: Wake,
     /// Jobs for the workers.
     pub(crate) work: WorkQueue<JobPtr>,
+    /// Workers that have begun.
+    seats: AtomicUsize,
     /// Run-now jobs for the loop. Apart from the requests, so that a flood of them does not keep
     /// others from being armed.
     pub(crate) loop_work: SegQueue<JobPtr>,
@@ -112,7 +114,8 @@ impl Shared {
             pid: unsafe { libc::getpid() },
             requests: SegQueue::new(),
             wake,
-            work: WorkQueue::new(),
+            work: WorkQueue::new(workers),
+            seats: AtomicUsize::new(0),
             loop_work: SegQueue::new(),
             waiters: Waiters::new(),
             graves: Graves::new(),
@@ -271,9 +274,10 @@ impl Shared {
     /// A worker's life: run what comes, until nothing more does.
     pub(crate) fn work(&self) {
         run::enter_pool(self, false);
-        while let Some(job) = self.work.next() {
+        let mut seat = self.work.seat(self.seats.fetch_add(1, Ordering::Relaxed));
+        while let Some(job) = self.work.next(&mut seat) {
             match job.state.take_work() {
-                Work::Run => self.run_in_worker(job),
+                Work::Run => self.run_in_worker(job, &seat),
                 Work::Leave => {}
                 // SAFETY: disposed of, and the work queue was the last that held it.
                 Work::Free => unsafe { job.free() },
@@ -281,7 +285,7 @@ impl Shared {
         }
     }
 
-    fn run_in_worker(&self, job: JobPtr) {
+    fn run_in_worker(&self, job: JobPtr, seat: &Seat) {
         let now = job.kind() == Kind::Now;
         // Descriptors and signals are the loop's to let go of; the others nobody else knows.
         let own = now || job.kind() == Kind::Timer;
@@ -289,7 +293,7 @@ impl Shared {
         let dispose = if own { 0 } else { state::REQ };
         match run::run(job, arm, dispose) {
             After::Idle => {}
-            After::Armed if now => self.run_now(job),
+            After::Armed if now => self.work.push_near(seat, job),
             After::Dispose if own => run::dispose(job),
             After::Armed | After::Dispose => self.request(job),
         }

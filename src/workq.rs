@@ -1,17 +1,26 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! The work queue that all workers share, and how they sleep.
+//! The work queues, and how workers sleep.
 //!
-//! The queue is lock-free; the lock is only for going to sleep and being woken. The races that
+//! What comes from outside goes through one queue, in order. A job that a worker has run and that
+//! is armed again goes to a queue near that worker: two that pass jobs through one queue spend
+//! most of their time on its cache lines. Every worker takes from every queue, the shared one
+//! first, then its own, then the others'; now and then from one of the near ones before all, so
+//! that no flood from outside keeps a job waiting, nor a callback that blocks the worker it is
+//! near to.
+//!
+//! The queues are lock-free; the lock is only for going to sleep and being woken. The races that
 //! the protocol survives:
 //!
-//! * *A worker finds the queue empty, a job arrives, the worker sleeps.* The worker counts itself
+//! * *A worker finds the queues empty, a job arrives, the worker sleeps.* The worker counts itself
 //!   idle and then looks once more; the producer pushes and then looks at the count. With a
 //!   SeqCst fence between the two steps on both sides, at least one of them sees the other.
 //! * *Two jobs arrive, one wake.* A producer wakes nobody while a woken worker is on its way
 //!   (`waking`). That worker, once it has taken its job and there is more, wakes the next.
 //! * *The woken worker takes the mark back just as a producer relies on it.* It clears `waking`
-//!   first and looks at the queue afterwards; both are read-modify-writes of one word, so a
+//!   first and looks at the queues afterwards; both are read-modify-writes of one word, so a
 //!   producer that found the mark set has pushed before that look.
+//! * *A job is near a worker that runs another.* Nobody is told of the push: the worker itself looks
+//!   at once. If it then takes one job and leaves another near, it is a producer like any other.
 //!
 //! A producer that finds every worker busy makes no system call and takes no lock.
 
@@ -61,9 +70,20 @@ impl<T> Queue<T> {
 /// microseconds, less than what going to sleep and being woken takes. In models, not at all.
 const SPINS: usize = if cfg!(loom) { 1 } else { 50 };
 
-/// The queue and its sleepers.
+/// Queues near to workers. If there are more workers than that, some share one.
+const NEAR: usize = if cfg!(loom) { 2 } else { 8 };
+
+/// A worker takes from one of the near queues before all once in so many times.
+const RARELY: usize = if cfg!(loom) { 2 } else { 64 };
+
+/// The queues and their sleepers.
 pub(crate) struct WorkQueue<T> {
-    queue: Queue<T>,
+    /// What came from outside.
+    shared: Queue<T>,
+    /// What was armed again by a worker that ran it.
+    near: [Queue<T>; NEAR],
+    /// How many of those are used: none if there is one worker only, which has the other.
+    used: usize,
     /// Workers that are asleep or about to be.
     idle: AtomicUsize,
     /// A worker was woken and has not looked at the queue yet; or nobody sleeps any more, because
@@ -77,11 +97,21 @@ pub(crate) struct WorkQueue<T> {
     wake: Condvar,
 }
 
+/// A worker's place at the queues.
+pub(crate) struct Seat {
+    /// Which of the near queues is its own.
+    own: usize,
+    /// How often it has looked.
+    looks: usize,
+}
+
 impl<T> WorkQueue<T> {
-    /// An empty queue.
-    pub(crate) fn new() -> Self {
+    /// Empty queues for so many workers.
+    pub(crate) fn new(workers: usize) -> Self {
         Self {
-            queue: Queue::new(),
+            shared: Queue::new(),
+            near: std::array::from_fn(|_| Queue::new()),
+            used: if workers > 1 { workers.min(NEAR) } else { 0 },
             idle: AtomicUsize::new(0),
             waking: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -90,15 +120,35 @@ impl<T> WorkQueue<T> {
         }
     }
 
+    /// The place of worker number `index`.
+    pub(crate) fn seat(&self, index: usize) -> Seat {
+        Seat {
+            own: index % self.used.max(1),
+            looks: 0,
+        }
+    }
+
     /// Add one item and see to it that somebody takes it.
     pub(crate) fn push(&self, item: T) {
-        self.queue.push(item);
+        self.shared.push(item);
         self.notify();
+    }
+
+    /// A worker adds an item that it had taken. It calls [`WorkQueue::next`] at once, which sees to
+    /// it that somebody takes it.
+    pub(crate) fn push_near(&self, seat: &Seat, item: T) {
+        let queue = if self.used == 0 {
+            &self.shared
+        } else {
+            &self.near[seat.own]
+        };
+        queue.push(item);
+        perturb("pushed near, and nobody has looked");
     }
 
     /// Add one item; the caller calls [`WorkQueue::notify`] when it has added all that it has.
     pub(crate) fn push_quietly(&self, item: T) {
-        self.queue.push(item);
+        self.shared.push(item);
     }
 
     /// Wake one worker if somebody sleeps and nobody is on the way.
@@ -112,17 +162,54 @@ impl<T> WorkQueue<T> {
         self.wake.notify_one();
     }
 
-    /// Take an item without waiting.
+    /// Take an item without waiting, when no worker is there any more.
     pub(crate) fn pop(&self) -> Option<T> {
-        self.queue.pop()
+        self.shared
+            .pop()
+            .or_else(|| self.near.iter().find_map(Queue::pop))
     }
 
-    /// Take the next item, asleep until there is one; `None` when the queue is closed and empty.
+    fn is_empty(&self) -> bool {
+        self.shared.is_empty() && self.near[..self.used].iter().all(Queue::is_empty)
+    }
+
+    /// Take an item, if there is one.
+    fn take(&self, seat: &mut Seat) -> Option<T> {
+        if self.used == 0 {
+            return self.shared.pop();
+        }
+        let item = self.take_any(seat)?;
+        if !self.near[seat.own].is_empty() {
+            self.notify();
+        }
+        Some(item)
+    }
+
+    fn take_any(&self, seat: &mut Seat) -> Option<T> {
+        let near = &self.near[..self.used];
+        seat.looks = seat.looks.wrapping_add(1);
+        if seat.looks.is_multiple_of(RARELY)
+            && let Some(item) = near[seat.looks / RARELY % self.used].pop()
+        {
+            return Some(item);
+        }
+        // Asking whether it is empty is quicker than finding out by a pop.
+        if !self.shared.is_empty()
+            && let Some(item) = self.shared.pop()
+        {
+            return Some(item);
+        }
+        let (before, from) = near.split_at(seat.own);
+        let mut nearest_first = from.iter().chain(before);
+        nearest_first.find_map(|queue| if queue.is_empty() { None } else { queue.pop() })
+    }
+
+    /// Take the next item, asleep until there is one; `None` when the queues are closed and empty.
     ///
     /// Woken by: [`WorkQueue::notify`], [`WorkQueue::close`].
-    pub(crate) fn next(&self) -> Option<T> {
+    pub(crate) fn next(&self, seat: &mut Seat) -> Option<T> {
         for _ in 0..SPINS {
-            if let Some(item) = self.queue.pop() {
+            if let Some(item) = self.take(seat) {
                 return Some(item);
             }
             spin_loop();
@@ -130,20 +217,20 @@ impl<T> WorkQueue<T> {
         loop {
             self.idle.fetch_add(1, Ordering::Relaxed);
             fence(Ordering::SeqCst);
-            if let Some(item) = self.queue.pop() {
+            if let Some(item) = self.take(seat) {
                 self.idle.fetch_sub(1, Ordering::Relaxed);
                 return Some(item);
             }
             if self.closed.load(Ordering::SeqCst) {
                 self.idle.fetch_sub(1, Ordering::Relaxed);
                 // What was pushed before the close is visible now.
-                return self.queue.pop();
+                return self.take(seat);
             }
             perturb("looked once more, and not asleep");
             self.sleep();
             self.idle.fetch_sub(1, Ordering::Relaxed);
-            if let Some(item) = self.queue.pop() {
-                if !self.queue.is_empty() {
+            if let Some(item) = self.take(seat) {
+                if !self.is_empty() {
                     self.notify();
                 }
                 return Some(item);
@@ -163,7 +250,6 @@ impl<T> WorkQueue<T> {
             drop(token);
             perturb("woken, and said to be on the way still");
             self.waking.swap(false, Ordering::SeqCst);
-            fence(Ordering::SeqCst);
         }
     }
 

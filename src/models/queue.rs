@@ -6,15 +6,19 @@ use loom::thread::{self, JoinHandle};
 
 use super::explore;
 use crate::sync::{AtomicUsize, Ordering};
-use crate::workq::WorkQueue;
+use crate::workq::{Seat, WorkQueue};
 
 type Queue = Arc<WorkQueue<usize>>;
 
-fn workers(queue: &Queue, count: usize, body: fn(&WorkQueue<usize>)) -> Vec<JoinHandle<()>> {
+fn workers(
+    queue: &Queue,
+    count: usize,
+    body: fn(&WorkQueue<usize>, &mut Seat, usize),
+) -> Vec<JoinHandle<()>> {
     (0..count)
-        .map(|_| {
+        .map(|index| {
             let queue = Arc::clone(queue);
-            thread::spawn(move || body(&queue))
+            thread::spawn(move || body(&queue, &mut queue.seat(index), index))
         })
         .collect()
 }
@@ -26,19 +30,20 @@ fn join(threads: Vec<JoinHandle<()>>) {
 }
 
 /// A worker for a single item, which has to be woken for it: nobody closes.
-fn take_one(queue: &WorkQueue<usize>) {
-    assert!(queue.next().is_some());
+fn take_one(queue: &WorkQueue<usize>, seat: &mut Seat, _index: usize) {
+    assert!(queue.next(seat).is_some());
 }
 
 /// Every item is taken once, whoever sleeps when; everybody leaves after the close.
 fn until_closed(workers: usize, producers: usize, items: usize) {
-    let queue = Arc::new(WorkQueue::new());
+    let queue = Arc::new(WorkQueue::new(workers));
     let taken = Arc::new(AtomicUsize::new(0));
     let workers: Vec<_> = (0..workers)
-        .map(|_| {
+        .map(|index| {
             let (queue, taken) = (Arc::clone(&queue), Arc::clone(&taken));
             thread::spawn(move || {
-                while queue.next().is_some() {
+                let mut seat = queue.seat(index);
+                while queue.next(&mut seat).is_some() {
                     taken.fetch_add(1, Ordering::Relaxed);
                 }
             })
@@ -95,7 +100,7 @@ fn three_workers_one_item() {
 #[test]
 fn three_workers_three_items() {
     explore("three workers, a batch of two and one more", 1, || {
-        let queue = Arc::new(WorkQueue::new());
+        let queue = Arc::new(WorkQueue::new(3));
         let workers = workers(&queue, 3, take_one);
         queue.push_quietly(1);
         queue.push_quietly(2);
@@ -109,10 +114,10 @@ fn three_workers_three_items() {
 #[test]
 fn a_worker_is_woken_without_a_close() {
     explore("hand-off, then another", 3, || {
-        let queue = Arc::new(WorkQueue::new());
-        let worker = workers(&queue, 1, |queue| {
-            take_one(queue);
-            take_one(queue);
+        let queue = Arc::new(WorkQueue::new(1));
+        let worker = workers(&queue, 1, |queue, seat, index| {
+            take_one(queue, seat, index);
+            take_one(queue, seat, index);
         });
         queue.push(1);
         queue.push(2);
@@ -124,8 +129,10 @@ fn a_worker_is_woken_without_a_close() {
 #[test]
 fn no_mark_is_left_behind() {
     explore("two producers, then a third item", 3, || {
-        let queue = Arc::new(WorkQueue::new());
-        let worker = workers(&queue, 1, |queue| (0..3).for_each(|_| take_one(queue)));
+        let queue = Arc::new(WorkQueue::new(1));
+        let worker = workers(&queue, 1, |queue, seat, index| {
+            (0..3).for_each(|_| take_one(queue, seat, index));
+        });
         let other = {
             let queue = Arc::clone(&queue);
             thread::spawn(move || queue.push(1))
@@ -141,7 +148,7 @@ fn no_mark_is_left_behind() {
 #[test]
 fn a_woken_worker_wakes_the_next() {
     explore("two workers that take one each", 2, || {
-        let queue = Arc::new(WorkQueue::new());
+        let queue = Arc::new(WorkQueue::new(2));
         let workers = workers(&queue, 2, take_one);
         queue.push(1);
         queue.push(2);
@@ -153,7 +160,7 @@ fn a_woken_worker_wakes_the_next() {
 #[test]
 fn a_batch_wakes_as_many_as_it_takes() {
     explore("a batch of two for two workers", 2, || {
-        let queue = Arc::new(WorkQueue::new());
+        let queue = Arc::new(WorkQueue::new(2));
         let workers = workers(&queue, 2, take_one);
         queue.push_quietly(1);
         queue.push_quietly(2);
@@ -166,7 +173,7 @@ fn a_batch_wakes_as_many_as_it_takes() {
 #[test]
 fn a_batch_beside_another_push() {
     explore("a batch of one, and a push beside it", 2, || {
-        let queue = Arc::new(WorkQueue::new());
+        let queue = Arc::new(WorkQueue::new(2));
         let workers = workers(&queue, 2, take_one);
         let other = {
             let queue = Arc::clone(&queue);
@@ -176,5 +183,70 @@ fn a_batch_beside_another_push() {
         queue.notify();
         other.join().unwrap();
         join(workers);
+    });
+}
+
+/// A worker that has taken an item puts it back near itself, and takes one: the other, which may
+/// be asleep, must be woken for the one that is left.
+#[test]
+fn what_is_left_near_a_worker_is_taken_by_another() {
+    explore("one near, and one from outside, for two workers", 4, || {
+        let queue = Arc::new(WorkQueue::new(2));
+        let workers = workers(&queue, 2, |queue, seat, index| {
+            if index == 0 {
+                queue.push_near(seat, 1);
+            }
+            take_one(queue, seat, index);
+        });
+        queue.push(2);
+        join(workers);
+    });
+}
+
+/// Two are left near a worker: whoever takes one sees to the other.
+#[test]
+fn two_left_near_a_worker_are_taken_by_others() {
+    explore(
+        "two near, and one from outside, for three workers",
+        1,
+        || {
+            let queue = Arc::new(WorkQueue::new(3));
+            let workers = workers(&queue, 3, |queue, seat, index| {
+                if index == 0 {
+                    queue.push_near(seat, 1);
+                    queue.push_near(seat, 2);
+                }
+                take_one(queue, seat, index);
+            });
+            queue.push(3);
+            join(workers);
+        },
+    );
+}
+
+/// What is armed again against the close is taken, by whomever.
+#[test]
+fn what_is_near_a_worker_at_the_close_is_taken() {
+    explore("armed again, for two workers, close", 2, || {
+        let queue = Arc::new(WorkQueue::new(2));
+        let taken = Arc::new(AtomicUsize::new(0));
+        let workers: Vec<_> = (0..2)
+            .map(|index| {
+                let (queue, taken) = (Arc::clone(&queue), Arc::clone(&taken));
+                thread::spawn(move || {
+                    let mut seat = queue.seat(index);
+                    while let Some(again) = queue.next(&mut seat) {
+                        taken.fetch_add(1, Ordering::Relaxed);
+                        if again > 0 {
+                            queue.push_near(&seat, again - 1);
+                        }
+                    }
+                })
+            })
+            .collect();
+        queue.push(1);
+        queue.close();
+        join(workers);
+        assert_eq!(taken.load(Ordering::Relaxed), 2);
     });
 }

@@ -9,7 +9,7 @@ use super::wake::Pipe;
 use super::{Job, explore};
 use crate::job::state::{self, After, Arm, End, State, Work};
 use crate::sync::{AtomicBool, AtomicUsize, Ordering};
-use crate::workq::{Queue, WorkQueue};
+use crate::workq::{Queue, Seat, WorkQueue};
 
 /// Who does what for a job.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -100,9 +100,10 @@ impl Pool {
     // A worker.
 
     fn work(&self) {
-        while self.work.next().is_some() {
+        let mut seat = self.work.seat(0);
+        while self.work.next(&mut seat).is_some() {
             match self.job.state.take_work() {
-                Work::Run => self.run(),
+                Work::Run => self.run(&seat),
                 Work::Leave => {}
                 Work::Free => self.job.state.memory().free(),
             }
@@ -112,7 +113,7 @@ impl Pool {
         }
     }
 
-    fn run(&self) {
+    fn run(&self, seat: &Seat) {
         self.job.run();
         (self.callback)(self);
         let own = self.kind != Reader;
@@ -125,6 +126,7 @@ impl Pool {
         );
         match after {
             After::Idle => {}
+            After::Armed if self.kind == Now => self.work.push_near(seat, ()),
             After::Armed => self.start(),
             After::Dispose if own => self.job.dispose(),
             After::Dispose => self.request(),
@@ -201,7 +203,7 @@ fn life(kind: Kind, persist: bool, callback: fn(&Pool), application: fn(&Pool)) 
         job: Job::new(State::armed(queue)),
         requests: Queue::new(),
         pipe: Pipe::new(),
-        work: WorkQueue::new(),
+        work: WorkQueue::new(1),
         workers: AtomicUsize::new(1),
         shutdown: AtomicBool::new(false),
         nudged: AtomicBool::new(false),
