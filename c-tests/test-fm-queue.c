@@ -101,6 +101,65 @@ static void fm01_no_burst_is_stranded_by_workers_that_go_to_sleep(void **state)
     pool_end(tp);
 }
 
+/*
+ * Jobs that are armed again on the worker that ran them, as many as there are workers. In its last
+ * run each waits for all others to be in theirs: one that is left behind near a worker, while
+ * another sleeps, holds them all.
+ */
+struct meeting {
+    atomic_long here;
+    atomic_long gone;
+    long wanted;
+};
+
+struct guest {
+    struct meeting *meeting;
+    int runs; /* before it comes */
+};
+
+static void run_and_meet(struct ns_job_t *job)
+{
+    struct guest *guest = ns_job_get_data(job);
+    if (--guest->runs > 0) {
+        return;
+    }
+    struct meeting *meeting = guest->meeting;
+    atomic_fetch_add(&meeting->here, 1);
+    for (double end = now_seconds() + LIMIT_SECONDS;
+         atomic_load(&meeting->here) < meeting->wanted && now_seconds() < end;) {
+        sched_yield();
+    }
+    ns_job_done(job);
+    atomic_fetch_add(&meeting->gone, 1);
+}
+
+/*
+ * To see it fail: in WorkQueue::take_any, leave the others' near queues out.
+ */
+static void fm01_no_job_near_a_worker_is_stranded(void **state)
+{
+    UNUSED(state);
+    enum { MOST = 4 };
+    uint64_t sequence = run_seed() ^ 2;
+    for (long workers = 2; workers <= MOST; workers++) {
+        struct ns_thrpool_t *tp = pool_of((size_t)workers);
+        for (long round = count_of(4000, 1000000) / MOST; round > 0; round--) {
+            struct meeting meeting = {0, 0, workers};
+            struct guest guests[MOST];
+            for (long i = 0; i < workers; i++) {
+                guests[i] = (struct guest){&meeting, (int)(next_random(&sequence) % 6) + 1};
+                assert_int_equal(ns_add_job(tp, NS_JOB_THREAD | NS_JOB_PERSIST, run_and_meet,
+                                            &guests[i], NULL), NS_SUCCESS);
+                hesitate(&sequence, 1u << next_random(&sequence) % 13);
+            }
+            SOON(atomic_load(&meeting.gone) == workers);
+            assert_int_equal(atomic_load(&meeting.here), workers);
+            hesitate(&sequence, 16384);
+        }
+        pool_end(tp);
+    }
+}
+
 /* Shut down behind a queue of jobs: all that was queued before runs. */
 struct tally {
     atomic_long runs;
@@ -264,6 +323,7 @@ enum way_in {
     BY_ADD,    /* a run-now job: by the queue of the workers, or that of the loop */
     BY_TIMER,  /* a timer without a time: by the requests */
     BY_REARM,  /* the same, made UNARMED and armed afterwards */
+    BY_REPEAT, /* a PERSIST job, which is armed again when it has run once */
     BY_DONE,   /* an idle job that is finished with: by the requests, to its done callback */
 };
 
@@ -296,6 +356,16 @@ static void take_item(struct ns_job_t *job)
     ns_job_done(job);
 }
 
+/* The second time. An item is below 2^62. */
+static void take_item_again(struct ns_job_t *job)
+{
+    uintptr_t item = (uintptr_t)ns_job_get_data(job), once = (uintptr_t)1 << 62;
+    ns_job_set_data(job, (void *)(item ^ once));
+    if (item & once) {
+        take_item(job);
+    }
+}
+
 static ns_result_t put_item(const struct line *line, void *item)
 {
     static struct timeval at_once = {0, 0};
@@ -305,6 +375,8 @@ static ns_result_t put_item(const struct line *line, void *item)
     case BY_ADD: return ns_add_job(line->tp, line->type, take_item, item, NULL);
     case BY_TIMER:
         return ns_add_timeout_job(line->tp, &at_once, line->type, take_item, item, NULL);
+    case BY_REPEAT:
+        return ns_add_job(line->tp, line->type | NS_JOB_PERSIST, take_item_again, item, NULL);
     case BY_REARM:
         result = ns_add_timeout_job(line->tp, &at_once, line->type | NS_JOB_UNARMED, take_item,
                                     item, &job);
@@ -371,14 +443,15 @@ static void run_belt(size_t workers, enum way_in way, ns_job_type_t type, int or
 }
 
 /*
- * To see it fail: in WorkQueue::push, push every 1000th item twice, or not at all; for run-now
- * jobs of the loop the same in Shared::run_now, and for the others in Shared::request.
+ * To see it fail: in WorkQueue::push, or push_near, push every 1000th item twice, or not at all; for
+ * run-now jobs of the loop the same in Shared::run_now, and for the others in Shared::request.
  */
 static void fm39_queues_neither_drop_nor_double_nor_reorder(void **state)
 {
     UNUSED(state);
     run_belt(1, BY_ADD, NS_JOB_THREAD, 1);
     run_belt(3, BY_ADD, NS_JOB_THREAD, 0);
+    run_belt(3, BY_REPEAT, NS_JOB_THREAD, 0);
     run_belt(1, BY_ADD, NS_JOB_NONE, 1);
     /* Of timers that are long overdue the wheel does not promise the order. */
     run_belt(1, BY_TIMER, NS_JOB_NONE, 0);
@@ -517,6 +590,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(fm01_no_job_is_stranded_by_a_worker_that_goes_to_sleep),
         cmocka_unit_test(fm01_no_burst_is_stranded_by_workers_that_go_to_sleep),
+        cmocka_unit_test(fm01_no_job_near_a_worker_is_stranded),
         cmocka_unit_test(fm07_queued_work_is_done_at_shutdown_and_repeating_jobs_end),
         cmocka_unit_test(fm16_a_blocked_loop_takes_any_number_of_adds),
         cmocka_unit_test(fm17_the_out_pointer_is_written_before_the_job_can_run),

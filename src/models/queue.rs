@@ -203,25 +203,19 @@ fn what_is_left_near_a_worker_is_taken_by_another() {
     });
 }
 
-/// Two are left near a worker: whoever takes one sees to the other.
+/// Two are left near a worker, and nothing else wakes anybody: whoever takes one sees to the other.
 #[test]
 fn two_left_near_a_worker_are_taken_by_others() {
-    explore(
-        "two near, and one from outside, for three workers",
-        1,
-        || {
-            let queue = Arc::new(WorkQueue::new(3));
-            let workers = workers(&queue, 3, |queue, seat, index| {
-                if index == 0 {
-                    queue.push_near(seat, 1);
-                    queue.push_near(seat, 2);
-                }
-                take_one(queue, seat, index);
-            });
-            queue.push(3);
-            join(workers);
-        },
-    );
+    explore("three near the first of three workers", 2, || {
+        let queue = Arc::new(WorkQueue::new(3));
+        let workers = workers(&queue, 3, |queue, seat, index| {
+            if index == 0 {
+                (0..3).for_each(|item| queue.push_near(seat, item));
+            }
+            take_one(queue, seat, index);
+        });
+        join(workers);
+    });
 }
 
 /// What is armed again against the close is taken, by whomever.
