@@ -187,19 +187,18 @@ impl Table {
 
     /// The entry of `fd`, which was reserved.
     pub(crate) fn entry(&self, fd: c_int) -> &Entry {
-        let (block, _, index) = place(fd);
-        let at = self.blocks[block].load(Ordering::Acquire);
-        debug_assert!(!at.is_null());
-        // SAFETY: a reserved number's block is there, as long as `place` says, until the table
-        // goes.
-        unsafe { &*at.add(index) }
+        let entry = self.find(fd);
+        debug_assert!(entry.is_some());
+        // SAFETY: a reserved number's block is there, until the table goes.
+        unsafe { entry.unwrap_unchecked() }
     }
 
     /// The entry of `fd`, if its block was ever reserved.
     pub(crate) fn find(&self, fd: c_int) -> Option<&Entry> {
-        let (block, _, _) = place(fd);
+        let (block, _, index) = place(fd);
         let at = self.blocks[block].load(Ordering::Acquire);
-        (!at.is_null()).then(|| self.entry(fd))
+        // SAFETY: a block is as long as `place` says, and stays until the table goes.
+        (!at.is_null()).then(|| unsafe { &*at.add(index) })
     }
 
     /// Every entry that there is, with its number.

@@ -247,6 +247,8 @@ impl EventLoop {
             for index in 0..count {
                 match self.poller.event(index) {
                     Event::Wake => pool.wake.clear(),
+                    // Each turn looks for itself what is due.
+                    Event::Time => {}
                     Event::Ready(key, directions) => {
                         changed |= self.on_ready(pool, key, directions);
                     }

@@ -221,6 +221,8 @@ impl Waiters {
 
     /// Take `step`, which settles the job behind `state` and clears its mark, and hand `outcome`
     /// to everybody who waits for it; neither if the step fails.
+    #[cold]
+    #[inline(never)]
     pub(crate) fn release<T, E>(
         &self,
         state: &State,

@@ -99,25 +99,18 @@ impl Poller for Epoll {
                 Err(error)
             };
         }
-        let mut kept = 0;
-        for at in 0..count as usize {
-            // SAFETY: the kernel wrote `count` events.
-            let event = unsafe { self.events[at].assume_init() };
-            if event.u64 == TIMER_KEY as u64 {
-                self.set = u64::MAX;
-            } else {
-                self.events[kept] = MaybeUninit::new(event);
-                kept += 1;
-            }
-        }
-        Ok((kept, count as usize == EVENTS))
+        Ok((count as usize, count as usize == EVENTS))
     }
 
-    fn event(&self, index: usize) -> Event {
-        // SAFETY: `index` is below what `wait` returned.
+    fn event(&mut self, index: usize) -> Event {
+        // SAFETY: the kernel wrote this one: `index` is below what `wait` returned.
         let event = unsafe { self.events[index].assume_init() };
         if event.u64 == WAKE_KEY as u64 {
             return Event::Wake;
+        }
+        if event.u64 == TIMER_KEY as u64 {
+            self.set = u64::MAX;
+            return Event::Time;
         }
         let flags = event.events;
         let has = |bits: c_int| flags & bits as u32 != 0;

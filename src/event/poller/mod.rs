@@ -53,6 +53,9 @@ impl Key {
 pub(crate) enum Event {
     /// The wake pipe has a byte.
     Wake,
+    /// The time has come that the poller waited for.
+    #[cfg_attr(any(not(target_os = "linux"), ns_portable_poller), allow(dead_code))]
+    Time,
     /// A descriptor is ready, in these directions: none of them if there is only urgent data.
     Ready(Key, Interest),
 }
@@ -96,8 +99,8 @@ pub(crate) trait Poller: Sized {
     /// Wait, and return how many events there are, and whether there may be more.
     fn wait(&mut self, until: Until) -> io::Result<(usize, bool)>;
 
-    /// One of the events of the last wait.
-    fn event(&self, index: usize) -> Event;
+    /// One of the events of the last wait. Each is asked for before the next wait.
+    fn event(&mut self, index: usize) -> Event;
 
     /// In a forked child: close the descriptors that it shares with its parent, and do nothing
     /// that would reach the parent's registrations.

@@ -63,7 +63,7 @@ impl Poller for Portable {
         Ok((self.found.len(), self.found.len() == EVENTS))
     }
 
-    fn event(&self, index: usize) -> Event {
+    fn event(&mut self, index: usize) -> Event {
         let event = self.found[index];
         if event.key == WAKE_KEY {
             return Event::Wake;
