@@ -82,15 +82,15 @@ pub(crate) struct WorkQueue<T> {
     shared: Queue<T>,
     /// What was armed again by a worker that ran it.
     near: [Queue<T>; NEAR],
-    /// How many of those are used: none if there is one worker only, which has the other.
+    /// How many of those are used: none if there is one worker only, whose own is the shared one.
     used: usize,
     /// Workers that are asleep or about to be.
     idle: AtomicUsize,
-    /// A worker was woken and has not looked at the queue yet; or nobody sleeps any more, because
+    /// A worker was woken and has not looked at the queues yet; or nobody sleeps any more, because
     /// the idle worker found the item when it looked once more. Then the mark and the token are
-    /// left to the next that is about to sleep: it takes both, and looks at the queue again.
+    /// left to the next that is about to sleep: it takes both, and looks at the queues again.
     waking: AtomicBool,
-    /// No more is to come: workers leave when the queue is empty.
+    /// No more is to come: workers leave when the queues are empty.
     closed: AtomicBool,
     /// Set by who wakes one worker, taken by the one that wakes.
     token: Mutex<bool>,
@@ -173,7 +173,7 @@ impl<T> WorkQueue<T> {
         self.shared.is_empty() && self.near[..self.used].iter().all(Queue::is_empty)
     }
 
-    /// Take an item, if there is one.
+    /// Take an item, if there is one, and tell somebody if that leaves another near.
     fn take(&self, seat: &mut Seat) -> Option<T> {
         if self.used == 0 {
             return self.shared.pop();
@@ -185,6 +185,7 @@ impl<T> WorkQueue<T> {
         Some(item)
     }
 
+    /// The same, and nobody is told of what is left.
     fn take_any(&self, seat: &mut Seat) -> Option<T> {
         let near = &self.near[..self.used];
         seat.looks = seat.looks.wrapping_add(1);
@@ -194,14 +195,10 @@ impl<T> WorkQueue<T> {
             return Some(item);
         }
         // Asking whether it is empty is quicker than finding out by a pop.
-        if !self.shared.is_empty()
-            && let Some(item) = self.shared.pop()
-        {
-            return Some(item);
-        }
-        let (before, from) = near.split_at(seat.own);
-        let mut nearest_first = from.iter().chain(before);
-        nearest_first.find_map(|queue| if queue.is_empty() { None } else { queue.pop() })
+        let pop = |queue: &Queue<T>| if queue.is_empty() { None } else { queue.pop() };
+        pop(&self.shared)
+            .or_else(|| pop(&near[seat.own]))
+            .or_else(|| near.iter().find_map(pop))
     }
 
     /// Take the next item, asleep until there is one; `None` when the queues are closed and empty.
