@@ -146,7 +146,8 @@ static void work_rearm(const struct work *work)
 struct handler {
     void (*func)(struct handler *handler);
     int fd;
-    struct job job; /* for the workers */
+    struct job job;       /* for the workers */
+    struct handler *next; /* of those that they give back */
 };
 
 static int poller;
@@ -231,32 +232,36 @@ static void work_echo_shared(const struct work *work)
 
 static void in_worker(struct job *job)
 {
-    on_echo_oneshot(job->data);
+    struct handler *handler = job->data;
+    handler->func(handler);
 }
 
-/* As loop(), but to the workers, a batch at a time. */
+/* What is ready, to the workers at once. */
+static void push_all(const struct epoll_event *events, int count)
+{
+    pthread_mutex_lock(&queue.lock);
+    for (int i = 0; i < count; i++) {
+        struct handler *handler = events[i].data.ptr;
+        handler->job.func = in_worker;
+        handler->job.data = handler;
+        handler->job.next = NULL;
+        *queue.last = &handler->job;
+        queue.last = &handler->job.next;
+    }
+    size_t idle = queue.idle;
+    pthread_mutex_unlock(&queue.lock);
+    if (idle > 1 && count > 1)
+        pthread_cond_broadcast(&queue.more);
+    else if (idle > 0)
+        pthread_cond_signal(&queue.more);
+}
+
 static void *loop_to_workers(void *unused)
 {
     struct epoll_event events[128];
     (void)unused;
-    for (;;) {
-        int count = epoll_wait(poller, events, 128, -1);
-        pthread_mutex_lock(&queue.lock);
-        for (int i = 0; i < count; i++) {
-            struct handler *handler = events[i].data.ptr;
-            handler->job.func = in_worker;
-            handler->job.data = handler;
-            handler->job.next = NULL;
-            *queue.last = &handler->job;
-            queue.last = &handler->job.next;
-        }
-        size_t idle = queue.idle;
-        pthread_mutex_unlock(&queue.lock);
-        if (idle > 1 && count > 1)
-            pthread_cond_broadcast(&queue.more);
-        else if (idle > 0)
-            pthread_cond_signal(&queue.more);
-    }
+    for (;;)
+        push_all(events, epoll_wait(poller, events, 128, -1));
     return NULL;
 }
 
@@ -270,6 +275,91 @@ static void work_echo_workers(const struct work *work)
         handle(fds[i], EPOLLIN | EPOLLONESHOT, on_echo_oneshot);
     free(fds);
     thread(loop_to_workers, NULL);
+    client_run(work);
+}
+
+/*
+ * The same with a poller that the loop alone uses: a worker gives the connection back to it, through
+ * a list, and wakes it if it sleeps. What this library promises costs as much more.
+ */
+static struct {
+    pthread_mutex_t lock;
+    struct handler *first;
+    bool asleep;
+    int wake;
+} returned = {PTHREAD_MUTEX_INITIALIZER, NULL, false, -1};
+
+static void on_echo_give_back(struct handler *handler)
+{
+    uint64_t one = 1;
+    if (!echo_once(handler->fd)) {
+        close(handler->fd);
+        free(handler);
+        return;
+    }
+    pthread_mutex_lock(&returned.lock);
+    handler->next = returned.first;
+    returned.first = handler;
+    bool wake = returned.asleep;
+    returned.asleep = false;
+    pthread_mutex_unlock(&returned.lock);
+    if (wake)
+        check(write(returned.wake, &one, sizeof(one)) == sizeof(one), "write");
+}
+
+static void before_the_wait(void)
+{
+    for (;;) {
+        pthread_mutex_lock(&returned.lock);
+        struct handler *handler = returned.first;
+        returned.first = NULL;
+        returned.asleep = !handler;
+        pthread_mutex_unlock(&returned.lock);
+        if (!handler)
+            return;
+        for (struct handler *next; handler; handler = next) {
+            next = handler->next;
+            tell(EPOLL_CTL_MOD, handler, EPOLLIN | EPOLLONESHOT);
+        }
+    }
+}
+
+static void *owning_loop_to_workers(void *unused)
+{
+    struct epoll_event events[128];
+    uint64_t wakes;
+    (void)unused;
+    for (;;) {
+        before_the_wait();
+        int count = epoll_wait(poller, events, 128, -1);
+        pthread_mutex_lock(&returned.lock);
+        returned.asleep = false;
+        pthread_mutex_unlock(&returned.lock);
+        for (int i = 0; i < count; i++) {
+            if (!events[i].data.ptr) {
+                check(read(returned.wake, &wakes, sizeof(wakes)) == sizeof(wakes), "read");
+                events[i] = events[--count];
+            }
+        }
+        if (count > 0)
+            push_all(events, count);
+    }
+    return NULL;
+}
+
+static void work_echo_owned(const struct work *work)
+{
+    size_t count;
+    int *fds = echo_connections(work, &count);
+    poller = epoll_create1(EPOLL_CLOEXEC);
+    returned.wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
+    check(epoll_ctl(poller, EPOLL_CTL_ADD, returned.wake, &event) == 0, "epoll_ctl");
+    workers(2);
+    for (size_t i = 0; i < count; i++)
+        handle(fds[i], EPOLLIN | EPOLLONESHOT, on_echo_give_back);
+    free(fds);
+    thread(owning_loop_to_workers, NULL);
     client_run(work);
 }
 
@@ -553,6 +643,8 @@ const struct work works[] = {
     {"echo-workers", "32", work_echo_workers},
     {"echo-workers", "1000", work_echo_workers},
     {"echo-workers-shared", "32", work_echo_shared},
+    {"echo-workers-owned", "32", work_echo_owned},
+    {"echo-workers-owned", "1000", work_echo_owned},
     {"echo-loop-tcp", "32", work_echo_loop},
     {"echo-workers-tcp", "32", work_echo_workers},
     {"accept", "16", work_accept},

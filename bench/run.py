@@ -43,6 +43,7 @@ SAME_AS = {
     "echo-workers-persist": "echo-workers",
     "echo-loop-oneshot": "echo-loop",
     "echo-workers-shared": "echo-workers",
+    "echo-workers-owned": "echo-workers",
 }
 
 NOTES = """\
