@@ -677,6 +677,54 @@ static void done_callbacks_run_on_the_pools_own_threads(void **state)
     close(ends[1]);
 }
 
+/* A done callback that waits for a job of the workers', which fired just before. */
+static struct latch file_job_ran;
+static atomic_int waited_for_it;
+
+static void tell_that_file_job_ran(struct ns_job_t *job)
+{
+    latch_add(&file_job_ran, 1);
+    ns_job_done(job);
+}
+
+static void wait_for_file_job(struct ns_job_t *job)
+{
+    UNUSED(job);
+    atomic_store(&waited_for_it, latch_reaches(&file_job_ran, 1) ? 1 : -1);
+}
+
+/* To see it fail: in EventLoop::take_requests, do not tell the workers before it disposes. */
+static void a_done_callback_may_wait_for_a_worker_that_slept(void **state)
+{
+    UNUSED(state);
+    char path[] = "/tmp/nunc-stans-test-XXXXXX";
+    int file = mkstemp(path); /* always ready: it fires when it is armed */
+    assert_true(file >= 0);
+    assert_int_equal(unlink(path), 0);
+    for (int round = 0; round < 20; round++) {
+        struct ns_thrpool_t *tp = pool_of(1);
+        struct gate gate = GATE_INIT;
+        struct ns_job_t *blocker = NULL, *waiting = NULL;
+        file_job_ran = (struct latch)LATCH_INIT;
+        atomic_store(&waited_for_it, 0);
+        assert_int_equal(ns_create_job(tp, NS_JOB_NONE, tell_that_file_job_ran, &waiting), NS_SUCCESS);
+        assert_int_equal(ns_job_set_done_cb(waiting, wait_for_file_job), NS_SUCCESS);
+        /* The loop finds both requests at once. */
+        assert_int_equal(ns_add_job(tp, NS_JOB_NONE, gate_callback, &gate, &blocker), NS_SUCCESS);
+        assert_latch(&gate.begun, 1);
+        assert_int_equal(ns_add_fd_job(tp, file, NS_JOB_READ | NS_JOB_THREAD | NS_JOB_PRESERVE_FD,
+                                       tell_that_file_job_ran, NULL, NULL), NS_SUCCESS);
+        assert_int_equal(ns_job_done(waiting), NS_SUCCESS);
+        latch_add(&gate.leave, 1);
+        EVENTUALLY(atomic_load(&waited_for_it) != 0);
+        assert_int_equal(atomic_load(&waited_for_it), 1);
+        assert_int_equal(ns_job_wait(blocker), NS_SUCCESS);
+        assert_int_equal(ns_job_done(blocker), NS_SUCCESS);
+        pool_end(tp);
+    }
+    close(file);
+}
+
 int main(void)
 {
     pthread_mutexattr_t recursive;
@@ -690,6 +738,7 @@ int main(void)
         cmocka_unit_test(a_caller_may_hold_the_lock_that_the_done_callback_wants),
         cmocka_unit_test(a_callback_may_hold_the_lock_that_another_wants),
         cmocka_unit_test(a_caller_may_hold_the_lock_that_the_logger_wants),
+        cmocka_unit_test(a_done_callback_may_wait_for_a_worker_that_slept),
         cmocka_unit_test(a_caller_may_hold_the_lock_that_the_allocator_wants),
         cmocka_unit_test(getters_answer_at_once_while_the_callback_stays),
         cmocka_unit_test(a_callback_may_end_other_jobs),

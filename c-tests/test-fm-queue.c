@@ -134,7 +134,7 @@ static void run_and_meet(struct ns_job_t *job)
 }
 
 /*
- * To see it fail: in WorkQueue::take_any, leave the others' near queues out.
+ * To see it fail: in WorkQueue::take_any, look at the worker's own near queue only.
  */
 static void fm01_no_job_near_a_worker_is_stranded(void **state)
 {

@@ -465,9 +465,24 @@ static struct {
     struct gate blocker;
     struct latch neighbour;
     struct latch over;
-    atomic_int flood;   /* that worker is never without work from outside */
+    atomic_int flood;   /* that worker is never without work: see below */
+    atomic_int repeated; /* while it waits */
     int runs;
 } near;
+
+enum { IDLE, FROM_OUTSIDE, ITS_OWN };
+
+/* Armed again on that worker, and slow. */
+static void repeat_slowly(struct ns_job_t *job)
+{
+    for (double end = now_seconds() + 0.001; now_seconds() < end;) {
+    }
+    if (atomic_load(&near.flood)) {
+        atomic_fetch_add(&near.repeated, 1);
+    } else {
+        ns_job_done(job);
+    }
+}
 
 static void add_another(struct ns_job_t *job)
 {
@@ -491,8 +506,10 @@ static void stay(struct ns_job_t *job)
         return;
     }
     long before = latch_count(&near.neighbour);
-    if (atomic_load(&near.flood)) {
+    if (atomic_load(&near.flood) == FROM_OUTSIDE) {
         ns_add_job(ns_job_get_tp(job), NS_JOB_THREAD, add_another, NULL, NULL);
+    } else if (atomic_load(&near.flood) == ITS_OWN) {
+        ns_add_job(ns_job_get_tp(job), NS_JOB_THREAD | NS_JOB_PERSIST, repeat_slowly, NULL, NULL);
     }
     latch_add(&near.blocker.leave, 1);
     int ran = latch_reaches(&near.neighbour, before + 1);
@@ -508,6 +525,7 @@ static void a_callback_that_stays_holds_no_job_back(int flood)
     near.blocker = (struct gate)GATE_INIT;
     near.neighbour = near.over = (struct latch)LATCH_INIT;
     near.runs = 0;
+    atomic_store(&near.repeated, 0);
     atomic_store(&near.flood, flood);
     assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, gate_callback, &near.blocker, &blocker),
                      NS_SUCCESS);
@@ -527,16 +545,27 @@ static void a_job_near_a_blocked_worker_is_run_by_another(void **state)
 {
     UNUSED(state);
     for (int i = 0; i < 50; i++) {
-        a_callback_that_stays_holds_no_job_back(0);
+        a_callback_that_stays_holds_no_job_back(IDLE);
     }
 }
 
-/* To see it fail: in WorkQueue::take_any, leave out what it does RARELY. */
+/* To see it fail: in WorkQueue::take_any, let no queue have its turn. */
 static void a_job_near_a_blocked_worker_is_run_by_one_that_is_never_idle(void **state)
 {
     UNUSED(state);
     for (int i = 0; i < 50; i++) {
-        a_callback_that_stays_holds_no_job_back(1);
+        a_callback_that_stays_holds_no_job_back(FROM_OUTSIDE);
+    }
+}
+
+/* The same, and not after many runs of that one's own. To see it fail: have Seat::look never find that
+ * it was slow. */
+static void a_job_near_a_blocked_worker_is_run_before_others_are_run_often(void **state)
+{
+    UNUSED(state);
+    for (int i = 0; i < 20; i++) {
+        a_callback_that_stays_holds_no_job_back(ITS_OWN);
+        assert_true(atomic_load(&near.repeated) <= 24);
     }
 }
 
@@ -555,6 +584,7 @@ int main(void)
         cmocka_unit_test(a_flood_of_done_callbacks_leaves_timers_alone),
         cmocka_unit_test(a_job_near_a_blocked_worker_is_run_by_another),
         cmocka_unit_test(a_job_near_a_blocked_worker_is_run_by_one_that_is_never_idle),
+        cmocka_unit_test(a_job_near_a_blocked_worker_is_run_before_others_are_run_often),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

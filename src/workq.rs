@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! The work queues, and how workers sleep.
 //!
-//! What comes from outside goes through one queue, in order. A job that a worker has run and that
-//! is armed again goes to a queue near that worker: two that pass jobs through one queue spend
-//! most of their time on its cache lines. Every worker takes from every queue, the shared one
-//! first, then its own, then the others'; now and then from one of the near ones before all, so
-//! that no flood from outside keeps a job waiting, nor a callback that blocks the worker it is
-//! near to.
+//! What comes from outside goes through one queue, in order. A run-now job that is armed again when
+//! its callback returns on a worker goes to a queue near that worker: two workers that pass jobs
+//! through one queue spend most of their time on its cache lines. (A worker that is alone has the one
+//! queue for both.) Any worker takes from any queue: from the shared one and its own by turns, then
+//! from the others. Lest a worker that is blocked in a callback keep what is near it waiting, while
+//! the rest always find something elsewhere, each queue comes first in its turn: every time if
+//! callbacks are slow, now and then if they are quick.
 //!
 //! The queues are lock-free; the lock is only for going to sleep and being woken. The races that
 //! the protocol survives:
@@ -28,6 +29,7 @@ use crate::perturb::perturb;
 use crate::sync::{
     AtomicBool, AtomicUsize, Condvar, Mutex, Ordering, fence, lock, spin_loop, wait,
 };
+use crate::sys;
 
 #[cfg(not(loom))]
 use crossbeam_queue::SegQueue as Queue;
@@ -73,12 +75,16 @@ const SPINS: usize = if cfg!(loom) { 1 } else { 50 };
 /// Queues near to workers. If there are more workers than that, some share one.
 const NEAR: usize = if cfg!(loom) { 2 } else { 8 };
 
-/// A worker takes from one of the near queues before all once in so many times.
-const RARELY: usize = if cfg!(loom) { 2 } else { 64 };
+/// After so many looks at the queues, if all were quick, the next of them comes first.
+const RARELY: usize = 64;
+/// Looks between two at the clock, if all were quick.
+const LOOKS: usize = 8;
+/// Nanoseconds between two looks at the clock that are not quick.
+const SLOW: u64 = 50_000;
 
 /// The queues and their sleepers.
 pub(crate) struct WorkQueue<T> {
-    /// What came from outside.
+    /// What came from outside; and all that a worker that is alone armed again.
     shared: Queue<T>,
     /// What was armed again by a worker that ran it.
     near: [Queue<T>; NEAR],
@@ -103,6 +109,34 @@ pub(crate) struct Seat {
     own: usize,
     /// How often it has looked.
     looks: usize,
+    /// The look at which it also looks at the clock, and when it did so last.
+    check: usize,
+    checked: u64,
+    /// The look at which, at the latest, another queue comes first; and which.
+    turn: usize,
+    first: usize,
+}
+
+impl Seat {
+    /// Another look. Returns whether the next queue is to come first.
+    fn look(&mut self) -> bool {
+        self.looks += 1;
+        if cfg!(loom) {
+            return self.looks.is_multiple_of(2);
+        }
+        if self.looks < self.check {
+            return false;
+        }
+        let now = sys::now();
+        let slow = now - self.checked > SLOW;
+        self.checked = now;
+        self.check = self.looks + if slow { 1 } else { LOOKS };
+        if slow || self.looks >= self.turn {
+            self.turn = self.looks + RARELY;
+            return true;
+        }
+        false
+    }
 }
 
 impl<T> WorkQueue<T> {
@@ -125,6 +159,10 @@ impl<T> WorkQueue<T> {
         Seat {
             own: index % self.used.max(1),
             looks: 0,
+            check: 0,
+            checked: 0,
+            turn: 0,
+            first: index,
         }
     }
 
@@ -173,7 +211,8 @@ impl<T> WorkQueue<T> {
         self.shared.is_empty() && self.near[..self.used].iter().all(Queue::is_empty)
     }
 
-    /// Take an item, if there is one, and tell somebody if that leaves another near.
+    /// Take an item, if there is one. If that leaves another in the own near queue, of which nobody was
+    /// told when it was pushed, somebody is.
     fn take(&self, seat: &mut Seat) -> Option<T> {
         if self.used == 0 {
             return self.shared.pop();
@@ -185,19 +224,26 @@ impl<T> WorkQueue<T> {
         Some(item)
     }
 
-    /// The same, and nobody is told of what is left.
+    /// The same, and nobody is told.
     fn take_any(&self, seat: &mut Seat) -> Option<T> {
         let near = &self.near[..self.used];
-        seat.looks = seat.looks.wrapping_add(1);
-        if seat.looks.is_multiple_of(RARELY)
-            && let Some(item) = near[seat.looks / RARELY % self.used].pop()
-        {
-            return Some(item);
-        }
         // Asking whether it is empty is quicker than finding out by a pop.
         let pop = |queue: &Queue<T>| if queue.is_empty() { None } else { queue.pop() };
-        pop(&self.shared)
-            .or_else(|| pop(&near[seat.own]))
+        if seat.look() {
+            // One more than there are near queues: the shared one has its turn too.
+            seat.first = (seat.first + 1) % (self.used + 1);
+            if let Some(item) = pop(near.get(seat.first).unwrap_or(&self.shared)) {
+                return Some(item);
+            }
+        }
+        let own = &near[seat.own];
+        let (one, other) = if seat.looks.is_multiple_of(2) {
+            (own, &self.shared)
+        } else {
+            (&self.shared, own)
+        };
+        pop(one)
+            .or_else(|| pop(other))
             .or_else(|| near.iter().find_map(pop))
     }
 
@@ -246,6 +292,8 @@ impl<T> WorkQueue<T> {
             *token = false;
             drop(token);
             perturb("woken, and said to be on the way still");
+            // A swap, and no less than acquiring: what was pushed by those who found the mark set
+            // is to be seen by the look that follows.
             self.waking.swap(false, Ordering::SeqCst);
         }
     }

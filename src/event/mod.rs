@@ -255,6 +255,7 @@ impl EventLoop {
                 }
             }
             if let Some(stale) = self.stale.take() {
+                self.tell_workers(pool);
                 self.rebuild(pool, stale);
             }
             // What is ready is reported in turn: once nothing is new, all have been seen. What is
@@ -355,11 +356,17 @@ impl EventLoop {
         }
     }
 
-    /// Run what fired; not what fires meanwhile, that is for the next turn.
-    fn run_ready(&mut self, pool: &Shared) {
+    /// Somebody is to take what was put on the work queue. Before anything that may take its time:
+    /// a callback of the application's may even wait for it.
+    fn tell_workers(&mut self, pool: &Shared) {
         if mem::take(&mut self.dispatched) {
             pool.work.notify();
         }
+    }
+
+    /// Run what fired; not what fires meanwhile, that is for the next turn.
+    fn run_ready(&mut self, pool: &Shared) {
+        self.tell_workers(pool);
         if self.ready.is_empty() {
             return;
         }
@@ -426,6 +433,7 @@ impl EventLoop {
                 continue;
             }
             // Done callbacks are the application's, and may take their time.
+            self.tell_workers(pool);
             let slice = slice.get_or_insert_with(Slice::new);
             if job.is(place::READY) {
                 // The list has it still, as a work queue would.
