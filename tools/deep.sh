@@ -44,7 +44,7 @@ add_up() {
 
 # 1. The models: how much each explored is printed.
 models() {
-    RUSTFLAGS="--cfg loom -C debug-assertions" CARGO_TARGET_DIR=$target/loom timeout -k 5 600 \
+    RUSTFLAGS="--cfg loom -C debug-assertions" CARGO_TARGET_DIR=$target/loom timeout -k 5 900 \
         cargo test --release --locked --lib models -- --nocapture --test-threads=2 >"$log" 2>&1
     status=$?
     grep -E 'executions|panicked|^test .*FAILED' "$log"
