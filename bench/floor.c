@@ -280,7 +280,7 @@ static void work_echo_workers(const struct work *work)
 
 /*
  * The same with a poller that the loop alone uses: a worker gives the connection back to it, through
- * a list, and wakes it if it sleeps. What this library promises costs as much more.
+ * a list, and wakes it if it sleeps. This is the library's design, by hand.
  */
 static struct {
     pthread_mutex_t lock;

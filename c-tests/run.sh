@@ -24,6 +24,7 @@ failed=0
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 export CMOCKA_MESSAGE_OUTPUT=TAP
+
 # Run one: run_one BINARY. Leaves the counts in ok, bad and skipped.
 run_one() {
     # shellcheck disable=SC2086 # the wrapper is words
