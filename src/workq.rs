@@ -15,11 +15,14 @@
 //! * *A worker finds the queues empty, a job arrives, the worker sleeps.* The worker counts itself
 //!   idle and then looks once more; the producer pushes and then looks at the count. With a
 //!   SeqCst fence between the two steps on both sides, at least one of them sees the other.
-//! * *Two jobs arrive, one wake.* A producer wakes nobody while a woken worker is on its way
-//!   (`waking`). That worker, once it has taken its job and there is more, wakes the next.
-//! * *The woken worker takes the mark back just as a producer relies on it.* It clears `waking`
-//!   first and looks at the queues afterwards; both are read-modify-writes of one word, so a
-//!   producer that found the mark set has pushed before that look.
+//! * *Two jobs arrive, one wake.* A producer wakes nobody while a woken worker is on its way, or a
+//!   second if it adds several. That worker, once it has taken its job and there is more, wakes the
+//!   next. The second is for the case that the first must wait for its processor: what another
+//!   could begin with does not wait with it. More than that the woken see to: each wake costs who
+//!   makes it as much as a short job.
+//! * *The woken worker has arrived just as a producer relies on its being on the way.* It first
+//!   says that it has arrived and looks at the queues afterwards; the producer pushes first and then
+//!   looks who is on the way. Again there is a fence between the steps on both sides.
 //! * *A job is near a worker that runs another.* Nobody is told of the push: the worker itself looks
 //!   at once. If it then takes one job and leaves another near, it is a producer like any other.
 //!
@@ -82,6 +85,11 @@ const LOOKS: usize = 8;
 /// Nanoseconds between two looks at the clock that are not quick.
 const SLOW: u64 = 50_000;
 
+/// One worker on the way, in [`WorkQueue::sleepers`].
+const WAKING: usize = 1 << 32;
+/// How many workers a producer has on the way at most, if it adds as many items.
+const AT_ONCE: usize = 2;
+
 /// The queues and their sleepers.
 pub(crate) struct WorkQueue<T> {
     /// What came from outside; and all that a worker that is alone armed again.
@@ -90,16 +98,15 @@ pub(crate) struct WorkQueue<T> {
     near: [Queue<T>; NEAR],
     /// How many of those are used: none if there is one worker only, whose own is the shared one.
     used: usize,
-    /// Workers that are asleep or about to be.
-    idle: AtomicUsize,
-    /// A worker was woken and has not looked at the queues yet; or nobody sleeps any more, because
-    /// the idle worker found the item when it looked once more. Then the mark and the token are
-    /// left to the next that is about to sleep: it takes both, and looks at the queues again.
-    waking: AtomicBool,
+    /// How many workers are asleep or about to be; and, times [`WAKING`], how many were woken and
+    /// have not looked at the queues yet. Those may be more, if an idle worker found the item when
+    /// it looked once more: then the next that is about to sleep takes what was meant for it, and
+    /// looks at the queues again.
+    sleepers: AtomicUsize,
     /// No more is to come: workers leave when the queues are empty.
     closed: AtomicBool,
-    /// Set by who wakes one worker, taken by the one that wakes.
-    token: Mutex<bool>,
+    /// Added to by who wakes workers, by one for each; taken by those that wake.
+    tokens: Mutex<usize>,
     wake: Condvar,
 }
 
@@ -146,10 +153,9 @@ impl<T> WorkQueue<T> {
             shared: Queue::new(),
             near: std::array::from_fn(|_| Queue::new()),
             used: if workers > 1 { workers.min(NEAR) } else { 0 },
-            idle: AtomicUsize::new(0),
-            waking: AtomicBool::new(false),
+            sleepers: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
-            token: Mutex::new(false),
+            tokens: Mutex::new(0),
             wake: Condvar::new(),
         }
     }
@@ -169,7 +175,7 @@ impl<T> WorkQueue<T> {
     /// Add one item and see to it that somebody takes it.
     pub(crate) fn push(&self, item: T) {
         self.shared.push(item);
-        self.notify();
+        self.notify(1);
     }
 
     /// A worker adds an item that it had taken. It calls [`WorkQueue::next`] at once, which sees to
@@ -189,15 +195,31 @@ impl<T> WorkQueue<T> {
         self.shared.push(item);
     }
 
-    /// Wake one worker if somebody sleeps and nobody is on the way.
-    pub(crate) fn notify(&self) {
+    /// So many items were added: see to it that somebody takes them, or is on the way.
+    pub(crate) fn notify(&self, added: usize) {
         perturb("pushed, and no worker woken");
         fence(Ordering::SeqCst);
-        if self.idle.load(Ordering::Relaxed) == 0 || self.waking.swap(true, Ordering::SeqCst) {
-            return;
+        let mut sleepers = self.sleepers.load(Ordering::Relaxed);
+        let wakes = loop {
+            let (idle, waking) = (sleepers % WAKING, sleepers / WAKING);
+            let wakes = added.min(AT_ONCE).min(idle).saturating_sub(waking);
+            if wakes == 0 {
+                return;
+            }
+            match self.sleepers.compare_exchange_weak(
+                sleepers,
+                sleepers + wakes * WAKING,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => break wakes,
+                Err(now) => sleepers = now,
+            }
+        };
+        *lock(&self.tokens) += wakes;
+        for _ in 0..wakes {
+            self.wake.notify_one();
         }
-        *lock(&self.token) = true;
-        self.wake.notify_one();
     }
 
     /// Take an item without waiting, when no worker is there any more.
@@ -219,7 +241,7 @@ impl<T> WorkQueue<T> {
         }
         let item = self.take_any(seat)?;
         if !self.near[seat.own].is_empty() {
-            self.notify();
+            self.notify(1);
         }
         Some(item)
     }
@@ -258,44 +280,45 @@ impl<T> WorkQueue<T> {
             spin_loop();
         }
         loop {
-            self.idle.fetch_add(1, Ordering::Relaxed);
+            self.sleepers.fetch_add(1, Ordering::Relaxed);
             fence(Ordering::SeqCst);
             if let Some(item) = self.take(seat) {
-                self.idle.fetch_sub(1, Ordering::Relaxed);
+                self.sleepers.fetch_sub(1, Ordering::Relaxed);
                 return Some(item);
             }
             if self.closed.load(Ordering::SeqCst) {
-                self.idle.fetch_sub(1, Ordering::Relaxed);
+                self.sleepers.fetch_sub(1, Ordering::Relaxed);
                 // What was pushed before the close is visible now.
                 return self.take(seat);
             }
             perturb("looked once more, and not asleep");
             self.sleep();
-            self.idle.fetch_sub(1, Ordering::Relaxed);
             if let Some(item) = self.take(seat) {
                 if !self.is_empty() {
-                    self.notify();
+                    self.notify(1);
                 }
                 return Some(item);
             }
         }
     }
 
-    /// Until there is a token, or the queue is closed. Whoever takes the token takes the mark
-    /// with it.
+    /// Until there is a token, or the queue is closed. Then this worker does not count as a sleeper
+    /// any more; and, if it took a token, not as one on the way.
     fn sleep(&self) {
-        let mut token = lock(&self.token);
-        while !*token && !self.closed.load(Ordering::SeqCst) {
-            token = wait(&self.wake, token);
+        let mut tokens = lock(&self.tokens);
+        while *tokens == 0 && !self.closed.load(Ordering::SeqCst) {
+            tokens = wait(&self.wake, tokens);
         }
-        if *token {
-            *token = false;
-            drop(token);
-            perturb("woken, and said to be on the way still");
-            // A swap, and no less than acquiring: what was pushed by those who found the mark set
-            // is to be seen by the look that follows.
-            self.waking.swap(false, Ordering::SeqCst);
+        let woken = *tokens > 0;
+        if woken {
+            *tokens -= 1;
         }
+        drop(tokens);
+        perturb("woken, and said to be on the way still");
+        let arrived = if woken { WAKING + 1 } else { 1 };
+        self.sleepers.fetch_sub(arrived, Ordering::Relaxed);
+        // What was pushed by those who found it on the way is to be seen by the look that follows.
+        fence(Ordering::SeqCst);
     }
 
     /// No more is to come. Workers take what is there and leave.
@@ -303,7 +326,7 @@ impl<T> WorkQueue<T> {
         self.closed.store(true, Ordering::SeqCst);
         // Under the lock, so that a worker between its look at `closed` and its sleep is not
         // missed.
-        drop(lock(&self.token));
+        drop(lock(&self.tokens));
         self.wake.notify_all();
     }
 }

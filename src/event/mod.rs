@@ -13,6 +13,7 @@ pub(crate) mod signals;
 pub(crate) mod timers;
 pub(crate) mod wake;
 
+use std::hint::spin_loop;
 use std::io as stdio;
 use std::mem;
 use std::os::fd::RawFd;
@@ -36,6 +37,10 @@ use timers::{Slots, Timer, Wheel};
 
 /// Requests that one turn takes.
 const REQUESTS: usize = 4096;
+/// After so many requests a turn lingers for no more.
+const LINGERED: usize = 16;
+/// How often it then looks for the next: for about two microseconds.
+const LINGER: usize = 100;
 /// Run-now jobs that one turn runs.
 const RUN_NOW: usize = 1024;
 /// Timers that one turn fires.
@@ -124,8 +129,10 @@ pub(crate) struct EventLoop {
     poller: Native,
     wheel: Wheel,
     ready: Ready,
-    /// Something was put on the work queue, and nobody was told yet.
-    dispatched: bool,
+    /// How many jobs were put on the work queue of which nobody was told yet.
+    dispatched: usize,
+    /// How many the workers were told of last, until it was in vain to linger for them.
+    given: usize,
     /// The poller is to be made anew, when the events of the last wait have been dealt with.
     stale: Option<Stale>,
     /// It could not be, and that was logged.
@@ -158,7 +165,8 @@ impl EventLoop {
             // SAFETY: by the caller's promise.
             wheel: unsafe { Wheel::new(slots, sys::now()) },
             ready: Ready::default(),
-            dispatched: false,
+            dispatched: 0,
+            given: 0,
             stale: None,
             stays_stale: false,
             signal_jobs: Head::new(),
@@ -203,7 +211,7 @@ impl EventLoop {
     /// How long this turn may wait. [`Wake`](wake::Wake) says why what arrives after the look is
     /// not missed.
     fn until(&mut self, pool: &Shared) -> Until {
-        if !self.ready.is_empty() || self.dispatched {
+        if !self.ready.is_empty() || self.dispatched > 0 {
             return Until::Now;
         }
         let until = match self.wheel.next() {
@@ -352,15 +360,16 @@ impl EventLoop {
             // One that was cancelled meanwhile is not dispatched: its disposal is on its way.
             perturb("dispatched, and not pushed");
             pool.work.push_quietly(job);
-            self.dispatched = true;
+            self.dispatched += 1;
         }
     }
 
     /// Somebody is to take what was put on the work queue. Before anything that may take its time:
     /// a callback of the application's may even wait for it.
     fn tell_workers(&mut self, pool: &Shared) {
-        if mem::take(&mut self.dispatched) {
-            pool.work.notify();
+        if self.dispatched > 0 {
+            self.given = mem::take(&mut self.dispatched);
+            pool.work.notify(self.given);
         }
     }
 
@@ -425,7 +434,7 @@ impl EventLoop {
     fn take_requests(&mut self, pool: &Shared, most: usize) -> usize {
         let mut slice = None;
         for taken in 0..most {
-            let Some(job) = pool.requests.pop() else {
+            let Some(job) = self.next_request(pool, taken) else {
                 return taken;
             };
             if job.state.take_request() == state::ARMED {
@@ -445,6 +454,30 @@ impl EventLoop {
             }
         }
         most
+    }
+
+    /// The next request of a turn that has taken so many.
+    ///
+    /// If jobs come back from the workers in a crowd, the next is about to: it is lingered for, a
+    /// little, as to be woken takes both the loop and the worker longer than that.
+    fn next_request(&mut self, pool: &Shared, taken: usize) -> Option<JobPtr> {
+        let next = pool.requests.pop();
+        if next.is_some() {
+            return next;
+        }
+        let crowd = taken.max(self.given) > 1;
+        let nothing_else =
+            self.dispatched == 0 && self.ready.is_empty() && pool.loop_work.is_empty();
+        if crowd && nothing_else && taken < LINGERED {
+            for _ in 0..LINGER {
+                if !pool.requests.is_empty() {
+                    return pool.requests.pop();
+                }
+                spin_loop();
+            }
+        }
+        self.given = 0;
+        None
     }
 
     /// `job` is ARMED: have it wait for its trigger.
@@ -559,7 +592,7 @@ impl EventLoop {
         while left > 0 {
             left -= self.take_requests(pool, left);
         }
-        while self.dispatched || !self.ready.is_empty() {
+        while self.dispatched > 0 || !self.ready.is_empty() {
             self.run_ready(pool);
         }
         self.run_now(pool, usize::MAX);

@@ -104,7 +104,7 @@ fn three_workers_three_items() {
         let workers = workers(&queue, 3, take_one);
         queue.push_quietly(1);
         queue.push_quietly(2);
-        queue.notify();
+        queue.notify(2);
         queue.push(3);
         join(workers);
     });
@@ -164,7 +164,7 @@ fn a_batch_wakes_as_many_as_it_takes() {
         let workers = workers(&queue, 2, take_one);
         queue.push_quietly(1);
         queue.push_quietly(2);
-        queue.notify();
+        queue.notify(2);
         join(workers);
     });
 }
@@ -180,7 +180,7 @@ fn a_batch_beside_another_push() {
             thread::spawn(move || queue.push(1))
         };
         queue.push_quietly(2);
-        queue.notify();
+        queue.notify(1);
         other.join().unwrap();
         join(workers);
     });

@@ -140,7 +140,7 @@ impl Pool {
         let mut triggers = 2;
         while !(self.is_shutting_down() && self.workers.load(Ordering::SeqCst) == 0) {
             if self.take_requests(&mut triggers) {
-                self.work.notify();
+                self.work.notify(1);
             } else {
                 let nudged = || self.nudged.swap(false, Ordering::SeqCst);
                 self.pipe.sleep(|| self.requests.is_empty() && !nudged());
@@ -148,7 +148,7 @@ impl Pool {
         }
         // What was asked for before.
         if self.take_requests(&mut triggers) {
-            self.work.notify();
+            self.work.notify(1);
         }
     }
 
