@@ -16,32 +16,38 @@ use crate::list::Head;
 
 /// A set of directions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Interest {
-    pub(crate) read: bool,
-    pub(crate) write: bool,
-}
+pub(crate) struct Interest(u8);
 
 impl Interest {
+    const READ: u8 = 1;
+    const WRITE: u8 = 2;
+
     /// Neither direction.
-    pub(crate) const NONE: Self = Self {
-        read: false,
-        write: false,
-    };
+    pub(crate) const NONE: Self = Self(0);
+
+    /// These directions.
+    pub(crate) fn new(read: bool, write: bool) -> Self {
+        Self(u8::from(read) * Self::READ | u8::from(write) * Self::WRITE)
+    }
+
+    /// Whether reading is among them.
+    pub(crate) fn read(self) -> bool {
+        self.0 & Self::READ != 0
+    }
+
+    /// Whether writing is among them.
+    pub(crate) fn write(self) -> bool {
+        self.0 & Self::WRITE != 0
+    }
 
     /// What is in both.
     pub(crate) fn and(self, other: Self) -> Self {
-        Self {
-            read: self.read && other.read,
-            write: self.write && other.write,
-        }
+        Self(self.0 & other.0)
     }
 
     /// What is in either.
     pub(crate) fn or(self, other: Self) -> Self {
-        Self {
-            read: self.read || other.read,
-            write: self.write || other.write,
-        }
+        Self(self.0 | other.0)
     }
 
     /// Whether it is [`Interest::NONE`].
@@ -86,21 +92,29 @@ pub(crate) struct Entry {
     word: Cell<u32>,
 }
 
+/// Bits of [`Entry::word`], above those of the interest: it is registered, and how; or why not.
+const POLLED: u32 = 1 << 2;
+const ONESHOT: u32 = 1 << 3;
+const EDGE: u32 = 1 << 4;
+const ALWAYS: u32 = 1 << 5;
+const REFUSED: u32 = 1 << 6;
+
 impl Entry {
     /// What the poller knows.
     pub(crate) fn registration(&self) -> Registration {
         let word = self.word.get();
-        let interest = Interest {
-            read: word & 1 != 0,
-            write: word & 2 != 0,
-        };
-        match word >> 2 & 7 {
+        if word & POLLED != 0 {
+            let mode = match word & (ONESHOT | EDGE) {
+                0 => Mode::Level,
+                ONESHOT => Mode::Oneshot,
+                _ => Mode::Edge,
+            };
+            return Registration::Polled(Interest(word as u8 & 3), mode);
+        }
+        match word & (ALWAYS | REFUSED) {
             0 => Registration::Absent,
-            1 => Registration::Always,
-            2 => Registration::Refused,
-            3 => Registration::Polled(interest, Mode::Level),
-            4 => Registration::Polled(interest, Mode::Oneshot),
-            _ => Registration::Polled(interest, Mode::Edge),
+            ALWAYS => Registration::Always,
+            _ => Registration::Refused,
         }
     }
 
@@ -108,15 +122,15 @@ impl Entry {
     pub(crate) fn set_registration(&self, registration: Registration) {
         let bits = match registration {
             Registration::Absent => 0,
-            Registration::Always => 1 << 2,
-            Registration::Refused => 2 << 2,
+            Registration::Always => ALWAYS,
+            Registration::Refused => REFUSED,
             Registration::Polled(interest, mode) => {
                 let mode = match mode {
-                    Mode::Level => 3,
-                    Mode::Oneshot => 4,
-                    Mode::Edge => 5,
+                    Mode::Level => 0,
+                    Mode::Oneshot => ONESHOT,
+                    Mode::Edge => EDGE,
                 };
-                u32::from(interest.read) | u32::from(interest.write) << 1 | mode << 2
+                POLLED | mode | u32::from(interest.0)
             }
         };
         self.word.set(self.word.get() & !0xff | bits);

@@ -31,16 +31,16 @@ use crate::sys;
 
 /// The directions that `job` asks for.
 fn interest(job: &Job) -> Interest {
-    Interest {
-        read: job.has(NS_JOB_ACCEPT | NS_JOB_READ),
-        write: job.has(NS_JOB_CONNECT | NS_JOB_WRITE),
-    }
+    Interest::new(
+        job.has(NS_JOB_ACCEPT | NS_JOB_READ),
+        job.has(NS_JOB_CONNECT | NS_JOB_WRITE),
+    )
 }
 
 /// Directions as an output type.
 fn output(directions: Interest) -> ns_job_type_t {
-    (if directions.read { NS_JOB_READ } else { 0 })
-        | (if directions.write { NS_JOB_WRITE } else { 0 })
+    (if directions.read() { NS_JOB_READ } else { 0 })
+        | (if directions.write() { NS_JOB_WRITE } else { 0 })
 }
 
 /// Each job in the list of `entry`. The body may unlink the job that it is given.

@@ -495,11 +495,18 @@ impl EventLoop {
         }
     }
 
+    /// Have `job` wait for its time, if it has one.
+    fn start_timer(&mut self, job: JobPtr) {
+        if job.has_timeout() {
+            self.link_timer(job);
+        }
+    }
+
     /// Link the timer of `job`. One that is linked from an earlier arming is found and moved when
     /// its old time comes.
-    fn start_timer(&mut self, job: JobPtr) {
+    fn link_timer(&mut self, job: JobPtr) {
         let timer = &job.watch().timer;
-        if !job.has_timeout() || timer.is_linked() {
+        if timer.is_linked() {
             return;
         }
         if job.is_due_at_once() {

@@ -362,7 +362,8 @@ impl JobPtr {
 
     /// Whether it has a time to wait for.
     pub(crate) fn has_timeout(self) -> bool {
-        self.kind() != Kind::Now && self.watch().timeout != NEVER
+        let waits = self.has(capi::NS_JOB_IO | capi::NS_JOB_SIGNAL | capi::NS_JOB_TIMER);
+        waits && self.watch().timeout != NEVER
     }
 
     /// Whether its time is zero: the next turn of the loop. Jobs with the same are to keep their

@@ -117,10 +117,7 @@ impl Poller for Epoll {
         let broken = has(libc::EPOLLHUP | libc::EPOLLERR);
         Event::Ready(
             Key::unpack(event.u64 as usize),
-            Interest {
-                read: has(libc::EPOLLIN) || broken,
-                write: has(libc::EPOLLOUT) || broken,
-            },
+            Interest::new(has(libc::EPOLLIN) || broken, has(libc::EPOLLOUT) || broken),
         )
     }
 

@@ -122,7 +122,7 @@ impl Registry {
     }
 
     fn arm(&self, key: Key, interest: Interest, mode: Mode, known: bool) -> Result<(), Refusal> {
-        let event = polling::Event::new(key.pack(), interest.read, interest.write);
+        let event = polling::Event::new(key.pack(), interest.read(), interest.write());
         let mode = match mode {
             Mode::Level => polling::PollMode::Level,
             Mode::Oneshot => polling::PollMode::Oneshot,

@@ -70,13 +70,7 @@ impl Poller for Portable {
         }
         let key = Key::unpack(event.key);
         let read = event.readable && !(event.is_priority() && only_urgent(key.fd));
-        Event::Ready(
-            key,
-            Interest {
-                read,
-                write: event.writable,
-            },
-        )
+        Event::Ready(key, Interest::new(read, event.writable))
     }
 
     fn release_in_child(self) {
