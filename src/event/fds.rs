@@ -27,7 +27,7 @@ impl Interest {
 
     /// These directions.
     pub(crate) fn new(read: bool, write: bool) -> Self {
-        Self(u8::from(read) * Self::READ | u8::from(write) * Self::WRITE)
+        Self((u8::from(read) * Self::READ) | (u8::from(write) * Self::WRITE))
     }
 
     /// Whether reading is among them.
@@ -286,7 +286,7 @@ mod tests {
         for read in [false, true] {
             for write in [false, true] {
                 for mode in [Mode::Level, Mode::Oneshot, Mode::Edge] {
-                    let want = Registration::Polled(Interest { read, write }, mode);
+                    let want = Registration::Polled(Interest::new(read, write), mode);
                     let serial = entry.serial();
                     entry.set_registration(want);
                     assert_eq!((entry.registration(), entry.serial()), (want, serial));

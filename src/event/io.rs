@@ -52,16 +52,16 @@ fn jobs(entry: &Entry) -> impl Iterator<Item = JobPtr> {
         }
         // SAFETY: a node of this list is that of a live job.
         let job = unsafe { JobPtr::of_link(node) };
-        node = job.link.next();
+        node = job.watch().link.next();
         Some(job)
     })
 }
 
 /// Put `job`, which is in no list, in that of its descriptor.
 fn link(entry: &Entry, job: JobPtr) {
-    debug_assert!(!job.link.is_linked());
+    debug_assert!(!job.watch().link.is_linked());
     // SAFETY: not linked; the job does not move, and its disposal unlinks it.
-    unsafe { entry.jobs.push(&raw const job.link) };
+    unsafe { entry.jobs.push(&raw const job.watch().link) };
 }
 
 /// How the poller is to report for `job` alone.
@@ -144,7 +144,7 @@ impl EventLoop {
                 return;
             }
             // Whoever was thought to be registered under the number has lost it.
-            job.link.unlink();
+            job.watch().link.unlink();
             self.abandon(pool, fd);
             link(entry, job);
         }
@@ -157,7 +157,7 @@ impl EventLoop {
         match self.register(entry, fd, interest, mode, false) {
             // The number was a file's and is not any more.
             Ok(()) if files_before => {
-                job.link.unlink();
+                job.watch().link.unlink();
                 self.orphan_all(entry);
                 link(entry, job);
             }
@@ -368,7 +368,7 @@ impl EventLoop {
     fn orphan_all(&mut self, entry: &Entry) -> usize {
         let mut count = 0;
         for job in jobs(entry) {
-            job.link.unlink();
+            job.watch().link.unlink();
             self.orphan(job);
             count += usize::from(job.state.now() != state::NEEDS_DELETE);
         }
@@ -379,13 +379,13 @@ impl EventLoop {
     fn orphan(&mut self, job: JobPtr) {
         job.mark(place::ORPHAN);
         // SAFETY: not linked; the job's disposal unlinks it.
-        unsafe { self.strays.push(&raw const job.link) };
+        unsafe { self.strays.push(&raw const job.watch().link) };
     }
 
     /// `job` is disposed of: out of the poller first, then its descriptor is closed, unless it is
     /// to be preserved.
     pub(super) fn detach_io(&mut self, pool: &Shared, job: JobPtr) {
-        job.link.unlink();
+        job.watch().link.unlink();
         let fd = job.fd();
         let entry = pool.fds.entry(fd);
         // Closed by another job of the pool, or by the application: the number, if it is open, is

@@ -330,7 +330,7 @@ impl EventLoop {
         while !node.is_null() {
             // SAFETY: a node of this list is that of a live job.
             let job = unsafe { JobPtr::of_link(node) };
-            node = job.link.next();
+            node = job.watch().link.next();
             if job.is(place::LIVE) {
                 self.fire_if_signalled(pool, job);
             }
@@ -524,7 +524,7 @@ impl EventLoop {
         if !job.is(place::ATTACHED) {
             job.mark(place::ATTACHED);
             // SAFETY: not linked; `dispose` unlinks it.
-            unsafe { self.signal_jobs.push(&raw const job.link) };
+            unsafe { self.signal_jobs.push(&raw const job.watch().link) };
             self.block(libc::SIG_UNBLOCK, job.signum());
         }
         job.mark(place::LIVE);
@@ -555,17 +555,17 @@ impl EventLoop {
     /// descriptor, run its done callback, free it.
     fn dispose(&mut self, pool: &Shared, job: JobPtr) {
         match job.kind() {
-            Kind::Now => job.link.unlink(),
+            Kind::Now => {}
             Kind::Timer => {
                 Wheel::remove(&job.watch().timer);
-                job.link.unlink();
+                job.watch().link.unlink();
             }
             Kind::Io => {
                 Wheel::remove(&job.watch().timer);
                 self.detach_io(pool, job);
             }
             Kind::Signal => {
-                job.link.unlink();
+                job.watch().link.unlink();
                 self.detach_signal(job);
                 signals::unwatch(pool, job.signum());
             }
@@ -583,7 +583,7 @@ impl EventLoop {
             if job.signum() == signum {
                 return;
             }
-            node = job.link.next();
+            node = job.watch().link.next();
         }
         // SAFETY: the mask was filled when the loop was made.
         if unsafe { libc::sigismember(&self.mask, signum) } == 1 {
@@ -611,7 +611,7 @@ impl EventLoop {
 
     /// One turn of a quiet loop: descriptors, timers and signals are not looked at any more.
     fn quiet_turn(&mut self, pool: &Shared) {
-        self.take_strays(pool);
+        self.take_late(pool);
         let idle = || pool.requests.is_empty() && !pool.nudged.swap(false, Ordering::SeqCst);
         if pool.wake.sleeping.begin(idle) {
             pool.wake.wait();
@@ -620,16 +620,8 @@ impl EventLoop {
         }
     }
 
-    /// Empty the queues: dispose of what is finished with, keep hold of what is armed.
-    fn take_strays(&mut self, pool: &Shared) {
-        while let Some(job) = pool.work.pop().or_else(|| pool.loop_work.pop()) {
-            if job.state.drop_work() {
-                // SAFETY: disposed of, and the queue was the last that held it.
-                unsafe { job.free() };
-            } else {
-                self.keep(job);
-            }
-        }
+    /// Requests that came too late: dispose of what is finished with, keep hold of what is armed.
+    fn take_late(&mut self, pool: &Shared) {
         while let Some(job) = pool.requests.pop() {
             match job.state.take_request() {
                 state::ARMED => self.keep(job),
@@ -638,20 +630,38 @@ impl EventLoop {
         }
     }
 
+    /// Run-now jobs, and jobs for workers, that came too late. They stay in their queues until here.
+    /// True if there was something.
+    fn empty_queues(&mut self, pool: &Shared) -> bool {
+        let mut any = false;
+        while let Some(job) = pool.work.pop().or_else(|| pool.loop_work.pop()) {
+            any = true;
+            if job.state.drop_work() {
+                // SAFETY: disposed of, and the queue was the last that held it.
+                unsafe { job.free() };
+            } else if job.kind() != Kind::Now {
+                self.keep(job);
+            } else if job.state.now() == state::ARMED {
+                self.retire(pool, job);
+            }
+        }
+        any
+    }
+
     /// `job` will not run any more, but is to be found when the pool is destroyed.
     fn keep(&mut self, job: JobPtr) {
         job.unmark(place::LIVE);
-        if !job.link.is_linked() {
+        if !job.watch().link.is_linked() {
             // SAFETY: not linked; `dispose` unlinks it.
-            unsafe { self.strays.push(&raw const job.link) };
+            unsafe { self.strays.push(&raw const job.watch().link) };
         }
     }
 
     /// The pool is destroyed: dispose of every job that is not the application's.
     pub(crate) fn dispose_of_all(&mut self, pool: &Shared) {
         loop {
-            self.take_strays(pool);
-            let mut left = false;
+            let mut left = self.empty_queues(pool);
+            self.take_late(pool);
             while let Some(timer) = self.wheel.take_any() {
                 // SAFETY: linked timers are those of live jobs.
                 self.keep(unsafe { JobPtr::of_timer(timer) });
@@ -682,7 +692,7 @@ impl EventLoop {
                 state::ARMED => self.retire(pool, job),
                 // Finished with by a done callback, and its request not taken yet: disposed of for
                 // that. Or the application's, which was to finish it before.
-                _ => job.link.unlink(),
+                _ => job.watch().link.unlink(),
             }
         }
         any

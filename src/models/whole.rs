@@ -169,13 +169,8 @@ impl Pool {
         dispatched
     }
 
-    /// Quiet, or at its end: empty the queues, keep hold of what is armed.
-    fn take_strays(&self) {
-        while self.work.pop().is_some() {
-            if self.job.state.drop_work() {
-                self.job.state.memory().free();
-            }
-        }
+    /// Quiet, or at its end: requests that came too late.
+    fn take_late(&self) {
         while self.requests.pop().is_some() {
             if self.job.state.take_request() != state::ARMED {
                 self.job.dispose();
@@ -185,7 +180,12 @@ impl Pool {
 
     /// The pool is destroyed: what is armed is disposed of, whoever has it.
     fn dispose_of_all(&self) {
-        self.take_strays();
+        while self.work.pop().is_some() {
+            if self.job.state.drop_work() {
+                self.job.state.memory().free();
+            }
+        }
+        self.take_late();
         if !self.job.is_freed() && self.job.state.now() == state::ARMED {
             assert_eq!(self.job.end(true), End::Push);
             self.job.take_and_dispose();
@@ -221,7 +221,7 @@ fn life(kind: Kind, persist: bool, callback: fn(&Pool), application: fn(&Pool)) 
     };
     pool.start();
     pool.turns();
-    pool.take_strays();
+    pool.take_late();
     worker.join().unwrap();
     application.join().unwrap();
     pool.dispose_of_all();
