@@ -125,7 +125,7 @@ fn a_worker_is_woken_without_a_close() {
     });
 }
 
-/// A mark that is left behind by the first two would strand the third.
+/// Who is said to be on the way, and never comes, would strand the third.
 #[test]
 fn no_mark_is_left_behind() {
     explore("two producers, then a third item", 3, || {
@@ -165,6 +165,24 @@ fn a_batch_wakes_as_many_as_it_takes() {
         queue.push_quietly(1);
         queue.push_quietly(2);
         queue.notify(2);
+        join(workers);
+    });
+}
+
+/// What was meant for two that found their items without it is there when they go to sleep again:
+/// it must not pass for a wake then.
+#[test]
+fn two_batches_one_after_the_other() {
+    explore("two workers that take two each, of two batches", 2, || {
+        let queue = Arc::new(WorkQueue::new(2));
+        let workers = workers(&queue, 2, |queue, seat, index| {
+            (0..2).for_each(|_| take_one(queue, seat, index));
+        });
+        for _ in 0..2 {
+            queue.push_quietly(1);
+            queue.push_quietly(2);
+            queue.notify(2);
+        }
         join(workers);
     });
 }
@@ -214,6 +232,24 @@ fn two_left_near_a_worker_are_taken_by_others() {
             }
             take_one(queue, seat, index);
         });
+        join(workers);
+    });
+}
+
+/// One that was woken for what is near another relies on nobody who relies on it: an item comes
+/// from outside as it arrives, and a third worker sleeps.
+#[test]
+fn an_item_beside_one_that_was_left_near() {
+    explore("two near, one from outside, three workers", 2, || {
+        let queue = Arc::new(WorkQueue::new(3));
+        let workers = workers(&queue, 3, |queue, seat, index| {
+            if index == 0 {
+                queue.push_near(seat, 1);
+                queue.push_near(seat, 2);
+            }
+            take_one(queue, seat, index);
+        });
+        queue.push(3);
         join(workers);
     });
 }
