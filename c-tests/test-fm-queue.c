@@ -117,13 +117,9 @@ struct guest {
     int runs; /* before it comes */
 };
 
-static void run_and_meet(struct ns_job_t *job)
+static void meet(struct ns_job_t *job)
 {
-    struct guest *guest = ns_job_get_data(job);
-    if (--guest->runs > 0) {
-        return;
-    }
-    struct meeting *meeting = guest->meeting;
+    struct meeting *meeting = ((struct guest *)ns_job_get_data(job))->meeting;
     atomic_fetch_add(&meeting->here, 1);
     for (double end = now_seconds() + LIMIT_SECONDS;
          atomic_load(&meeting->here) < meeting->wanted && now_seconds() < end;) {
@@ -131,6 +127,14 @@ static void run_and_meet(struct ns_job_t *job)
     }
     ns_job_done(job);
     atomic_fetch_add(&meeting->gone, 1);
+}
+
+static void run_and_meet(struct ns_job_t *job)
+{
+    struct guest *guest = ns_job_get_data(job);
+    if (--guest->runs <= 0) {
+        meet(job);
+    }
 }
 
 /*
@@ -158,6 +162,43 @@ static void fm01_no_job_near_a_worker_is_stranded(void **state)
         }
         pool_end(tp);
     }
+}
+
+/*
+ * Jobs for one descriptor, as many as there are workers, which mostly fire in one turn of the loop:
+ * it tells the workers once. Each waits for all others to run.
+ *
+ * To see it fail: in WorkQueue::next, have a worker that was woken wake nobody.
+ */
+static void fm01_no_job_of_a_batch_is_stranded(void **state)
+{
+    UNUSED(state);
+    enum { MOST = 4 };
+    uint64_t sequence = run_seed() ^ 3;
+    int ends[2];
+    char byte = 0;
+    assert_int_equal(pipe(ends), 0);
+    for (long workers = 2; workers <= MOST; workers++) {
+        struct ns_thrpool_t *tp = pool_of((size_t)workers);
+        for (long round = count_of(4000, 1000000) / MOST; round > 0; round--) {
+            struct meeting meeting = {0, 0, workers};
+            struct guest guest = {&meeting, 0};
+            for (long i = 0; i < workers; i++) {
+                assert_int_equal(ns_add_fd_job(tp, ends[0],
+                                               NS_JOB_READ | NS_JOB_THREAD | NS_JOB_PRESERVE_FD,
+                                               meet, &guest, NULL), NS_SUCCESS);
+            }
+            hesitate(&sequence, 1u << next_random(&sequence) % 15);
+            assert_int_equal(write(ends[1], &byte, 1), 1);
+            SOON(atomic_load(&meeting.gone) == workers);
+            assert_int_equal(atomic_load(&meeting.here), workers);
+            assert_int_equal(read(ends[0], &byte, 1), 1);
+            hesitate(&sequence, 1u << next_random(&sequence) % 15);
+        }
+        pool_end(tp);
+    }
+    close(ends[0]);
+    close(ends[1]);
 }
 
 /* Shut down behind a queue of jobs: all that was queued before runs. */
@@ -591,6 +632,7 @@ int main(void)
         cmocka_unit_test(fm01_no_job_is_stranded_by_a_worker_that_goes_to_sleep),
         cmocka_unit_test(fm01_no_burst_is_stranded_by_workers_that_go_to_sleep),
         cmocka_unit_test(fm01_no_job_near_a_worker_is_stranded),
+        cmocka_unit_test(fm01_no_job_of_a_batch_is_stranded),
         cmocka_unit_test(fm07_queued_work_is_done_at_shutdown_and_repeating_jobs_end),
         cmocka_unit_test(fm16_a_blocked_loop_takes_any_number_of_adds),
         cmocka_unit_test(fm17_the_out_pointer_is_written_before_the_job_can_run),
