@@ -205,7 +205,6 @@ static void echo(const struct work *work, uint32_t events, void (*func)(struct h
 {
     size_t count;
     int *fds = echo_connections(work, &count);
-    poller = epoll_create1(EPOLL_CLOEXEC);
     for (size_t i = 0; i < count; i++)
         handle(fds[i], events, func);
     free(fds);
@@ -216,17 +215,20 @@ static void echo(const struct work *work, uint32_t events, void (*func)(struct h
 
 static void work_echo_loop(const struct work *work)
 {
+    poller = epoll_create1(EPOLL_CLOEXEC);
     echo(work, EPOLLIN, on_echo, loop, 1);
 }
 
 static void work_echo_loop_oneshot(const struct work *work)
 {
+    poller = epoll_create1(EPOLL_CLOEXEC);
     echo(work, EPOLLIN | EPOLLONESHOT, on_echo_oneshot, loop, 1);
 }
 
 /* Two threads that wait in epoll each: no hand-off at all, and no thread that owns the poller. */
 static void work_echo_shared(const struct work *work)
 {
+    poller = epoll_create1(EPOLL_CLOEXEC);
     echo(work, EPOLLIN | EPOLLONESHOT, on_echo_oneshot, loop, 2);
 }
 
@@ -265,17 +267,17 @@ static void *loop_to_workers(void *unused)
     return NULL;
 }
 
+static void echo_in_workers(const struct work *work, void (*func)(struct handler *),
+                            void *(*body)(void *))
+{
+    workers(2);
+    echo(work, EPOLLIN | EPOLLONESHOT, func, body, 1);
+}
+
 static void work_echo_workers(const struct work *work)
 {
-    size_t count;
-    int *fds = echo_connections(work, &count);
     poller = epoll_create1(EPOLL_CLOEXEC);
-    workers(2);
-    for (size_t i = 0; i < count; i++)
-        handle(fds[i], EPOLLIN | EPOLLONESHOT, on_echo_oneshot);
-    free(fds);
-    thread(loop_to_workers, NULL);
-    client_run(work);
+    echo_in_workers(work, on_echo_oneshot, loop_to_workers);
 }
 
 /*
@@ -349,18 +351,11 @@ static void *owning_loop_to_workers(void *unused)
 
 static void work_echo_owned(const struct work *work)
 {
-    size_t count;
-    int *fds = echo_connections(work, &count);
     poller = epoll_create1(EPOLL_CLOEXEC);
     returned.wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
     check(epoll_ctl(poller, EPOLL_CTL_ADD, returned.wake, &event) == 0, "epoll_ctl");
-    workers(2);
-    for (size_t i = 0; i < count; i++)
-        handle(fds[i], EPOLLIN | EPOLLONESHOT, on_echo_give_back);
-    free(fds);
-    thread(owning_loop_to_workers, NULL);
-    client_run(work);
+    echo_in_workers(work, on_echo_give_back, owning_loop_to_workers);
 }
 
 static void on_first_byte(struct handler *handler)

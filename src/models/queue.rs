@@ -34,28 +34,36 @@ fn take_one(queue: &WorkQueue<usize>, seat: &mut Seat, _index: usize) {
     assert!(queue.next(seat).is_some());
 }
 
+/// Workers until the close, who count what they take. An item is armed again as often as it says.
+fn counting(queue: &Queue, taken: &Arc<AtomicUsize>, workers: usize) -> Vec<JoinHandle<()>> {
+    (0..workers)
+        .map(|index| {
+            let (queue, taken) = (Arc::clone(queue), Arc::clone(taken));
+            thread::spawn(move || {
+                let mut seat = queue.seat(index);
+                while let Some(again) = queue.next(&mut seat) {
+                    taken.fetch_add(1, Ordering::Relaxed);
+                    if again > 0 {
+                        queue.push_near(&seat, again - 1);
+                    }
+                }
+            })
+        })
+        .collect()
+}
+
 /// Every item is taken once, whoever sleeps when; everybody leaves after the close.
 fn until_closed(workers: usize, producers: usize, items: usize) {
     let queue = Arc::new(WorkQueue::new(workers));
     let taken = Arc::new(AtomicUsize::new(0));
-    let workers: Vec<_> = (0..workers)
-        .map(|index| {
-            let (queue, taken) = (Arc::clone(&queue), Arc::clone(&taken));
-            thread::spawn(move || {
-                let mut seat = queue.seat(index);
-                while queue.next(&mut seat).is_some() {
-                    taken.fetch_add(1, Ordering::Relaxed);
-                }
-            })
-        })
-        .collect();
+    let workers = counting(&queue, &taken, workers);
     let others: Vec<_> = (1..producers)
         .map(|_| {
             let queue = Arc::clone(&queue);
-            thread::spawn(move || (0..items).for_each(|item| queue.push(item)))
+            thread::spawn(move || (0..items).for_each(|_| queue.push(0)))
         })
         .collect();
-    (0..items).for_each(|item| queue.push(item));
+    (0..items).for_each(|_| queue.push(0));
     join(others);
     queue.close();
     join(workers);
@@ -260,20 +268,7 @@ fn what_is_near_a_worker_at_the_close_is_taken() {
     explore("armed again, for two workers, close", 2, || {
         let queue = Arc::new(WorkQueue::new(2));
         let taken = Arc::new(AtomicUsize::new(0));
-        let workers: Vec<_> = (0..2)
-            .map(|index| {
-                let (queue, taken) = (Arc::clone(&queue), Arc::clone(&taken));
-                thread::spawn(move || {
-                    let mut seat = queue.seat(index);
-                    while let Some(again) = queue.next(&mut seat) {
-                        taken.fetch_add(1, Ordering::Relaxed);
-                        if again > 0 {
-                            queue.push_near(&seat, again - 1);
-                        }
-                    }
-                })
-            })
-            .collect();
+        let workers = counting(&queue, &taken, 2);
         queue.push(1);
         queue.close();
         join(workers);
