@@ -131,7 +131,7 @@ pub(crate) struct EventLoop {
     ready: Ready,
     /// How many jobs were put on the work queue of which nobody was told yet.
     dispatched: usize,
-    /// How many the workers were told of last, until the next turn has taken its requests.
+    /// How many the workers were told of last; none, once it was in vain to linger for them.
     given: usize,
     /// The poller is to be made anew, when the events of the last wait have been dealt with.
     stale: Option<Stale>,
@@ -457,24 +457,31 @@ impl EventLoop {
         most
     }
 
-    /// The next request of a turn that has taken so many, and may look so often for what is about
-    /// to come.
-    ///
-    /// Where several jobs were given to workers, or several requests came, there will soon be more:
-    /// they are lingered for, a little, as a wake takes both the loop and who wakes it longer than
-    /// that. Nobody has to wake the loop meanwhile, and what else there is waits no longer than it
-    /// would for a short callback.
+    /// The next request of a turn that has taken so many. It may look so often for what is about to
+    /// come.
     fn next_request(&mut self, pool: &Shared, taken: usize, looks: &mut usize) -> Option<JobPtr> {
         let next = pool.requests.pop();
         if next.is_some() {
             return next;
         }
-        let crowd = taken > 1 || self.given > 1;
+        if taken > 1 || self.given > 1 {
+            self.linger(pool, looks)
+        } else {
+            None
+        }
+    }
+
+    /// Where several jobs were given to workers, or several requests came, there will soon be more:
+    /// the loop looks for the next for a little, as a wake takes both the loop and who wakes it
+    /// longer than that. Nobody has to wake it meanwhile, and what else there is waits no longer
+    /// than it would for a short callback.
+    #[cold]
+    fn linger(&mut self, pool: &Shared, looks: &mut usize) -> Option<JobPtr> {
         let nothing_else = self.dispatched == 0
             && self.ready.is_empty()
             && pool.loop_work.is_empty()
             && pool.mailbox.is_empty();
-        if crowd && nothing_else {
+        if nothing_else {
             for _ in 0..LINGER.min(*looks) {
                 if !pool.requests.is_empty() {
                     return pool.requests.pop();
@@ -503,6 +510,7 @@ impl EventLoop {
     }
 
     /// Have `job` wait for its time, if it has one.
+    #[inline]
     fn start_timer(&mut self, job: JobPtr) {
         if job.has_timeout() {
             self.link_timer(job);

@@ -54,7 +54,6 @@ pub(crate) fn inside(job: &Job) -> bool {
 /// bits that its state is to carry when it is armed again or finished with.
 ///
 /// The time of a job that is armed again starts when the callback returns.
-#[inline(always)]
 pub(crate) fn run(job: JobPtr, arm: u32, dispose: u32) -> After {
     let pool = job.pool();
     trace!(pool.logger, "job {:p}: callback begins", job.as_c());
