@@ -49,6 +49,11 @@ impl Allocator {
         }
     }
 
+    /// Whether one of its functions is the application's.
+    pub(crate) fn is_custom(&self) -> bool {
+        self.custom
+    }
+
     /// Zeroed memory for `count` values of `T`, or `None` when there is none.
     pub(crate) fn zeroed<T>(&self, count: usize) -> Option<NonNull<T>> {
         const { assert!(align_of::<T>() <= C_ALIGN) };

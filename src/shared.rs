@@ -17,6 +17,7 @@ use crate::event::fds::Table;
 use crate::event::signals::{self, Mailbox};
 use crate::event::wake::Wake;
 use crate::fork;
+use crate::job::free::Spent;
 use crate::job::free::{Entering, Graves};
 use crate::job::run::{inside, on_loop_of, on_thread_of};
 use crate::job::state::{self, After, Arm, End, State, Work};
@@ -275,17 +276,18 @@ impl Shared {
     pub(crate) fn work(&self) {
         run::enter_pool(self, false);
         let mut seat = self.work.seat(self.seats.fetch_add(1, Ordering::Relaxed));
-        while let Some(job) = self.work.next(&mut seat) {
+        let mut spent = Spent::new();
+        while let Some(job) = self.work.next(&mut seat, || spent.give_back()) {
             match job.state.take_work() {
-                Work::Run => self.run_in_worker(job, &seat),
+                Work::Run => self.run_in_worker(job, &seat, &mut spent),
                 Work::Leave => {}
                 // SAFETY: disposed of, and the work queue was the last that held it.
-                Work::Free => unsafe { job.free() },
+                Work::Free => unsafe { spent.free(job) },
             }
         }
     }
 
-    fn run_in_worker(&self, job: JobPtr, seat: &Seat) {
+    fn run_in_worker(&self, job: JobPtr, seat: &Seat, spent: &mut Spent) {
         let now = job.kind() == Kind::Now;
         // Descriptors and signals are the loop's to let go of; the others nobody else knows.
         let own = now || job.kind() == Kind::Timer;
@@ -294,7 +296,12 @@ impl Shared {
         match run::run(job, arm, dispose) {
             After::Idle => {}
             After::Armed if now => self.work.push_near(seat, job),
-            After::Dispose if own => run::dispose(job),
+            After::Dispose if own => {
+                if run::dispose(job) {
+                    // SAFETY: `dispose` says so.
+                    unsafe { spent.free(job) };
+                }
+            }
             After::Armed | After::Dispose => self.request(job),
         }
     }

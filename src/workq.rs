@@ -270,15 +270,17 @@ impl<T> WorkQueue<T> {
     }
 
     /// Take the next item, asleep until there is one; `None` when the queues are closed and empty.
+    /// `before` is called if there is none at once, before going to sleep.
     ///
     /// Woken by: [`WorkQueue::notify`], [`WorkQueue::close`].
-    pub(crate) fn next(&self, seat: &mut Seat) -> Option<T> {
+    pub(crate) fn next(&self, seat: &mut Seat, before: impl FnOnce()) -> Option<T> {
         for _ in 0..SPINS {
             if let Some(item) = self.take(seat) {
                 return Some(item);
             }
             spin_loop();
         }
+        before();
         loop {
             self.sleepers.fetch_add(1, Ordering::Relaxed);
             fence(Ordering::SeqCst);

@@ -585,7 +585,10 @@ impl EventLoop {
                 signals::unwatch(pool, job.signum());
             }
         }
-        run::dispose(job);
+        if run::dispose(job) {
+            // SAFETY: `dispose` says so.
+            unsafe { job.free() };
+        }
     }
 
     /// With the last job for a signal, the thread's mask is what it was.

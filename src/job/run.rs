@@ -76,20 +76,17 @@ pub(crate) fn run(job: JobPtr, arm: u32, dispose: u32) -> After {
     after
 }
 
-/// Run the done callback and give the memory back, now or when the last queue lets go of it.
-/// Everything else that the job had is gone.
-pub(crate) fn dispose(job: JobPtr) {
+/// Run the done callback. Everything else that the job had is gone. True if the caller is to free it:
+/// no queue holds it, no list has it, and nobody may name it after its done callback.
+#[must_use]
+pub(crate) fn dispose(job: JobPtr) -> bool {
     trace!(job.pool().logger, "job {:p}: disposed of", job.as_c());
     job.state.begin_disposal();
     perturb("being disposed of, and the done callback not called");
     if let Some(done) = job.done_cb() {
         call(job, done);
     }
-    if job.state.end_disposal() {
-        // SAFETY: no queue holds it, no list has it, and nobody may name it after its done
-        // callback.
-        unsafe { job.free() };
-    }
+    job.state.end_disposal()
 }
 
 fn call(job: JobPtr, func: unsafe extern "C" fn(*mut ns_job_t)) {

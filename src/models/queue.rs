@@ -31,7 +31,7 @@ fn join(threads: Vec<JoinHandle<()>>) {
 
 /// A worker for a single item, which has to be woken for it: nobody closes.
 fn take_one(queue: &WorkQueue<usize>, seat: &mut Seat, _index: usize) {
-    assert!(queue.next(seat).is_some());
+    assert!(queue.next(seat, || ()).is_some());
 }
 
 /// Workers until the close, who count what they take. An item is armed again as often as it says.
@@ -41,7 +41,7 @@ fn counting(queue: &Queue, taken: &Arc<AtomicUsize>, workers: usize) -> Vec<Join
             let (queue, taken) = (Arc::clone(queue), Arc::clone(taken));
             thread::spawn(move || {
                 let mut seat = queue.seat(index);
-                while let Some(again) = queue.next(&mut seat) {
+                while let Some(again) = queue.next(&mut seat, || ()) {
                     taken.fetch_add(1, Ordering::Relaxed);
                     if again > 0 {
                         queue.push_near(&seat, again - 1);

@@ -101,7 +101,7 @@ impl Pool {
 
     fn work(&self) {
         let mut seat = self.work.seat(0);
-        while self.work.next(&mut seat).is_some() {
+        while self.work.next(&mut seat, || ()).is_some() {
             match self.job.state.take_work() {
                 Work::Run => self.run(&seat),
                 Work::Leave => {}
