@@ -71,9 +71,12 @@ impl<T> Queue<T> {
     }
 }
 
-/// How often a worker without work looks again before it goes to sleep: for about two
-/// microseconds, less than what going to sleep and being woken takes. In models, not at all.
+/// How long a worker without work goes on looking before it goes to sleep, in pauses of the
+/// processor: for about two microseconds, less than what going to sleep and being woken takes. In
+/// models, one look.
 const SPINS: usize = if cfg!(loom) { 1 } else { 50 };
+/// Pauses between two looks, at most: each takes cache lines away from who is about to push.
+const MOST: usize = 4;
 
 /// Queues near to workers. If there are more workers than that, some share one.
 const NEAR: usize = if cfg!(loom) { 2 } else { 8 };
@@ -274,11 +277,14 @@ impl<T> WorkQueue<T> {
     ///
     /// Woken by: [`WorkQueue::notify`], [`WorkQueue::close`].
     pub(crate) fn next(&self, seat: &mut Seat, before: impl FnOnce()) -> Option<T> {
-        for _ in 0..SPINS {
+        let (mut pauses, mut paused) = (1, 0);
+        while paused < SPINS {
             if let Some(item) = self.take(seat) {
                 return Some(item);
             }
-            spin_loop();
+            (0..pauses).for_each(|_| spin_loop());
+            paused += pauses;
+            pauses = MOST.min(2 * pauses);
         }
         before();
         loop {
