@@ -280,10 +280,11 @@ ns_result_t ns_thrpool_wait(struct ns_thrpool_t *tp);
  * that is armed (closes its descriptor, runs its done callback) and of all that was done, and
  * waits for these done callbacks, for the end of the pool's threads, and for those who were
  * blocked in ns_job_wait, whom it releases. Jobs that are WAITING belong to the application:
- * ns_job_done them before, for they are not disposed of. No other call on the pool or its jobs
- * may begin once this one has, and all are gone when it returns. Not from the pool's own threads:
- * logged, and nothing happens. In a forked child it closes the pool's descriptors and nothing
- * else.
+ * ns_job_done them before, for they are not disposed of. But for waits, and calls in callbacks,
+ * no other call on the pool or its jobs may be under way when this one begins (a call that made a
+ * callback run may not have returned when the callback does), nor begin later. All are gone when
+ * it returns. Not from the pool's own threads: logged, and nothing happens. In a forked child it
+ * closes the pool's descriptors and nothing else.
  *
  * @param tp the pool; NULL does nothing
  */

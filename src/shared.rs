@@ -17,8 +17,7 @@ use crate::event::fds::Table;
 use crate::event::signals::{self, Mailbox};
 use crate::event::wake::Wake;
 use crate::fork;
-use crate::job::free::Spent;
-use crate::job::free::{Entering, Graves};
+use crate::job::free::{Entering, Graves, Spent};
 use crate::job::run::{inside, on_loop_of, on_thread_of};
 use crate::job::state::{self, After, Arm, End, State, Work};
 use crate::job::wait::{Outcome, Waiters};
@@ -285,6 +284,7 @@ impl Shared {
                 Work::Free => unsafe { spent.free(job) },
             }
         }
+        debug_assert!(spent.is_empty());
     }
 
     fn run_in_worker(&self, job: JobPtr, seat: &Seat, spent: &mut Spent) {

@@ -75,7 +75,7 @@ impl<T> Queue<T> {
 /// processor: for about two microseconds, less than what going to sleep and being woken takes. In
 /// models, one look.
 const SPINS: usize = if cfg!(loom) { 1 } else { 50 };
-/// Pauses between two looks, at most: each takes cache lines away from who is about to push.
+/// Pauses between two looks, at most. A look takes cache lines away from who is about to push.
 const MOST: usize = 4;
 
 /// Queues near to workers. If there are more workers than that, some share one.

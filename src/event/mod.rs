@@ -139,8 +139,8 @@ pub(crate) struct EventLoop {
     stays_stale: bool,
     /// Signal jobs that were armed once.
     signal_jobs: Head,
-    /// Jobs that no other list has: those whose descriptor is gone, and, once the loop is quiet,
-    /// all that are armed.
+    /// Jobs that no other list has: those whose descriptor is gone; those whose request to be armed
+    /// came when the loop was quiet; and, at the end, those that were in the queues and in no list.
     strays: Head,
     /// Nothing fires any more.
     quiet: bool,
@@ -666,7 +666,8 @@ impl EventLoop {
         any
     }
 
-    /// `job` will not run any more, but is to be found when the pool is destroyed.
+    /// `job` will not run any more, but is to be found when the pool is destroyed. If it is finished
+    /// with, its disposal is on its way, and unlinks it.
     fn keep(&mut self, job: JobPtr) {
         job.unmark(place::LIVE);
         if !job.watch().link.is_linked() {

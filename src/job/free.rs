@@ -175,10 +175,10 @@ impl JobPtr {
 /// How many blocks a worker gives back to malloc at once.
 const AT_ONCE: usize = 32;
 
-/// Jobs that a worker has disposed of itself, and will give back several at a time: malloc's lists
+/// Jobs that a worker was the last to hold, and will give back several at a time: malloc's lists
 /// are in cache lines that the threads which make jobs need as well, so taking turns less often is
-/// quicker for both. It gives all back before it goes to sleep, so what waits here waits for the
-/// callbacks of a busy worker only. An application's allocator is not kept waiting at all.
+/// quicker for both. It gives all back before it goes to sleep: no more than 31 wait here, for as
+/// long as it is busy. An application's allocator is not kept waiting at all.
 pub(crate) struct Spent {
     jobs: [Option<JobPtr>; AT_ONCE],
     count: usize,
@@ -207,6 +207,11 @@ impl Spent {
         if self.count == AT_ONCE {
             self.give_back();
         }
+    }
+
+    /// Whether none waits to be given back.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count == 0
     }
 
     /// Free all of them.

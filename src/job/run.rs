@@ -76,8 +76,8 @@ pub(crate) fn run(job: JobPtr, arm: u32, dispose: u32) -> After {
     after
 }
 
-/// Run the done callback. Everything else that the job had is gone. True if the caller is to free it:
-/// no queue holds it, no list has it, and nobody may name it after its done callback.
+/// Run the done callback. Everything else that the job had is gone. True if the caller is to free
+/// it: no queue holds it, no list has it, and nobody may name it after its done callback.
 #[must_use]
 pub(crate) fn dispose(job: JobPtr) -> bool {
     trace!(job.pool().logger, "job {:p}: disposed of", job.as_c());
