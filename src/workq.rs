@@ -273,7 +273,7 @@ impl<T> WorkQueue<T> {
     }
 
     /// Take the next item, asleep until there is one; `None` when the queues are closed and empty.
-    /// `before` is called if there is none at once, before going to sleep.
+    /// `before` is called if none came while it went on looking, before it goes to sleep.
     ///
     /// Woken by: [`WorkQueue::notify`], [`WorkQueue::close`].
     pub(crate) fn next(&self, seat: &mut Seat, before: impl FnOnce()) -> Option<T> {

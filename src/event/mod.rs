@@ -475,6 +475,7 @@ impl EventLoop {
     /// the loop looks for the next for a little, as a wake takes both the loop and who wakes it
     /// longer than that. Nobody has to wake it meanwhile, and what else there is waits no longer
     /// than it would for a short callback.
+    // Not that it is rare: turns without workers are to stay as short as they would be without it.
     #[cold]
     fn linger(&mut self, pool: &Shared, looks: &mut usize) -> Option<JobPtr> {
         let nothing_else = self.dispatched == 0

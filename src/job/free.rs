@@ -217,8 +217,10 @@ impl Spent {
     /// Free all of them.
     pub(crate) fn give_back(&mut self) {
         for job in &mut self.jobs[..self.count] {
-            // SAFETY: by the promise to `free`, and each is given back once.
-            job.take().into_iter().for_each(|job| unsafe { job.free() });
+            if let Some(job) = job.take() {
+                // SAFETY: by the promise to `free`, and each is given back once.
+                unsafe { job.free() };
+            }
         }
         self.count = 0;
     }
