@@ -7,7 +7,6 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::event::signals;
-use crate::job::free;
 
 static GENERATION: AtomicU32 = AtomicU32::new(0);
 
@@ -40,6 +39,5 @@ extern "C" fn parent() {
 
 extern "C" fn child() {
     GENERATION.fetch_add(1, Ordering::Relaxed);
-    free::forked();
     signals::after_fork(true);
 }

@@ -27,7 +27,7 @@ use crate::job::run;
 use crate::log::{Logger, log};
 use crate::perturb::perturb;
 use crate::shared::{Phase, Shared};
-use crate::sync::{Condvar, Mutex, lock, wait};
+use crate::sync::{Condvar, Mutex, hand_over, lock, wait};
 use crate::sys::CancelGuard;
 
 /// How far the end of a pool has come, for [`Pool::wait`].
@@ -228,6 +228,7 @@ impl Pool {
     pub(crate) fn shutdown(&self) {
         // Another thread may see the pool stop, and destroy it, before this call has returned.
         let _inside = self.shared.waiters.enter();
+        hand_over(&raw const self.shared.shutdown);
         if self.shared.shutdown.swap(true, Ordering::SeqCst) {
             return;
         }
@@ -294,7 +295,7 @@ impl Pool {
             // SAFETY: the loop thread is gone.
             unsafe { (*this.event_loop.get()).assume_init_mut() }.dispose_of_all(&this.shared);
         }
-        this.shared.graves.clear();
+        this.shared.deferred.clear();
         this.shared.waiters.drain();
         let logger = this.shared.logger;
         let left = signals::unwatch_all(&this.shared);

@@ -7,7 +7,6 @@
 
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
-use std::time::Instant;
 
 use crossbeam_queue::SegQueue;
 
@@ -17,13 +16,14 @@ use crate::event::fds::Table;
 use crate::event::signals::{self, Mailbox};
 use crate::event::wake::Wake;
 use crate::fork;
-use crate::job::free::{Entering, Graves, Spent};
+use crate::job::free::{DeferredFrees, Entering, Spent};
 use crate::job::run::{inside, on_loop_of, on_thread_of};
 use crate::job::state::{self, After, Arm, End, State, Work};
 use crate::job::wait::{Outcome, Waiters};
 use crate::job::{Job, JobPtr, Kind, Spec, Trigger, run};
 use crate::log::Logger;
 use crate::perturb::perturb;
+use crate::sync::{hand_over, take_over};
 use crate::sys;
 use crate::workq::{Seat, WorkQueue};
 
@@ -61,7 +61,7 @@ pub(crate) struct Shared {
     /// Threads in `ns_job_wait`.
     pub(crate) waiters: Waiters,
     /// Jobs that are free but for those who may be about to wait for them.
-    pub(crate) graves: Graves<Job>,
+    pub(crate) deferred: DeferredFrees<Job>,
     /// Descriptors. Reserved by who makes a job; otherwise the loop's.
     pub(crate) fds: Table,
     /// Signals that have arrived.
@@ -118,7 +118,7 @@ impl Shared {
             seats: AtomicUsize::new(0),
             loop_work: SegQueue::new(),
             waiters: Waiters::new(),
-            graves: Graves::new(),
+            deferred: DeferredFrees::new(),
             fds: Table::new(),
             mailbox: Mailbox::new(),
             shutdown: AtomicBool::new(false),
@@ -130,7 +130,9 @@ impl Shared {
 
     /// Whether nothing is armed any more.
     pub(crate) fn is_shutting_down(&self) -> bool {
-        self.shutdown.load(Ordering::SeqCst)
+        let shutdown = self.shutdown.load(Ordering::SeqCst);
+        take_over(&raw const self.shutdown);
+        shutdown
     }
 
     /// Whether this process is a forked child of the one that made the pool.
@@ -212,6 +214,7 @@ impl Shared {
 
     /// Hand on a job that is ARMED and carries the bit of its queue.
     pub(crate) fn start(&self, job: JobPtr) {
+        hand_over(&raw const job.state);
         if job.kind() == Kind::Now {
             return self.run_now(job);
         }
@@ -252,11 +255,11 @@ impl Shared {
     }
 
     /// `ns_job_wait` and `ns_job_timedwait`. `None`: the caller is in the way of what it would
-    /// wait for.
+    /// wait for. The caller has entered [`Shared::waiters`].
     pub(crate) fn wait_for(
         &self,
         job: JobPtr,
-        deadline: Option<Instant>,
+        deadline: Option<u64>,
         entering: Entering,
     ) -> Option<Outcome> {
         if job.state.now() == state::WAITING {

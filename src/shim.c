@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* The two things that no stable Rust can do: make a va_list, and stand in the way of
- * pthread_exit. */
+/* What no stable Rust can do: make a va_list, stand in the way of pthread_exit, and name functions
+ * that may not be there. */
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -36,4 +36,23 @@ void nunc_stans_shim_thread(void (*body)(void *), void *arg)
     pthread_cleanup_push(thread_left, NULL);
     body(arg);
     pthread_cleanup_pop(0);
+}
+
+/* ThreadSanitizer's, where the process runs under it. */
+extern void __tsan_acquire(void *at) __attribute__((weak));
+extern void __tsan_release(void *at) __attribute__((weak));
+
+int nunc_stans_shim_has_tsan(void)
+{
+    return __tsan_acquire != NULL && __tsan_release != NULL;
+}
+
+void nunc_stans_shim_tsan_acquire(void *at)
+{
+    __tsan_acquire(at);
+}
+
+void nunc_stans_shim_tsan_release(void *at)
+{
+    __tsan_release(at);
 }

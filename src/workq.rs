@@ -9,8 +9,7 @@
 //! the rest always find something elsewhere, each queue comes first in its turn: every time if
 //! callbacks are slow, now and then if they are quick.
 //!
-//! The queues are lock-free; the lock is only for going to sleep and being woken. The races that
-//! the protocol survives:
+//! The queues are lock-free; workers sleep on a semaphore. The races that the protocol survives:
 //!
 //! * *A worker finds the queues empty, a job arrives, the worker sleeps.* The worker counts itself
 //!   idle and then looks once more; the producer pushes and then looks at the count. With a
@@ -26,12 +25,12 @@
 //! * *A job is near a worker that runs another.* Nobody is told of the push: the worker itself looks
 //!   at once. If it then takes one job and leaves another near, it is a producer like any other.
 //!
-//! A producer that finds every worker busy makes no system call and takes no lock.
+//! A producer that finds every worker busy makes no system call.
 
 use crate::perturb::perturb;
-use crate::sync::{
-    AtomicBool, AtomicUsize, Condvar, Mutex, Ordering, fence, lock, spin_loop, wait,
-};
+use crate::sync::{AtomicBool, AtomicUsize, Ordering, Semaphore, fence, spin_loop};
+#[cfg(loom)]
+use crate::sync::{Mutex, lock};
 use crate::sys;
 
 #[cfg(not(loom))]
@@ -108,9 +107,9 @@ pub(crate) struct WorkQueue<T> {
     sleepers: AtomicUsize,
     /// No more is to come: workers leave when the queues are empty.
     closed: AtomicBool,
-    /// Added to by who wakes workers, by one for each; taken by those that wake.
-    tokens: Mutex<usize>,
-    wake: Condvar,
+    /// Posted by who wakes workers, once for each; taken by those that wake.
+    tokens: Semaphore,
+    workers: usize,
 }
 
 /// A worker's place at the queues.
@@ -158,8 +157,8 @@ impl<T> WorkQueue<T> {
             used: if workers > 1 { workers.min(NEAR) } else { 0 },
             sleepers: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
-            tokens: Mutex::new(0),
-            wake: Condvar::new(),
+            tokens: Semaphore::new(),
+            workers,
         }
     }
 
@@ -219,9 +218,8 @@ impl<T> WorkQueue<T> {
                 Err(now) => sleepers = now,
             }
         };
-        *lock(&self.tokens) += wakes;
         for _ in 0..wakes {
-            self.wake.notify_one();
+            self.tokens.post();
         }
     }
 
@@ -310,21 +308,12 @@ impl<T> WorkQueue<T> {
         }
     }
 
-    /// Until there is a token, or the queue is closed. Then this worker does not count as a sleeper
-    /// any more; and, if it took a token, not as one on the way.
+    /// Until there is a token. Then this worker does not count as a sleeper any more, nor as one on
+    /// the way.
     fn sleep(&self) {
-        let mut tokens = lock(&self.tokens);
-        while *tokens == 0 && !self.closed.load(Ordering::SeqCst) {
-            tokens = wait(&self.wake, tokens);
-        }
-        let woken = *tokens > 0;
-        if woken {
-            *tokens -= 1;
-        }
-        drop(tokens);
+        self.tokens.wait();
         perturb("woken, and said to be on the way still");
-        let arrived = if woken { WAKING + 1 } else { 1 };
-        self.sleepers.fetch_sub(arrived, Ordering::Relaxed);
+        self.sleepers.fetch_sub(WAKING + 1, Ordering::Relaxed);
         // What was pushed by those who found it on the way is to be seen by the look that follows.
         fence(Ordering::SeqCst);
     }
@@ -332,9 +321,11 @@ impl<T> WorkQueue<T> {
     /// No more is to come. Workers take what is there and leave.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
-        // Under the lock, so that a worker between its look at `closed` and its sleep is not
-        // missed.
-        drop(lock(&self.tokens));
-        self.wake.notify_all();
+        // A token for each: whoever sleeps, or has looked at `closed` and is about to, takes one.
+        self.sleepers
+            .fetch_add(self.workers * WAKING, Ordering::Relaxed);
+        for _ in 0..self.workers {
+            self.tokens.post();
+        }
     }
 }

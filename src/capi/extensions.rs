@@ -2,7 +2,6 @@
 //! What 0.2 does not have.
 
 use std::ffi::c_char;
-use std::time::{Duration, Instant};
 
 use libc::timeval;
 
@@ -147,24 +146,12 @@ pub unsafe extern "C" fn ns_job_cancel(job: *mut ns_job_t) -> ns_result_t {
 /// also if tv is NULL or negative
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_job_timedwait(job: *mut ns_job_t, tv: *const timeval) -> ns_result_t {
-    const NAME: &str = "ns_job_timedwait";
     // First of all, as in `ns_job_wait`.
     let entering = Entering::new();
-    let _errno = ErrnoGuard::new();
     // SAFETY: NULL or a time, by the interface's rules.
-    match unsafe { nanoseconds(tv) } {
-        Ok(time) => {
-            // What no clock reaches is no limit.
-            let deadline = Instant::now().checked_add(Duration::from_nanos(time));
-            // SAFETY: NULL or a live job, by the interface's rules.
-            unsafe { wait_until(NAME, job, deadline, entering) }
-        }
-        Err(why) => {
-            // SAFETY: as above.
-            let job = unsafe { job_of(job) };
-            let logger = job.map_or(Logger::SYSLOG, |job| job.pool().logger);
-            log!(logger, LOG_ERR, "{NAME}: {why}");
-            INVALID_REQUEST
-        }
-    }
+    let time = unsafe { nanoseconds(tv) };
+    // What no clock reaches is no limit.
+    let deadline = time.map(|time| sys::now().checked_add(time));
+    // SAFETY: NULL or a live job, by the interface's rules.
+    unsafe { wait_until("ns_job_timedwait", job, deadline, entering) }
 }

@@ -279,7 +279,7 @@ pub unsafe extern "C" fn ns_job_wait(job: *mut ns_job_t) -> ns_result_t {
     // First of all: from here on a job that is live stays in memory.
     let entering = Entering::new();
     // SAFETY: NULL or a live job, by the interface's rules.
-    unsafe { wait_until("ns_job_wait", job, None, entering) }
+    unsafe { wait_until("ns_job_wait", job, Ok(None), entering) }
 }
 
 /// The application's pointer. Any thread, any state.
@@ -422,21 +422,39 @@ unsafe fn set(name: &str, job: *mut ns_job_t, change: impl FnOnce(&Job)) -> ns_r
     }
 }
 
-/// Block until `job` is idle or `deadline` has come.
+/// Block until `job` is idle or `deadline` has come, in nanoseconds of the monotonic clock; or say
+/// why there is none.
 ///
 /// # Safety
 /// `job` is NULL or a live job.
 pub(super) unsafe fn wait_until(
     name: &str,
     job: *mut ns_job_t,
-    deadline: Option<std::time::Instant>,
+    deadline: Result<Option<u64>, &str>,
     entering: Entering,
 ) -> ns_result_t {
     let _errno = ErrnoGuard::new();
     // SAFETY: by the caller's promise.
-    let (job, pool) = match unsafe { on_job(name, job) } {
-        Ok(found) => found,
-        Err(refused) => return refused,
+    let Some(job) = (unsafe { job_of(job) }) else {
+        drop(entering);
+        return refuse(None, name, "job is NULL");
+    };
+    // SAFETY: a pool outlives its live jobs, and those who have entered it.
+    let pool: &Shared = unsafe { &*std::ptr::from_ref(job.pool()) };
+    // Before `entering` goes, which has kept the job: from here on the pool stays, for the logger
+    // too, during which nobody may be counted as entering.
+    let _inside = pool.waiters.enter();
+    let deadline = match deadline {
+        _ if pool.is_forked() => {
+            drop(entering);
+            return forked(pool, name);
+        }
+        Ok(deadline) => deadline,
+        Err(why) => {
+            drop(entering);
+            log!(pool.logger, LOG_ERR, "{name}: {why}");
+            return INVALID_REQUEST;
+        }
     };
     match pool.wait_for(job, deadline, entering) {
         None => wrong_state(pool, name, "can't be waited for from here"),

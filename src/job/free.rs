@@ -3,59 +3,60 @@
 //!
 //! The race this survives: a thread calls `ns_job_wait` on a live job, and before it has marked
 //! the job as waited for, another finishes it. Nothing in the job's word tells of the first, which
-//! is about to look there. So it counts itself in before it looks, and memory that is to be freed
-//! while anybody is counted is buried instead: it is freed later, when nobody is counted who was
-//! when it was buried.
+//! is about to look there. So it counts itself in before it looks. Memory that is to be freed while
+//! anybody is counted is deferred: it is freed when all have left who were counted then. Those who
+//! come later name other jobs: a call that begins after the memory was to be freed names a job whose
+//! done callback has returned, which nobody may.
 //!
-//! The count is the process's, since finding the pool takes a look at the job. Waits are rare, and
-//! counted for a moment only: to everybody else it is a load that finds zero. A call that begins
-//! after that load names a job whose done callback has returned, which nobody may.
+//! The count is the process's, since finding the pool takes a look at the job. It is held for the
+//! few steps from the call to the mark, never while code of the application's runs; and by
+//! [`Grace`] no pool waits for those who go on waiting for jobs of another. To everybody else it is
+//! a load that finds nobody.
 
 use std::ptr::{self, NonNull};
 
+use crate::fork;
 use crate::job::{Job, JobPtr};
 use crate::perturb::perturb;
-use crate::sync::{AtomicPtr, AtomicUsize, Ordering, yield_now};
+use crate::sync::grace::{Epoch, Grace, Pin};
+use crate::sync::{AtomicPtr, AtomicUsize, Ordering};
 
 /// Threads that are about to mark a job.
 #[cfg(not(loom))]
-static ENTERING: AtomicUsize = AtomicUsize::new(0);
+static ENTERING: Grace = Grace::new();
 
 // A model's, made anew in each execution.
 #[cfg(loom)]
 loom::lazy_static! {
-    static ref ENTERING: AtomicUsize = AtomicUsize::new(0);
+    static ref ENTERING: Grace = Grace::new();
 }
 
 /// Counts a thread in, until it is dropped.
-pub(crate) struct Entering(());
+pub(crate) struct Entering(Pin);
 
 impl Entering {
     /// The caller is about to look at a job that another thread may finish.
     pub(crate) fn new() -> Self {
-        ENTERING.fetch_add(1, Ordering::SeqCst);
-        Self(())
+        Self(ENTERING.enter(fork::generation()))
     }
 }
 
 impl Drop for Entering {
     fn drop(&mut self) {
-        ENTERING.fetch_sub(1, Ordering::SeqCst);
+        ENTERING.leave(self.0);
     }
 }
 
-/// In a forked child: those who were counted are not in this process.
-pub(crate) fn forked() {
-    ENTERING.store(0, Ordering::SeqCst);
-}
-
-/// What can be buried.
-pub(crate) trait Buried {
-    /// What was buried before it.
+/// What can be freed later.
+pub(crate) trait Deferred {
+    /// What was deferred before it.
     fn next(&self) -> *mut Self;
 
-    /// Say so, where nobody looks for anything else any more.
-    fn set_next(&self, next: *mut Self);
+    /// When it was deferred.
+    fn epoch(&self) -> Epoch;
+
+    /// Note both, where nobody looks for anything else any more.
+    fn defer(&self, next: *mut Self, epoch: Epoch);
 
     /// Free it.
     ///
@@ -64,13 +65,25 @@ pub(crate) trait Buried {
     unsafe fn give_back(at: NonNull<Self>);
 }
 
-/// What a pool has buried.
-pub(crate) struct Graves<T>(AtomicPtr<T>);
+/// What a pool will free later.
+pub(crate) struct DeferredFrees<T> {
+    first: AtomicPtr<T>,
+    /// About how many there are, and at how many the next look pays. Hints: nothing depends on them.
+    count: AtomicUsize,
+    look_at: AtomicUsize,
+}
 
-impl<T: Buried> Graves<T> {
+/// So many are looked through at once, at least.
+const LOOK_AT: usize = if cfg!(loom) { 1 } else { 64 };
+
+impl<T: Deferred> DeferredFrees<T> {
     /// None.
     pub(crate) fn new() -> Self {
-        Self(AtomicPtr::new(ptr::null_mut()))
+        Self {
+            first: AtomicPtr::new(ptr::null_mut()),
+            count: AtomicUsize::new(0),
+            look_at: AtomicUsize::new(LOOK_AT),
+        }
     }
 
     /// Give the memory at `at` back, now or a little later.
@@ -78,27 +91,42 @@ impl<T: Buried> Graves<T> {
     /// # Safety
     /// Nobody holds it any more, and nobody may name it.
     pub(crate) unsafe fn free(&self, at: NonNull<T>) {
-        if ENTERING.load(Ordering::SeqCst) != 0 {
-            perturb("somebody is counted, and the job not buried");
+        if ENTERING.is_occupied() {
+            perturb("somebody is counted, and the free not deferred");
             // SAFETY: by the caller's promise it is only to be freed.
-            return unsafe { self.bury(at) };
+            return unsafe { self.free_later(at) };
         }
-        if !self.0.load(Ordering::Relaxed).is_null() {
-            self.open();
+        if !self.first.load(Ordering::Relaxed).is_null() {
+            self.look_through();
         }
         // SAFETY: by the caller's promise, and nobody was about to look.
         unsafe { T::give_back(at) };
     }
 
     /// # Safety
-    /// As for [`Graves::free`].
-    unsafe fn bury(&self, at: NonNull<T>) {
+    /// As for [`DeferredFrees::free`].
+    #[cold]
+    #[inline(never)]
+    unsafe fn free_later(&self, at: NonNull<T>) {
+        // Before another can free it and count it out.
+        let count = self.count.fetch_add(1, Ordering::Relaxed) + 1;
+        // SAFETY: the caller's promise.
+        unsafe { self.push(at, ENTERING.now(fork::generation())) };
+        // Now and then, though somebody is counted all the time: it may be somebody else.
+        if count >= self.look_at.load(Ordering::Relaxed) {
+            self.look_through();
+        }
+    }
+
+    /// # Safety
+    /// As for [`DeferredFrees::free`].
+    unsafe fn push(&self, at: NonNull<T>, epoch: Epoch) {
         // The list is only ever taken whole, so a head that looks the same is the same.
-        let mut first = self.0.load(Ordering::Relaxed);
+        let mut first = self.first.load(Ordering::Relaxed);
         loop {
-            // SAFETY: not freed before it is buried.
-            unsafe { at.as_ref() }.set_next(first);
-            match self.0.compare_exchange_weak(
+            // SAFETY: not freed before it is in the list.
+            unsafe { at.as_ref() }.defer(first, epoch);
+            match self.first.compare_exchange_weak(
                 first,
                 at.as_ptr(),
                 Ordering::AcqRel,
@@ -110,48 +138,64 @@ impl<T: Buried> Graves<T> {
         }
     }
 
-    /// Free what was buried, unless somebody is counted.
-    fn open(&self) {
-        let mut next = self.0.swap(ptr::null_mut(), Ordering::AcqRel);
-        // After the list was taken: who was counted when one of these was buried still is, or has
-        // marked his job.
-        perturb("the graves are open, and not looked who is counted");
-        let nobody = ENTERING.load(Ordering::SeqCst) == 0;
+    /// Free those that nobody can be about to look at any more.
+    #[cold]
+    #[inline(never)]
+    fn look_through(&self) {
+        let generation = fork::generation();
+        let mut next = self.first.swap(ptr::null_mut(), Ordering::AcqRel);
+        perturb("the deferred frees are taken, and not looked whose epoch is past");
+        let (mut freed, mut left) = (0, 0);
         while let Some(at) = NonNull::new(next) {
-            // SAFETY: buried once, and nobody has it.
+            // SAFETY: in the list once, and nobody else has it.
             unsafe {
                 next = at.as_ref().next();
-                if nobody {
+                let epoch = at.as_ref().epoch();
+                if ENTERING.is_past(epoch, generation) {
                     T::give_back(at);
+                    freed += 1;
                 } else {
-                    self.bury(at);
+                    self.push(at, epoch);
+                    left += 1;
                 }
             }
         }
+        self.count.fetch_sub(freed, Ordering::Relaxed);
+        // Twice as many next time, so that each is looked at twice or so, however long one stays.
+        self.look_at.store(LOOK_AT.max(2 * left), Ordering::Relaxed);
     }
 
-    /// The pool is about to go, and no call on its jobs begins any more: wait until nobody is
-    /// counted, and free all.
+    /// The pool is about to go, and no call on its jobs begins any more: free all, as soon as those
+    /// have left who are counted now.
     ///
-    /// Woken by: nobody, it looks again. Who is counted waits for nothing but a stripe's lock.
+    /// Woken by: the last of them who leaves. They wait for nothing but a stripe's lock.
     pub(crate) fn clear(&self) {
-        while ENTERING.load(Ordering::SeqCst) != 0 {
-            yield_now();
-        }
-        while !self.0.load(Ordering::Acquire).is_null() {
-            self.open();
+        let generation = fork::generation();
+        ENTERING.wait(ENTERING.now(generation), generation);
+        let mut next = self.first.swap(ptr::null_mut(), Ordering::AcqRel);
+        while let Some(at) = NonNull::new(next) {
+            // SAFETY: as in `look_through`; those who were about to look have left.
+            unsafe {
+                next = at.as_ref().next();
+                T::give_back(at);
+            }
         }
     }
 }
 
 /// Linked through the application's pointer, which nobody reads any more.
-impl Buried for Job {
+impl Deferred for Job {
     fn next(&self) -> *mut Self {
         self.data().cast()
     }
 
-    fn set_next(&self, next: *mut Self) {
+    fn epoch(&self) -> Epoch {
+        Epoch(self.place.get())
+    }
+
+    fn defer(&self, next: *mut Self, epoch: Epoch) {
         self.set_data(next.cast());
+        self.place.set(epoch.0);
     }
 
     unsafe fn give_back(at: NonNull<Self>) {
@@ -168,7 +212,7 @@ impl JobPtr {
     /// Nobody holds it any more, and nobody may name it.
     pub(crate) unsafe fn free(self) {
         // SAFETY: the caller's promise.
-        unsafe { self.pool().graves.free(self.0) };
+        unsafe { self.pool().deferred.free(self.0) };
     }
 }
 

@@ -36,6 +36,7 @@ use crate::event::timers::Timer;
 use crate::job::state::State;
 use crate::list::Node;
 use crate::shared::Shared;
+use crate::sync::{hand_over, take_over};
 
 /// What triggers a job, beside the flags' directions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -204,11 +205,14 @@ impl Job {
 
     /// The application's pointer.
     pub(crate) fn data(&self) -> *mut c_void {
-        self.data.load(Ordering::Acquire)
+        let data = self.data.load(Ordering::Acquire);
+        take_over(&raw const self.data);
+        data
     }
 
     /// Replace the application's pointer.
     pub(crate) fn set_data(&self, data: *mut c_void) {
+        hand_over(&raw const self.data);
         self.data.store(data, Ordering::Release);
     }
 

@@ -22,7 +22,7 @@
 //! whichever of the two, loop and worker, lets go of it last.
 
 use crate::job::wait::{Outcome, Waiters};
-use crate::sync::{AtomicU32, Memory, Ordering};
+use crate::sync::{AtomicU32, Memory, Ordering, hand_over, take_over};
 
 /// Idle, owned by the application.
 pub(crate) const WAITING: u32 = 0;
@@ -152,7 +152,9 @@ impl State {
 
     /// The state alone, without the bits.
     pub(crate) fn now(&self) -> u32 {
-        self.word().load(Ordering::Acquire) & STATE
+        let state = self.word().load(Ordering::Acquire) & STATE;
+        take_over(self);
+        state
     }
 
     /// Whether the callback is executing.
@@ -214,6 +216,7 @@ impl State {
     /// WAITING → ARMED with `queue` (REQ or WORK) set; RUNNING → NEEDS_ARM, but not for a PERSIST
     /// job, which arms itself.
     pub(crate) fn arm(&self, queue: u32, persist: bool) -> Arm {
+        hand_over(self);
         let step = self.change(|word| match word & STATE {
             WAITING => Some(ARMED | queue),
             RUNNING if !persist => Some(word & !STATE | NEEDS_ARM),
@@ -232,12 +235,14 @@ impl State {
     /// disposes of the job: it finds it in the request queue, where it either is already or is
     /// to be pushed now.
     pub(crate) fn end(&self, waiters: &Waiters, even_armed: bool) -> End {
+        hand_over(self);
         let step = self.settle(waiters, |word| match word & STATE {
             NEEDS_DELETE | DELETED => None,
             ARMED if !even_armed => None,
             _ if word & EXEC != 0 => Some((word & !STATE | NEEDS_DELETE, None)),
             _ => Some((word & !STATE | NEEDS_DELETE | REQ, Some(Outcome::Deleting))),
         });
+        take_over(self);
         match step {
             Ok(word) if word & EXEC != 0 => End::Marked,
             Ok(word) if word & REQ != 0 => End::Queued,
@@ -261,8 +266,10 @@ impl State {
 
     /// The loop is about to call the callback: ARMED → RUNNING. False if it was cancelled.
     pub(crate) fn begin(&self) -> bool {
-        self.change(|word| (word & STATE == ARMED).then_some(word & !STATE | RUNNING | EXEC))
-            .is_ok()
+        let step =
+            self.change(|word| (word & STATE == ARMED).then_some(word & !STATE | RUNNING | EXEC));
+        take_over(self);
+        step.is_ok()
     }
 
     /// A worker took the job from the work queue: ARMED → RUNNING, unless it was cancelled.
@@ -274,6 +281,7 @@ impl State {
                 _ => word,
             })
         });
+        take_over(self);
         match step {
             Ok(word) if word & STATE == ARMED => Work::Run,
             Ok(word) if word & DISPOSED != 0 => Work::Free,
@@ -311,6 +319,7 @@ impl State {
             RUNNING if persist && again() => After::Armed,
             _ => After::Idle,
         };
+        hand_over(self);
         let chosen = std::cell::Cell::new(After::Idle);
         let step = self.settle(waiters, |word| {
             chosen.set(after(word));
@@ -331,6 +340,7 @@ impl State {
     /// NEEDS_DELETE → DELETED, if [`State::finish`] has not done that: the done callback is about to
     /// run.
     pub(crate) fn begin_disposal(&self) {
+        take_over(self);
         let step = self.change(|word| match word & STATE {
             DELETED => None,
             _ => Some(word & !STATE | DELETED),
@@ -355,6 +365,7 @@ impl State {
             NEEDS_DELETE | DELETED if word & EXEC == 0 => None,
             _ => Some(word | WAITED),
         });
+        take_over(self);
         match step {
             Ok(_) => Wait::Marked,
             Err(word) if word & STATE == WAITING => Wait::Idle,

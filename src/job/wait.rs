@@ -2,7 +2,7 @@
 //! Threads blocked in `ns_job_wait` and `ns_job_timedwait`.
 //!
 //! A job is small and may be freed the moment it is finished, so nobody sleeps on a job: waiters
-//! sleep on a stripe of the pool's table, each with a node of its own on its own stack.
+//! sleep by a stripe of the pool's table, each on a node of its own on its own stack.
 //!
 //! The race this survives: a waker that has moved a job to WAITING and is about to wake its
 //! waiters, while another thread finishes the job, the loop frees it, and its memory becomes
@@ -17,13 +17,13 @@
 
 use std::cell::Cell;
 use std::ptr;
-use std::time::Instant;
 
 use crate::job::state::{State, Wait};
 use crate::perturb::perturb;
 use crate::sync::{
-    AtomicUsize, Condvar, Memory, Mutex, MutexGuard, Ordering, lock, wait, yield_now,
+    AtomicUsize, Condvar, Memory, Mutex, MutexGuard, Ordering, Semaphore, lock, wait, wait_until,
 };
+use crate::sys::{self, CancelGuard};
 
 /// How a wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +44,8 @@ struct Waiter {
     /// It is a worker of the pool.
     is_worker: bool,
     outcome: Cell<Option<Outcome>>,
+    /// Where it sleeps, alone: it is woken for its own outcome only.
+    wake: Condvar,
     next: Cell<*const Waiter>,
 }
 
@@ -54,10 +56,7 @@ struct List(*const Waiter);
 // lock that this list is in.
 unsafe impl Send for List {}
 
-struct Stripe {
-    list: Mutex<List>,
-    wake: Condvar,
-}
+type Stripe = Mutex<List>;
 
 #[cfg(not(loom))]
 const STRIPES: usize = 16;
@@ -67,11 +66,16 @@ const STRIPES: usize = 1;
 /// A pool's table of blocked threads.
 pub(crate) struct Waiters {
     stripes: [Stripe; STRIPES],
-    /// Threads inside a call that the pool has to outlive.
+    /// Threads inside a call that the pool has to outlive; and [`DRAINING`].
     inside: AtomicUsize,
+    /// Where the pool's end sleeps until they have left.
+    left: Semaphore,
     /// The pool's.
     memory: Memory,
 }
+
+/// In [`Waiters::inside`]: the pool's end sleeps until the last has left.
+const DRAINING: usize = 1 << (usize::BITS - 1);
 
 /// Counts a thread in, and out as the very last thing that it does with the pool's memory.
 pub(crate) struct Inside<'a>(&'a Waiters);
@@ -79,12 +83,16 @@ pub(crate) struct Inside<'a>(&'a Waiters);
 impl Drop for Inside<'_> {
     fn drop(&mut self) {
         self.0.memory.used();
-        self.0.inside.fetch_sub(1, Ordering::Release);
+        if self.0.inside.fetch_sub(1, Ordering::AcqRel) == DRAINING + 1 {
+            // The pool stays until this permit is taken.
+            self.0.left.post();
+        }
     }
 }
 
 impl List {
-    /// Take every waiter that `which` picks off the list, after handing it `outcome`.
+    /// Take every waiter that `which` picks off the list, hand it `outcome` and wake it. The node is
+    /// its thread's again once the lock is given back.
     fn release(&mut self, outcome: Outcome, which: impl Fn(&Waiter) -> bool) {
         let mut kept: *const Waiter = ptr::null();
         let mut at = self.0;
@@ -95,6 +103,7 @@ impl List {
             at = waiter.next.get();
             if which(waiter) {
                 waiter.outcome.set(Some(outcome));
+                waiter.wake.notify_one();
             } else {
                 waiter.next.set(kept);
                 kept = waiter;
@@ -122,11 +131,9 @@ impl Waiters {
     /// A table with nobody in it.
     pub(crate) fn new() -> Self {
         Self {
-            stripes: std::array::from_fn(|_| Stripe {
-                list: Mutex::new(List(ptr::null())),
-                wake: Condvar::new(),
-            }),
+            stripes: std::array::from_fn(|_| Stripe::new(List(ptr::null()))),
             inside: AtomicUsize::new(0),
+            left: Semaphore::new(),
             memory: Memory::new(),
         }
     }
@@ -148,22 +155,23 @@ impl Waiters {
     }
 
     /// Block until the job behind `state` is settled, the pool has stopped (`stopped` is asked
-    /// under the lock, so that [`Waiters::stop`] misses nobody) or `deadline` has come. `entering`
-    /// goes when the job is marked.
+    /// under the lock, so that [`Waiters::stop`] misses nobody) or `deadline` has come, in
+    /// nanoseconds of the monotonic clock. `entering` goes when the job is marked. The caller has
+    /// entered, and stays so until it has its outcome.
     ///
     /// Woken by: [`Waiters::release`], called by whoever moves the job on; [`Waiters::stop`].
     pub(crate) fn wait<T>(
         &self,
         state: &State,
         is_worker: bool,
-        deadline: Option<Instant>,
+        deadline: Option<u64>,
         stopped: impl Fn() -> bool,
         entering: T,
     ) -> Outcome {
-        let _inside = self.enter();
+        let _cancel = CancelGuard::new();
         let stripe = self.stripe(state);
         perturb("about to wait for a job, which is not marked");
-        let mut list = lock(&stripe.list);
+        let mut list = lock(stripe);
         match state.mark_waited() {
             Wait::Idle => return Outcome::Idle,
             Wait::Deleting => return Outcome::Deleting,
@@ -174,6 +182,7 @@ impl Waiters {
             state,
             is_worker,
             outcome: Cell::new(None),
+            wake: Condvar::timed(),
             next: Cell::new(list.0),
         };
         list.0 = &me;
@@ -186,19 +195,11 @@ impl Waiters {
                 return outcome;
             }
             list = match deadline {
-                None => wait(&stripe.wake, list),
-                Some(deadline) => {
-                    let left = deadline.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        self.leave(list, &me, Outcome::TimedOut)
-                    } else {
-                        stripe
-                            .wake
-                            .wait_timeout(list, left)
-                            .unwrap_or_else(std::sync::PoisonError::into_inner)
-                            .0
-                    }
+                None => wait(&me.wake, list),
+                Some(deadline) if deadline <= sys::now() => {
+                    self.leave(list, &me, Outcome::TimedOut)
                 }
+                Some(deadline) => wait_until(&me.wake, list, deadline),
             };
         }
     }
@@ -231,10 +232,9 @@ impl Waiters {
     ) -> Result<T, E> {
         let key: *const State = state;
         let stripe = self.stripe(key);
-        let mut list = lock(&stripe.list);
+        let mut list = lock(stripe);
         let done = step()?;
         list.release(outcome, |waiter| ptr::eq(waiter.state, key));
-        stripe.wake.notify_all();
         Ok(done)
     }
 
@@ -252,31 +252,18 @@ impl Waiters {
 
     fn stop_those(&self, which: impl Fn(&Waiter) -> bool) {
         for stripe in &self.stripes {
-            let mut list = lock(&stripe.list);
-            let mut any = false;
-            let mut at = list.0;
-            while !at.is_null() {
-                // SAFETY: a node on the list, and its job, live until the node is released.
-                let waiter = unsafe { &*at };
-                at = waiter.next.get();
-                any |= which(waiter);
-            }
-            // Waking nobody is a system call all the same.
-            if any {
-                // The mark stays: to whoever settles the job that is a look at the list.
-                list.release(Outcome::Stopped, &which);
-                stripe.wake.notify_all();
-            }
+            // The mark stays: to whoever settles the job that is a look at the list.
+            lock(stripe).release(Outcome::Stopped, &which);
         }
     }
 
-    /// Wait until everybody has left. Only after [`Waiters::stop`], with no new call to come: all
-    /// have been woken and are on their way out.
+    /// Sleep until everybody has left. Only after [`Waiters::stop`], with no new call to come: all
+    /// have been woken and are on their way out. The caller has cancellation disabled.
     ///
-    /// Woken by: nobody, it looks again.
+    /// Woken by: the last who leaves, in [`Inside`].
     pub(crate) fn drain(&self) {
-        while self.inside.load(Ordering::Acquire) != 0 {
-            yield_now();
+        if self.inside.fetch_or(DRAINING, Ordering::AcqRel) != 0 {
+            self.left.wait();
         }
     }
 }

@@ -1,24 +1,25 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Waits that begin while their job is finished with: the count of who enters, and the graves.
+//! Waits that begin while their job is finished with: the count of who enters, and the deferred
+//! frees.
 
 use std::ptr::{self, NonNull};
-use std::time::Instant;
 
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::thread;
 
 use super::{Job, explore, passed};
-use crate::job::free::{Buried, Entering, Graves};
+use crate::job::free::{Deferred, DeferredFrees, Entering};
 use crate::job::state::{self, After, End};
 use crate::job::wait::Outcome;
-use crate::sync::{Mutex, lock};
+use crate::sync::grace::{Epoch, Grace};
+use crate::sync::{Mutex, Semaphore, lock};
 
-/// A job that may be buried, and what its application knows of it.
+/// A job that may be freed later, and what its application knows of it.
 struct Mortal {
     job: Arc<Job>,
-    /// Where it is linked to another: under no lock.
-    next: UnsafeCell<*mut Mortal>,
+    /// Where it is linked to another, and since when: under no lock.
+    next: UnsafeCell<(*mut Mortal, Epoch)>,
     /// The done callback ran: nobody names the job any more. The application's own lock.
     gone: Mutex<bool>,
 }
@@ -28,32 +29,37 @@ unsafe impl Send for Mortal {}
 // SAFETY: as above.
 unsafe impl Sync for Mortal {}
 
-impl Buried for Mortal {
+impl Deferred for Mortal {
     fn next(&self) -> *mut Self {
         // SAFETY: as above.
-        self.next.with(|next| unsafe { *next })
+        self.next.with(|next| unsafe { (*next).0 })
     }
 
-    fn set_next(&self, to: *mut Self) {
+    fn epoch(&self) -> Epoch {
         // SAFETY: as above.
-        self.next.with_mut(|next| unsafe { *next = to });
+        self.next.with(|next| unsafe { (*next).1 })
+    }
+
+    fn defer(&self, to: *mut Self, epoch: Epoch) {
+        // SAFETY: as above.
+        self.next.with_mut(|next| unsafe { *next = (to, epoch) });
     }
 
     unsafe fn give_back(at: NonNull<Self>) {
         // SAFETY: what holds it lives to the end of the execution.
         let mortal = unsafe { at.as_ref() };
-        mortal.set_next(ptr::null_mut());
+        mortal.defer(ptr::null_mut(), Epoch(0));
         mortal.job.state.memory().free();
     }
 }
 
-type Pool = Arc<Graves<Mortal>>;
+type Pool = Arc<DeferredFrees<Mortal>>;
 
 impl Mortal {
     fn new(job: Arc<Job>) -> Arc<Self> {
         Arc::new(Self {
             job,
-            next: UnsafeCell::new(ptr::null_mut()),
+            next: UnsafeCell::new((ptr::null_mut(), Epoch(0))),
             gone: Mutex::new(false),
         })
     }
@@ -81,7 +87,7 @@ impl Mortal {
     }
 
     /// `ns_job_wait`, called while the application knows that the job lives.
-    fn wait(&self, deadline: Option<Instant>) {
+    fn wait(&self, deadline: Option<u64>) {
         let entering = {
             let gone = lock(&self.gone);
             if *gone {
@@ -93,6 +99,7 @@ impl Mortal {
             return;
         }
         let job = &self.job;
+        let _inside = job.waiters.enter();
         let outcome = job
             .waiters
             .wait(&job.state, false, deadline, || false, entering);
@@ -103,12 +110,12 @@ impl Mortal {
 /// A new pool; the count is made here, so that no thread sees another through its making.
 fn pool() -> Pool {
     drop(Entering::new());
-    Arc::new(Graves::new())
+    Arc::new(DeferredFrees::new())
 }
 
 /// A thread waits while the callback returns and another finishes the job: whoever disposes of it
 /// then, its memory stays as long as the first may look there.
-fn a_wait_against_return_and_disposal(deadline: fn() -> Option<Instant>) {
+fn a_wait_against_return_and_disposal(deadline: fn() -> Option<u64>) {
     let pool = pool();
     let it = Mortal::new(Job::begun());
     let waiter = {
@@ -143,18 +150,17 @@ fn a_time_out_against_return_and_disposal() {
     });
 }
 
-/// Somebody opens the graves just as a job is buried whose waiter has not marked it: that one is
-/// not to be given back with what was there before.
+/// Somebody looks through the deferred frees just as a job is deferred whose waiter has not marked
+/// it: that one is not to be freed with what was there before.
 #[test]
-fn graves_are_opened_against_a_burial() {
-    explore("graves opened against a burial", 3, || {
+fn a_look_through_the_deferred_against_one_more() {
+    explore("deferred frees looked through, and one more", 3, || {
         let pool = pool();
         let [it, old, young] = [(); 3].map(|()| Mortal::new(Job::armed()));
         {
             let _entering = Entering::new();
             old.free(&pool);
         }
-        assert!(!old.job.is_freed());
         let waiter = {
             let it = Arc::clone(&it);
             thread::spawn(move || it.wait(None))
@@ -166,9 +172,81 @@ fn graves_are_opened_against_a_burial() {
         it.cancel(&pool);
         other.join().unwrap();
         pool.clear();
-        for buried in [&it, &old, &young] {
-            assert!(buried.job.is_freed());
+        for deferred in [&it, &old, &young] {
+            assert!(deferred.job.is_freed());
         }
         waiter.join().unwrap();
+    });
+}
+
+/// One is inside and leaves; others come without end. Whoever waits for the first is woken, though
+/// the count is never zero: the last who came stays until the wait is over.
+#[test]
+fn a_wait_for_those_inside_against_endless_others() {
+    explore("a grace period against endless others", 3, || {
+        let grace = Arc::new(Grace::new());
+        let first = grace.enter(0);
+        let epoch = grace.now(0);
+        let over = Arc::new(Semaphore::new());
+        let others = {
+            let (grace, over) = (Arc::clone(&grace), Arc::clone(&over));
+            thread::spawn(move || {
+                // One behind the other, so that somebody is always inside.
+                let mut inside = grace.enter(0);
+                for _ in 0..2 {
+                    let next = grace.enter(0);
+                    grace.leave(inside);
+                    inside = next;
+                }
+                // Came in an epoch that is waited for: leaves. Else it may stay.
+                if grace.is_past(epoch, 0) {
+                    over.wait();
+                }
+                grace.leave(inside);
+            })
+        };
+        let leaver = {
+            let grace = Arc::clone(&grace);
+            thread::spawn(move || grace.leave(first))
+        };
+        grace.wait(epoch, 0);
+        over.post();
+        leaver.join().unwrap();
+        others.join().unwrap();
+        assert!(!grace.is_occupied());
+    });
+}
+
+/// What is looked at inside is not freed before who looks has left, whatever the epoch does.
+#[test]
+fn nobody_looks_at_what_a_grace_period_has_freed() {
+    explore("memory behind a grace period", 3, || {
+        let grace = Arc::new(Grace::new());
+        let job = Job::armed();
+        // In reach, as the application knows: under a lock of its own.
+        let in_reach = Arc::new(Mutex::new(true));
+        let lookers: Vec<_> = (0..2)
+            .map(|_| {
+                let (grace, job, in_reach) =
+                    (Arc::clone(&grace), Arc::clone(&job), Arc::clone(&in_reach));
+                thread::spawn(move || {
+                    let pin = {
+                        let in_reach = lock(&in_reach);
+                        in_reach.then(|| grace.enter(0))
+                    };
+                    if let Some(pin) = pin {
+                        job.state.now();
+                        grace.leave(pin);
+                    }
+                })
+            })
+            .collect();
+        *lock(&in_reach) = false;
+        let epoch = grace.now(0);
+        grace.wait(epoch, 0);
+        job.state.memory().free();
+        for looker in lookers {
+            looker.join().unwrap();
+        }
     });
 }

@@ -158,7 +158,10 @@ fn the_pool_outlives_its_waiters() {
         let waiters = [(); 2].map(|()| {
             let is_marked = Arc::new(AtomicBool::new(false));
             let (job, marked) = (Arc::clone(&job), Marked(Arc::clone(&is_marked)));
-            let wait = move || job.waiters.wait(&job.state, false, None, || false, marked);
+            let wait = move || {
+                let _inside = job.waiters.enter();
+                job.waiters.wait(&job.state, false, None, || false, marked)
+            };
             (thread::spawn(wait), is_marked)
         });
         for (_, is_marked) in &waiters {

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! Atomics, locks, condition variables and semaphores: std's and the C library's, or loom's when the
+//! models run. And what is made of them alone: grace periods.
+//!
+//! Everything that a model explores takes its primitives from here. `cfg(loom)` is private:
+//! `make check-model` sets it, nobody else does.
+
+pub(crate) mod grace;
+mod memory;
+#[cfg(not(loom))]
+mod pthread;
+mod tsan;
+
+pub(crate) use memory::Memory;
+pub(crate) use tsan::{hand_over, take_over};
+
+#[cfg(not(loom))]
+pub(crate) use pthread::{Condvar, Mutex, MutexGuard, Semaphore, lock, wait, wait_until};
+#[cfg(not(loom))]
+pub(crate) use std::hint::spin_loop;
+#[cfg(not(loom))]
+pub(crate) use std::sync::atomic::{
+    AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+};
+
+#[cfg(loom)]
+mod model;
+
+#[cfg(loom)]
+pub(crate) use loom::hint::spin_loop;
+#[cfg(loom)]
+pub(crate) use loom::sync::atomic::{
+    AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+};
+#[cfg(loom)]
+pub(crate) use model::{Condvar, Mutex, MutexGuard, Semaphore, lock, wait, wait_until};
