@@ -21,7 +21,8 @@ use std::ptr;
 use crate::job::state::{State, Wait};
 use crate::perturb::perturb;
 use crate::sync::{
-    AtomicUsize, Condvar, Memory, Mutex, MutexGuard, Ordering, Semaphore, lock, wait, wait_until,
+    AtomicUsize, Condvar, Memory, Mutex, MutexGuard, Ordering, Semaphore, hand_over, lock,
+    take_over, wait, wait_until,
 };
 use crate::sys::{self, CancelGuard};
 
@@ -83,6 +84,7 @@ pub(crate) struct Inside<'a>(&'a Waiters);
 impl Drop for Inside<'_> {
     fn drop(&mut self) {
         self.0.memory.used();
+        hand_over(&raw const self.0.inside);
         if self.0.inside.fetch_sub(1, Ordering::AcqRel) == DRAINING + 1 {
             // The pool stays until this permit is taken.
             self.0.left.post();
@@ -265,5 +267,6 @@ impl Waiters {
         if self.inside.fetch_or(DRAINING, Ordering::AcqRel) != 0 {
             self.left.wait();
         }
+        take_over(&raw const self.inside);
     }
 }

@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * Several pools in one process: none holds another up, neither its memory nor its end, whatever the
+ * threads, the logger and the allocator of the other do.
+ */
+#include "fm.h"
+
+enum { WAITERS = 32 };
+
+static void nothing(struct ns_job_t *job)
+{
+    UNUSED(job);
+}
+
+static void count_and_finish(struct ns_job_t *job)
+{
+    atomic_fetch_add((atomic_long *)ns_job_get_data(job), 1);
+    ns_job_done(job);
+}
+
+/* A pool of one worker whose blocks are counted in blocks_out. */
+static struct ns_thrpool_t *counted_pool(void)
+{
+    struct ns_thrpool_config config;
+    ns_thrpool_config_init(&config);
+    config.log_fct = quiet_log;
+    config.calloc_fct = counting_calloc;
+    config.free_fct = counting_free;
+    struct ns_thrpool_t *tp = ns_thrpool_new(&config);
+    assert_non_null(tp);
+    return tp;
+}
+
+/* Threads that wait for an idle job of another pool, again and again. */
+static struct {
+    struct ns_job_t *idle;
+    atomic_int stop;
+    atomic_int begun;
+    pthread_t threads[WAITERS];
+} others;
+
+static void *wait_again_and_again(void *unused)
+{
+    atomic_fetch_add(&others.begun, 1);
+    while (!atomic_load(&others.stop)) {
+        ns_job_wait(others.idle);
+    }
+    return unused;
+}
+
+static void begin_to_wait(struct ns_thrpool_t *tp)
+{
+    atomic_store(&others.stop, 0);
+    atomic_store(&others.begun, 0);
+    assert_int_equal(ns_create_job(tp, NS_JOB_NONE, nothing, &others.idle), NS_SUCCESS);
+    for (int i = 0; i < WAITERS; i++) {
+        assert_int_equal(pthread_create(&others.threads[i], NULL, wait_again_and_again, NULL), 0);
+    }
+    EVENTUALLY(atomic_load(&others.begun) == WAITERS);
+}
+
+static void end_to_wait(void)
+{
+    atomic_store(&others.stop, 1);
+    for (int i = 0; i < WAITERS; i++) {
+        pthread_join(others.threads[i], NULL);
+    }
+    assert_int_equal(ns_job_done(others.idle), NS_SUCCESS);
+}
+
+/* Make n run-now jobs, a thousand of them alive at most, and see the last one go. */
+static void make_and_run(struct ns_thrpool_t *tp, long n)
+{
+    static atomic_long done;
+    atomic_store(&done, 0);
+    for (long made = 0; made < n; made++) {
+        assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, count_and_finish, &done, NULL), NS_SUCCESS);
+        if (made - atomic_load(&done) > 1000) {
+            SOON(made - atomic_load(&done) < 1000);
+        }
+    }
+    SOON(atomic_load(&done) == n);
+}
+
+/* A thread that does one call, and says when it has returned. */
+static struct latch returned = LATCH_INIT;
+
+static void *destroy(void *tp)
+{
+    ns_thrpool_destroy(tp);
+    latch_add(&returned, 1);
+    return NULL;
+}
+
+/*
+ * To see it fail: in DeferredFrees::clear, wait until nobody at all is counted.
+ */
+static void fm12_destroy_ends_while_others_wait_again_and_again_in_another_pool(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *other = pool_of(1);
+    begin_to_wait(other);
+    for (long round = 0; round < count_of(10, 1000); round++) {
+        struct ns_thrpool_t *tp = counted_pool();
+        pthread_t thread;
+        long before = latch_count(&returned);
+        make_and_run(tp, 200);
+        assert_int_equal(pthread_create(&thread, NULL, destroy, tp), 0);
+        /* While the others go on. */
+        assert_latch(&returned, before + 1);
+        pthread_join(thread, NULL);
+        assert_int_equal(atomic_load(&blocks_out), 0);
+    }
+    end_to_wait();
+    pool_end(other);
+}
+
+/*
+ * To see it fail: in DeferredFrees::free_later, do not look through what is deferred.
+ */
+static void memory_is_given_back_while_others_wait_again_and_again_in_another_pool(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *other = pool_of(1);
+    struct ns_thrpool_t *tp = counted_pool();
+    long own = atomic_load(&blocks_out);
+    begin_to_wait(other);
+    /* Of those that are finished with, only as many stay as are freed while one thread is between
+     * its call and its mark: however many there were in all. */
+    long jobs = count_of(30000, 3000000);
+    make_and_run(tp, jobs);
+    long left = atomic_load(&blocks_out) - own;
+    end_to_wait();
+    if (jobs > 1000 && left > jobs / 2) {
+        fail_msg("of %ld jobs %ld stay", jobs, left);
+    }
+    make_and_run(tp, 100);
+    ns_thrpool_destroy(tp);
+    pool_end(other);
+    assert_int_equal(atomic_load(&blocks_out), 0);
+}
+
+/* A logger that takes a lock of the application's. */
+static pthread_mutex_t log_lock = PTHREAD_MUTEX_INITIALIZER;
+static atomic_int in_logger;
+
+static void locking_log(int priority, const char *format, va_list args)
+{
+    UNUSED(format);
+    UNUSED(args);
+    if (priority == LOG_ERR) {
+        atomic_fetch_add(&in_logger, 1);
+        pthread_mutex_lock(&log_lock);
+        pthread_mutex_unlock(&log_lock);
+    }
+}
+
+static void *wait_for_a_negative_time(void *job)
+{
+    struct timeval tv = {-1, 0};
+    ns_result_t result = ns_job_timedwait(job, &tv);
+    return result == NS_INVALID_REQUEST ? job : NULL;
+}
+
+/*
+ * To see it fail: in wait_until of the C interface, let `entering` live until it has logged.
+ */
+static void fm12_a_logger_that_blocks_holds_up_no_other_pool(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_config config;
+    ns_thrpool_config_init(&config);
+    config.log_fct = locking_log;
+    struct ns_thrpool_t *other = ns_thrpool_new(&config);
+    assert_non_null(other);
+    struct ns_thrpool_t *tp = counted_pool();
+    long own = atomic_load(&blocks_out);
+    struct ns_job_t *idle = NULL;
+    pthread_t waiter;
+    pthread_t destroyer;
+    void *refused = NULL;
+    assert_int_equal(ns_create_job(other, NS_JOB_NONE, nothing, &idle), NS_SUCCESS);
+    atomic_store(&in_logger, 0);
+    pthread_mutex_lock(&log_lock);
+    assert_int_equal(pthread_create(&waiter, NULL, wait_for_a_negative_time, idle), 0);
+    EVENTUALLY(atomic_load(&in_logger) > 0);
+    make_and_run(tp, scaled(20000));
+    /* A worker frees the last after it has counted it. */
+    EVENTUALLY(atomic_load(&blocks_out) == own);
+    long before = latch_count(&returned);
+    assert_int_equal(pthread_create(&destroyer, NULL, destroy, tp), 0);
+    assert_latch(&returned, before + 1);
+    pthread_mutex_unlock(&log_lock);
+    pthread_join(destroyer, NULL);
+    pthread_join(waiter, &refused);
+    assert_ptr_equal(refused, idle);
+    assert_int_equal(ns_job_done(idle), NS_SUCCESS);
+    pool_end(other);
+    assert_int_equal(atomic_load(&blocks_out), 0);
+}
+
+/*
+ * A wait that is refused is still inside its own pool while it logs: that pool stays until the logger
+ * has returned.
+ */
+static void a_pool_stays_while_its_logger_speaks_of_a_wait(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_config config;
+    ns_thrpool_config_init(&config);
+    config.log_fct = locking_log;
+    config.calloc_fct = counting_calloc;
+    config.free_fct = counting_free;
+    struct ns_thrpool_t *tp = ns_thrpool_new(&config);
+    assert_non_null(tp);
+    struct ns_job_t *job = NULL;
+    struct latch gone = LATCH_INIT;
+    pthread_t waiter;
+    pthread_t destroyer;
+    assert_int_equal(ns_create_job(tp, NS_JOB_NONE, nothing, &job), NS_SUCCESS);
+    assert_int_equal(ns_job_set_data(job, &gone), NS_SUCCESS);
+    assert_int_equal(ns_job_set_done_cb(job, count_callback), NS_SUCCESS);
+    atomic_store(&in_logger, 0);
+    pthread_mutex_lock(&log_lock);
+    assert_int_equal(pthread_create(&waiter, NULL, wait_for_a_negative_time, job), 0);
+    EVENTUALLY(atomic_load(&in_logger) > 0);
+    int threads = count_threads();
+    assert_int_equal(ns_job_done(job), NS_SUCCESS);
+    long before = latch_count(&returned);
+    assert_int_equal(pthread_create(&destroyer, NULL, destroy, tp), 0);
+    /* The job goes, the pool's threads go, and the pool would. */
+    assert_latch(&gone, 1);
+    EVENTUALLY(count_threads() == threads - 2 + 1);
+    assert_true(atomic_load(&blocks_out) > 0);
+    assert_int_equal(latch_count(&returned), before);
+    pthread_mutex_unlock(&log_lock);
+    assert_latch(&returned, before + 1);
+    pthread_join(destroyer, NULL);
+    pthread_join(waiter, NULL);
+    assert_int_equal(atomic_load(&blocks_out), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(fm12_destroy_ends_while_others_wait_again_and_again_in_another_pool),
+        cmocka_unit_test(memory_is_given_back_while_others_wait_again_and_again_in_another_pool),
+        cmocka_unit_test(fm12_a_logger_that_blocks_holds_up_no_other_pool),
+        cmocka_unit_test(a_pool_stays_while_its_logger_speaks_of_a_wait),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,238 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-3.0-or-later
+# An application that is built with ThreadSanitizer, and the library as it is, without: no report for
+# what is handed over through the library, one for a true race, and signals delivered while a thread is
+# blocked in it. Run in the project's root.
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+cat >"$work/hand-over.c" <<'PROGRAM'
+/* Plain variables, handed over in every way that the header promises; with an argument, one race. */
+#define _GNU_SOURCE
+#include <nunc-stans.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+/* A job's data. */
+struct record {
+    long input;  /* from who arms to the callback */
+    long output; /* from the callback to who waits */
+    long last;   /* from the callback to the done callback, and on to who destroys the pool */
+};
+
+enum { ROUNDS = 50, JOBS = 3 };
+static struct record records[ROUNDS][2][JOBS];
+static long at_shutdown;
+static long racy;
+static int ends[2];
+
+static void work(struct ns_job_t *job)
+{
+    struct record *record = ns_job_get_data(job);
+    record->output = record->input + 1;
+}
+
+static void gone(struct ns_job_t *job)
+{
+    struct record *record = ns_job_get_data(job);
+    record->last = record->output;
+}
+
+static void read_and_work(struct ns_job_t *job)
+{
+    char byte;
+    if (read(ns_job_get_native_fd(job), &byte, 1) != 1)
+        abort();
+    work(job);
+}
+
+static void check(ns_result_t result)
+{
+    if (result != NS_SUCCESS) {
+        printf("result %u\n", result);
+        exit(3);
+    }
+}
+
+static void see(struct ns_job_t *job, struct record *record)
+{
+    check(ns_job_wait(job));
+    if (record->output != record->input + 1)
+        exit(4);
+}
+
+/* Every kind, in the loop and in a worker: armed by the add, by a rearm, and done or cancelled. */
+static void hand_over(ns_thrpool_t *tp, ns_job_type_t type, struct record *records)
+{
+    struct timeval soon = {0, 100};
+    struct ns_job_t *jobs[JOBS];
+    for (int i = 0; i < JOBS; i++)
+        records[i].input = i;
+    check(ns_add_job(tp, type, work, &records[0], &jobs[0]));
+    check(ns_add_timeout_job(tp, &soon, type, work, &records[1], &jobs[1]));
+    if (write(ends[1], "x", 1) != 1)
+        abort();
+    check(ns_add_fd_job(tp, ends[0], type | NS_JOB_READ | NS_JOB_PRESERVE_FD, read_and_work,
+                        &records[2], &jobs[2]));
+    for (int i = 0; i < JOBS; i++) {
+        see(jobs[i], &records[i]);
+        records[i].input++;
+        check(ns_job_set_done_cb(jobs[i], gone));
+        if (i == 2 && write(ends[1], "x", 1) != 1)
+            abort();
+        check(ns_job_rearm(jobs[i]));
+        see(jobs[i], &records[i]);
+        check(i == 1 ? ns_job_cancel(jobs[i]) : ns_job_done(jobs[i]));
+    }
+}
+
+/* What the job's data points to, set while its callback may run. */
+static void use_data(struct ns_job_t *job)
+{
+    long *data = ns_job_get_data(job);
+    *data += 1;
+}
+
+static void *race(void *tp)
+{
+    struct record record = {1, 0, 0};
+    struct ns_job_t *job;
+    check(ns_add_job(tp, NS_JOB_THREAD, work, &record, &job));
+    racy++; /* beside main's */
+    check(ns_job_wait(job));
+    check(ns_job_done(job));
+    return NULL;
+}
+
+static void *shut_down(void *tp)
+{
+    at_shutdown++;
+    ns_thrpool_shutdown(tp);
+    return NULL;
+}
+
+int main(int argc, char **argv)
+{
+    (void)argv;
+    struct ns_thrpool_config config;
+    ns_thrpool_config_init(&config);
+    config.max_threads = 2;
+    ns_thrpool_t *tp = ns_thrpool_new(&config);
+    if (tp == NULL || pipe(ends) != 0)
+        return 2;
+    if (argc > 1) {
+        pthread_t thread;
+        pthread_create(&thread, NULL, race, tp);
+        racy++;
+        pthread_join(thread, NULL);
+    }
+    for (int i = 0; i < ROUNDS; i++) {
+        hand_over(tp, NS_JOB_NONE, records[i][0]);
+        hand_over(tp, NS_JOB_THREAD, records[i][1]);
+        long *data = malloc(sizeof *data);
+        struct ns_job_t *job;
+        *data = i;
+        check(ns_create_job(tp, NS_JOB_THREAD, use_data, &job));
+        check(ns_job_set_data(job, data));
+        check(ns_job_rearm(job));
+        check(ns_job_wait(job));
+        if (*data != i + 1)
+            return 4;
+        check(ns_job_done(job));
+        free(data);
+    }
+    pthread_t thread;
+    pthread_create(&thread, NULL, shut_down, tp);
+    while (!ns_thrpool_is_shutdown(tp))
+        usleep(100);
+    at_shutdown++;
+    check(ns_thrpool_wait(tp));
+    ns_thrpool_destroy(tp);
+    for (int i = 0; i < ROUNDS * 2 * JOBS; i++) {
+        const struct record *record = &records[i / JOBS / 2][i / JOBS % 2][i % JOBS];
+        if (record->last != record->input + 1)
+            return 5;
+    }
+    pthread_join(thread, NULL);
+    return 0;
+}
+PROGRAM
+
+cat >"$work/sigterm.c" <<'PROGRAM'
+/* The pool lives until a SIGTERM, while main is blocked in one of the waits. */
+#define _GNU_SOURCE
+#include <nunc-stans.h>
+#include <signal.h>
+#include <unistd.h>
+
+static void stop(struct ns_job_t *job)
+{
+    ns_thrpool_shutdown(ns_job_get_tp(job));
+    ns_job_done(job);
+}
+
+static void nothing(struct ns_job_t *job)
+{
+    (void)job;
+}
+
+static void kill_soon(struct ns_job_t *job)
+{
+    ns_job_done(job);
+    kill(getpid(), SIGTERM);
+}
+
+int main(int argc, char **argv)
+{
+    (void)argv;
+    struct ns_thrpool_config config;
+    struct timeval far = {1000000, 0}, soon = {0, 200000};
+    struct ns_job_t *job;
+    ns_thrpool_config_init(&config);
+    ns_thrpool_t *tp = ns_thrpool_new(&config);
+    if (tp == NULL || ns_add_signal_job(tp, SIGTERM, NS_JOB_NONE, stop, NULL, NULL) != NS_SUCCESS ||
+        ns_add_timeout_job(tp, &far, NS_JOB_NONE, nothing, NULL, &job) != NS_SUCCESS ||
+        ns_add_timeout_job(tp, &soon, NS_JOB_THREAD, kill_soon, NULL, NULL) != NS_SUCCESS)
+        return 2;
+    if (argc > 1 && ns_job_wait(job) != NS_SHUTDOWN)
+        return 3;
+    if (ns_thrpool_wait(tp) != NS_SUCCESS)
+        return 4;
+    ns_thrpool_destroy(tp);
+    return 0;
+}
+PROGRAM
+
+count=0
+report() { # NAME STATUS
+    count=$((count + 1))
+    if [ "$2" -eq 0 ]; then
+        echo "ok $count - $1"
+    else
+        echo "not ok $count - $1"
+        head -n 40 "$work/why" | sed 's/^/# /'
+    fi
+}
+
+export TSAN_OPTIONS=exitcode=66
+for compiler in gcc clang; do
+    for program in hand-over sigterm; do
+        $compiler -std=c11 -Wall -Wextra -Werror -g -O1 -fsanitize=thread -Iinclude "$work/$program.c" \
+            -o "$work/$program" -Lbuild/lib -Wl,-rpath,"$PWD/build/lib" -lnunc-stans -lpthread \
+            >"$work/why" 2>&1
+        report "$compiler: $program compiles" $?
+    done
+    # Without random addresses: the run-time library wants them where it is used to them.
+    timeout -k 5 60 setarch -R "$work/hand-over" >"$work/why" 2>&1
+    report "$compiler: what is handed over is no race" $?
+    timeout -k 5 60 setarch -R "$work/hand-over" race >"$work/why" 2>&1
+    [ $? -eq 66 ] && grep -q 'data race' "$work/why" && ! grep -q 'hand_over\|work\b' "$work/why"
+    report "$compiler: a true race is one, and the only one" $?
+    timeout -k 5 20 setarch -R "$work/sigterm" >"$work/why" 2>&1
+    report "$compiler: SIGTERM arrives while main is in ns_thrpool_wait" $?
+    timeout -k 5 20 setarch -R "$work/sigterm" job >"$work/why" 2>&1
+    report "$compiler: SIGTERM arrives while main is in ns_job_wait" $?
+done
+echo "1..$count"
