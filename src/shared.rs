@@ -23,7 +23,6 @@ use crate::job::wait::{Outcome, Waiters};
 use crate::job::{Job, JobPtr, Kind, Spec, Trigger, run};
 use crate::log::Logger;
 use crate::perturb::perturb;
-use crate::sync::{hand_over, take_over};
 use crate::sys;
 use crate::workq::{Seat, WorkQueue};
 
@@ -130,9 +129,7 @@ impl Shared {
 
     /// Whether nothing is armed any more.
     pub(crate) fn is_shutting_down(&self) -> bool {
-        let shutdown = self.shutdown.load(Ordering::SeqCst);
-        take_over(&raw const self.shutdown);
-        shutdown
+        self.shutdown.load(Ordering::SeqCst)
     }
 
     /// Whether this process is a forked child of the one that made the pool.
@@ -214,7 +211,6 @@ impl Shared {
 
     /// Hand on a job that is ARMED and carries the bit of its queue.
     pub(crate) fn start(&self, job: JobPtr) {
-        hand_over(&raw const job.state);
         if job.kind() == Kind::Now {
             return self.run_now(job);
         }
@@ -240,6 +236,7 @@ impl Shared {
     }
 
     /// `ns_job_done` and, with `even_armed`, `ns_job_cancel`.
+    #[inline(always)]
     pub(crate) fn end(&self, job: JobPtr, even_armed: bool) -> Ended {
         let own = inside(&job);
         match job.state.end(&self.waiters, even_armed) {

@@ -24,6 +24,7 @@ use crate::log::{Logger, log};
 use crate::nspr::{self, Unusable};
 use crate::pool::Pool;
 use crate::shared::{Armed, MakeError, Shared};
+use crate::sync::hand_over;
 use crate::sys::{self, ErrnoGuard};
 
 use _ns_result_t as R;
@@ -230,6 +231,7 @@ impl<'a> Make<'a> {
         // SAFETY: `out` by the promise of `new`.
         unsafe { tell(self.out, Some(job)) };
         if spec.armed {
+            hand_over(&raw const job.state);
             shared.start(job);
         }
         SUCCESS

@@ -5,6 +5,7 @@ use std::ptr::{self, NonNull};
 
 use super::*;
 use crate::pool::is_own_thread;
+use crate::sync::take_over;
 use crate::sys::CancelGuard;
 
 /// Set a config to its defaults: one worker, default stacks, libc's allocator, syslog.
@@ -73,7 +74,9 @@ pub unsafe extern "C" fn ns_thrpool_shutdown(tp: *mut ns_thrpool_t) {
 pub unsafe extern "C" fn ns_thrpool_is_shutdown(tp: *mut ns_thrpool_t) -> i32 {
     // SAFETY: NULL or a pool of the caller's.
     unsafe { pool_of(tp) }.map_or(0, |pool| {
-        i32::from(pool.shared.is_shutting_down() || pool.shared.is_forked())
+        let shutdown = pool.shared.is_shutting_down();
+        take_over(&raw const pool.shared.shutdown);
+        i32::from(shutdown || pool.shared.is_forked())
     })
 }
 

@@ -431,6 +431,7 @@ impl EventLoop {
     }
 
     /// Take what was asked for, but no more than `most`. Returns how much it was.
+    #[inline(always)]
     fn take_requests(&mut self, pool: &Shared, most: usize) -> usize {
         let mut slice = None;
         let mut looks = LINGERS;

@@ -186,6 +186,7 @@ impl State {
     /// As [`State::change`], for a step that ends what waiters wait for: `next` also says with
     /// which outcome. The step that finds `WAITED` is taken under the stripe's lock, together
     /// with the hand-out of results, so that nobody can free the job in between.
+    #[inline(always)]
     fn settle(
         &self,
         waiters: &Waiters,
@@ -234,6 +235,7 @@ impl State {
     /// An executing callback is left to return; its `finish` finds the mark. Otherwise the loop
     /// disposes of the job: it finds it in the request queue, where it either is already or is
     /// to be pushed now.
+    #[inline(always)]
     pub(crate) fn end(&self, waiters: &Waiters, even_armed: bool) -> End {
         hand_over(self);
         let step = self.settle(waiters, |word| match word & STATE {
