@@ -24,11 +24,6 @@ pub const NS_VERSION_PATCH: i32 = 0;
 /// must then not be NULL. Not shown by `ns_job_get_type`.
 pub const NS_JOB_UNARMED: ns_job_type_t = 1 << 10;
 
-/// `NS_TIMEOUT`.
-pub(super) const TIMEOUT: ns_result_t = 7;
-/// `NS_RUNNING`.
-const RUNNING: ns_result_t = 8;
-
 /// The version of the library that is loaded, as "0.2.0".
 ///
 /// @return a string that stays
@@ -135,7 +130,7 @@ pub unsafe extern "C" fn ns_job_cancel(job: *mut ns_job_t) -> ns_result_t {
     };
     match pool.end(job, true) {
         Ended::Yes => SUCCESS,
-        Ended::Running | Ended::Armed => RUNNING,
+        Ended::Running | Ended::Armed => R::NS_RUNNING as ns_result_t,
     }
 }
 
