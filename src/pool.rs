@@ -297,12 +297,12 @@ impl Pool {
         this.shared.graves.clear();
         this.shared.waiters.drain();
         let logger = this.shared.logger;
-        let left = signals::unwatch_all(&this.shared);
-        if left > 0 {
+        signals::unwatch_all(&this.shared);
+        if let Some(left) = this.shared.idle.left() {
             log!(
                 logger,
                 LOG_WARNING,
-                "pool {pool:p}: destroyed with jobs for {left} signals that were never done"
+                "ns_thrpool_destroy: pool {pool:p}: {left}"
             );
         }
         log!(logger, LOG_INFO, "pool {pool:p}: destroyed");
