@@ -661,6 +661,27 @@ ns_result_t ns_job_cancel(struct ns_job_t *job);
 ns_result_t ns_job_timedwait(struct ns_job_t *job,
                              const struct timeval *tv);
 
+/**
+ * Say where messages go that have no pool: a refusal of a NULL pool or job, or of a config from
+ * which no pool could be made and which has no log_fct. They go to one place for the whole
+ * process. Until this is called, and after it was called with a NULL text, that is syslog at
+ * LOG_LOCAL1 and, where there is no /dev/log, as in a container, the standard error output too.
+ *
+ * text is called in the thread that was refused, by several at once, with arg, a priority of
+ * syslog.h, and a line that names the function that refuses and ends in one newline. It may call
+ * the getters of this header and this function; what it calls in vain is not logged.
+ *
+ * When this returns, the function that it has replaced is called no more, and its arg may be
+ * freed: it waits for calls that other threads are in. So don't call it with a lock that they may
+ * wait for; and in a logger, where it doesn't wait. Nor does it for calls of a function that was
+ * set before a fork, in the child. Any thread.
+ *
+ * @param text the function; NULL for none
+ * @param arg for text; the application's own
+ */
+void ns_set_log(void (*text)(void *arg, int priority, const char *message),
+                void *arg);
+
 #ifdef __cplusplus
 }
 #endif

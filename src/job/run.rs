@@ -95,6 +95,7 @@ fn note_idle(job: JobPtr) {
 #[cold]
 #[inline(never)]
 pub(crate) fn count_idle(pool: &Shared) {
+    perturb("idle, and not counted");
     if let Some(func) = IDLE.get() {
         pool.idle.came(func);
     }
