@@ -374,14 +374,15 @@ static void a_callback_is_named_where_its_name_is_known(void **state)
     UNUSED(state);
     struct ns_thrpool_t *tp = pool();
     struct ns_job_t *job;
-    /* Never called: a function that the dynamic linker has a name for. */
+    /* Never called: a function that the dynamic linker has a name for. The C library has it, and no
+     * sanitizer stands before it. */
     ns_job_func_t known;
-    *(void **)&known = dlsym(RTLD_DEFAULT, "ns_version");
+    *(void **)&known = dlsym(RTLD_DEFAULT, "lfind");
     assert_non_null(known);
     assert_int_equal(ns_create_job(tp, NS_JOB_THREAD, known, &job), NS_SUCCESS);
     assert_int_equal(ns_create_job(tp, NS_JOB_THREAD, rests, &job), NS_SUCCESS);
     destroy(tp, 2);
-    assert_non_null(strstr(said, " 1 of ns_version (0x"));
+    assert_non_null(strstr(said, " 1 of lfind (0x"));
     /* The others by their file and the place in it. */
     assert_non_null(strstr(said, "test-idle-jobs+0x"));
 }
