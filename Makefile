@@ -30,7 +30,7 @@ WITH_NSPR := build/examples/nspr-echo \
 TOOLS_FOR_BUILD := gcc libc6-dev
 TOOLS_FOR_DEMO := $(TOOLS_FOR_BUILD) curl wrk
 TOOLS_FOR_DEB := $(TOOLS_FOR_BUILD) debhelper dpkg-dev fakeroot
-TOOLS_FOR_CHECK := $(TOOLS_FOR_DEB) clang g++ libcmocka-dev libnspr4-dev pkg-config strace
+TOOLS_FOR_CHECK := $(TOOLS_FOR_DEB) bindgen clang g++ libcmocka-dev libnspr4-dev pkg-config strace
 
 TOOLS_FOR_DEEP := $(TOOLS_FOR_CHECK) valgrind python3
 TOOLS_FOR_COUNTS := $(TOOLS_FOR_BUILD) python3 valgrind strace

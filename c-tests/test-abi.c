@@ -112,6 +112,7 @@ FUNCTION(ns_add_fd_timeout_job, ns_result_t (*)(struct ns_thrpool_t *, int, stru
 FUNCTION(ns_job_get_native_fd, int (*)(struct ns_job_t *));
 FUNCTION(ns_job_cancel, ns_result_t (*)(struct ns_job_t *));
 FUNCTION(ns_job_timedwait, ns_result_t (*)(struct ns_job_t *, const struct timeval *));
+FUNCTION(ns_set_log, void (*)(void (*)(void *, int, const char *), void *));
 
 static void config_init_sets_one_worker_and_else_nothing(void **state)
 {

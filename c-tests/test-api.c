@@ -477,6 +477,7 @@ static void no_function_changes_errno(void **state)
     socket_pair(ends);
     const ns_job_type_t io = NS_JOB_READ | NS_JOB_PRESERVE_FD;
     KEEPS_ERRNO(ns_version());
+    KEEPS_ERRNO(ns_set_log(NULL, NULL));
     KEEPS_ERRNO(ns_thrpool_config_init(NULL));
     KEEPS_ERRNO(ns_thrpool_config_init(&config));
     config.log_fct = errno_changing_log;

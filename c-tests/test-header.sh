@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-3.0-or-later
 # The header compiles everywhere: each compiler and standard, in any order of includes, with
-# NSPR's headers and without, and under the code of old clients.
+# NSPR's headers and without, under the code of old clients and of new ones that switch over all
+# results. The results that 0.2 does not have are sound values in C++, and are found by bindgen.
 #
 #   c-tests/test-header.sh [INCLUDE-DIRECTORY]
 include=${1:-$(dirname "$0")/../include}
@@ -130,6 +131,81 @@ int main(void)
 }
 C
 
+# Switches over all results, those of 0.2 and the others.
+cat >"$work/new-client.c" <<'C'
+#define NS_EXTENDED_RESULTS
+#include <nunc-stans.h>
+#if !defined(NS_TIMEOUT) || !defined(NS_RUNNING)
+#error the preprocessor does not find them
+#endif
+int number(ns_result_t rc);
+int number(ns_result_t rc)
+{
+    switch (rc) {
+    case NS_SUCCESS:
+    case NS_SHUTDOWN:
+    case NS_ALLOCATION_FAILURE:
+    case NS_INVALID_REQUEST:
+    case NS_INVALID_STATE:
+    case NS_THREAD_FAILURE:
+    case NS_DELETING:
+        return 0;
+    case NS_TIMEOUT:
+        return 7;
+    case NS_RUNNING:
+        return 8;
+    }
+    return -1;
+}
+C
+
+# Compares with the others only.
+cat >"$work/comparing.c" <<'C'
+#include <nunc-stans.h>
+int ended(struct ns_job_t *job, const struct timeval *tv);
+int ended(struct ns_job_t *job, const struct timeval *tv)
+{
+    ns_result_t rc = ns_job_timedwait(job, tv);
+    if (rc == NS_TIMEOUT) {
+        rc = ns_job_cancel(job);
+    }
+    return rc != NS_RUNNING;
+}
+C
+
+# For C++11 and later only.
+cat >"$work/constant.cpp" <<'C'
+#include <nunc-stans.h>
+#include <type_traits>
+constexpr ns_result_t timeout = NS_TIMEOUT, running = NS_RUNNING;
+static_assert(timeout == 7 && running == 8, "the numbers are those of the library");
+static_assert(std::is_same<std::underlying_type<ns_result_t>::type, unsigned int>::value, "");
+template <ns_result_t rc> struct named { static constexpr unsigned int number = rc; };
+static_assert(named<NS_RUNNING>::number == 8, "");
+#if __cplusplus >= 201703L
+/* Well-formed only for an enum whose underlying type is given. */
+static_assert(ns_result_t{8u} == NS_RUNNING);
+#endif
+C
+
+# The library's answer, which no compiler sees through; run under the sanitizers.
+cat >"$work/answer.c" <<'C'
+#include <nunc-stans.h>
+ns_result_t ns_job_cancel(struct ns_job_t *job)
+{
+    return job == NULL ? (ns_result_t)8 : NS_SUCCESS;
+}
+C
+cat >"$work/asks.cpp" <<'C'
+#include <nunc-stans.h>
+int main()
+{
+    ns_result_t rc = ns_job_cancel(nullptr);
+    ns_result_t *volatile at = &rc;
+    return *at == NS_RUNNING ? 0 : 1;
+}
+C
+
 nspr=
 if command -v pkg-config >/dev/null && pkg-config --exists nspr; then
     nspr=$(pkg-config --cflags nspr)
@@ -188,7 +264,7 @@ all() {
     absent=$(without_nspr "$compiler" "$language")
     strict="-Wall -Wextra -Wpedantic -Werror -fsyntax-only"
     for standard in $3; do
-        for file in first last twice old-client; do
+        for file in first last twice old-client new-client comparing; do
             # shellcheck disable=SC2086 # words
             {
                 set -- "$compiler" -x "$language" "-std=$standard" $strict "-I$include"
@@ -214,6 +290,71 @@ all gcc c "c99 c11 c17"
 all clang c "c99 c11 c17"
 all g++ c++ "c++11 c++20"
 all clang++ c++ "c++11 c++20"
+
+# sound COMPILER STANDARDS: in C++ all results are values of the enum.
+sound() {
+    for standard in $2; do
+        try "$1 $standard, all results are constants of the enum" "$1" -fsyntax-only -Wall -Wextra \
+            -Wpedantic -Werror "-std=$standard" "-I$include" -DNS_NO_NSPR "$work/constant.cpp"
+    done
+    for extended in "" -DNS_EXTENDED_RESULTS; do
+        # shellcheck disable=SC2086 # a word or none
+        try "$1, an answer of 8 is defined behaviour $extended" sh -c '"$0" -x c -c "$1" -o "$2.o" \
+            "$3" -DNS_NO_NSPR && shift 1 && "$0" -fsanitize=undefined,enum \
+            -fno-sanitize-recover=all -g "$2" -DNS_NO_NSPR $4 "$3" "$1.o" -o "$1" && "$1"' \
+            "$1" "$work/answer.c" "$work/asks" "-I$include" "$work/asks.cpp" $extended
+    done
+}
+# As many of the newest as there are: there, what is outside an enum is no constant.
+for compiler in g++ clang++ clang++-16 clang++-19; do
+    if command -v "$compiler" >/dev/null; then
+        sound "$compiler" "c++11 c++17 c++20"
+    fi
+done
+
+# Without being asked for they are no enumerators, and asked for they are.
+sed '/define NS_EXTENDED_RESULTS/d' "$work/new-client.c" >"$work/unasked.c"
+for compiler in gcc clang; do
+    command -v "$compiler" >/dev/null || continue
+    if "$compiler" -Wswitch -Werror -fsyntax-only "-I$include" "$work/unasked.c" >/dev/null 2>&1 ||
+        "$compiler" -Wswitch -Werror -fsyntax-only "-I$include" -DNS_EXTENDED_RESULTS \
+            "$work/old-client.c" >/dev/null 2>&1; then
+        try "$compiler: -Wswitch counts the results that were asked for" false
+    else
+        try "$compiler: -Wswitch counts the results that were asked for" true
+    fi
+done
+
+# Rust's bindings.
+cat >"$work/bound.rs" <<'RS'
+#![allow(warnings)]
+include!("bindings.rs");
+
+fn number(rc: ns_result_t) -> u32 {
+    use _ns_result_t::*;
+    match rc {
+        NS_SUCCESS | NS_SHUTDOWN | NS_ALLOCATION_FAILURE | NS_INVALID_REQUEST => 0,
+        NS_INVALID_STATE | NS_THREAD_FAILURE | NS_DELETING => 0,
+        NS_TIMEOUT => 7,
+        NS_RUNNING => 8,
+    }
+}
+
+#[test]
+fn every_result_is_there() {
+    assert_eq!(number(_ns_result_t::NS_TIMEOUT), _ns_result_t::NS_TIMEOUT as u32);
+    assert_eq!(number(_ns_result_t::NS_RUNNING), _ns_result_t::NS_RUNNING as u32);
+    assert_eq!(std::mem::size_of::<ns_result_t>(), 4);
+    assert_eq!(NS_JOB_UNARMED, 1024);
+}
+RS
+if command -v bindgen >/dev/null && command -v rustc >/dev/null; then
+    try "bindgen finds every result" sh -c 'bindgen --rustified-enum _ns_result_t -o \
+        "$0/bindings.rs" "$1/nunc-stans.h" -- -DNS_EXTENDED_RESULTS -DNS_NO_NSPR &&
+        rustc --edition 2021 --test "$0/bound.rs" -o "$0/bound" && "$0/bound"' "$work" "$include"
+else
+    skip "there is no bindgen, or no rustc"
+fi
 
 # What the compilers let through by accident would show here.
 if [ -n "$nspr" ] && command -v gcc >/dev/null; then

@@ -1148,6 +1148,7 @@ static void *call_with_cancellation_pending(void *arg)
     SURVIVES(ns_add_job(tp, NS_JOB_THREAD, finish_job, NULL, NULL));
     SURVIVES(ns_add_job(tp, NS_JOB_NONE, finish_job, NULL, NULL));
     SURVIVES(ns_version());
+    SURVIVES(ns_set_log(NULL, NULL));
     struct ns_thrpool_t *own = NULL;
     static struct thread_facts facts;
     SURVIVES(own = ns_thrpool_new(&config));

@@ -151,8 +151,17 @@ typedef uint_fast16_t ns_job_type_t;
  * Results
  */
 
-/** Result of a call. Compare with the names; 7 and 8 are among the additions at the end. */
+/**
+ * Result of a call. Those after NS_DELETING are additions: enumerators, which a switch without
+ * default has to name, only for who asks for them by #define NS_EXTENDED_RESULTS before the
+ * include, in all files of a program alike; else macros, for == and !=, at the end of this
+ * header.
+ */
+#if defined(__cplusplus) && __cplusplus >= 201103L
+enum _ns_result_t : unsigned int {
+#else
 enum _ns_result_t {
+#endif
     /** Done, or accepted and certain to be done. */
     NS_SUCCESS = 0,
     /** The pool is shutting down (or belongs to the parent of this forked process). */
@@ -167,6 +176,12 @@ enum _ns_result_t {
     NS_THREAD_FAILURE = 5,
     /** The job is being disposed of. */
     NS_DELETING = 6,
+#ifdef NS_EXTENDED_RESULTS
+    /** The time of ns_job_timedwait is up. */
+    NS_TIMEOUT = 7,
+    /** ns_job_cancel: a run had begun on another thread. */
+    NS_RUNNING = 8,
+#endif
 };
 
 typedef enum _ns_result_t ns_result_t;
@@ -538,7 +553,7 @@ int ns_job_is_func(struct ns_job_t *job, ns_job_func_t func);
  * Additions
  *
  * What follows is not in 0.2 of the original. A program that uses none of it still builds and runs
- * there. Results are macros and not enumerators, so as not to upset -Wswitch.
+ * there.
  */
 
 /** Defined if the header has what follows. */
@@ -556,10 +571,16 @@ int ns_job_is_func(struct ns_job_t *job, ns_job_func_t func);
  */
 #define NS_JOB_UNARMED (1 << 10)
 
+/* The results that 0.2 does not have. Either way #ifdef finds them. */
+#ifndef NS_EXTENDED_RESULTS
 /** The time of ns_job_timedwait is up. */
 #define NS_TIMEOUT ((ns_result_t)7)
 /** ns_job_cancel: a run had begun on another thread. */
 #define NS_RUNNING ((ns_result_t)8)
+#else
+#define NS_TIMEOUT NS_TIMEOUT
+#define NS_RUNNING NS_RUNNING
+#endif
 
 /**
  * The version of the library that is loaded, as "0.2.0".
@@ -639,6 +660,27 @@ ns_result_t ns_job_cancel(struct ns_job_t *job);
  */
 ns_result_t ns_job_timedwait(struct ns_job_t *job,
                              const struct timeval *tv);
+
+/**
+ * Say where messages go that have no pool: a refusal of a NULL pool or job, or of a config from
+ * which no pool could be made and which has no log_fct. They go to one place for the whole
+ * process. Until this is called, and after it was called with a NULL text, that is syslog at
+ * LOG_LOCAL1 and, where there is no /dev/log, as in a container, the standard error output too.
+ *
+ * text is called in the thread that was refused, by several at once, with arg, a priority of
+ * syslog.h, and a line that names the function that refuses and ends in one newline. It may call
+ * the getters of this header and this function; what it calls in vain is not logged.
+ *
+ * When this returns, the function that it has replaced is called no more, and its arg may be
+ * freed: it waits for calls that other threads are in. So don't call it with a lock that they may
+ * wait for; and in a logger, where it doesn't wait. Nor does it for calls of a function that was
+ * set before a fork, in the child. Any thread.
+ *
+ * @param text the function; NULL for none
+ * @param arg for text; the application's own
+ */
+void ns_set_log(void (*text)(void *arg, int priority, const char *message),
+                void *arg);
 
 #ifdef __cplusplus
 }

@@ -1,16 +1,21 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! The application's logger, or syslog.
+//! The application's logger, or syslog; and where messages go that have no pool.
 //!
 //! Messages are formatted here, in a buffer on the stack, and handed on as the argument of
 //! `"%s"`. Any thread may log. What a logger or an allocator of the application's makes us log
 //! while it runs is dropped: a logger that logs would never end.
 
+mod sink;
+
 use std::cell::Cell;
+use std::ffi::CStr;
 use std::fmt::{self, Write};
 
 use libc::{c_char, c_int};
 
-use crate::sys::{CancelGuard, ErrnoGuard};
+use crate::sys::{self, CancelGuard, ErrnoGuard};
+
+pub(crate) use sink::TextFn;
 
 /// As in the config: `void (*)(int, const char *, va_list)`.
 pub(crate) type LogFn = unsafe extern "C" fn(c_int, *const c_char, crate::capi::va_list);
@@ -24,12 +29,25 @@ thread_local! {
     static LOGGING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Where one pool's messages go.
+/// Where messages go.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Logger {
-    log: Option<LogFn>,
-    close: Option<unsafe extern "C" fn()>,
+pub(crate) enum Logger {
+    /// To the function of a pool's config; with what it wants called when the pool goes.
+    Own(LogFn, Option<unsafe extern "C" fn()>),
+    /// A pool's, that has no function.
+    Syslog,
+    /// No pool's: to what `ns_set_log` has set.
+    NoPool,
 }
+
+/// Before a message, where others write too.
+const PREFIX: &str = "nunc-stans: ";
+
+/// Where syslog(3) finds a daemon.
+#[cfg(not(any(target_os = "macos", target_os = "freebsd")))]
+const SYSLOG_SOCKET: &CStr = c"/dev/log";
+#[cfg(any(target_os = "macos", target_os = "freebsd"))]
+const SYSLOG_SOCKET: &CStr = c"/var/run/log";
 
 /// A line of text on the stack: cut at its end, never allocated.
 struct Line {
@@ -52,6 +70,11 @@ impl Line {
         line.text[line.used] = b'\n';
         line
     }
+
+    /// As C wants it, without the first bytes of it.
+    fn from(&self, skip: usize) -> *const c_char {
+        self.text[skip..].as_ptr().cast()
+    }
 }
 
 impl Write for Line {
@@ -65,31 +88,33 @@ impl Write for Line {
 }
 
 impl Logger {
-    /// Syslog: the logger of whoever has none.
-    pub(crate) const SYSLOG: Self = Self {
-        log: None,
-        close: None,
-    };
-
     /// The config's logger, started; syslog when `log` is `None`.
     pub(crate) fn start(
         log: Option<LogFn>,
         start: Option<unsafe extern "C" fn()>,
         close: Option<unsafe extern "C" fn()>,
     ) -> Self {
-        if log.is_none() {
-            return Self::SYSLOG;
-        }
+        let Some(log) = log else {
+            return Self::Syslog;
+        };
         if let Some(start) = start {
             // SAFETY: the config's function, called as its documentation says.
             guarded(|| unsafe { start() });
         }
-        Self { log, close }
+        Self::Own(log, close)
+    }
+
+    /// For what is said when a pool could not be made.
+    pub(crate) fn without_pool(self) -> Self {
+        match self {
+            Self::Own(..) => self,
+            Self::Syslog | Self::NoPool => Self::NoPool,
+        }
     }
 
     /// The pool goes: tell the config's logger.
     pub(crate) fn close(&self) {
-        if let Some(close) = self.close {
+        if let Self::Own(_, Some(close)) = *self {
             // SAFETY: the config's function, called as its documentation says.
             guarded(|| unsafe { close() });
         }
@@ -100,27 +125,49 @@ impl Logger {
         if LOGGING.get() || crate::alloc::allocating() {
             return;
         }
-        match self.log {
-            Some(log) => {
+        match *self {
+            Self::Own(log, _) => {
                 let line = Line::new("", message);
                 // SAFETY: the line ends in a NUL; the shim only reads it.
-                guarded(|| unsafe {
-                    nunc_stans_shim_log(log, priority, line.text.as_ptr().cast())
-                });
+                guarded(|| unsafe { nunc_stans_shim_log(log, priority, line.from(0)) });
             }
-            None => {
-                let line = Line::new("nunc-stans: ", message);
-                // SAFETY: "%s" and one string, both ending in a NUL.
-                guarded(|| unsafe {
-                    libc::syslog(
-                        libc::LOG_LOCAL1 | priority,
-                        c"%s".as_ptr(),
-                        line.text.as_ptr().cast::<c_char>(),
-                    );
+            Self::Syslog => {
+                let line = Line::new(PREFIX, message);
+                guarded(|| to_syslog(priority, &line));
+            }
+            Self::NoPool => {
+                let line = Line::new(PREFIX, message);
+                guarded(|| {
+                    // SAFETY: the line ends in a NUL.
+                    if !unsafe { sink::tell(priority, line.from(PREFIX.len())) } {
+                        to_syslog(priority, &line);
+                        if !has_syslog() {
+                            sys::write_stderr(&line.text[..=line.used]);
+                        }
+                    }
                 });
             }
         }
     }
+}
+
+fn to_syslog(priority: c_int, line: &Line) {
+    // SAFETY: "%s" and one string, both ending in a NUL.
+    unsafe { libc::syslog(libc::LOG_LOCAL1 | priority, c"%s".as_ptr(), line.from(0)) };
+}
+
+/// Whether the system has a syslog. Asked each time: containers and chroots come and go. Whoever
+/// has opened syslog before a chroot that hides it has it still, and is told on both ways.
+fn has_syslog() -> bool {
+    // SAFETY: a path.
+    unsafe { libc::access(SYSLOG_SOCKET.as_ptr(), libc::F_OK) == 0 }
+}
+
+/// `ns_set_log`. False if there is no memory, and nothing was done. Not waiting in a logger: it may
+/// be the function itself.
+pub(crate) fn set_text(text: Option<TextFn>, arg: *mut libc::c_void) -> bool {
+    let _cancel = CancelGuard::new();
+    sink::set(text, arg, !LOGGING.get())
 }
 
 /// Run code of the application's or of syslog, which may be a cancellation point or change errno.

@@ -82,12 +82,12 @@ impl Pool {
     pub(crate) fn start(config: Option<&ns_thrpool_config>) -> Option<NonNull<Self>> {
         const NAME: &str = "ns_thrpool_new";
         let Some(config) = config else {
-            log!(Logger::SYSLOG, LOG_ERR, "{NAME}: config is NULL");
+            log!(Logger::NoPool, LOG_ERR, "{NAME}: config is NULL");
             return None;
         };
         if config.init_flag != INIT_FLAG {
             let what = "config was not initialised by ns_thrpool_config_init";
-            log!(Logger::SYSLOG, LOG_ERR, "{NAME}: {what}");
+            log!(Logger::NoPool, LOG_ERR, "{NAME}: {what}");
             return None;
         }
         let logger = Logger::start(config.log_fct, config.log_start_fct, config.log_close_fct);
@@ -96,7 +96,9 @@ impl Pool {
             log!(logger, LOG_WARNING, "{NAME}: {what}");
         }
         let (threads, stack) = (config.max_threads, config.stacksize);
-        match Self::make(config, logger) {
+        let made = Self::make(config, logger);
+        let logger = logger.without_pool();
+        match made {
             Ok(pool) => return Some(pool),
             Err(StartError::NoThreads) => log!(logger, LOG_ERR, "{NAME}: max_threads is 0"),
             Err(StartError::NoMemory) => {
@@ -298,12 +300,12 @@ impl Pool {
         this.shared.deferred.clear();
         this.shared.waiters.drain();
         let logger = this.shared.logger;
-        let left = signals::unwatch_all(&this.shared);
-        if left > 0 {
+        signals::unwatch_all(&this.shared);
+        if let Some(left) = this.shared.idle.left() {
             log!(
                 logger,
                 LOG_WARNING,
-                "pool {pool:p}: destroyed with jobs for {left} signals that were never done"
+                "ns_thrpool_destroy: pool {pool:p}: {left}"
             );
         }
         log!(logger, LOG_INFO, "pool {pool:p}: destroyed");

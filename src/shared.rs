@@ -17,6 +17,7 @@ use crate::event::signals::{self, Mailbox};
 use crate::event::wake::Wake;
 use crate::fork;
 use crate::job::free::{DeferredFrees, Entering, Spent};
+use crate::job::idle::Idle;
 use crate::job::run::{inside, on_loop_of, on_thread_of};
 use crate::job::state::{self, After, Arm, End, State, Work};
 use crate::job::wait::{Outcome, Waiters};
@@ -61,6 +62,8 @@ pub(crate) struct Shared {
     pub(crate) waiters: Waiters,
     /// Jobs that are free but for those who may be about to wait for them.
     pub(crate) deferred: DeferredFrees<Job>,
+    /// Jobs that are the application's.
+    pub(crate) idle: Idle,
     /// Descriptors. Reserved by who makes a job; otherwise the loop's.
     pub(crate) fds: Table,
     /// Signals that have arrived.
@@ -118,6 +121,7 @@ impl Shared {
             loop_work: SegQueue::new(),
             waiters: Waiters::new(),
             deferred: DeferredFrees::new(),
+            idle: Idle::new(),
             fds: Table::new(),
             mailbox: Mailbox::new(),
             shutdown: AtomicBool::new(false),
@@ -183,19 +187,26 @@ impl Shared {
         let state = if spec.armed {
             State::armed(queue_of(spec.kind()))
         } else {
+            self.idle.came(spec.func);
             State::waiting()
+        };
+        let failed = |why| {
+            if !spec.armed {
+                self.idle.went(spec.func);
+            }
+            why
         };
         let mut watched = None;
         let seen = match spec.trigger {
             Trigger::Io { fd, .. } => {
                 let entry = self.fds.reserve(&self.alloc, fd);
-                let entry = entry.ok_or(MakeError::NoMemory)?;
+                let entry = entry.ok_or_else(|| failed(MakeError::NoMemory))?;
                 entry.closes.load(Ordering::SeqCst)
             }
             Trigger::Signal(signum) => {
                 // Before it is caught: what arrives from then on is to fire the job.
                 let seen = self.mailbox.count(signum);
-                signals::watch(self, signum).ok_or(MakeError::NoSignal)?;
+                signals::watch(self, signum).ok_or_else(|| failed(MakeError::NoSignal))?;
                 watched = Some(signum);
                 seen
             }
@@ -205,7 +216,7 @@ impl Shared {
             if let Some(signum) = watched {
                 signals::unwatch(self, signum);
             }
-            MakeError::NoMemory
+            failed(MakeError::NoMemory)
         })
     }
 
@@ -227,7 +238,10 @@ impl Shared {
             return Armed::ShuttingDown;
         }
         match job.state.arm(queue_of(job.kind()), job.has(NS_JOB_PERSIST)) {
-            Arm::Push => self.start(job),
+            Arm::Push => {
+                self.idle.went(job.func());
+                self.start(job);
+            }
             // Its time starts when its callback returns.
             Arm::Recorded => {}
             Arm::Refused => return Armed::NotNow,
@@ -239,8 +253,11 @@ impl Shared {
     #[inline(always)]
     pub(crate) fn end(&self, job: JobPtr, even_armed: bool) -> Ended {
         let own = inside(&job);
-        match job.state.end(&self.waiters, even_armed) {
-            End::Push => {
+        match job.state.end_from(&self.waiters, even_armed) {
+            end @ (End::Push | End::PushIdle) => {
+                if end == End::PushIdle {
+                    self.idle.went(job.func());
+                }
                 self.request(job);
                 Ended::Yes
             }
@@ -294,7 +311,7 @@ impl Shared {
         let arm = queue_of(job.kind());
         let dispose = if own { 0 } else { state::REQ };
         match run::run(job, arm, dispose) {
-            After::Idle => {}
+            After::Idle => run::count_idle(self),
             After::Armed if now => self.work.push_near(seat, job),
             After::Dispose if own => {
                 if run::dispose(job) {

@@ -109,6 +109,36 @@ pub(crate) fn close(fd: c_int) {
     }
 }
 
+/// Write to the standard error output, as well as that goes: at once, whole or not at all where it
+/// is a pipe. Without SIGPIPE; changes errno. The caller has disabled cancellation.
+pub(crate) fn write_stderr(text: &[u8]) {
+    // SAFETY: sets of ours, and a text of that length. SIGPIPE for a write comes to the thread that
+    // writes, where it is blocked, and is taken away unless one was pending before.
+    unsafe {
+        let mut pipe: libc::sigset_t = std::mem::zeroed();
+        let mut old = pipe;
+        libc::sigemptyset(&mut pipe);
+        libc::sigaddset(&mut pipe, libc::SIGPIPE);
+        libc::pthread_sigmask(libc::SIG_BLOCK, &pipe, &mut old);
+        let was_pending = sigpipe_is_pending();
+        let written = libc::write(libc::STDERR_FILENO, text.as_ptr().cast(), text.len());
+        if written < 0 && errno() == libc::EPIPE && !was_pending && sigpipe_is_pending() {
+            let mut signal = 0;
+            libc::sigwait(&pipe, &mut signal);
+        }
+        libc::pthread_sigmask(libc::SIG_SETMASK, &old, std::ptr::null_mut());
+    }
+}
+
+fn sigpipe_is_pending() -> bool {
+    // SAFETY: a set of ours.
+    unsafe {
+        let mut pending: libc::sigset_t = std::mem::zeroed();
+        libc::sigpending(&mut pending);
+        libc::sigismember(&pending, libc::SIGPIPE) == 1
+    }
+}
+
 /// Write one byte to a pipe that does not block. Async-signal-safe; changes errno.
 pub(crate) fn write_byte(fd: c_int) {
     let byte = 1u8;

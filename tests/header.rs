@@ -62,6 +62,21 @@ fn tidy(text: &str) -> String {
     tidy.join("\n").replace('`', "")
 }
 
+/// The enum of results, with what of it cbindgen can't say: in C++ its underlying type, which makes
+/// every number a value of it; and that the additions are not everybody's.
+fn results(text: &str) -> String {
+    let open = "enum _ns_result_t {";
+    let last = "    NS_DELETING = 6,\n";
+    let (before, values) = text.split_once(open).expect("the enum");
+    let (of_0_2, additions) = values.split_once(last).expect("the last value of 0.2");
+    let additions = additions.strip_suffix("};").expect("the end of the enum");
+    format!(
+        "{before}#if defined(__cplusplus) && __cplusplus >= 201103L\n\
+         enum _ns_result_t : unsigned int {{\n#else\n{open}\n#endif\
+         {of_0_2}{last}#ifdef NS_EXTENDED_RESULTS\n{additions}#endif\n}};"
+    )
+}
+
 fn header() -> String {
     let rust_only = ["ns_job_type_t", "ns_result_t", "va_list", "INIT_FLAG"];
     let opaque = ["ns_job_t", "ns_thrpool_t", "PRFileDesc"];
@@ -71,7 +86,7 @@ fn header() -> String {
         include_str!("header/top.h").trim().to_owned(),
         section("types.rs", &[ItemType::Constants], &not_c),
         include_str!("header/macros.h").trim().to_owned(),
-        section("types.rs", &[ItemType::Enums], &not_c),
+        results(&section("types.rs", &[ItemType::Enums], &not_c)),
         include_str!("header/result.h").trim().to_owned(),
         section("types.rs", &[ItemType::Typedefs, ItemType::Structs], &not_c),
         include_str!("header/pool.h").trim().to_owned(),
@@ -79,11 +94,7 @@ fn header() -> String {
         include_str!("header/job.h").trim().to_owned(),
         section("job.rs", &functions, &[]),
         include_str!("header/extensions.h").trim().to_owned(),
-        section(
-            "extensions.rs",
-            &[ItemType::Constants],
-            &["TIMEOUT", "RUNNING"],
-        ),
+        section("extensions.rs", &[ItemType::Constants], &[]),
         include_str!("header/extension-results.h").trim().to_owned(),
         section("extensions.rs", &functions, &[]),
         include_str!("header/bottom.h").trim().to_owned(),

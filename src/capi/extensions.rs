@@ -23,11 +23,6 @@ pub const NS_VERSION_PATCH: i32 = 0;
 /// must then not be NULL. Not shown by `ns_job_get_type`.
 pub const NS_JOB_UNARMED: ns_job_type_t = 1 << 10;
 
-/// `NS_TIMEOUT`.
-pub(super) const TIMEOUT: ns_result_t = 7;
-/// `NS_RUNNING`.
-const RUNNING: ns_result_t = 8;
-
 /// The version of the library that is loaded, as "0.2.0".
 ///
 /// @return a string that stays
@@ -134,7 +129,7 @@ pub unsafe extern "C" fn ns_job_cancel(job: *mut ns_job_t) -> ns_result_t {
     };
     match pool.end(job, true) {
         Ended::Yes => SUCCESS,
-        Ended::Running | Ended::Armed => RUNNING,
+        Ended::Running | Ended::Armed => R::NS_RUNNING as ns_result_t,
     }
 }
 
@@ -154,4 +149,31 @@ pub unsafe extern "C" fn ns_job_timedwait(job: *mut ns_job_t, tv: *const timeval
     let deadline = time.map(|time| sys::now().checked_add(time));
     // SAFETY: NULL or a live job, by the interface's rules.
     unsafe { wait_until("ns_job_timedwait", job, deadline, entering) }
+}
+
+/// Say where messages go that have no pool: a refusal of a NULL pool or job, or of a config from
+/// which no pool could be made and which has no `log_fct`. They go to one place for the whole
+/// process. Until this is called, and after it was called with a NULL text, that is syslog at
+/// LOG_LOCAL1 and, where there is no /dev/log, as in a container, the standard error output too.
+///
+/// `text` is called in the thread that was refused, by several at once, with arg, a priority of
+/// syslog.h, and a line that names the function that refuses and ends in one newline. It may call
+/// the getters of this header and this function; what it calls in vain is not logged.
+///
+/// When this returns, the function that it has replaced is called no more, and its arg may be
+/// freed: it waits for calls that other threads are in. So don't call it with a lock that they may
+/// wait for; and in a logger, where it doesn't wait. Nor does it for calls of a function that was
+/// set before a fork, in the child. Any thread.
+///
+/// @param text the function; NULL for none
+/// @param arg for text; the application's own
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ns_set_log(
+    text: Option<unsafe extern "C" fn(arg: *mut c_void, priority: c_int, message: *const c_char)>,
+    arg: *mut c_void,
+) {
+    let _errno = ErrnoGuard::new();
+    if !crate::log::set_text(text, arg) {
+        log!(Logger::NoPool, LOG_ERR, "ns_set_log: no memory");
+    }
 }

@@ -461,6 +461,6 @@ pub(super) unsafe fn wait_until(
         Some(Outcome::Idle) => SUCCESS,
         Some(Outcome::Deleting) => R::NS_DELETING as ns_result_t,
         Some(Outcome::Stopped) => SHUTDOWN,
-        Some(Outcome::TimedOut) => extensions::TIMEOUT,
+        Some(Outcome::TimedOut) => R::NS_TIMEOUT as ns_result_t,
     }
 }

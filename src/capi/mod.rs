@@ -72,9 +72,9 @@ unsafe fn tell(out: *mut *mut ns_job_t, job: Option<JobPtr>) {
     }
 }
 
-/// Say why `function` refuses, to the pool's log or to syslog.
+/// Say why `function` refuses, to the pool's log or, without one, where `ns_set_log` says.
 fn refuse(pool: Option<&Pool>, function: &str, why: &str) -> ns_result_t {
-    let logger = pool.map_or(Logger::SYSLOG, |pool| pool.shared.logger);
+    let logger = pool.map_or(Logger::NoPool, |pool| pool.shared.logger);
     log!(logger, LOG_ERR, "{function}: {why}");
     INVALID_REQUEST
 }

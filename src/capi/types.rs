@@ -6,7 +6,10 @@
 
 use libc::{c_char, c_int, c_void, size_t};
 
-/// Result of a call. Compare with the names; 7 and 8 are among the additions at the end.
+/// Result of a call. Those after NS_DELETING are additions: enumerators, which a switch without
+/// `default` has to name, only for who asks for them by `#define NS_EXTENDED_RESULTS` before the
+/// include, in all files of a program alike; else macros, for `==` and `!=`, at the end of this
+/// header.
 #[allow(non_camel_case_types, missing_docs, dead_code)]
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +28,10 @@ pub enum _ns_result_t {
     NS_THREAD_FAILURE = 5,
     /// The job is being disposed of.
     NS_DELETING = 6,
+    /// The time of `ns_job_timedwait` is up.
+    NS_TIMEOUT = 7,
+    /// `ns_job_cancel`: a run had begun on another thread.
+    NS_RUNNING = 8,
 }
 
 /// `ns_result_t`: C's `enum _ns_result_t`, as the integer that it is.

@@ -386,7 +386,10 @@ impl EventLoop {
             perturb("about to run, and its state says that it is armed");
             if job.state.begin() {
                 match run::run(job, 0, 0) {
-                    After::Idle => self.rest(pool, job),
+                    After::Idle => {
+                        run::count_idle(pool);
+                        self.rest(pool, job);
+                    }
                     After::Armed if job.kind() == Kind::Io => self.arm_again(pool, job),
                     After::Armed => self.arm(pool, job),
                     After::Dispose => self.dispose(pool, job),
@@ -416,7 +419,7 @@ impl EventLoop {
             };
             match job.state.take_work() {
                 Work::Run => match run::run(job, state::WORK, 0) {
-                    After::Idle => {}
+                    After::Idle => run::count_idle(pool),
                     After::Armed => pool.loop_work.push(job),
                     After::Dispose => self.dispose(pool, job),
                 },

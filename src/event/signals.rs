@@ -396,10 +396,8 @@ pub(crate) fn unwatch(pool: &Shared, signum: c_int) {
     signal_hook::low_level::unregister(watch.action);
 }
 
-/// The pool goes: end what jobs that were never finished with still watch. Returns how many
-/// signals those are.
-pub(crate) fn unwatch_all(pool: &Shared) -> usize {
-    let mut left = 0;
+/// The pool goes: end what jobs that were never finished with still watch.
+pub(crate) fn unwatch_all(pool: &Shared) {
     for signum in 0..NUMBERS as c_int {
         let place = &pool.mailbox.watches[signum as usize];
         let jobs = {
@@ -409,9 +407,7 @@ pub(crate) fn unwatch_all(pool: &Shared) -> usize {
         for _ in 0..jobs {
             unwatch(pool, signum);
         }
-        left += usize::from(jobs > 0);
     }
-    left
 }
 
 #[cfg(all(test, not(loom)))]

@@ -18,6 +18,7 @@
 //! | `seen`, `place`, `timer`, `link`, `next_ready` | the call that makes the job, then the loop alone | the same |
 
 pub(crate) mod free;
+pub(crate) mod idle;
 pub(crate) mod run;
 pub(crate) mod state;
 pub(crate) mod wait;

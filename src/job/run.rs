@@ -28,7 +28,12 @@ thread_local! {
     static HERE: Cell<Here> = const { Cell::new(Here { pool: ptr::null(), is_loop: false }) };
     /// The job whose callback runs on this thread, or null.
     static RUNNING: Cell<*const Job> = const { Cell::new(ptr::null()) };
+    /// The callback that ran last on this thread and left its job idle.
+    static IDLE: Cell<Option<Func>> = const { Cell::new(None) };
 }
+
+/// A job's callback.
+type Func = unsafe extern "C" fn(*mut ns_job_t);
 
 /// The calling thread is a thread of `pool` from now on.
 pub(crate) fn enter_pool(pool: &Shared, is_loop: bool) {
@@ -53,7 +58,8 @@ pub(crate) fn inside(job: &Job) -> bool {
 /// Call the callback of `job`, which has begun, and move it on. `arm` and `dispose` are the queue
 /// bits that its state is to carry when it is armed again or finished with.
 ///
-/// The time of a job that is armed again starts when the callback returns.
+/// The time of a job that is armed again starts when the callback returns. One that is idle is the
+/// application's, and may be gone: the caller has it counted by [`count_idle`].
 pub(crate) fn run(job: JobPtr, arm: u32, dispose: u32) -> After {
     let pool = job.pool();
     trace!(pool.logger, "job {:p}: callback begins", job.as_c());
@@ -61,12 +67,13 @@ pub(crate) fn run(job: JobPtr, arm: u32, dispose: u32) -> After {
     call(job, job.func());
     RUNNING.set(ptr::null());
     perturb("the callback returned, its state says that it runs");
-    let after = job.state.finish(
+    let after = job.state.finish_noting(
         &pool.waiters,
         job.has(NS_JOB_PERSIST),
         || !pool.is_shutting_down(),
         arm,
         dispose,
+        || note_idle(job),
     );
     // Not before: a rearm from outside may have come until then, and its time starts no earlier.
     // Armed again, the job is ours until it is handed on.
@@ -74,6 +81,24 @@ pub(crate) fn run(job: JobPtr, arm: u32, dispose: u32) -> After {
         job.restart(sys::now());
     }
     after
+}
+
+/// `job`, which ran here, is about to be idle.
+// These two are out of the way of jobs that are not.
+#[cold]
+#[inline(never)]
+fn note_idle(job: JobPtr) {
+    IDLE.set(Some(job.func()));
+}
+
+/// The job that [`run`] ran here just now is idle.
+#[cold]
+#[inline(never)]
+pub(crate) fn count_idle(pool: &Shared) {
+    perturb("idle, and not counted");
+    if let Some(func) = IDLE.get() {
+        pool.idle.came(func);
+    }
 }
 
 /// Run the done callback. Everything else that the job had is gone. True if the caller is to free

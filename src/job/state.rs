@@ -72,6 +72,8 @@ pub(crate) enum Arm {
 pub(crate) enum End {
     /// To be disposed of, with `REQ` set: push it.
     Push,
+    /// The same, and it was WAITING: [`State::end_from`] tells.
+    PushIdle,
     /// To be disposed of by the loop, which will find it in the request queue.
     Queued,
     /// The callback is running: disposed of when it returns.
@@ -237,6 +239,15 @@ impl State {
     /// to be pushed now.
     #[inline(always)]
     pub(crate) fn end(&self, waiters: &Waiters, even_armed: bool) -> End {
+        match self.end_from(waiters, even_armed) {
+            End::PushIdle => End::Push,
+            end => end,
+        }
+    }
+
+    /// As [`State::end`], and tells a job that was WAITING from one that was armed.
+    #[inline(always)]
+    pub(crate) fn end_from(&self, waiters: &Waiters, even_armed: bool) -> End {
         hand_over(self);
         let step = self.settle(waiters, |word| match word & STATE {
             NEEDS_DELETE | DELETED => None,
@@ -248,6 +259,7 @@ impl State {
         match step {
             Ok(word) if word & EXEC != 0 => End::Marked,
             Ok(word) if word & REQ != 0 => End::Queued,
+            Ok(word) if word & STATE == WAITING => End::PushIdle,
             Ok(_) => End::Push,
             Err(word) if word & STATE == ARMED => End::Armed,
             Err(word) if word & EXEC != 0 => End::OverRunning,
@@ -307,6 +319,7 @@ impl State {
     /// at all (not once the pool shuts down). `arm` and `dispose` are the queue bits to set with
     /// the outcome, so that the caller can push; without one, the caller itself disposes of it, and
     /// the disposal begins here.
+    #[cfg(test)]
     pub(crate) fn finish(
         &self,
         waiters: &Waiters,
@@ -314,6 +327,20 @@ impl State {
         again: impl Fn() -> bool,
         arm: u32,
         dispose: u32,
+    ) -> After {
+        self.finish_noting(waiters, persist, again, arm, dispose, || {})
+    }
+
+    /// As [`State::finish`]. `note` is called whenever the job is about to become WAITING, which may
+    /// then not come to pass: afterwards it may be gone.
+    pub(crate) fn finish_noting(
+        &self,
+        waiters: &Waiters,
+        persist: bool,
+        again: impl Fn() -> bool,
+        arm: u32,
+        dispose: u32,
+        note: impl Fn(),
     ) -> After {
         let after = |word: u32| match word & STATE {
             NEEDS_DELETE => After::Dispose,
@@ -327,7 +354,10 @@ impl State {
             chosen.set(after(word));
             let bits = word & !STATE & !EXEC;
             Some(match chosen.get() {
-                After::Idle => (bits | WAITING, Some(Outcome::Idle)),
+                After::Idle => {
+                    note();
+                    (bits | WAITING, Some(Outcome::Idle))
+                }
                 After::Armed => (bits | ARMED | arm, None),
                 After::Dispose => {
                     let state = if dispose == 0 { DELETED } else { NEEDS_DELETE };
@@ -438,7 +468,7 @@ mod tests {
         for before in words() {
             for even_armed in [false, true] {
                 let state = at(before);
-                let got = state.end(&waiters, even_armed);
+                let got = state.end_from(&waiters, even_armed);
                 let exec = before & EXEC != 0;
                 let want = match before & STATE {
                     NEEDS_DELETE | DELETED if exec => End::OverRunning,
@@ -446,6 +476,7 @@ mod tests {
                     ARMED if !even_armed => End::Armed,
                     _ if exec => End::Marked,
                     _ if before & REQ != 0 => End::Queued,
+                    WAITING => End::PushIdle,
                     _ => End::Push,
                 };
                 assert_eq!(got, want, "from {before:#b}");

@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! How many jobs are idle, and which: so that a pool that is destroyed can say what was left.
+//!
+//! An idle job is in no list: it is the application's, and the library would not find it. So the
+//! steps into WAITING and out of it are counted, by callback. They are few: a job that is made
+//! armed and is finished with, or armed again, in its callback never is WAITING, and costs nothing
+//! here.
+//!
+//! A step is counted after it was taken, so one thread may count that a job is no longer idle
+//! before another has counted that it is. The counts are sums, and read only when every call is
+//! over: what they show meanwhile, less than none even, nobody sees.
+
+use std::ffi::CStr;
+use std::fmt;
+use std::mem::MaybeUninit;
+use std::ptr;
+use std::sync::atomic::{AtomicIsize, AtomicPtr, Ordering};
+
+use libc::c_void;
+
+use crate::capi::ns_job_t;
+
+/// A job's callback.
+type Func = unsafe extern "C" fn(*mut ns_job_t);
+
+/// How many callbacks are told apart. An application whose jobs rest between two runs has a few.
+const PLACES: usize = 32;
+
+/// How many callbacks the log names.
+const NAMED: usize = 4;
+
+/// The idle jobs of one callback.
+struct Place {
+    /// Null until a job of it was idle; then the same for good.
+    func: AtomicPtr<c_void>,
+    jobs: AtomicIsize,
+}
+
+/// The idle jobs of one pool.
+// In cache lines of their own: what stands beside them is used more often.
+#[repr(align(64))]
+pub(crate) struct Idle {
+    /// A hash table. Each callback is found at the first place, from where its hash says, that is
+    /// its own, so places are taken and never given back.
+    places: [Place; PLACES],
+    /// Of all callbacks that have found no place.
+    others: AtomicIsize,
+}
+
+impl Idle {
+    /// None.
+    pub(crate) fn new() -> Self {
+        Self {
+            places: [const {
+                Place {
+                    func: AtomicPtr::new(ptr::null_mut()),
+                    jobs: AtomicIsize::new(0),
+                }
+            }; PLACES],
+            others: AtomicIsize::new(0),
+        }
+    }
+
+    /// A job of this callback is idle now.
+    // Not that it is rare: the paths without it are to stay as short as they were.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn came(&self, func: Func) {
+        self.jobs_of(func).fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A job of this callback was idle, and is not any more.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn went(&self, func: Func) {
+        self.jobs_of(func).fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn jobs_of(&self, func: Func) -> &AtomicIsize {
+        let func = func as *mut c_void;
+        // Functions begin at multiples of 16. The multiplier is 2^64 by the golden ratio.
+        let hash = (func as u64 >> 4).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        for step in 0..PLACES {
+            let place = &self.places[(hash as usize + step) % PLACES];
+            let mut found = place.func.load(Ordering::Relaxed);
+            if found.is_null() {
+                let taken = place.func.compare_exchange(
+                    ptr::null_mut(),
+                    func,
+                    Ordering::Relaxed,
+                    Ordering::Relaxed,
+                );
+                found = taken.map_or_else(|other| other, |_| func);
+            }
+            if found == func {
+                return &place.jobs;
+            }
+        }
+        &self.others
+    }
+
+    /// What is left when every call is over; `None` if nothing is.
+    pub(crate) fn left(&self) -> Option<Left> {
+        let others = self.others.load(Ordering::Relaxed);
+        let mut left = Left {
+            total: others,
+            most: [(0, ptr::null_mut()); NAMED],
+        };
+        for place in &self.places {
+            let mut one = (
+                place.jobs.load(Ordering::Relaxed),
+                place.func.load(Ordering::Relaxed),
+            );
+            left.total += one.0;
+            for kept in &mut left.most {
+                if kept.0 < one.0 {
+                    std::mem::swap(kept, &mut one);
+                }
+            }
+        }
+        (left.total != 0).then_some(left)
+    }
+}
+
+/// How many jobs are left, and of which callbacks most.
+pub(crate) struct Left {
+    total: isize,
+    /// How many of which, most first; 0 where there are not so many.
+    most: [(isize, *mut c_void); NAMED],
+}
+
+impl fmt::Display for Left {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let s = if self.total == 1 { "" } else { "s" };
+        write!(out, "{} idle job{s} never finished with:", self.total)?;
+        let mut others = self.total;
+        let mut between = "";
+        for &(jobs, func) in self.most.iter().filter(|(jobs, _)| *jobs > 0) {
+            write!(out, "{between} {jobs} of {}", Name(func))?;
+            others -= jobs;
+            between = ",";
+        }
+        if others != 0 {
+            write!(out, "{between} {others} of others")?;
+        }
+        Ok(())
+    }
+}
+
+/// A function as a reader of the log can find it: by name where the dynamic linker knows that, else
+/// by its place in its file, as debuggers take it.
+struct Name(*mut c_void);
+
+impl fmt::Display for Name {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut info = MaybeUninit::<libc::Dl_info>::uninit();
+        // SAFETY: any address will do; `info` is ours.
+        if unsafe { libc::dladdr(self.0, info.as_mut_ptr()) } == 0 {
+            return write!(out, "{:p}", self.0);
+        }
+        // SAFETY: filled in; its strings stay as long as the file is loaded, as its function does.
+        let (info, name, file) = unsafe {
+            let info = info.assume_init();
+            (info, text(info.dli_sname), text(info.dli_fname))
+        };
+        if !name.is_empty() && info.dli_saddr == self.0 {
+            return write!(out, "{name:.120} ({:p})", self.0);
+        }
+        let file = file.rsplit('/').next().unwrap_or_default();
+        let offset = (self.0 as usize).wrapping_sub(info.dli_fbase as usize);
+        write!(out, "{:p} ({file:.60}+{offset:#x})", self.0)
+    }
+}
+
+/// # Safety
+/// NULL, or a string that stays.
+unsafe fn text<'a>(at: *const libc::c_char) -> &'a str {
+    if at.is_null() {
+        return "";
+    }
+    // SAFETY: by the caller's promise.
+    unsafe { CStr::from_ptr(at) }.to_str().unwrap_or_default()
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    fn func(number: usize) -> Func {
+        // SAFETY: never called.
+        unsafe { std::mem::transmute::<usize, Func>(0x1000 + number * 16) }
+    }
+
+    fn jobs(idle: &Idle) -> isize {
+        idle.left().map_or(0, |left| left.total)
+    }
+
+    #[test]
+    fn counts_by_callback_come_and_go() {
+        let idle = Idle::new();
+        assert!(idle.left().is_none());
+        for number in 0..PLACES {
+            for _ in 0..=number {
+                idle.came(func(number));
+            }
+        }
+        let left = idle.left().expect("some");
+        assert_eq!(left.total, (1..=PLACES as isize).sum());
+        for (rank, (jobs, at)) in left.most.into_iter().enumerate() {
+            let number = PLACES - 1 - rank;
+            assert_eq!(jobs, number as isize + 1);
+            assert_eq!(at, func(number) as *mut c_void);
+        }
+        for number in 0..PLACES {
+            for _ in 0..=number {
+                idle.went(func(number));
+            }
+        }
+        assert!(idle.left().is_none());
+    }
+
+    #[test]
+    fn those_without_a_place_are_counted_together() {
+        let idle = Idle::new();
+        for number in 0..PLACES + 100 {
+            idle.came(func(number));
+        }
+        assert_eq!(idle.others.load(Ordering::Relaxed), 100);
+        assert_eq!(jobs(&idle), PLACES as isize + 100);
+        for number in (0..PLACES + 100).rev() {
+            idle.went(func(number));
+        }
+        assert!(idle.left().is_none());
+    }
+
+    #[test]
+    fn threads_that_meet_find_one_place_for_a_callback() {
+        let idle = Idle::new();
+        std::thread::scope(|scope| {
+            for first in 0..4 {
+                let idle = &idle;
+                scope.spawn(move || {
+                    for round in 0..1000 {
+                        let number = (round + first * 7) % 50;
+                        // Counted as gone before it was counted as there, too.
+                        idle.went(func(number));
+                        idle.came(func(number));
+                    }
+                    idle.came(func(first));
+                });
+            }
+        });
+        assert_eq!(jobs(&idle), 4);
+        let mut keys: Vec<_> = (idle.places.iter())
+            .map(|place| place.func.load(Ordering::Relaxed))
+            .collect();
+        keys.sort_unstable();
+        keys.dedup();
+        assert_eq!(keys.len(), PLACES);
+    }
+
+    #[test]
+    fn the_log_says_how_many_and_which() {
+        let idle = Idle::new();
+        idle.came(func(0));
+        let text = idle.left().expect("one").to_string();
+        assert_eq!(text, "1 idle job never finished with: 1 of 0x1000");
+        idle.went(func(0));
+        for number in 0..9 {
+            idle.came(func(number));
+            idle.came(func(number));
+        }
+        let text = idle.left().expect("18").to_string();
+        assert!(text.starts_with("18 idle jobs never"), "{text}");
+        assert!(text.ends_with(", 10 of others"), "{text}");
+        assert_eq!(text.matches(" 2 of 0x").count(), NAMED);
+    }
+}
