@@ -24,10 +24,10 @@ static void count_and_finish(struct ns_job_t *job)
 struct pulse {
     double period;
     double last; /* when it was armed; then touched by the one thread that runs it */
-    double worst;
+    _Atomic double worst;
     double *each; /* how late each was, or NULL */
     double cpu;   /* that its thread had used at the last beat */
-    double busiest; /* what it used at most between two beats */
+    _Atomic double busiest; /* what it used at most between two beats */
     atomic_long beats;
 };
 

@@ -437,7 +437,7 @@ pub(super) unsafe fn wait_until(
     // SAFETY: by the caller's promise.
     let Some(job) = (unsafe { job_of(job) }) else {
         drop(entering);
-        return refuse(None, name, "job is NULL");
+        return refuse(None, name, deadline.err().unwrap_or("job is NULL"));
     };
     // SAFETY: a pool outlives its live jobs, and those who have entered it.
     let pool: &Shared = unsafe { &*std::ptr::from_ref(job.pool()) };
