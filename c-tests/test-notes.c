@@ -70,7 +70,8 @@ static void what_was_readable_may_be_gone(void **state)
     int ends[2];
     socket_pair(ends);
     /* Both fire for the same byte. */
-    assert_int_equal(ns_add_job(tp, NS_JOB_NONE, gate_callback, &gate, NULL), NS_SUCCESS);
+    struct ns_job_t *gate_job;
+    assert_int_equal(ns_add_job(tp, NS_JOB_NONE, gate_callback, &gate, &gate_job), NS_SUCCESS);
     assert_latch(&gate.begun, 1);
     for (int n = 0; n < 2; n++) {
         probes[n].fd = ends[0];
@@ -81,6 +82,7 @@ static void what_was_readable_may_be_gone(void **state)
     for (int n = 0; n < 2; n++) {
         assert_latch(&probes[n].disposals, 1);
     }
+    assert_int_equal(ns_job_done(gate_job), NS_SUCCESS);
     assert_int_equal(atomic_load(&found_data), 1);
     assert_int_equal(atomic_load(&found_nothing), 1);
     pool_end(tp);

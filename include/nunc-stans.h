@@ -46,14 +46,21 @@
  * The end. ns_thrpool_shutdown, from anywhere; then ns_thrpool_wait: no callback runs any more;
  * then ns_job_done for the jobs that the application still has; then ns_thrpool_destroy.
  *
+ * Descriptors. They should not block: what was readable may be gone when a callback reads it, and a
+ * callback that blocks holds its worker, or the loop and all that waits for it. Have a socket listen
+ * or connect before its job is added: until then it counts as hung up, and fires. A descriptor
+ * fires for as long as it is in error, so take the error, and what is in the error queue, too. It
+ * does not fire for urgent data alone. docs/NOTES.md, in the source, says more.
+ *
  * Threads. Every function may be called from any thread, callbacks included; where one may not,
  * it says so. No function waits for a callback but ns_job_wait, ns_job_timedwait, ns_thrpool_wait
  * and ns_thrpool_destroy. What was written before a job was armed is visible to its callback, and
  * what the callback wrote to whoever sees the job WAITING or gets its done callback.
  *
- * Errors. A function that refuses says why in its result and, by name, in the log; on any failure
- * nothing has happened. No function changes errno, is cut short by a signal, raises SIGPIPE, or is
- * a cancellation point. Never call one in a signal handler: see ns_add_signal_job.
+ * Errors. A function that refuses says why in its result and, by name, in the log of its pool or,
+ * where there is no pool, as ns_set_log tells; on any failure nothing has happened. No function
+ * changes errno, is cut short by a signal, raises SIGPIPE, or is a cancellation point. Never call
+ * one in a signal handler: see ns_add_signal_job.
  *
  * Times are given as a struct timeval, in microseconds of the monotonic clock. Nothing fires
  * early; how late is a matter of scheduling.
@@ -152,10 +159,12 @@ typedef uint_fast16_t ns_job_type_t;
  */
 
 /**
- * Result of a call. Those after NS_DELETING are additions: enumerators, which a switch without
- * default has to name, only for who asks for them by #define NS_EXTENDED_RESULTS before the
- * include, in all files of a program alike; else macros, for == and !=, at the end of this
- * header.
+ * Result of a call.
+ *
+ * The results after NS_DELETING are additions. They are enumerators only in programs that define
+ * NS_EXTENDED_RESULTS before they include this header, in all of their files: for a switch with
+ * case NS_RUNNING, and for generators of bindings. In all others they are macros, to compare
+ * with, so that a switch over the results of 0.2 names all that there are.
  */
 #if defined(__cplusplus) && __cplusplus >= 201103L
 enum _ns_result_t : unsigned int {
@@ -295,7 +304,8 @@ ns_result_t ns_thrpool_wait(struct ns_thrpool_t *tp);
  * that is armed (closes its descriptor, runs its done callback) and of all that was done, and
  * waits for these done callbacks, for the end of the pool's threads, and for those who were
  * blocked in ns_job_wait, whom it releases. Jobs that are WAITING belong to the application:
- * ns_job_done them before, for they are not disposed of. But for waits, and calls in callbacks,
+ * ns_job_done them before, for they are not disposed of, but lost; the log says, at LOG_WARNING,
+ * how many and of which callbacks. But for waits, and calls in callbacks,
  * no other call on the pool or its jobs may be under way when this one begins (a call that made a
  * callback run may not have returned when the callback does), nor begin later. All are gone when
  * it returns. Not from the pool's own threads: logged, and nothing happens. In a forked child it
@@ -355,7 +365,7 @@ ns_result_t ns_add_job(struct ns_thrpool_t *tp,
  * of. Several jobs may watch one descriptor.
  *
  * @param tp the pool
- * @param fd an open NSPR descriptor over one of the system's
+ * @param fd an open NSPR descriptor over one of the system's; see "Descriptors" above
  * @param job_type at least one of ACCEPT, CONNECT, READ, WRITE; with THREAD (not with ACCEPT),
  * PERSIST, PRESERVE_FD
  * @param func the callback; ns_job_get_output_type tells it what fired
@@ -464,7 +474,8 @@ ns_result_t ns_job_done(struct ns_job_t *job);
  * Block until a job is idle. Any number of threads. Nobody may finish with the job until the
  * waiting thread is inside this call; then anybody may. It can't wait in the pool's loop thread,
  * nor in the job's own callback. In a callback in one of the pool's workers the wait ends when
- * the pool shuts down, for that waits for the workers.
+ * the pool shuts down, for that waits for the workers. A worker that waits runs nothing: if all of
+ * them wait for jobs that are queued for workers, none of these runs.
  *
  * @param job a live job
  * @return NS_SUCCESS when it is WAITING; NS_DELETING when it is being disposed of; NS_SHUTDOWN
@@ -571,7 +582,7 @@ int ns_job_is_func(struct ns_job_t *job, ns_job_func_t func);
  */
 #define NS_JOB_UNARMED (1 << 10)
 
-/* The results that 0.2 does not have. Either way #ifdef finds them. */
+/* The results that 0.2 does not have: see there for the other way. #ifdef finds them in both. */
 #ifndef NS_EXTENDED_RESULTS
 /** The time of ns_job_timedwait is up. */
 #define NS_TIMEOUT ((ns_result_t)7)
@@ -594,7 +605,7 @@ const char *ns_version(void);
  * disposed of, unless it has PRESERVE_FD.
  *
  * @param tp the pool
- * @param fd an open descriptor
+ * @param fd an open descriptor; see "Descriptors" above
  * @param job_type at least one of ACCEPT, CONNECT, READ, WRITE; with THREAD (not with ACCEPT),
  * PERSIST, PRESERVE_FD
  * @param func the callback
@@ -662,19 +673,20 @@ ns_result_t ns_job_timedwait(struct ns_job_t *job,
                              const struct timeval *tv);
 
 /**
- * Say where messages go that have no pool: a refusal of a NULL pool or job, or of a config from
- * which no pool could be made and which has no log_fct. They go to one place for the whole
- * process. Until this is called, and after it was called with a NULL text, that is syslog at
- * LOG_LOCAL1 and, where there is no /dev/log, as in a container, the standard error output too.
+ * Say where messages go that have no pool: those of calls with a NULL pool or job, and of a
+ * ns_thrpool_new that fails and whose config has no log_fct. One place for the whole process.
+ * Before this is called, and after a call with NULL, it is syslog at LOG_LOCAL1 and, where there
+ * is no /dev/log (in a container), the standard error output as well.
  *
- * text is called in the thread that was refused, by several at once, with arg, a priority of
- * syslog.h, and a line that names the function that refuses and ends in one newline. It may call
- * the getters of this header and this function; what it calls in vain is not logged.
+ * text is called by the thread whose call is refused, by several threads at once, with arg, a
+ * priority as in syslog.h, and one line, which names the function and ends in a newline. It has
+ * to return. It may call the getters of this header, and this function; if what it calls is
+ * refused, that is not logged.
  *
- * When this returns, the function that it has replaced is called no more, and its arg may be
- * freed: it waits for calls that other threads are in. So don't call it with a lock that they may
- * wait for; and in a logger, where it doesn't wait. Nor does it for calls of a function that was
- * set before a fork, in the child. Any thread.
+ * When this returns, no other thread is in the function that was set before, nor will be: its
+ * arg may be freed. For that it waits until those who are in it have left, so do not call it
+ * with a lock that they may want. It does not wait when it is called in a logger, nor, in a
+ * forked child, for a function that the parent has set. Any thread.
  *
  * @param text the function; NULL for none
  * @param arg for text; the application's own

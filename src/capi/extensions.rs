@@ -36,7 +36,7 @@ pub extern "C" fn ns_version() -> *const c_char {
 /// disposed of, unless it has PRESERVE_FD.
 ///
 /// @param tp the pool
-/// @param fd an open descriptor
+/// @param fd an open descriptor; see "Descriptors" above
 /// @param job_type at least one of ACCEPT, CONNECT, READ, WRITE; with THREAD (not with ACCEPT),
 /// PERSIST, PRESERVE_FD
 /// @param func the callback
@@ -151,19 +151,20 @@ pub unsafe extern "C" fn ns_job_timedwait(job: *mut ns_job_t, tv: *const timeval
     unsafe { wait_until("ns_job_timedwait", job, deadline, entering) }
 }
 
-/// Say where messages go that have no pool: a refusal of a NULL pool or job, or of a config from
-/// which no pool could be made and which has no `log_fct`. They go to one place for the whole
-/// process. Until this is called, and after it was called with a NULL text, that is syslog at
-/// LOG_LOCAL1 and, where there is no /dev/log, as in a container, the standard error output too.
+/// Say where messages go that have no pool: those of calls with a NULL pool or job, and of a
+/// `ns_thrpool_new` that fails and whose config has no `log_fct`. One place for the whole process.
+/// Before this is called, and after a call with NULL, it is syslog at LOG_LOCAL1 and, where there
+/// is no /dev/log (in a container), the standard error output as well.
 ///
-/// `text` is called in the thread that was refused, by several at once, with arg, a priority of
-/// syslog.h, and a line that names the function that refuses and ends in one newline. It may call
-/// the getters of this header and this function; what it calls in vain is not logged.
+/// `text` is called by the thread whose call is refused, by several threads at once, with `arg`, a
+/// priority as in syslog.h, and one line, which names the function and ends in a newline. It has
+/// to return. It may call the getters of this header, and this function; if what it calls is
+/// refused, that is not logged.
 ///
-/// When this returns, the function that it has replaced is called no more, and its arg may be
-/// freed: it waits for calls that other threads are in. So don't call it with a lock that they may
-/// wait for; and in a logger, where it doesn't wait. Nor does it for calls of a function that was
-/// set before a fork, in the child. Any thread.
+/// When this returns, no other thread is in the function that was set before, nor will be: its
+/// `arg` may be freed. For that it waits until those who are in it have left, so do not call it
+/// with a lock that they may want. It does not wait when it is called in a logger, nor, in a
+/// forked child, for a function that the parent has set. Any thread.
 ///
 /// @param text the function; NULL for none
 /// @param arg for text; the application's own

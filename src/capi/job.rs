@@ -75,7 +75,7 @@ pub unsafe extern "C" fn ns_add_job(
 /// of. Several jobs may watch one descriptor.
 ///
 /// @param tp the pool
-/// @param fd an open NSPR descriptor over one of the system's
+/// @param fd an open NSPR descriptor over one of the system's; see "Descriptors" above
 /// @param job_type at least one of ACCEPT, CONNECT, READ, WRITE; with THREAD (not with ACCEPT),
 /// PERSIST, PRESERVE_FD
 /// @param func the callback; `ns_job_get_output_type` tells it what fired
@@ -267,7 +267,8 @@ pub unsafe extern "C" fn ns_job_done(job: *mut ns_job_t) -> ns_result_t {
 /// Block until a job is idle. Any number of threads. Nobody may finish with the job until the
 /// waiting thread is inside this call; then anybody may. It can't wait in the pool's loop thread,
 /// nor in the job's own callback. In a callback in one of the pool's workers the wait ends when
-/// the pool shuts down, for that waits for the workers.
+/// the pool shuts down, for that waits for the workers. A worker that waits runs nothing: if all of
+/// them wait for jobs that are queued for workers, none of these runs.
 ///
 /// @param job a live job
 /// @return NS_SUCCESS when it is WAITING; NS_DELETING when it is being disposed of; NS_SHUTDOWN

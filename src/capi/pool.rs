@@ -119,7 +119,8 @@ pub unsafe extern "C" fn ns_thrpool_wait(tp: *mut ns_thrpool_t) -> ns_result_t {
 /// that is armed (closes its descriptor, runs its done callback) and of all that was done, and
 /// waits for these done callbacks, for the end of the pool's threads, and for those who were
 /// blocked in `ns_job_wait`, whom it releases. Jobs that are WAITING belong to the application:
-/// `ns_job_done` them before, for they are not disposed of. But for waits, and calls in callbacks,
+/// `ns_job_done` them before, for they are not disposed of, but lost; the log says, at LOG_WARNING,
+/// how many and of which callbacks. But for waits, and calls in callbacks,
 /// no other call on the pool or its jobs may be under way when this one begins (a call that made a
 /// callback run may not have returned when the callback does), nor begin later. All are gone when
 /// it returns. Not from the pool's own threads: logged, and nothing happens. In a forked child it

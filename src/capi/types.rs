@@ -6,10 +6,12 @@
 
 use libc::{c_char, c_int, c_void, size_t};
 
-/// Result of a call. Those after NS_DELETING are additions: enumerators, which a switch without
-/// `default` has to name, only for who asks for them by `#define NS_EXTENDED_RESULTS` before the
-/// include, in all files of a program alike; else macros, for `==` and `!=`, at the end of this
-/// header.
+/// Result of a call.
+///
+/// The results after NS_DELETING are additions. They are enumerators only in programs that define
+/// NS_EXTENDED_RESULTS before they include this header, in all of their files: for a switch with
+/// `case NS_RUNNING`, and for generators of bindings. In all others they are macros, to compare
+/// with, so that a switch over the results of 0.2 names all that there are.
 #[allow(non_camel_case_types, missing_docs, dead_code)]
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

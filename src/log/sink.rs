@@ -212,7 +212,8 @@ mod tests {
         unsafe { called(second, arg) };
     }
 
-    /// Returns what the others may still look at.
+    /// Returns what the others may still look at, where it is.
+    #[allow(clippy::vec_box)]
     fn set_and_replace(alone: bool) -> Vec<Box<Arg>> {
         let mut args = Vec::new();
         for round in 0..2000 {

@@ -1,4 +1,4 @@
-/* The results that 0.2 does not have. Either way #ifdef finds them. */
+/* The results that 0.2 does not have: see there for the other way. #ifdef finds them in both. */
 #ifndef NS_EXTENDED_RESULTS
 /** The time of ns_job_timedwait is up. */
 #define NS_TIMEOUT ((ns_result_t)7)

@@ -46,14 +46,21 @@
  * The end. ns_thrpool_shutdown, from anywhere; then ns_thrpool_wait: no callback runs any more;
  * then ns_job_done for the jobs that the application still has; then ns_thrpool_destroy.
  *
+ * Descriptors. They should not block: what was readable may be gone when a callback reads it, and a
+ * callback that blocks holds its worker, or the loop and all that waits for it. Have a socket listen
+ * or connect before its job is added: until then it counts as hung up, and fires. A descriptor
+ * fires for as long as it is in error, so take the error, and what is in the error queue, too. It
+ * does not fire for urgent data alone. docs/NOTES.md, in the source, says more.
+ *
  * Threads. Every function may be called from any thread, callbacks included; where one may not,
  * it says so. No function waits for a callback but ns_job_wait, ns_job_timedwait, ns_thrpool_wait
  * and ns_thrpool_destroy. What was written before a job was armed is visible to its callback, and
  * what the callback wrote to whoever sees the job WAITING or gets its done callback.
  *
- * Errors. A function that refuses says why in its result and, by name, in the log; on any failure
- * nothing has happened. No function changes errno, is cut short by a signal, raises SIGPIPE, or is
- * a cancellation point. Never call one in a signal handler: see ns_add_signal_job.
+ * Errors. A function that refuses says why in its result and, by name, in the log of its pool or,
+ * where there is no pool, as ns_set_log tells; on any failure nothing has happened. No function
+ * changes errno, is cut short by a signal, raises SIGPIPE, or is a cancellation point. Never call
+ * one in a signal handler: see ns_add_signal_job.
  *
  * Times are given as a struct timeval, in microseconds of the monotonic clock. Nothing fires
  * early; how late is a matter of scheduling.
