@@ -13,7 +13,7 @@ use crossbeam_queue::SegQueue;
 
 use crate::alloc::Allocator;
 use crate::capi::{NS_JOB_PERSIST, NS_JOB_THREAD};
-use crate::event::fds::Table;
+use crate::event::fds::{OWN, Table};
 use crate::event::signals::{self, Mailbox};
 use crate::event::wake::Wake;
 use crate::fork;
@@ -22,7 +22,7 @@ use crate::job::run::{inside, on_loop_of, on_thread_of};
 use crate::job::state::{self, After, Arm, End, State, Work};
 use crate::job::wait::{Outcome, Waiters};
 use crate::job::{Job, JobPtr, Kind, Spec, Trigger, run};
-use crate::log::Logger;
+use crate::log::{Logger, log};
 use crate::perturb::perturb;
 use crate::sys;
 use crate::workq::{Seat, WorkQueue};
@@ -101,6 +101,8 @@ pub(crate) enum MakeError {
     NoMemory,
     /// The system refuses to deliver the signal.
     NoSignal,
+    /// The descriptor is one of the pool's own.
+    OwnDescriptor,
 }
 
 impl Shared {
@@ -155,7 +157,28 @@ impl Shared {
     /// Have the loop look at the life cycle.
     pub(crate) fn nudge(&self) {
         self.nudged.swap(true, Ordering::SeqCst);
-        self.wake.wake();
+        self.wake_loop();
+    }
+
+    /// Get the loop out of its wait, if it is in one. Not in a signal handler.
+    fn wake_loop(&self) {
+        if !self.wake.wake() {
+            self.rouse_loop();
+        }
+    }
+
+    /// The loop sleeps, and there is no pipe to wake it: somebody has closed our descriptors.
+    #[cold]
+    #[inline(never)]
+    fn rouse_loop(&self) {
+        if !self.wake.rouse.rouse() && !self.wake.hopeless.swap(true, Ordering::SeqCst) {
+            log!(
+                self.logger,
+                LOG_CRIT,
+                "the pool's descriptors were closed behind its back, and its loop sleeps: every \
+                 signal that could wake it is blocked or in use"
+            );
+        }
     }
 
     /// Hand `job`, which carries REQ, to the loop.
@@ -163,7 +186,7 @@ impl Shared {
         perturb("its state says that it is queued, it is not pushed");
         self.requests.push(job);
         perturb("pushed, and the loop not woken");
-        self.wake.wake();
+        self.wake_loop();
     }
 
     /// Hand a run-now job, which carries WORK, to whoever is to run it.
@@ -173,7 +196,7 @@ impl Shared {
             self.work.push(job);
         } else {
             self.loop_work.push(job);
-            self.wake.wake();
+            self.wake_loop();
         }
     }
 
@@ -191,7 +214,11 @@ impl Shared {
             Trigger::Io { fd, .. } => {
                 let entry = self.fds.reserve(&self.alloc, fd);
                 let entry = entry.ok_or(MakeError::NoMemory)?;
-                entry.closes.load(Ordering::SeqCst)
+                let closes = entry.closes();
+                if closes & OWN != 0 {
+                    return Err(MakeError::OwnDescriptor);
+                }
+                closes
             }
             Trigger::Signal(signum) => {
                 // Before it is caught: what arrives from then on is to fire the job.

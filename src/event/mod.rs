@@ -4,11 +4,16 @@
 //! A turn: take requests, look at signals, wait, see which jobs fire, and run them, then some of
 //! the run-now jobs. What fires for a worker goes to the work queue before the first callback of
 //! the loop's own runs. Each step is bounded, so that none keeps the others waiting: a flood of
-//! adds does not delay timers, nor busy descriptors requests.
+//! adds does not delay timers, nor busy descriptors requests. By number: requests, waits, timers,
+//! run-now jobs; and by time: callbacks, done callbacks, and requests where there are many. What a
+//! bound leaves over is for the next turn, which does not sleep then. The only step without a bound
+//! of its own is a new poller, which is told of every descriptor at once.
 
 pub(crate) mod fds;
 mod io;
 pub(crate) mod poller;
+mod retry;
+pub(crate) mod rouse;
 pub(crate) mod signals;
 pub(crate) mod timers;
 pub(crate) mod wake;
@@ -19,7 +24,6 @@ use std::mem;
 use std::os::fd::RawFd;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use libc::c_int;
 
@@ -27,16 +31,23 @@ use crate::capi::{NS_JOB_SIGNAL, NS_JOB_THREAD, NS_JOB_TIMER, ns_job_type_t};
 use crate::job::state::{self, After, Work};
 use crate::job::{JobPtr, Kind, place, run};
 use crate::list::{Head, Node, Ring};
-use crate::log::{log, trace};
+use crate::log::trace;
 use crate::perturb::perturb;
 use crate::shared::{Phase, Shared};
 use crate::sys;
 
-use poller::{Event, Native, Poller, Until};
+use poller::{Event, Native, Numbers, Poller, Until};
+use retry::{Later, Own, OwnTimers, Renewal};
 use timers::{Slots, Timer, Wheel};
 
 /// Requests that one turn takes.
 const REQUESTS: usize = 4096;
+/// Requests to arm between two looks at the clock. Each may be a system call.
+const ARMS: usize = 128;
+/// Waits that one step makes, each for as many events as the poller has room for.
+const WAITS: usize = 16;
+/// Nanoseconds until a time-out is looked at again whose descriptor turned out ready.
+const AGAIN: u64 = 1_000_000;
 /// How often the loop looks for a request that may be about to come, and how often in all of one
 /// turn. A look takes some 20 to 50 nanoseconds, by processor.
 const LINGER: usize = 100;
@@ -113,6 +124,11 @@ impl Slice {
         self.look = self.calls + if quick { LOOK } else { 1 };
         took > SLICE
     }
+
+    /// Whether that was enough, now.
+    fn is_late(&self) -> bool {
+        sys::now() - self.begin > SLICE
+    }
 }
 
 /// Why a poller is to be made anew.
@@ -122,6 +138,8 @@ enum Stale {
     Registration,
     /// It does not work.
     Broken,
+    /// The wake pipe is gone.
+    Wake,
 }
 
 /// What belongs to the loop thread alone. It must not move once the loop runs.
@@ -135,8 +153,11 @@ pub(crate) struct EventLoop {
     given: usize,
     /// The poller is to be made anew, when the events of the last wait have been dealt with.
     stale: Option<Stale>,
-    /// It could not be, and that was logged.
-    stays_stale: bool,
+    renewal: Renewal,
+    later: Later,
+    own_timers: OwnTimers,
+    /// The numbers of the pool's own descriptors.
+    numbers: Numbers,
     /// Signal jobs that were armed once.
     signal_jobs: Head,
     /// Jobs that no other list has: those whose descriptor is gone; those whose request to be armed
@@ -160,6 +181,7 @@ impl EventLoop {
             libc::pthread_sigmask(libc::SIG_BLOCK, ptr::null(), &mut mask);
             mask
         };
+        let _low = sys::LowNumbers::take();
         Ok(Self {
             poller: Native::init(wake)?,
             // SAFETY: by the caller's promise.
@@ -168,7 +190,10 @@ impl EventLoop {
             dispatched: 0,
             given: 0,
             stale: None,
-            stays_stale: false,
+            renewal: Renewal::new(),
+            later: Later::new(),
+            own_timers: OwnTimers::new(),
+            numbers: Numbers::default(),
             signal_jobs: Head::new(),
             strays: Head::new(),
             quiet: false,
@@ -178,13 +203,17 @@ impl EventLoop {
 
     /// In a forked child: let go of the descriptors.
     pub(crate) fn release_in_child(self) {
-        self.poller.release_in_child();
+        // Nothing else of it: the parent's loop may have been in the middle of changing it.
+        let this = mem::ManuallyDrop::new(self);
+        // SAFETY: read once, and never dropped.
+        unsafe { ptr::read(&raw const this.poller) }.release_in_child();
     }
 
     /// The loop thread's life, until the pool is destroyed. `quiet` is called when no callback
     /// runs any more.
     pub(crate) fn run(&mut self, pool: &Shared, quiet: impl FnOnce()) {
         run::enter_pool(pool, true);
+        pool.wake.rouse.enter(self.mask);
         while !(pool.is_shutting_down() && pool.workers.load(Ordering::SeqCst) == 0) {
             self.turn(pool);
         }
@@ -234,27 +263,22 @@ impl EventLoop {
     }
 
     /// Wait, and see which descriptors' jobs fire. If timers are due, or with `to_the_end`, all of
-    /// those that are ready, even if there are more than one wait can return: else a job could be
-    /// told that its time is up whose data had come before.
-    fn poll(&mut self, pool: &Shared, until: Until, to_the_end: bool) {
+    /// those that are ready, even if there are more than one wait can return, up to [`WAITS`]. False
+    /// if there may still be more.
+    fn poll(&mut self, pool: &Shared, until: Until, to_the_end: bool) -> bool {
         let mut until = until;
-        loop {
-            let (count, full) = self.poller.wait(until).unwrap_or_else(|error| {
-                // Nothing that the kernel documents: our descriptor was closed under us.
-                log!(
-                    pool.logger,
-                    LOG_ERR,
-                    "event loop: the poller fails: {error}"
-                );
-                self.stale = Some(Stale::Broken);
-                (0, false)
-            });
+        for _ in 0..WAITS {
+            let (count, full) = self.wait(pool, until);
             pool.wake.sleeping.end();
             perturb("waited, and nothing dispatched");
             let mut changed = false;
             for index in 0..count {
                 match self.poller.event(index) {
-                    Event::Wake => pool.wake.clear(),
+                    Event::Wake => {
+                        if !pool.wake.clear() {
+                            self.stale = Some(Stale::Wake);
+                        }
+                    }
                     // Each turn looks for itself what is due.
                     Event::Time => {}
                     Event::Ready(key, directions) => {
@@ -264,36 +288,45 @@ impl EventLoop {
             }
             if let Some(stale) = self.stale.take() {
                 self.tell_workers(pool);
-                self.rebuild(pool, stale);
+                self.renew(pool, stale);
             }
             // What is ready is reported in turn: once nothing is new, all have been seen. What is
             // to be dropped and can't be is new each time.
-            if !(full && changed) || self.stays_stale {
-                return;
+            if !(full && changed) || self.renewal.is_pending() {
+                return true;
             }
             if !to_the_end && self.wheel.next().is_none_or(|next| next > sys::now()) {
-                return;
+                return false;
             }
             until = Until::Now;
         }
+        false
     }
 
     /// See which timers fire.
     ///
     /// A time-out is not to be told if the data came before it: so after the time was taken, and
-    /// before the time-outs of descriptors fire, the poller is asked once more.
+    /// before the time-outs of descriptors fire, the poller is asked once more. If more is ready
+    /// than may be looked at in one turn, each of these descriptors is asked for itself.
     fn expire(&mut self, pool: &Shared) {
         if self.wheel.next().is_none() {
             return;
         }
         let mut due = Ready::default();
         let timed_out = Ring::new();
+        let own = &self.own_timers;
+        let (mut retry, mut unheard) = (false, false);
         self.wheel.expire(
             sys::now(),
             TIMERS,
-            // SAFETY: linked timers are those of live jobs.
-            |timer| unsafe { JobPtr::of_timer(timer) }.is(place::LIVE),
+            // SAFETY: linked timers are the loop's own or those of live jobs.
+            |timer| own.contain(timer) || unsafe { JobPtr::of_timer(timer) }.is(place::LIVE),
             |timer| {
+                if own.contain(timer) {
+                    retry |= own.is(Own::Retry, timer);
+                    unheard |= own.is(Own::Unheard, timer);
+                    return;
+                }
                 // SAFETY: as above.
                 let job = unsafe { JobPtr::of_timer(timer) };
                 if job.kind() == Kind::Io {
@@ -307,14 +340,29 @@ impl EventLoop {
         while let Some(job) = due.pop() {
             self.fire(pool, job, NS_JOB_TIMER);
         }
+        if retry {
+            self.retry(pool);
+        }
+        if unheard {
+            self.look_at_unheard(pool);
+        }
         if timed_out.is_empty() {
             return;
         }
-        self.poll(pool, Until::Now, true);
+        let all_seen = self.poll(pool, Until::Now, true);
         while let Some(timer) = Timer::take_first(&timed_out) {
             // SAFETY: linked timers are those of live jobs.
             let job = unsafe { JobPtr::of_timer(timer) };
-            if job.is(place::LIVE) {
+            if !job.is(place::LIVE) {
+                continue;
+            }
+            if !all_seen && io::is_ready(job) {
+                // Its event is among those that the poller has yet to report. Unless it is somebody
+                // else's, who has the number now: so its time is not forgotten.
+                timer.set_deadline(sys::now() + AGAIN);
+                // SAFETY: just unlinked; the job does not move, and `dispose` unlinks it.
+                unsafe { self.wheel.insert(timer) };
+            } else {
                 self.fire(pool, job, NS_JOB_TIMER);
             }
         }
@@ -440,6 +488,10 @@ impl EventLoop {
             };
             if job.state.take_request() == state::ARMED {
                 self.arm(pool, job);
+                // A turn that takes few does not look at the clock at all.
+                if taken % ARMS == ARMS - 1 && slice.get_or_insert_with(Slice::new).is_late() {
+                    return taken + 1;
+                }
                 continue;
             }
             // Done callbacks are the application's, and may take their time.
@@ -633,9 +685,8 @@ impl EventLoop {
         self.take_late(pool);
         let idle = || pool.requests.is_empty() && !pool.nudged.swap(false, Ordering::SeqCst);
         if pool.wake.sleeping.begin(idle) {
-            pool.wake.wait();
+            self.doze(pool, -1);
             pool.wake.sleeping.end();
-            pool.wake.clear();
         }
     }
 
@@ -679,6 +730,7 @@ impl EventLoop {
 
     /// The pool is destroyed: dispose of every job that is not the application's.
     pub(crate) fn dispose_of_all(&mut self, pool: &Shared) {
+        self.own_timers.remove();
         loop {
             let mut left = self.empty_queues(pool);
             self.take_late(pool);
@@ -725,28 +777,5 @@ impl EventLoop {
         // `end` set REQ for a request that is not made: the disposal is here and now.
         let _ = job.state.take_request();
         self.dispose(pool, job);
-    }
-
-    /// Make the poller anew, from what is registered: for registrations that outlive their
-    /// descriptor's number and can't be reached any more.
-    fn rebuild(&mut self, pool: &Shared, why: Stale) {
-        // Before anything else, so that its descriptors get numbers that no job has lost.
-        match Native::init(pool.wake.read_end()) {
-            Ok(poller) => {
-                if why == Stale::Registration {
-                    self.abandon_lost(pool);
-                }
-                self.poller = poller;
-                self.register_all(pool);
-                self.stays_stale = false;
-            }
-            Err(error) => {
-                if !mem::replace(&mut self.stays_stale, true) {
-                    log!(pool.logger, LOG_ERR, "event loop: no new poller: {error}");
-                }
-                // The old one will report the same again at once. Not in a hurry.
-                std::thread::sleep(Duration::from_millis(10));
-            }
-        }
     }
 }

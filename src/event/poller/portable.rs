@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use libc::c_int;
 
-use super::{Event, Key, Poller, Refusal, Registry, Until, WAKE_KEY};
+use super::{Event, Key, Numbers, Poller, Refusal, Registry, Trouble, Until, WAKE_KEY};
 use crate::event::fds::{Interest, Mode};
 use crate::sys;
 
@@ -31,6 +31,14 @@ impl Poller for Portable {
         })
     }
 
+    fn numbers(&self, wake: RawFd) -> Numbers {
+        self.registry.numbers(wake)
+    }
+
+    fn is_sound(&mut self, wake: RawFd) -> bool {
+        self.registry.disarm(wake)
+    }
+
     fn arm(
         &mut self,
         key: Key,
@@ -45,7 +53,7 @@ impl Poller for Portable {
         self.registry.disarm(fd)
     }
 
-    fn wait(&mut self, until: Until) -> io::Result<(usize, bool)> {
+    fn wait(&mut self, until: Until) -> Result<(usize, bool), Trouble> {
         let timeout = match until {
             Until::Now => Some(Duration::ZERO),
             Until::Event => None,
@@ -55,7 +63,9 @@ impl Poller for Portable {
         };
         self.events.clear();
         match self.registry.polling.wait(&mut self.events, timeout) {
-            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                return Err(Trouble::Broken(error));
+            }
             _ => {}
         }
         self.found.clear();
