@@ -162,14 +162,22 @@ impl Shared {
 
     /// Get the loop out of its wait, if it is in one. Not in a signal handler.
     fn wake_loop(&self) {
-        if !self.wake.wake() {
+        if self.wake.sleeping.take() {
+            self.write_wake();
+        }
+    }
+
+    /// The caller is the one to wake the loop.
+    #[cold]
+    #[inline(never)]
+    fn write_wake(&self) {
+        if !self.wake.write() {
+            self.nudged.store(true, Ordering::SeqCst);
             self.rouse_loop();
         }
     }
 
     /// The loop sleeps, and there is no pipe to wake it: somebody has closed our descriptors.
-    #[cold]
-    #[inline(never)]
     fn rouse_loop(&self) {
         if !self.wake.rouse.rouse() && !self.wake.hopeless.swap(true, Ordering::SeqCst) {
             log!(

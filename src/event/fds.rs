@@ -215,6 +215,7 @@ impl Table {
 
     /// See to it that `fd`, a number of 0 or more, has an entry. `None` when there is no memory.
     /// Any thread.
+    #[inline(always)]
     pub(crate) fn reserve(&self, alloc: &Allocator, fd: c_int) -> Option<&Entry> {
         let (block, len, _) = place(fd);
         if self.blocks[block].load(Ordering::Acquire).is_null() {

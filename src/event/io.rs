@@ -124,14 +124,25 @@ impl EventLoop {
     /// whether its callback has closed the descriptor: see [`EventLoop::look_later`].
     pub(super) fn arm_again(&mut self, pool: &Shared, job: JobPtr) {
         let registration = pool.fds.entry(job.fd()).registration();
-        if job.is(place::ORPHAN) || !matches!(registration, Registration::Polled(_, Mode::Level)) {
+        let in_step = matches!(registration, Registration::Polled(_, Mode::Level));
+        if in_step && job.place.get() & (place::ORPHAN | place::UNVERIFIED) == place::UNVERIFIED {
+            job.mark(place::LIVE);
+            self.start_timer(job);
+        } else {
+            self.arm_again_slowly(pool, job, in_step);
+        }
+    }
+
+    /// As [`EventLoop::arm_again`], where there is more to do.
+    #[cold]
+    #[inline(never)]
+    fn arm_again_slowly(&mut self, pool: &Shared, job: JobPtr, in_step: bool) {
+        if !in_step || job.is(place::ORPHAN) {
             return self.arm_io(pool, job);
         }
         job.mark(place::LIVE);
         self.start_timer(job);
-        if !job.is(place::UNVERIFIED) {
-            self.look_later(pool, job);
-        }
+        self.look_later(pool, job);
     }
 
     /// The first arming of `job`: tell the kernel, and learn whether the number still means what
@@ -403,7 +414,6 @@ impl EventLoop {
         for job in jobs(entry) {
             let directions = interest(&job).and(ready);
             if job.is(place::LIVE) && !directions.is_none() {
-                job.mark(place::HEARD);
                 self.fire(pool, job, output(directions));
                 fired = true;
             }
@@ -460,6 +470,8 @@ impl EventLoop {
 
     /// What the jobs of `fd` were made for is gone, and so is the registration: they can fire by
     /// time only, and none of them closes the number. Those that are armed are told of.
+    #[cold]
+    #[inline(never)]
     fn abandon(&mut self, pool: &Shared, fd: c_int) {
         let entry = pool.fds.entry(fd);
         entry.set_registration(Registration::Absent);
@@ -505,7 +517,10 @@ impl EventLoop {
         if registered {
             self.poller.disarm(fd);
         }
-        self.take_from_others(pool, fd);
+        entry.set_registration(Registration::Absent);
+        if !entry.jobs.is_empty() {
+            self.take_from_others(pool, fd);
+        }
         perturb("out of the poller, and not closed");
         // Before the close: the number may be given out again at once.
         entry.count_close();
@@ -517,6 +532,8 @@ impl EventLoop {
         }
     }
     /// `fd` is about to be closed with one of its jobs: the others lose it.
+    #[cold]
+    #[inline(never)]
     fn take_from_others(&mut self, pool: &Shared, fd: c_int) {
         let entry = pool.fds.entry(fd);
         let mut others = 0;

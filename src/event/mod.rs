@@ -37,7 +37,7 @@ use crate::shared::{Phase, Shared};
 use crate::sys;
 
 use poller::{Event, Native, Numbers, Poller, Until};
-use retry::{Later, Own, OwnTimers, Renewal};
+use retry::{Later, Renewal};
 use timers::{Slots, Timer, Wheel};
 
 /// Requests that one turn takes.
@@ -125,9 +125,11 @@ impl Slice {
         took > SLICE
     }
 
-    /// Whether that was enough, now.
-    fn is_late(&self) -> bool {
-        sys::now() - self.begin > SLICE
+    /// Whether that was enough, now. If there is none, one begins.
+    #[cold]
+    #[inline(never)]
+    fn is_late(slice: &mut Option<Self>) -> bool {
+        sys::now() - slice.get_or_insert_with(Self::new).begin > SLICE
     }
 }
 
@@ -155,7 +157,6 @@ pub(crate) struct EventLoop {
     stale: Option<Stale>,
     renewal: Renewal,
     later: Later,
-    own_timers: OwnTimers,
     /// The numbers of the pool's own descriptors.
     numbers: Numbers,
     /// Signal jobs that were armed once.
@@ -192,7 +193,6 @@ impl EventLoop {
             stale: None,
             renewal: Renewal::new(),
             later: Later::new(),
-            own_timers: OwnTimers::new(),
             numbers: Numbers::default(),
             signal_jobs: Head::new(),
             strays: Head::new(),
@@ -244,10 +244,11 @@ impl EventLoop {
             return Until::Now;
         }
         let until = match self.wheel.next() {
-            None => Until::Event,
+            None if self.later.look == u64::MAX => Until::Event,
+            None => Until::Deadline(self.later.look),
             // Not worth setting the timer for: a system call takes as long.
             Some(next) if next <= sys::now() + SOON => return Until::Now,
-            Some(next) => Until::Deadline(next),
+            Some(next) => Until::Deadline(next.min(self.later.look)),
         };
         let idle = || {
             pool.requests.is_empty()
@@ -256,10 +257,12 @@ impl EventLoop {
                 && !pool.nudged.swap(false, Ordering::SeqCst)
         };
         if pool.wake.sleeping.begin(idle) {
-            until
-        } else {
-            Until::Now
+            return until;
         }
+        if pool.wake.is_lost() {
+            self.stale = Some(Stale::Wake);
+        }
+        Until::Now
     }
 
     /// Wait, and see which descriptors' jobs fire. If timers are due, or with `to_the_end`, all of
@@ -267,8 +270,12 @@ impl EventLoop {
     /// if there may still be more.
     fn poll(&mut self, pool: &Shared, until: Until, to_the_end: bool) -> bool {
         let mut until = until;
-        for _ in 0..WAITS {
-            let (count, full) = self.wait(pool, until);
+        let mut left = WAITS;
+        loop {
+            let (count, full) = self
+                .poller
+                .wait(until)
+                .unwrap_or_else(|trouble| self.in_trouble(pool, trouble, until));
             pool.wake.sleeping.end();
             perturb("waited, and nothing dispatched");
             let mut changed = false;
@@ -279,8 +286,8 @@ impl EventLoop {
                             self.stale = Some(Stale::Wake);
                         }
                     }
-                    // Each turn looks for itself what is due.
-                    Event::Time => {}
+                    // Each turn looks for itself which timers are due.
+                    Event::Time => self.look_at_unheard(pool),
                     Event::Ready(key, directions) => {
                         changed |= self.on_ready(pool, key, directions);
                     }
@@ -298,9 +305,12 @@ impl EventLoop {
             if !to_the_end && self.wheel.next().is_none_or(|next| next > sys::now()) {
                 return false;
             }
+            left -= 1;
+            if left == 0 {
+                return false;
+            }
             until = Until::Now;
         }
-        false
     }
 
     /// See which timers fire.
@@ -314,17 +324,16 @@ impl EventLoop {
         }
         let mut due = Ready::default();
         let timed_out = Ring::new();
-        let own = &self.own_timers;
-        let (mut retry, mut unheard) = (false, false);
+        let own: *const Timer = &raw const self.later.timer;
+        let mut retry = false;
         self.wheel.expire(
             sys::now(),
             TIMERS,
             // SAFETY: linked timers are the loop's own or those of live jobs.
-            |timer| own.contain(timer) || unsafe { JobPtr::of_timer(timer) }.is(place::LIVE),
+            |timer| ptr::eq(timer, own) || unsafe { JobPtr::of_timer(timer) }.is(place::LIVE),
             |timer| {
-                if own.contain(timer) {
-                    retry |= own.is(Own::Retry, timer);
-                    unheard |= own.is(Own::Unheard, timer);
+                if ptr::eq(timer, own) {
+                    retry = true;
                     return;
                 }
                 // SAFETY: as above.
@@ -343,9 +352,6 @@ impl EventLoop {
         if retry {
             self.retry(pool);
         }
-        if unheard {
-            self.look_at_unheard(pool);
-        }
         if timed_out.is_empty() {
             return;
         }
@@ -360,10 +366,14 @@ impl EventLoop {
                 // Its event is among those that the poller has yet to report. Unless it is somebody
                 // else's, who has the number now: so its time is not forgotten.
                 timer.set_deadline(sys::now() + AGAIN);
-                // SAFETY: just unlinked; the job does not move, and `dispose` unlinks it.
-                unsafe { self.wheel.insert(timer) };
+                self.link_timer(job);
             } else {
+                let in_loop = !job.has(NS_JOB_THREAD);
                 self.fire(pool, job, NS_JOB_TIMER);
+                if in_loop {
+                    // Of its time only.
+                    job.unmark(place::HEARD);
+                }
             }
         }
     }
@@ -402,7 +412,7 @@ impl EventLoop {
         }
         job.set_output(output);
         if !job.has(NS_JOB_THREAD) {
-            job.mark(place::READY);
+            job.mark(place::READY | place::HEARD);
             self.ready.push(job);
         } else if job.state.dispatch() {
             // One that was cancelled meanwhile is not dispatched: its disposal is on its way.
@@ -479,6 +489,7 @@ impl EventLoop {
     }
 
     /// Take what was asked for, but no more than `most`. Returns how much it was.
+    #[inline(always)]
     fn take_requests(&mut self, pool: &Shared, most: usize) -> usize {
         let mut slice = None;
         let mut looks = LINGERS;
@@ -489,7 +500,7 @@ impl EventLoop {
             if job.state.take_request() == state::ARMED {
                 self.arm(pool, job);
                 // A turn that takes few does not look at the clock at all.
-                if taken % ARMS == ARMS - 1 && slice.get_or_insert_with(Slice::new).is_late() {
+                if taken % ARMS == ARMS - 1 && Slice::is_late(&mut slice) {
                     return taken + 1;
                 }
                 continue;
@@ -730,7 +741,7 @@ impl EventLoop {
 
     /// The pool is destroyed: dispose of every job that is not the application's.
     pub(crate) fn dispose_of_all(&mut self, pool: &Shared) {
-        self.own_timers.remove();
+        Wheel::remove(&self.later.timer);
         loop {
             let mut left = self.empty_queues(pool);
             self.take_late(pool);

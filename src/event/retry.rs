@@ -15,6 +15,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::mem;
 use std::ptr;
+use std::sync::atomic::Ordering;
 
 use libc::c_int;
 
@@ -34,8 +35,10 @@ const LAST: u64 = 1_000_000_000;
 /// Descriptors that one look tries at least. Of more, an eighth: each has its turn in a few seconds.
 const TRIES: usize = 256;
 /// Nanoseconds until a descriptor is looked at whose jobs were armed again without a word to the
-/// poller and that was not heard of since.
+/// poller and that was not heard of since: the least, for so many descriptors, and the most.
 const UNHEARD: u64 = 50_000_000;
+const FEW: usize = 16;
+const MOST: u64 = 1_000_000_000;
 /// Descriptors of that kind that one look takes, and nanoseconds until the next if there are more.
 const LOOKS: usize = 1024;
 const MORE: u64 = 5_000_000;
@@ -65,45 +68,6 @@ impl Backoff {
     }
 }
 
-/// The loop's own timers, in the wheel among those of jobs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Own {
-    /// Refused descriptors are to be tried again.
-    Retry = 0,
-    /// Descriptors that nobody has heard of are to be looked at.
-    Unheard = 1,
-}
-
-/// See [`Own`].
-pub(super) struct OwnTimers([Timer; 2]);
-
-impl OwnTimers {
-    pub(super) const fn new() -> Self {
-        Self([const { Timer::new() }; 2])
-    }
-
-    /// Whether `timer` is one of these, and no job's.
-    #[inline]
-    pub(super) fn contain(&self, timer: *const Timer) -> bool {
-        (&raw const self.0).cast::<Timer>() <= timer && timer <= &raw const self.0[1]
-    }
-
-    /// That of `own`.
-    fn get(&self, own: Own) -> &Timer {
-        &self.0[own as usize]
-    }
-
-    /// Whether `timer` is that of `own`.
-    pub(super) fn is(&self, own: Own, timer: *const Timer) -> bool {
-        ptr::eq(self.get(own), timer)
-    }
-
-    /// Out of the wheel.
-    pub(super) fn remove(&self) {
-        self.0.iter().for_each(Wheel::remove);
-    }
-}
-
 /// Descriptors to come back to.
 pub(super) struct Later {
     /// Those that were refused in this period.
@@ -111,8 +75,13 @@ pub(super) struct Later {
     backoff: Backoff,
     /// There was no memory to list one that was refused: it is to be looked for.
     unlisted: bool,
+    /// Tries them again. The loop's own, in the wheel among those of jobs.
+    pub(super) timer: Timer,
     /// Those whose jobs were armed again without a word to the poller.
     unheard: VecDeque<c_int>,
+    /// When those are to be looked at, in nanoseconds of the monotonic clock; `u64::MAX`: never. Not
+    /// a timer in the wheel: with one, each turn of a busy loop would look at the clock.
+    pub(super) look: u64,
 }
 
 impl Later {
@@ -121,7 +90,9 @@ impl Later {
             refused: VecDeque::new(),
             backoff: Backoff::new(),
             unlisted: false,
+            timer: Timer::new(),
             unheard: VecDeque::new(),
+            look: u64::MAX,
         }
     }
 }
@@ -168,10 +139,10 @@ impl Renewal {
 }
 
 impl EventLoop {
-    /// Have the timer of `own` fire `delay` nanoseconds from now, if it is not to fire before.
-    fn start_own(&mut self, own: Own, delay: u64) {
+    /// Have refused descriptors tried again `delay` nanoseconds from now, or before.
+    fn retry_in(&mut self, delay: u64) {
         let now = sys::now();
-        let timer = self.own_timers.get(own);
+        let timer = &self.later.timer;
         if timer.is_linked() && timer.deadline() <= now + delay {
             return;
         }
@@ -204,7 +175,7 @@ impl EventLoop {
             self.later.backoff = Backoff::new();
             self.list_refused(pool, fd);
         }
-        self.start_own(Own::Retry, FIRST.max(self.later.backoff.0));
+        self.retry_in(FIRST.max(self.later.backoff.0));
     }
 
     /// A job of `fd`, which was refused, waits for it.
@@ -214,7 +185,7 @@ impl EventLoop {
         if !pool.fds.entry(fd).is_retried() {
             self.list_refused(pool, fd);
         }
-        self.start_own(Own::Retry, FIRST.max(self.later.backoff.0));
+        self.retry_in(FIRST.max(self.later.backoff.0));
     }
 
     /// `fd` is to be tried again.
@@ -273,7 +244,7 @@ impl EventLoop {
         }
         // All that were tried were taken, and there are more: the others will be, too.
         let more = tried == tries && failed == 0 && tried < count;
-        self.start_own(Own::Retry, if more { FIRST } else { pause });
+        self.retry_in(if more { FIRST } else { pause });
     }
 
     /// Register `fd`, which was refused. False if it still is.
@@ -304,13 +275,25 @@ impl EventLoop {
             return self.verify(pool, fd);
         }
         self.later.unheard.push_back(fd);
-        self.start_own(Own::Unheard, UNHEARD);
+        if self.later.look == u64::MAX {
+            self.look_in(UNHEARD);
+        }
     }
 
-    /// Look at descriptors that nobody has heard of.
+    /// Look `delay` nanoseconds from now, however busy the loop is then.
+    fn look_in(&mut self, delay: u64) {
+        self.later.look = sys::now() + delay;
+        self.poller.remind(self.later.look);
+    }
+
+    /// A time has come. Look at descriptors that nobody has heard of, if it was the time for that.
     #[cold]
     #[inline(never)]
     pub(super) fn look_at_unheard(&mut self, pool: &Shared) {
+        if sys::now() < self.later.look {
+            return;
+        }
+        self.later.look = u64::MAX;
         let count = self.later.unheard.len();
         for _ in 0..count.min(LOOKS) {
             let Some(fd) = self.later.unheard.pop_front() else {
@@ -330,89 +313,72 @@ impl EventLoop {
             }
         }
         if !self.later.unheard.is_empty() {
+            // The more there are, the less often: a look at each is to cost little beside what it does
+            // meanwhile.
+            let rarely = UNHEARD * (1 + self.later.unheard.len() / FEW) as u64;
             let more = count > LOOKS;
-            self.start_own(Own::Unheard, if more { MORE } else { UNHEARD });
+            self.look_in(if more { MORE } else { rarely.min(MOST) });
         }
     }
 
-    /// Wait, whatever there is to wait on.
-    pub(super) fn wait(&mut self, pool: &Shared, until: Until) -> (usize, bool) {
-        if self.renewal.is_pending() {
-            return self.wait_without(pool, until);
-        }
-        match self.poller.wait(until) {
-            Ok((0, _)) if pool.wake.is_lost() => {
-                self.stale = Some(Stale::Wake);
-                (0, false)
-            }
-            Ok(found) => found,
-            Err(trouble) => self.in_trouble(pool, trouble),
-        }
-    }
-
-    /// A wait failed.
+    /// A wait failed that was to last `until`.
     #[cold]
     #[inline(never)]
-    fn in_trouble(&mut self, pool: &Shared, trouble: Trouble) -> (usize, bool) {
+    pub(super) fn in_trouble(
+        &mut self,
+        pool: &Shared,
+        trouble: Trouble,
+        until: Until,
+    ) -> (usize, bool) {
         match trouble {
-            Trouble::Timer(error) => log!(
+            Trouble::Timer(errno) => log!(
                 pool.logger,
                 LOG_ERR,
-                "event loop: timerfd fails, and timers go by milliseconds: {error}"
+                "event loop: timerfd fails, and timers go by milliseconds: {}",
+                io::Error::from_raw_os_error(errno)
             ),
-            Trouble::Broken(error) => {
-                let now = sys::now();
-                let lately = now < self.renewal.calm;
-                if self.renewal.is_new(now) {
-                    log!(
-                        pool.logger,
-                        LOG_CRIT,
-                        "event loop: the poller fails, and is made anew: {error}"
-                    );
-                }
-                if lately {
-                    // It was made anew just now, and that did not help. Not in a hurry.
-                    self.renewal.pending = Some(Stale::Broken);
-                    self.renewal.next = now + self.renewal.backoff.next();
-                } else {
-                    self.stale = Some(Stale::Broken);
-                }
-            }
+            Trouble::Broken(errno) => self.broken(pool, errno, until),
         }
         (0, false)
     }
 
-    /// Wait while the poller is to be made anew and could not be, and try that again in time.
-    /// Requests, timers and wakes are served, and descriptors too if the old poller still works.
-    #[cold]
-    #[inline(never)]
-    fn wait_without(&mut self, pool: &Shared, until: Until) -> (usize, bool) {
+    /// The poller does not work. It is made anew at once if that is new, and else in its time:
+    /// until then, sleep.
+    fn broken(&mut self, pool: &Shared, errno: c_int, until: Until) {
         let now = sys::now();
-        if now >= self.renewal.next
-            && let Some(why) = self.renewal.pending.take()
-        {
-            self.renew(pool, why);
+        if self.renewal.pending.is_none() {
+            let lately = now < self.renewal.calm;
+            if self.renewal.is_new(now) {
+                log!(
+                    pool.logger,
+                    LOG_CRIT,
+                    "event loop: the poller fails, and is made anew: {}",
+                    io::Error::from_raw_os_error(errno)
+                );
+            }
+            if !lately {
+                self.stale = Some(Stale::Broken);
+                return;
+            }
+            // It was made anew just now, and that did not help.
+            self.renewal.pending = Some(Stale::Broken);
+            self.renewal.next = now + self.renewal.backoff.next();
+        } else if now >= self.renewal.next {
+            self.stale = Some(Stale::Broken);
+            return;
         }
-        let works = matches!(self.renewal.pending, Some(why) if why != Stale::Broken);
-        let mut end = self.renewal.next;
-        if works {
-            end = end.min(now + PAUSE);
-        }
-        match until {
-            Until::Now => end = now,
-            Until::Deadline(deadline) => end = end.min(deadline),
-            Until::Event => {}
-        }
-        // Made anew just now: see what there is.
-        if !self.renewal.is_pending() {
-            end = now;
-        }
-        let pause = end.saturating_sub(now).div_ceil(1_000_000);
+        self.sleep(pool, until, self.renewal.next);
+    }
+
+    /// Sleep `until`, but no longer than to `end`. Woken by: whoever wakes the loop.
+    fn sleep(&mut self, pool: &Shared, until: Until, end: u64) {
+        let end = match until {
+            Until::Now => return,
+            Until::Deadline(deadline) => end.min(deadline),
+            Until::Event => end,
+        };
+        let pause = end.saturating_sub(sys::now()).div_ceil(1_000_000);
         self.doze(pool, c_int::try_from(pause).unwrap_or(c_int::MAX));
-        if !works {
-            return (0, false);
-        }
-        self.poller.wait(Until::Now).unwrap_or((0, false))
     }
 
     /// Sleep until somebody wakes the loop, or for so many milliseconds if that is not negative. If
@@ -481,21 +447,37 @@ impl EventLoop {
     /// Make the poller anew, from what is registered: for registrations that outlive their
     /// descriptor's number and can't be reached any more, and where it does not work. Later, if it
     /// can't be.
+    #[cold]
+    #[inline(never)]
     pub(super) fn renew(&mut self, pool: &Shared, why: Stale) {
-        if let Some(pending) = &mut self.renewal.pending {
-            if why != Stale::Registration {
-                *pending = why;
+        let now = sys::now();
+        let why = self.renewal.pending.unwrap_or(why);
+        if self.renewal.is_pending() && now < self.renewal.next {
+            if why == Stale::Broken {
+                return;
             }
+            // The old one works, and reports the same again at once. Not in a hurry.
+            let until = if pool.wake.is_lost() && self.ready.is_empty() {
+                self.wheel.next().map_or(Until::Event, Until::Deadline)
+            } else {
+                self.until(pool)
+            };
+            self.sleep(pool, until, self.renewal.next.min(now + PAUSE));
+            pool.wake.sleeping.end();
+            pool.nudged.store(true, Ordering::SeqCst);
             return;
         }
         if let Err(error) = self.try_renew(pool, why) {
-            let now = sys::now();
             self.renewal.is_new(now);
             if self.renewal.backoff.0 == 0 {
                 log!(pool.logger, LOG_ERR, "event loop: no new poller: {error}");
             }
             self.renewal.pending = Some(why);
             self.renewal.next = now + self.renewal.backoff.next();
+            // Nobody can wake the loop while there is no pipe.
+            pool.nudged.store(true, Ordering::SeqCst);
+        } else {
+            self.renewal.pending = None;
         }
     }
 

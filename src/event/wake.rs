@@ -157,11 +157,10 @@ impl Wake {
         self.write.load(Ordering::Relaxed)
     }
 
-    /// After a push: get the loop out of its wait, if it is in one. False if there is no pipe to do
-    /// that with: then it is for [`Rouse::rouse`] to do. Async-signal-safe; may change errno.
-    #[must_use]
-    pub(crate) fn wake(&self) -> bool {
-        if !self.sleeping.take() || sys::write_byte(self.write_end()) {
+    /// The caller is the one to wake the loop: write a byte. False if there is no pipe to do that
+    /// with: then it is for [`Rouse::rouse`] to do. Async-signal-safe; may change errno.
+    pub(crate) fn write(&self) -> bool {
+        if sys::write_byte(self.write_end()) {
             return true;
         }
         self.lost.store(true, Ordering::SeqCst);

@@ -109,15 +109,16 @@ impl Poller for Epoll {
                 timeout,
             )
         };
-        if count < 0 {
-            let error = io::Error::last_os_error();
-            return if error.kind() == io::ErrorKind::Interrupted {
-                Ok((0, false))
-            } else {
-                Err(Trouble::Broken(error))
-            };
+        if count <= 0 {
+            return self.nothing(count, timeout);
         }
         Ok((count as usize, count as usize == EVENTS))
+    }
+
+    fn remind(&mut self, deadline: u64) {
+        if deadline < self.set && self.rests == 0 {
+            self.set_timer(deadline);
+        }
     }
 
     fn event(&mut self, index: usize) -> Event {
@@ -183,6 +184,27 @@ impl Epoll {
         true
     }
 
+    /// A wait returned no event: `count` is 0, or less if it failed. It had the time-out `timeout`.
+    #[cold]
+    #[inline(never)]
+    fn nothing(&mut self, count: c_int, timeout: c_int) -> Result<(usize, bool), Trouble> {
+        if count < 0 {
+            return match sys::errno() {
+                libc::EINTR => Ok((0, false)),
+                errno => Err(Trouble::Broken(errno)),
+            };
+        }
+        if timeout == 0 {
+            return Ok((0, false));
+        }
+        // As the timer would say it.
+        self.events[0].write(libc::epoll_event {
+            events: libc::EPOLLIN as u32,
+            u64: TIMER_KEY as u64,
+        });
+        Ok((1, false))
+    }
+
     /// The time-out of a wait, in milliseconds, while the timer is not set for `deadline`: because
     /// it could not just now, which is told, or could not before.
     #[cold]
@@ -197,7 +219,7 @@ impl Epoll {
             };
             self.rests = now + RETRY;
             self.let_go_if_lost();
-            return Err(Trouble::Timer(io::Error::from_raw_os_error(errno)));
+            return Err(Trouble::Timer(errno));
         }
         if now >= self.rests && self.timer.is_ok() {
             self.rests = 0;

@@ -54,8 +54,7 @@ impl Key {
 pub(crate) enum Event {
     /// The wake pipe has a byte.
     Wake,
-    /// The time has come that the poller waited for.
-    #[cfg_attr(any(not(target_os = "linux"), ns_portable_poller), allow(dead_code))]
+    /// A time has come that the poller waited for.
     Time,
     /// A descriptor is ready, in these directions: none of them if there is only urgent data.
     Ready(Key, Interest),
@@ -76,14 +75,14 @@ pub(crate) enum Refusal {
     Failed(c_int),
 }
 
-/// Why a wait failed.
-#[derive(Debug)]
+/// Why a wait failed, with an errno.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Trouble {
     #[cfg_attr(any(not(target_os = "linux"), ns_portable_poller), allow(dead_code))]
     /// The system does not set the timer. Told once: from now on waits end in whole milliseconds.
-    Timer(io::Error),
+    Timer(c_int),
     /// The poller does not work, or was closed behind our back.
-    Broken(io::Error),
+    Broken(c_int),
 }
 
 /// The most descriptors that a poller has.
@@ -144,6 +143,10 @@ pub(crate) trait Poller: Sized {
 
     /// Wait, and return how many events there are, and whether there may be more.
     fn wait(&mut self, until: Until) -> Result<(usize, bool), Trouble>;
+
+    /// Have a wait end at `deadline` with [`Event::Time`], though nobody waits for that: once, and
+    /// only if nothing is waited for that comes before. As far as the system allows.
+    fn remind(&mut self, deadline: u64);
 
     /// One of the events of the last wait. Each is asked for before the next wait.
     fn event(&mut self, index: usize) -> Event;
@@ -283,10 +286,8 @@ mod tests {
     fn a_poller_knows_the_numbers_of_its_own_descriptors() {
         let mut ends = [-1; 2];
         // SAFETY: room for two descriptors.
-        assert_eq!(
-            unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) },
-            0
-        );
+        let made = unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) };
+        assert_eq!(made, 0);
         let mut poller = Native::init(ends[0]).expect("descriptors");
         let numbers = poller.numbers(ends[0]);
         // epoll, an eventfd and a timerfd of polling's, and one timerfd of ours but on the portable
@@ -305,7 +306,7 @@ mod tests {
             "it does not watch the pipe any more"
         );
         drop(poller);
-        ends.map(sys::close);
+        ends.into_iter().for_each(sys::close);
     }
 
     #[test]
