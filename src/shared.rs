@@ -10,10 +10,11 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use crossbeam_queue::SegQueue;
+use libc::c_int;
 
 use crate::alloc::Allocator;
 use crate::capi::{NS_JOB_PERSIST, NS_JOB_THREAD};
-use crate::event::fds::{OWN, Table};
+use crate::event::fds::{Entry, OWN, Table};
 use crate::event::signals::{self, Mailbox};
 use crate::event::wake::Wake;
 use crate::fork;
@@ -223,10 +224,13 @@ impl Shared {
                 let entry = self.fds.reserve(&self.alloc, fd);
                 let entry = entry.ok_or(MakeError::NoMemory)?;
                 let closes = entry.closes();
-                if closes & OWN != 0 {
+                if closes & OWN == 0 {
+                    closes
+                } else if self.is_own(fd) {
                     return Err(MakeError::OwnDescriptor);
+                } else {
+                    self.give_up(entry)
                 }
-                closes
             }
             Trigger::Signal(signum) => {
                 // Before it is caught: what arrives from then on is to fire the job.
@@ -243,6 +247,33 @@ impl Shared {
             }
             MakeError::NoMemory
         })
+    }
+
+    /// Whether `fd`, a number of the pool's own, still is: it may have been closed behind our back
+    /// and be the application's by now.
+    #[cold]
+    #[inline(never)]
+    fn is_own(&self, fd: c_int) -> bool {
+        // Where the system does not tell, it is taken to be.
+        let link = std::fs::read_link(format!("/proc/self/fd/{fd}"));
+        self.wake.is_ours(fd)
+            || link.is_ok_and(|link| {
+                link.as_os_str()
+                    .as_encoded_bytes()
+                    .starts_with(b"anon_inode:")
+            })
+            || !cfg!(target_os = "linux")
+    }
+
+    /// The number of `entry` is not the pool's own any more: the loop is to make new ones. Returns
+    /// what a job of the application's is to know of it.
+    #[cold]
+    #[inline(never)]
+    fn give_up(&self, entry: &Entry) -> u32 {
+        entry.set_own(false);
+        self.wake.lose();
+        self.nudge();
+        entry.closes()
     }
 
     /// Hand on a job that is ARMED and carries the bit of its queue.

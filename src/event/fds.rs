@@ -115,13 +115,14 @@ impl Entry {
         self.closes.fetch_add(2, Ordering::SeqCst);
     }
 
-    /// Whether the number is from now on that of a descriptor of the pool's own. Called when that
-    /// changes.
+    /// Whether the number is from now on that of a descriptor of the pool's own. Any thread.
     pub(crate) fn set_own(&self, own: bool) {
-        let before = self.closes.load(Ordering::SeqCst);
-        debug_assert_ne!(before & OWN == OWN, own);
         // Both ways one more: what was made for the number before was made for something else.
-        self.closes.fetch_add(OWN, Ordering::SeqCst);
+        let change =
+            |closes: u32| (closes & OWN != u32::from(own)).then(|| closes.wrapping_add(OWN));
+        let (store, load) = (Ordering::SeqCst, Ordering::SeqCst);
+        // An error says that it was so before.
+        let _ = self.closes.fetch_update(store, load, change);
     }
 
     /// Whether it is in the list of what is to be tried again.

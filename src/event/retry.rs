@@ -396,32 +396,32 @@ impl EventLoop {
     }
 
     /// See to it that there is a wake pipe.
-    fn mend(&mut self, pool: &Shared) -> io::Result<()> {
-        if pool.wake.mend()? {
+    fn mend(&mut self, pool: &Shared) -> io::Result<bool> {
+        let mended = pool.wake.mend()?;
+        if mended {
             pool.wake.rouse.give_back();
-            if self.renewal.is_new(sys::now()) {
-                let what = "its wake pipe was closed behind its back, and is made anew";
-                log!(pool.logger, LOG_CRIT, "event loop: {what}");
-            }
+            self.tell_closed(pool);
         }
-        Ok(())
+        Ok(mended)
     }
 
-    /// Whether the poller's numbers are still its own to close.
+    fn tell_closed(&mut self, pool: &Shared) {
+        if self.renewal.is_new(sys::now()) {
+            let what = "descriptors of its own were closed behind its back, and are made anew";
+            log!(pool.logger, LOG_CRIT, "event loop: {what}");
+        }
+    }
+
+    /// Whether the poller's numbers are still its own to close: it watches all that it did.
     fn is_sound(&mut self, pool: &Shared) -> bool {
         let (read, write) = (pool.wake.read_end(), pool.wake.write_end());
-        if self.poller.is_sound(read) {
-            return true;
+        let own = self.poller.numbers(read);
+        let known = self.numbers.iter().filter(|fd| ![read, write].contains(fd));
+        if self.numbers.iter().count() > 3 {
+            return { known }.all(|fd| own.iter().any(|own| own == fd));
         }
-        // The pipe may be what was closed. Then the poller knows the others.
-        let now = self.poller.numbers(read);
-        let mut count = 0;
-        self.numbers
-            .iter()
-            .filter(|fd| ![read, write].contains(fd))
-            .inspect(|_| count += 1)
-            .all(|fd| now.iter().any(|known| known == fd))
-            && count > 1
+        // The system does not tell what it watches. The pipe at least?
+        self.poller.is_sound(read)
     }
 
     /// The numbers of the pool's own descriptors are for no job. False if there is no memory to say
@@ -482,10 +482,16 @@ impl EventLoop {
     }
 
     fn try_renew(&mut self, pool: &Shared, why: Stale) -> io::Result<()> {
+        let sound = self.is_sound(pool);
+        let mended = self.mend(pool)?;
         if self.renewal.sound.is_none() {
-            self.renewal.sound = Some(self.is_sound(pool));
+            // The pipe is whole: then it was another of ours that somebody found to be gone.
+            let sound = sound && (mended || why != Stale::Wake);
+            self.renewal.sound = Some(sound);
+            if !sound {
+                self.tell_closed(pool);
+            }
         }
-        self.mend(pool)?;
         // Before the old one is closed, so that its descriptors get numbers that no job has lost.
         let poller = {
             let _low = sys::LowNumbers::take();

@@ -84,7 +84,7 @@ pub(crate) struct Wake {
     write: AtomicI32,
     /// What both ends are, as the system tells them from everything else: device and inode.
     identity: [AtomicU64; 2],
-    /// Somebody found that an end is gone.
+    /// Somebody found that an end is gone, or another descriptor of the pool's.
     lost: AtomicBool,
     /// It was said that the loop cannot be roused.
     pub(crate) hopeless: AtomicBool,
@@ -182,7 +182,7 @@ impl Wake {
         true
     }
 
-    /// The loop: whether it is known that the pipe is gone.
+    /// The loop: whether it is known that the pipe, or another descriptor, is gone.
     pub(crate) fn is_lost(&self) -> bool {
         self.lost.load(Ordering::SeqCst)
     }
@@ -204,8 +204,13 @@ impl Wake {
         }
     }
 
+    /// Somebody found that a descriptor of the pool's is gone. The loop is to be woken for it.
+    pub(crate) fn lose(&self) {
+        self.lost.store(true, Ordering::SeqCst);
+    }
+
     /// Whether `fd` is an end of the pipe.
-    fn is_ours(&self, fd: c_int) -> bool {
+    pub(crate) fn is_ours(&self, fd: c_int) -> bool {
         identity(fd) == Some([0, 1].map(|part| self.identity[part].load(Ordering::Relaxed)))
     }
 
