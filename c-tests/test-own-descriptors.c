@@ -200,7 +200,8 @@ static void closed_behind_its_back_they_are_made_anew(void **state)
             signal(SIGPIPE, SIG_IGN);
         }
         runs_of_each_kind();
-        assert_true(atomic_load(&lines) <= 1);
+        /* A timer that cannot be set is a line of its own. */
+        assert_true(atomic_load(&lines) <= 2);
         if (which < 0) {
             assert_int_equal(atomic_load(&lines), 1);
         }

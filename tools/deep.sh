@@ -93,7 +93,7 @@ perturbed() {
     }
     wrapper perturb
     programs=
-    for name in cancel fd-reuse io process shutdown signals timers wait fm-descriptors fm-jobs fm-life \
+    for name in cancel fd-reuse io own-descriptors process refusals shutdown signals timers wait fm-descriptors fm-jobs fm-life \
         fm-memory fm-queue fm-time; do
         programs="$programs $build/c-tests/test-$name"
     done
@@ -113,7 +113,7 @@ portable() {
     }
     wrapper portable
     programs=
-    for name in cancel fd-reuse io process shutdown signals timers fm-descriptors fm-time; do
+    for name in cancel fd-reuse io own-descriptors process refusals shutdown signals timers fm-descriptors fm-time; do
         programs="$programs $build/c-tests/test-$name"
     done
     # shellcheck disable=SC2086 # a list of words
