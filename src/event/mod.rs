@@ -12,6 +12,7 @@
 pub(crate) mod fds;
 mod io;
 pub(crate) mod poller;
+mod renew;
 mod retry;
 pub(crate) mod rouse;
 pub(crate) mod signals;
@@ -37,7 +38,8 @@ use crate::shared::{Phase, Shared};
 use crate::sys;
 
 use poller::{Event, Native, Numbers, Poller, Until};
-use retry::{Later, Renewal};
+use renew::Renewal;
+use retry::Later;
 use timers::{Slots, Timer, Wheel};
 
 /// Requests that one turn takes.
