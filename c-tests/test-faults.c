@@ -357,7 +357,7 @@ static int find_poller(void)
 }
 
 /* epoll instances that watch each other in a circle are refused with ELOOP. */
-static void a_descriptor_that_the_poller_refuses_fires_and_is_logged(void **state)
+static void a_descriptor_that_the_poller_refuses_is_logged_and_tried_again(void **state)
 {
     UNUSED(state);
     struct ns_thrpool_t *tp = recorded_pool(1);
@@ -365,13 +365,23 @@ static void a_descriptor_that_the_poller_refuses_fires_and_is_logged(void **stat
     if (poller >= 0) {
         struct epoll_event event = {.events = EPOLLIN};
         struct probe circle = PROBE(finish_job, epoll_create1(0));
+        int inner[2];
+        socket_pair(inner);
+        assert_int_equal(write(inner[1], "x", 1), 1);
+        assert_int_equal(epoll_ctl(circle.fd, EPOLL_CTL_ADD, inner[0], &event), 0);
         assert_int_equal(epoll_ctl(circle.fd, EPOLL_CTL_ADD, poller, &event), 0);
         probe_fd(tp, NS_JOB_READ, 0, &circle);
+        loop_passes(tp, 20000);
+        assert_int_equal(latch_count(&circle.runs), 0);
+        assert_true(logged("the poller refuses descriptor"));
+        assert_works(tp);
+        assert_int_equal(epoll_ctl(circle.fd, EPOLL_CTL_DEL, poller, NULL), 0);
         assert_latch(&circle.disposals, 1);
         assert_int_equal(latch_count(&circle.runs), 1);
-        assert_true(logged("the poller refuses descriptor"));
         assert_false(fd_is_open(circle.fd));
         assert_works(tp);
+        close(inner[0]);
+        close(inner[1]);
     }
     /* Closed behind the library's back, then armed again. */
     int ends[2];
@@ -606,7 +616,7 @@ int main(void)
         cmocka_unit_test(a_running_pool_works_without_a_free_descriptor),
         cmocka_unit_test(clients_may_vanish_at_any_step),
         cmocka_unit_test(memory_that_is_refused_now_and_then_fails_the_adds_only),
-        cmocka_unit_test(a_descriptor_that_the_poller_refuses_fires_and_is_logged),
+        cmocka_unit_test(a_descriptor_that_the_poller_refuses_is_logged_and_tried_again),
         cmocka_unit_test(signals_may_storm_while_jobs_come_and_go),
         cmocka_unit_test(a_logger_that_blocks_holds_up_its_own_thread_only),
         cmocka_unit_test(a_callback_that_blocks_delays_its_thread_only),

@@ -298,6 +298,74 @@ static void fm33_many_rounds_in_random_order_keep_the_newest_job_going(void **st
     pool_end(tp);
 }
 
+/* Lines of LOG_WARNING. */
+static atomic_int warnings;
+
+static void count_warnings(int priority, const char *format, va_list args)
+{
+    UNUSED(format);
+    UNUSED(args);
+    if (priority == LOG_WARNING) {
+        atomic_fetch_add(&warnings, 1);
+    }
+}
+
+static int new_file = -1;
+
+/* In the first run: closes the job's own number, may give it to another file, and arms the job. */
+static void close_own_and_rearm(struct ns_job_t *job)
+{
+    struct probe *probe = ns_job_get_data(job);
+    char byte;
+    int result = (int)read(ns_job_get_native_fd(job), &byte, 1);
+    probe->fd = result < 0 ? errno : 0;
+    if (latch_count(&probe->runs) == 0) {
+        if (new_file >= 0) {
+            dup2(new_file, ns_job_get_native_fd(job));
+        } else {
+            close(ns_job_get_native_fd(job));
+        }
+        ns_job_rearm(job);
+    }
+}
+
+static void a_callback_that_closed_its_number_is_told_alike_in_the_loop_and_in_a_worker(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_config config;
+    ns_thrpool_config_init(&config);
+    config.log_fct = count_warnings;
+    struct ns_thrpool_t *tp = ns_thrpool_new(&config);
+    for (int round = 0; round < 4; round++) {
+        int ends[2], others[2];
+        int reused = round >= 2;
+        socket_pair(ends);
+        socket_pair(others);
+        new_file = reused ? others[0] : -1;
+        struct probe probe = PROBE(close_own_and_rearm, ends[0]);
+        atomic_store(&warnings, 0);
+        ns_job_type_t type = NS_JOB_READ | NS_JOB_PRESERVE_FD | (round % 2 ? NS_JOB_THREAD : 0);
+        struct ns_job_t *job = probe_fd(tp, type, reused ? 300000 : 0, &probe);
+        assert_int_equal(write(ends[1], "x", 1), 1);
+        assert_int_equal(write(others[1], "x", 1), 1);
+        assert_latch(&probe.runs, 2);
+        assert_int_equal(atomic_load(&probe.output), reused ? NS_JOB_TIMER : NS_JOB_READ);
+        assert_int_equal(probe.fd, reused ? 0 : EBADF);
+        assert_int_equal(ns_job_wait(job), NS_SUCCESS);
+        assert_int_equal(atomic_load(&warnings), 1);
+        assert_int_equal(ns_job_done(job), NS_SUCCESS);
+        assert_latch(&probe.disposals, 1);
+        if (reused) {
+            assert_true(fd_is_open(ends[0]));
+            close(ends[0]);
+        }
+        close(ends[1]);
+        close(others[0]);
+        close(others[1]);
+    }
+    pool_end(tp);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -307,6 +375,8 @@ int main(void)
         cmocka_unit_test(fm33_done_that_was_refused_and_ignored_harms_nobody),
         cmocka_unit_test(fm33_job_without_preserve_closes_once_and_never_a_reused_number),
         cmocka_unit_test(number_that_became_a_file_or_a_directory_serves_its_new_job_only),
+        cmocka_unit_test(
+            a_callback_that_closed_its_number_is_told_alike_in_the_loop_and_in_a_worker),
         cmocka_unit_test(fm33_many_rounds_in_random_order_keep_the_newest_job_going),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -180,6 +180,12 @@ impl Pool {
             });
             place.as_ref()
         };
+        // SAFETY: just made, and no thread runs yet.
+        if !unsafe { (*pool.event_loop.get()).assume_init_mut() }.claim(&pool.shared) {
+            // SAFETY: nobody else knows it.
+            unsafe { Self::free(place) };
+            return Err(StartError::NoMemory);
+        }
         for index in 0..=workers {
             let main = if index < workers {
                 worker_main

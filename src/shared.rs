@@ -9,10 +9,11 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 
 use crossbeam_queue::SegQueue;
+use libc::c_int;
 
 use crate::alloc::Allocator;
 use crate::capi::{NS_JOB_PERSIST, NS_JOB_THREAD};
-use crate::event::fds::Table;
+use crate::event::fds::{Entry, OWN, Table};
 use crate::event::signals::{self, Mailbox};
 use crate::event::wake::Wake;
 use crate::fork;
@@ -22,7 +23,7 @@ use crate::job::run::{inside, on_loop_of, on_thread_of};
 use crate::job::state::{self, After, Arm, End, State, Work};
 use crate::job::wait::{Outcome, Waiters};
 use crate::job::{Job, JobPtr, Kind, Spec, Trigger, run};
-use crate::log::Logger;
+use crate::log::{Logger, log};
 use crate::perturb::perturb;
 use crate::sys;
 use crate::workq::{Seat, WorkQueue};
@@ -103,6 +104,8 @@ pub(crate) enum MakeError {
     NoMemory,
     /// The system refuses to deliver the signal.
     NoSignal,
+    /// The descriptor is one of the pool's own.
+    OwnDescriptor,
 }
 
 impl Shared {
@@ -158,7 +161,36 @@ impl Shared {
     /// Have the loop look at the life cycle.
     pub(crate) fn nudge(&self) {
         self.nudged.swap(true, Ordering::SeqCst);
-        self.wake.wake();
+        self.wake_loop();
+    }
+
+    /// Get the loop out of its wait, if it is in one. Not in a signal handler.
+    fn wake_loop(&self) {
+        if self.wake.sleeping.take() {
+            self.write_wake();
+        }
+    }
+
+    /// The caller is the one to wake the loop.
+    #[cold]
+    #[inline(never)]
+    fn write_wake(&self) {
+        if !self.wake.write() {
+            self.nudged.store(true, Ordering::SeqCst);
+            self.rouse_loop();
+        }
+    }
+
+    /// The loop sleeps, and there is no pipe to wake it: somebody has closed our descriptors.
+    fn rouse_loop(&self) {
+        if !self.wake.rouse.rouse() && !self.wake.hopeless.swap(true, Ordering::SeqCst) {
+            log!(
+                self.logger,
+                LOG_CRIT,
+                "the pool's descriptors were closed behind its back, and its loop sleeps: every \
+                 signal that could wake it is blocked or in use"
+            );
+        }
     }
 
     /// Hand `job`, which carries REQ, to the loop.
@@ -166,7 +198,7 @@ impl Shared {
         perturb("its state says that it is queued, it is not pushed");
         self.requests.push(job);
         perturb("pushed, and the loop not woken");
-        self.wake.wake();
+        self.wake_loop();
     }
 
     /// Hand a run-now job, which carries WORK, to whoever is to run it.
@@ -176,7 +208,7 @@ impl Shared {
             self.work.push(job);
         } else {
             self.loop_work.push(job);
-            self.wake.wake();
+            self.wake_loop();
         }
     }
 
@@ -201,7 +233,14 @@ impl Shared {
             Trigger::Io { fd, .. } => {
                 let entry = self.fds.reserve(&self.alloc, fd);
                 let entry = entry.ok_or_else(|| failed(MakeError::NoMemory))?;
-                entry.closes.load(Ordering::SeqCst)
+                let closes = entry.closes();
+                if closes & OWN == 0 {
+                    closes
+                } else if self.is_own(fd) {
+                    return Err(failed(MakeError::OwnDescriptor));
+                } else {
+                    self.give_up(entry)
+                }
             }
             Trigger::Signal(signum) => {
                 // Before it is caught: what arrives from then on is to fire the job.
@@ -218,6 +257,33 @@ impl Shared {
             }
             failed(MakeError::NoMemory)
         })
+    }
+
+    /// Whether `fd`, a number of the pool's own, still is: it may have been closed behind our back
+    /// and be the application's by now.
+    #[cold]
+    #[inline(never)]
+    fn is_own(&self, fd: c_int) -> bool {
+        // Where the system does not tell, it is taken to be.
+        let link = std::fs::read_link(format!("/proc/self/fd/{fd}"));
+        self.wake.is_ours(fd)
+            || link.is_ok_and(|link| {
+                link.as_os_str()
+                    .as_encoded_bytes()
+                    .starts_with(b"anon_inode:")
+            })
+            || !cfg!(target_os = "linux")
+    }
+
+    /// The number of `entry` is not the pool's own any more: the loop is to make new ones. Returns
+    /// what a job of the application's is to know of it.
+    #[cold]
+    #[inline(never)]
+    fn give_up(&self, entry: &Entry) -> u32 {
+        entry.set_own(false);
+        self.wake.lose();
+        self.nudge();
+        entry.closes()
     }
 
     /// Hand on a job that is ARMED and carries the bit of its queue.

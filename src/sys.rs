@@ -139,20 +139,58 @@ fn sigpipe_is_pending() -> bool {
     }
 }
 
-/// Write one byte to a pipe that does not block. Async-signal-safe; changes errno.
-pub(crate) fn write_byte(fd: c_int) {
+/// Write one byte to a pipe that does not block. False if there is no such pipe any more.
+/// Async-signal-safe; changes errno.
+pub(crate) fn write_byte(fd: c_int) -> bool {
     let byte = 1u8;
     let at: *const c_void = std::ptr::from_ref(&byte).cast();
-    // A full pipe is fine: whoever reads it has a byte to find.
     #[cfg(target_os = "linux")]
     // SAFETY: one byte of ours; the raw call, since write(2) is a cancellation point.
-    unsafe {
-        libc::syscall(libc::SYS_write, fd, at, 1usize)
-    };
+    let written = unsafe { libc::syscall(libc::SYS_write, fd, at, 1usize) };
     #[cfg(not(target_os = "linux"))]
-    {
+    let written = {
         let _cancel = CancelGuard::new();
         // SAFETY: one byte of ours.
-        unsafe { libc::write(fd, at, 1) };
+        unsafe { libc::write(fd, at, 1) }
+    };
+    // A full pipe is fine: whoever reads it has a byte to find.
+    written >= 0 || !matches!(errno(), libc::EBADF | libc::EPIPE)
+}
+
+/// While it lives, 0, 1 and 2 are taken, so that no descriptor that is opened gets one of these
+/// numbers: a program that has closed them, or its library, takes them for the standard streams.
+pub(crate) struct LowNumbers([c_int; 3]);
+
+impl LowNumbers {
+    /// Take those that are free. Where the system lets nothing be opened for that, what comes next
+    /// fails for the same reason.
+    pub(crate) fn take() -> Self {
+        let mut taken = Self([-1; 3]);
+        for place in &mut taken.0 {
+            #[cfg(target_os = "linux")]
+            // SAFETY: a plain call.
+            let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+            #[cfg(not(target_os = "linux"))]
+            // SAFETY: a path of ours.
+            let fd = unsafe { libc::open(c"/".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+            if fd > 2 {
+                close(fd);
+            }
+            if !(0..=2).contains(&fd) {
+                break;
+            }
+            *place = fd;
+        }
+        taken
+    }
+}
+
+impl Drop for LowNumbers {
+    fn drop(&mut self) {
+        for fd in self.0 {
+            if fd >= 0 {
+                close(fd);
+            }
+        }
     }
 }

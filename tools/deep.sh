@@ -93,8 +93,9 @@ perturbed() {
     }
     wrapper perturb
     programs=
-    for name in cancel fd-reuse idle-jobs io log-without-pool process shutdown signals timers wait \
-        fm-descriptors fm-jobs fm-life fm-memory fm-queue fm-time; do
+    for name in cancel fd-reuse idle-jobs io log-without-pool own-descriptors process refusals \
+        shutdown signals timers wait fm-descriptors fm-jobs fm-life fm-memory fm-pools fm-queue \
+        fm-time; do
         programs="$programs $build/c-tests/test-$name"
     done
     # shellcheck disable=SC2086 # a list of words
@@ -104,7 +105,8 @@ perturbed() {
     count "noise in the schedule"
 }
 
-# 5. The poller of other systems: polling alone, without epoll_wait and timerfd of our own.
+# 5. The poller of other systems: polling alone, without epoll_wait and timerfd of our own. It waits on
+# when a signal interrupts it, so own-descriptors, where only a signal wakes the loop, is left out.
 portable() {
     RUSTFLAGS="--cfg ns_portable_poller" CARGO_TARGET_DIR=$target/portable \
         cargo rustc --quiet --release --locked --lib --crate-type cdylib >"$log" 2>&1 || {
@@ -113,8 +115,8 @@ portable() {
     }
     wrapper portable
     programs=
-    for name in cancel fd-reuse idle-jobs io process shutdown signals timers fm-descriptors \
-        fm-time; do
+    for name in cancel fd-reuse idle-jobs io process refusals shutdown signals timers \
+        fm-descriptors fm-time; do
         programs="$programs $build/c-tests/test-$name"
     done
     # shellcheck disable=SC2086 # a list of words

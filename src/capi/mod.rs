@@ -225,6 +225,9 @@ impl<'a> Make<'a> {
                 log!(shared.logger, LOG_ERR, "{}: no memory", self.function);
                 return R::NS_ALLOCATION_FAILURE as ns_result_t;
             }
+            Err(MakeError::OwnDescriptor) => {
+                return self.refuse("fd is one of the pool's own descriptors");
+            }
             Err(MakeError::NoSignal) => return self.refuse("the system refuses to catch signum"),
         };
         // Before it can run, so that a callback which runs at once finds it.

@@ -85,9 +85,9 @@ pub(crate) enum Registration {
 pub(crate) struct Entry {
     /// The jobs that were armed on what the number stands for now.
     pub(crate) jobs: Head,
-    /// How often the pool has closed the number. A job that was made before the last close was
-    /// made for something else.
-    pub(crate) closes: AtomicU32,
+    /// Twice how often the pool has closed the number, or given it up; and [`OWN`]. A job that was
+    /// made when this was another number was made for something else.
+    closes: AtomicU32,
     /// Serial in the upper 24 bits, registration in the lower 8.
     word: Cell<u32>,
 }
@@ -98,8 +98,44 @@ const ONESHOT: u32 = 1 << 3;
 const EDGE: u32 = 1 << 4;
 const ALWAYS: u32 = 1 << 5;
 const REFUSED: u32 = 1 << 6;
+/// It was refused, and is in the list of what is to be tried again.
+const RETRIED: u32 = 1 << 7;
+
+/// Bit of [`Entry::closes`]: the number is that of a descriptor of the pool's own.
+pub(crate) const OWN: u32 = 1;
 
 impl Entry {
+    /// What [`Entry::closes`] is about. Any thread.
+    pub(crate) fn closes(&self) -> u32 {
+        self.closes.load(Ordering::SeqCst)
+    }
+
+    /// The pool is about to close the number.
+    pub(crate) fn count_close(&self) {
+        self.closes.fetch_add(2, Ordering::SeqCst);
+    }
+
+    /// Whether the number is from now on that of a descriptor of the pool's own. Any thread.
+    pub(crate) fn set_own(&self, own: bool) {
+        // Both ways one more: what was made for the number before was made for something else.
+        let change =
+            |closes: u32| (closes & OWN != u32::from(own)).then(|| closes.wrapping_add(OWN));
+        let (store, load) = (Ordering::SeqCst, Ordering::SeqCst);
+        // An error says that it was so before.
+        let _ = self.closes.fetch_update(store, load, change);
+    }
+
+    /// Whether it is in the list of what is to be tried again.
+    pub(crate) fn is_retried(&self) -> bool {
+        self.word.get() & RETRIED != 0
+    }
+
+    /// It is in that list, or not.
+    pub(crate) fn set_retried(&self, retried: bool) {
+        let rest = self.word.get() & !RETRIED;
+        self.word.set(rest | if retried { RETRIED } else { 0 });
+    }
+
     /// What the poller knows.
     pub(crate) fn registration(&self) -> Registration {
         let word = self.word.get();
@@ -133,7 +169,7 @@ impl Entry {
                 POLLED | mode | u32::from(interest.0)
             }
         };
-        self.word.set(self.word.get() & !0xff | bits);
+        self.word.set(self.word.get() & !(0xff & !RETRIED) | bits);
     }
 
     /// The serial of the current registration: 24 bits.
@@ -180,6 +216,7 @@ impl Table {
 
     /// See to it that `fd`, a number of 0 or more, has an entry. `None` when there is no memory.
     /// Any thread.
+    #[inline(always)]
     pub(crate) fn reserve(&self, alloc: &Allocator, fd: c_int) -> Option<&Entry> {
         let (block, len, _) = place(fd);
         if self.blocks[block].load(Ordering::Acquire).is_null() {
@@ -303,6 +340,22 @@ mod tests {
             entry.set_registration(want);
             assert_eq!(entry.registration(), want);
         }
+        entry.set_retried(true);
+        entry.set_registration(Registration::Refused);
+        entry.next_serial();
+        assert!(entry.is_retried() && entry.registration() == Registration::Refused);
+        entry.set_retried(false);
+        assert!(!entry.is_retried() && entry.registration() == Registration::Refused);
+        let seen = entry.closes();
+        entry.set_own(true);
+        assert_eq!(entry.closes() & OWN, OWN);
+        entry.set_own(false);
+        assert_eq!(entry.closes() & OWN, 0);
+        assert_ne!(
+            entry.closes(),
+            seen,
+            "a job from before has lost the number"
+        );
         // The serial goes round without touching the rest.
         entry.word.set(u32::MAX << 8);
         entry.set_registration(Registration::Always);

@@ -11,8 +11,6 @@
 //! orphans: they were made for something that is gone. Each registration has a serial, which
 //! comes back with its events.
 
-use std::sync::atomic::Ordering;
-
 use libc::c_int;
 
 use super::fds::{Entry, Interest, Mode, Registration};
@@ -44,7 +42,7 @@ fn output(directions: Interest) -> ns_job_type_t {
 }
 
 /// Each job in the list of `entry`. The body may unlink the job that it is given.
-fn jobs(entry: &Entry) -> impl Iterator<Item = JobPtr> {
+pub(super) fn jobs(entry: &Entry) -> impl Iterator<Item = JobPtr> {
     let mut node = entry.jobs.first();
     std::iter::from_fn(move || {
         if node.is_null() {
@@ -92,6 +90,19 @@ fn wanted(entry: &Entry) -> (Interest, Mode) {
     (all, mode)
 }
 
+/// Whether the descriptor of `job` is ready for it, by the system's word on the number.
+pub(super) fn is_ready(job: JobPtr) -> bool {
+    let interest = interest(&job);
+    let mut poll = libc::pollfd {
+        fd: job.fd(),
+        events: if interest.read() { libc::POLLIN } else { 0 }
+            | if interest.write() { libc::POLLOUT } else { 0 },
+        revents: 0,
+    };
+    // SAFETY: one pollfd of ours, and no waiting.
+    unsafe { libc::poll(&mut poll, 1, 0) > 0 }
+}
+
 impl EventLoop {
     /// An I/O job is ARMED: have it wait for its descriptor and its time.
     pub(super) fn arm_io(&mut self, pool: &Shared, job: JobPtr) {
@@ -101,20 +112,37 @@ impl EventLoop {
             self.attach(pool, job);
         } else if !job.is(place::ORPHAN) {
             self.rearm(pool, job);
-        } else if !sys::is_open(job.fd()) {
+        } else if sys::is_open(job.fd()) {
+            self.tell_lost(pool, job);
+        } else {
             self.fire_unasked(pool, job);
         }
     }
 
     /// `job` ran in the loop and is armed again. The poller was told nothing meanwhile: until it
-    /// ran, the job counted as armed, and while it ran, nobody looked.
+    /// ran, the job counted as armed, and while it ran, nobody looked. Nor does anybody ask now
+    /// whether its callback has closed the descriptor: see [`EventLoop::look_later`].
     pub(super) fn arm_again(&mut self, pool: &Shared, job: JobPtr) {
         let registration = pool.fds.entry(job.fd()).registration();
-        if job.is(place::ORPHAN) || !matches!(registration, Registration::Polled(_, Mode::Level)) {
+        let in_step = matches!(registration, Registration::Polled(_, Mode::Level));
+        if in_step && job.place.get() & (place::ORPHAN | place::UNVERIFIED) == place::UNVERIFIED {
+            job.mark(place::LIVE);
+            self.start_timer(job);
+        } else {
+            self.arm_again_slowly(pool, job, in_step);
+        }
+    }
+
+    /// As [`EventLoop::arm_again`], where there is more to do.
+    #[cold]
+    #[inline(never)]
+    fn arm_again_slowly(&mut self, pool: &Shared, job: JobPtr, in_step: bool) {
+        if !in_step || job.is(place::ORPHAN) {
             return self.arm_io(pool, job);
         }
         job.mark(place::LIVE);
         self.start_timer(job);
+        self.look_later(pool, job);
     }
 
     /// The first arming of `job`: tell the kernel, and learn whether the number still means what
@@ -123,46 +151,71 @@ impl EventLoop {
         job.mark(place::ATTACHED);
         let fd = job.fd();
         let entry = pool.fds.entry(fd);
-        if job.watch().seen.get() != entry.closes.load(Ordering::SeqCst) {
-            log!(
-                pool.logger,
-                LOG_WARNING,
-                "event loop: descriptor {fd} was closed by another job before this one was armed"
-            );
-            self.orphan(job);
-            if !sys::is_open(fd) {
-                self.fire_unasked(pool, job);
-            }
-            return;
+        if job.watch().seen.get() != entry.closes() {
+            return self.attach_late(pool, job);
         }
         link(entry, job);
         perturb("in its descriptor's list, and not in the poller");
         let before = entry.registration();
         if let Registration::Polled(..) = before {
             let (interest, mode) = wanted(entry);
-            if self.register(entry, fd, interest, mode, true).is_ok() {
-                return;
+            match self.register(entry, fd, interest, mode, true) {
+                Ok(()) => return,
+                Err(Refusal::Failed(errno)) => return self.refuse(pool, fd, errno),
+                // Whoever was thought to be registered under the number has lost it.
+                Err(Refusal::Lost | Refusal::AlwaysReady | Refusal::Closed) => {
+                    job.watch().link.unlink();
+                    self.abandon(pool, fd);
+                    link(entry, job);
+                }
             }
-            // Whoever was thought to be registered under the number has lost it.
+        }
+        if before == Registration::Always {
+            return self.attach_to_file(pool, job);
+        }
+        if let Err(refusal) = self.register_wanted(entry, fd) {
+            self.refused(pool, fd, refusal, Some(job));
+        }
+    }
+
+    /// The first arming of `job`, whose descriptor the pool has closed since the job was made.
+    #[cold]
+    #[inline(never)]
+    fn attach_late(&mut self, pool: &Shared, job: JobPtr) {
+        let fd = job.fd();
+        log!(
+            pool.logger,
+            LOG_WARNING,
+            "event loop: descriptor {fd} was closed by another job before this one was armed"
+        );
+        job.mark(place::TOLD);
+        self.orphan(job);
+        if !sys::is_open(fd) {
+            self.fire_unasked(pool, job);
+        }
+    }
+
+    /// The first arming of `job`, whose number was that of a file: of one that is always ready.
+    #[cold]
+    #[inline(never)]
+    fn attach_to_file(&mut self, pool: &Shared, job: JobPtr) {
+        let fd = job.fd();
+        let entry = pool.fds.entry(fd);
+        let done = self.register(entry, fd, interest(&job), mode_of(&job), false);
+        if done != Err(Refusal::AlwaysReady) {
+            // It is not any more.
+            let registration = entry.registration();
             job.watch().link.unlink();
             self.abandon(pool, fd);
+            entry.set_registration(if done.is_ok() {
+                registration
+            } else {
+                Registration::Absent
+            });
             link(entry, job);
         }
-        let files_before = before == Registration::Always;
-        let (interest, mode) = if files_before {
-            (interest(&job), mode_of(&job))
-        } else {
-            wanted(entry)
-        };
-        match self.register(entry, fd, interest, mode, false) {
-            // The number was a file's and is not any more.
-            Ok(()) if files_before => {
-                job.watch().link.unlink();
-                self.orphan_all(entry);
-                link(entry, job);
-            }
-            Ok(()) => {}
-            Err(refusal) => self.refused(pool, job, refusal),
+        if let Err(refusal) = done {
+            self.refused(pool, fd, refusal, Some(job));
         }
     }
 
@@ -172,60 +225,108 @@ impl EventLoop {
         let entry = pool.fds.entry(fd);
         let done = match entry.registration() {
             Registration::Always => return self.fire_unasked(pool, job),
-            Registration::Polled(..) => self.tell(entry, fd),
-            Registration::Absent | Registration::Refused => {
-                let (interest, mode) = wanted(entry);
-                self.register(entry, fd, interest, mode, false)
-            }
+            // In its turn.
+            Registration::Refused => return self.await_retry(pool, fd),
+            Registration::Absent => self.register_wanted(entry, fd),
+            Registration::Polled(..) => match self.tell(entry, fd) {
+                Ok(false) if job.is(place::UNVERIFIED) => Ok(()),
+                Ok(false) => return self.look_later(pool, job),
+                Ok(true) => Ok(()),
+                Err(refusal) => Err(refusal),
+            },
         };
         if let Err(refusal) = done {
-            self.refused(pool, job, refusal);
+            self.refused(pool, fd, refusal, Some(job));
         }
     }
 
-    /// The poller does not take the descriptor of `job`, which is being armed.
-    fn refused(&mut self, pool: &Shared, job: JobPtr, refusal: Refusal) {
-        let fd = job.fd();
-        let entry = pool.fds.entry(fd);
-        let was_polled = matches!(entry.registration(), Registration::Polled(..));
+    /// The poller does not take `fd`, or does not have it any more. `arming` is just being armed.
+    ///
+    /// This is the one road for it, whichever of the loop's steps meets it: the first arming and
+    /// the next, a change of what is wanted, urgent data, a new poller, and another try.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn refused(
+        &mut self,
+        pool: &Shared,
+        fd: c_int,
+        refusal: Refusal,
+        arming: Option<JobPtr>,
+    ) {
         match refusal {
+            Refusal::Failed(errno) => self.refuse(pool, fd, errno),
+            Refusal::Lost => {
+                self.abandon(pool, fd);
+            }
+            Refusal::AlwaysReady => {
+                let entry = pool.fds.entry(fd);
+                entry.set_registration(Registration::Always);
+                for job in jobs(entry).filter(|job| job.is(place::LIVE)) {
+                    self.fire_unasked(pool, job);
+                }
+            }
             Refusal::Closed => {
                 log!(
                     pool.logger,
                     LOG_WARNING,
                     "event loop: descriptor {fd} is not open any more"
                 );
-                self.abandon(pool, fd);
-            }
-            // What it was armed on before is gone; the number stands for something else.
-            Refusal::Unknown | Refusal::AlwaysReady if was_polled => {
-                self.abandon(pool, fd);
-                return;
-            }
-            Refusal::Unknown | Refusal::AlwaysReady => {
-                entry.set_registration(Registration::Always);
-            }
-            // No memory, or too many watches: tried again with the next arming.
-            Refusal::Failed(errno) => {
-                if entry.registration() != Registration::Refused {
-                    log!(
-                        pool.logger,
-                        LOG_ERR,
-                        "event loop: the poller refuses descriptor {fd}: {}",
-                        std::io::Error::from_raw_os_error(errno)
-                    );
-                }
-                if !was_polled {
-                    entry.set_registration(Registration::Refused);
+                let entry = pool.fds.entry(fd);
+                let registered = matches!(entry.registration(), Registration::Polled(..));
+                entry.set_registration(Registration::Absent);
+                for job in jobs(entry) {
+                    job.watch().link.unlink();
+                    self.orphan(job);
+                    if !job.is(place::LIVE) {
+                        continue;
+                    }
+                    // Who was armed since the poller last answered for the number learns of it from
+                    // its own read or write, as if the loop had asked when it armed the job.
+                    if !registered || arming == Some(job) || job.is(place::UNVERIFIED) {
+                        self.fire_unasked(pool, job);
+                    } else {
+                        self.tell_lost(pool, job);
+                    }
                 }
             }
         }
-        self.fire_unasked(pool, job);
+    }
+
+    /// Ask the poller whether it still has `fd`, by telling it again what it knows.
+    pub(super) fn verify(&mut self, pool: &Shared, fd: c_int) {
+        let entry = pool.fds.entry(fd);
+        if let Registration::Polled(told, mode) = entry.registration()
+            && let Err(refusal) = self.register(entry, fd, told, mode, true)
+        {
+            self.refused(pool, fd, refusal, None);
+        }
+        for job in jobs(entry) {
+            job.unmark(place::UNVERIFIED | place::HEARD);
+        }
     }
 
     /// Fire `job` in all the directions that it asks for: its own reads and writes tell it more.
     fn fire_unasked(&mut self, pool: &Shared, job: JobPtr) {
         self.fire(pool, job, output(interest(&job)));
+    }
+
+    /// `job` is armed, and its descriptor is not what it was: nothing but its time can fire it. Say
+    /// so, once.
+    #[cold]
+    #[inline(never)]
+    fn tell_lost(&mut self, pool: &Shared, job: JobPtr) {
+        if job.is(place::TOLD) || job.state.now() != state::ARMED {
+            return;
+        }
+        job.mark(place::TOLD);
+        let fd = job.fd();
+        log!(
+            pool.logger,
+            LOG_WARNING,
+            "event loop: descriptor {fd} was closed, and may be another file now: job {:p}, made \
+             for the old one, fires by its time-out only",
+            job.as_c()
+        );
     }
 
     /// Tell the poller, and note what it knows then.
@@ -249,29 +350,38 @@ impl EventLoop {
         Ok(())
     }
 
-    /// Tell the poller of a registered descriptor what its jobs want, if that has changed.
-    fn tell(&mut self, entry: &Entry, fd: c_int) -> Result<(), Refusal> {
+    /// Register what the jobs of `fd` want, of which the poller knows nothing.
+    pub(super) fn register_wanted(&mut self, entry: &Entry, fd: c_int) -> Result<(), Refusal> {
+        let (interest, mode) = wanted(entry);
+        self.register(entry, fd, interest, mode, false)
+    }
+
+    /// Whether a job waits for the descriptor of `entry`.
+    pub(super) fn is_wanted(&self, entry: &Entry) -> bool {
+        !wanted(entry).0.is_none()
+    }
+
+    /// Tell the poller of a registered descriptor what its jobs want, if that has changed. False if
+    /// it has not.
+    fn tell(&mut self, entry: &Entry, fd: c_int) -> Result<bool, Refusal> {
         let (interest, mode) = wanted(entry);
         match entry.registration() {
             Registration::Polled(told, told_mode)
                 if (interest, mode) != (told, told_mode)
                     && !(interest.is_none() && told.is_none()) =>
             {
-                self.register(entry, fd, interest, mode, true)
+                self.register(entry, fd, interest, mode, true)?;
+                Ok(true)
             }
-            _ => Ok(()),
+            _ => Ok(false),
         }
     }
 
     /// Bring the poller in step with what the jobs of `fd` want, none of which is just being
     /// armed. No system call if it is.
     pub(super) fn sync(&mut self, pool: &Shared, fd: c_int) {
-        match self.tell(pool.fds.entry(fd), fd) {
-            Ok(()) | Err(Refusal::Failed(_)) => {}
-            // The number stands for something else, or nothing.
-            Err(Refusal::Unknown | Refusal::AlwaysReady | Refusal::Closed) => {
-                self.abandon(pool, fd);
-            }
+        if let Err(refusal) = self.tell(pool.fds.entry(fd), fd) {
+            self.refused(pool, fd, refusal, None);
         }
     }
 
@@ -292,11 +402,8 @@ impl EventLoop {
             if mode == Mode::Edge {
                 return false;
             }
-            if self
-                .register(entry, key.fd, told, Mode::Edge, true)
-                .is_err()
-            {
-                self.abandon(pool, key.fd);
+            if let Err(refusal) = self.register(entry, key.fd, told, Mode::Edge, true) {
+                self.refused(pool, key.fd, refusal, None);
             }
             return true;
         }
@@ -338,7 +445,13 @@ impl EventLoop {
             if let Registration::Polled(..) = entry.registration()
                 && !self.poller.disarm(fd)
             {
-                self.abandon(pool, fd);
+                let closed = !sys::is_open(fd);
+                let why = if closed {
+                    Refusal::Closed
+                } else {
+                    Refusal::Lost
+                };
+                self.refused(pool, fd, why, None);
             }
         }
     }
@@ -347,32 +460,28 @@ impl EventLoop {
     pub(super) fn register_all(&mut self, pool: &Shared) {
         for (fd, entry) in pool.fds.entries() {
             if let Registration::Polled(..) = entry.registration() {
-                let (interest, mode) = wanted(entry);
-                if self.register(entry, fd, interest, mode, false).is_err() {
-                    self.abandon(pool, fd);
+                entry.set_registration(Registration::Absent);
+                if let Err(refusal) = self.register_wanted(entry, fd) {
+                    self.refused(pool, fd, refusal, None);
                 }
             }
         }
     }
 
-    /// What the jobs of `fd` were made for is gone, and so is the registration. Returns how many
-    /// jobs will miss it.
-    fn abandon(&mut self, pool: &Shared, fd: c_int) -> usize {
+    /// What the jobs of `fd` were made for is gone, and so is the registration: they can fire by
+    /// time only, and none of them closes the number. Those that are armed are told of.
+    #[cold]
+    #[inline(never)]
+    fn abandon(&mut self, pool: &Shared, fd: c_int) {
         let entry = pool.fds.entry(fd);
         entry.set_registration(Registration::Absent);
-        self.orphan_all(entry)
-    }
-
-    /// What the jobs of `entry` were made for is gone. They can fire by time only, and none of
-    /// them closes the number.
-    fn orphan_all(&mut self, entry: &Entry) -> usize {
-        let mut count = 0;
         for job in jobs(entry) {
             job.watch().link.unlink();
             self.orphan(job);
-            count += usize::from(job.state.now() != state::NEEDS_DELETE);
+            if job.is(place::LIVE) {
+                self.tell_lost(pool, job);
+            }
         }
-        count
     }
 
     /// `job`, which is in no list, has lost its descriptor.
@@ -390,7 +499,7 @@ impl EventLoop {
         let entry = pool.fds.entry(fd);
         // Closed by another job of the pool, or by the application: the number, if it is open, is
         // not this job's to close.
-        if job.is(place::ORPHAN) || job.watch().seen.get() != entry.closes.load(Ordering::SeqCst) {
+        if job.is(place::ORPHAN) || job.watch().seen.get() != entry.closes() {
             return;
         }
         let registered = matches!(entry.registration(), Registration::Polled(..));
@@ -408,22 +517,38 @@ impl EventLoop {
         if registered {
             self.poller.disarm(fd);
         }
-        let others = self.abandon(pool, fd);
-        if others > 0 {
-            log!(
-                pool.logger,
-                LOG_WARNING,
-                "event loop: descriptor {fd} is closed with its first job, {others} more had it"
-            );
+        entry.set_registration(Registration::Absent);
+        if !entry.jobs.is_empty() {
+            self.take_from_others(pool, fd);
         }
         perturb("out of the poller, and not closed");
         // Before the close: the number may be given out again at once.
-        entry.closes.fetch_add(1, Ordering::SeqCst);
+        entry.count_close();
         if job.prfd().is_null() {
             sys::close(fd);
         } else {
             // SAFETY: it was open when the job was made, and is the library's to close since.
             unsafe { nspr::close(job.prfd()) };
+        }
+    }
+    /// `fd` is about to be closed with one of its jobs: the others lose it.
+    #[cold]
+    #[inline(never)]
+    fn take_from_others(&mut self, pool: &Shared, fd: c_int) {
+        let entry = pool.fds.entry(fd);
+        let mut others = 0;
+        for job in jobs(entry) {
+            others += usize::from(job.state.now() != state::NEEDS_DELETE);
+            job.mark(place::TOLD);
+        }
+        self.abandon(pool, fd);
+        if others > 0 {
+            log!(
+                pool.logger,
+                LOG_WARNING,
+                "event loop: descriptor {fd} is closed with its first job, {others} more had it \
+                 and fire by their time-outs only"
+            );
         }
     }
 }

@@ -4,11 +4,17 @@
 //! A turn: take requests, look at signals, wait, see which jobs fire, and run them, then some of
 //! the run-now jobs. What fires for a worker goes to the work queue before the first callback of
 //! the loop's own runs. Each step is bounded, so that none keeps the others waiting: a flood of
-//! adds does not delay timers, nor busy descriptors requests.
+//! adds does not delay timers, nor busy descriptors requests. By number: requests, waits, timers,
+//! run-now jobs; and by time: callbacks, done callbacks, and requests where there are many. What a
+//! bound leaves over is for the next turn, which does not sleep then. The only step without a bound
+//! of its own is a new poller, which is told of every descriptor at once.
 
 pub(crate) mod fds;
 mod io;
 pub(crate) mod poller;
+mod renew;
+mod retry;
+pub(crate) mod rouse;
 pub(crate) mod signals;
 pub(crate) mod timers;
 pub(crate) mod wake;
@@ -19,7 +25,6 @@ use std::mem;
 use std::os::fd::RawFd;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use libc::c_int;
 
@@ -27,16 +32,24 @@ use crate::capi::{NS_JOB_SIGNAL, NS_JOB_THREAD, NS_JOB_TIMER, ns_job_type_t};
 use crate::job::state::{self, After, Work};
 use crate::job::{JobPtr, Kind, place, run};
 use crate::list::{Head, Node, Ring};
-use crate::log::{log, trace};
+use crate::log::trace;
 use crate::perturb::perturb;
 use crate::shared::{Phase, Shared};
 use crate::sys;
 
-use poller::{Event, Native, Poller, Until};
+use poller::{Event, Native, Numbers, Poller, Until};
+use renew::Renewal;
+use retry::Later;
 use timers::{Slots, Timer, Wheel};
 
 /// Requests that one turn takes.
 const REQUESTS: usize = 4096;
+/// Requests to arm between two looks at the clock. Each may be a system call.
+const ARMS: usize = 128;
+/// Waits that one step makes, each for as many events as the poller has room for.
+const WAITS: usize = 16;
+/// Nanoseconds until a time-out is looked at again whose descriptor turned out ready.
+const AGAIN: u64 = 1_000_000;
 /// How often the loop looks for a request that may be about to come, and how often in all of one
 /// turn. A look takes some 20 to 50 nanoseconds, by processor.
 const LINGER: usize = 100;
@@ -113,6 +126,13 @@ impl Slice {
         self.look = self.calls + if quick { LOOK } else { 1 };
         took > SLICE
     }
+
+    /// Whether that was enough, now. If there is none, one begins.
+    #[cold]
+    #[inline(never)]
+    fn is_late(slice: &mut Option<Self>) -> bool {
+        sys::now() - slice.get_or_insert_with(Self::new).begin > SLICE
+    }
 }
 
 /// Why a poller is to be made anew.
@@ -122,6 +142,8 @@ enum Stale {
     Registration,
     /// It does not work.
     Broken,
+    /// The wake pipe is gone.
+    Wake,
 }
 
 /// What belongs to the loop thread alone. It must not move once the loop runs.
@@ -135,8 +157,10 @@ pub(crate) struct EventLoop {
     given: usize,
     /// The poller is to be made anew, when the events of the last wait have been dealt with.
     stale: Option<Stale>,
-    /// It could not be, and that was logged.
-    stays_stale: bool,
+    renewal: Renewal,
+    later: Later,
+    /// The numbers of the pool's own descriptors.
+    numbers: Numbers,
     /// Signal jobs that were armed once.
     signal_jobs: Head,
     /// Jobs that no other list has: those whose descriptor is gone; those whose request to be armed
@@ -160,6 +184,7 @@ impl EventLoop {
             libc::pthread_sigmask(libc::SIG_BLOCK, ptr::null(), &mut mask);
             mask
         };
+        let _low = sys::LowNumbers::take();
         Ok(Self {
             poller: Native::init(wake)?,
             // SAFETY: by the caller's promise.
@@ -168,7 +193,9 @@ impl EventLoop {
             dispatched: 0,
             given: 0,
             stale: None,
-            stays_stale: false,
+            renewal: Renewal::new(),
+            later: Later::new(),
+            numbers: Numbers::default(),
             signal_jobs: Head::new(),
             strays: Head::new(),
             quiet: false,
@@ -178,13 +205,17 @@ impl EventLoop {
 
     /// In a forked child: let go of the descriptors.
     pub(crate) fn release_in_child(self) {
-        self.poller.release_in_child();
+        // Nothing else of it: the parent's loop may have been in the middle of changing it.
+        let this = mem::ManuallyDrop::new(self);
+        // SAFETY: read once, and never dropped.
+        unsafe { ptr::read(&raw const this.poller) }.release_in_child();
     }
 
     /// The loop thread's life, until the pool is destroyed. `quiet` is called when no callback
     /// runs any more.
     pub(crate) fn run(&mut self, pool: &Shared, quiet: impl FnOnce()) {
         run::enter_pool(pool, true);
+        pool.wake.rouse.enter(self.mask);
         while !(pool.is_shutting_down() && pool.workers.load(Ordering::SeqCst) == 0) {
             self.turn(pool);
         }
@@ -215,10 +246,11 @@ impl EventLoop {
             return Until::Now;
         }
         let until = match self.wheel.next() {
-            None => Until::Event,
+            None if self.later.look == u64::MAX => Until::Event,
+            None => Until::Deadline(self.later.look),
             // Not worth setting the timer for: a system call takes as long.
             Some(next) if next <= sys::now() + SOON => return Until::Now,
-            Some(next) => Until::Deadline(next),
+            Some(next) => Until::Deadline(next.min(self.later.look)),
         };
         let idle = || {
             pool.requests.is_empty()
@@ -227,36 +259,37 @@ impl EventLoop {
                 && !pool.nudged.swap(false, Ordering::SeqCst)
         };
         if pool.wake.sleeping.begin(idle) {
-            until
-        } else {
-            Until::Now
+            return until;
         }
+        if pool.wake.is_lost() {
+            self.stale = Some(Stale::Wake);
+        }
+        Until::Now
     }
 
     /// Wait, and see which descriptors' jobs fire. If timers are due, or with `to_the_end`, all of
-    /// those that are ready, even if there are more than one wait can return: else a job could be
-    /// told that its time is up whose data had come before.
-    fn poll(&mut self, pool: &Shared, until: Until, to_the_end: bool) {
+    /// those that are ready, even if there are more than one wait can return, up to [`WAITS`]. False
+    /// if there may still be more.
+    fn poll(&mut self, pool: &Shared, until: Until, to_the_end: bool) -> bool {
         let mut until = until;
+        let mut left = WAITS;
         loop {
-            let (count, full) = self.poller.wait(until).unwrap_or_else(|error| {
-                // Nothing that the kernel documents: our descriptor was closed under us.
-                log!(
-                    pool.logger,
-                    LOG_ERR,
-                    "event loop: the poller fails: {error}"
-                );
-                self.stale = Some(Stale::Broken);
-                (0, false)
-            });
+            let (count, full) = self
+                .poller
+                .wait(until)
+                .unwrap_or_else(|trouble| self.in_trouble(pool, trouble, until));
             pool.wake.sleeping.end();
             perturb("waited, and nothing dispatched");
             let mut changed = false;
             for index in 0..count {
                 match self.poller.event(index) {
-                    Event::Wake => pool.wake.clear(),
-                    // Each turn looks for itself what is due.
-                    Event::Time => {}
+                    Event::Wake => {
+                        if !pool.wake.clear() {
+                            self.stale = Some(Stale::Wake);
+                        }
+                    }
+                    // Each turn looks for itself which timers are due.
+                    Event::Time => self.look_at_unheard(pool),
                     Event::Ready(key, directions) => {
                         changed |= self.on_ready(pool, key, directions);
                     }
@@ -264,15 +297,19 @@ impl EventLoop {
             }
             if let Some(stale) = self.stale.take() {
                 self.tell_workers(pool);
-                self.rebuild(pool, stale);
+                self.renew(pool, stale);
             }
             // What is ready is reported in turn: once nothing is new, all have been seen. What is
             // to be dropped and can't be is new each time.
-            if !(full && changed) || self.stays_stale {
-                return;
+            if !(full && changed) || self.renewal.is_pending() {
+                return true;
             }
             if !to_the_end && self.wheel.next().is_none_or(|next| next > sys::now()) {
-                return;
+                return false;
+            }
+            left -= 1;
+            if left == 0 {
+                return false;
             }
             until = Until::Now;
         }
@@ -281,19 +318,26 @@ impl EventLoop {
     /// See which timers fire.
     ///
     /// A time-out is not to be told if the data came before it: so after the time was taken, and
-    /// before the time-outs of descriptors fire, the poller is asked once more.
+    /// before the time-outs of descriptors fire, the poller is asked once more. If more is ready
+    /// than may be looked at in one turn, each of these descriptors is asked for itself.
     fn expire(&mut self, pool: &Shared) {
         if self.wheel.next().is_none() {
             return;
         }
         let mut due = Ready::default();
         let timed_out = Ring::new();
+        let own: *const Timer = &raw const self.later.timer;
+        let mut retry = false;
         self.wheel.expire(
             sys::now(),
             TIMERS,
-            // SAFETY: linked timers are those of live jobs.
-            |timer| unsafe { JobPtr::of_timer(timer) }.is(place::LIVE),
+            // SAFETY: linked timers are the loop's own or those of live jobs.
+            |timer| ptr::eq(timer, own) || unsafe { JobPtr::of_timer(timer) }.is(place::LIVE),
             |timer| {
+                if ptr::eq(timer, own) {
+                    retry = true;
+                    return;
+                }
                 // SAFETY: as above.
                 let job = unsafe { JobPtr::of_timer(timer) };
                 if job.kind() == Kind::Io {
@@ -307,15 +351,31 @@ impl EventLoop {
         while let Some(job) = due.pop() {
             self.fire(pool, job, NS_JOB_TIMER);
         }
+        if retry {
+            self.retry(pool);
+        }
         if timed_out.is_empty() {
             return;
         }
-        self.poll(pool, Until::Now, true);
+        let all_seen = self.poll(pool, Until::Now, true);
         while let Some(timer) = Timer::take_first(&timed_out) {
             // SAFETY: linked timers are those of live jobs.
             let job = unsafe { JobPtr::of_timer(timer) };
-            if job.is(place::LIVE) {
+            if !job.is(place::LIVE) {
+                continue;
+            }
+            if !all_seen && io::is_ready(job) {
+                // Its event is among those that the poller has yet to report. Unless it is somebody
+                // else's, who has the number now: so its time is not forgotten.
+                timer.set_deadline(sys::now() + AGAIN);
+                self.link_timer(job);
+            } else {
+                let in_loop = !job.has(NS_JOB_THREAD);
                 self.fire(pool, job, NS_JOB_TIMER);
+                if in_loop {
+                    // Of its time only.
+                    job.unmark(place::HEARD);
+                }
             }
         }
     }
@@ -354,7 +414,7 @@ impl EventLoop {
         }
         job.set_output(output);
         if !job.has(NS_JOB_THREAD) {
-            job.mark(place::READY);
+            job.mark(place::READY | place::HEARD);
             self.ready.push(job);
         } else if job.state.dispatch() {
             // One that was cancelled meanwhile is not dispatched: its disposal is on its way.
@@ -444,6 +504,10 @@ impl EventLoop {
             };
             if job.state.take_request() == state::ARMED {
                 self.arm(pool, job);
+                // A turn that takes few does not look at the clock at all.
+                if taken % ARMS == ARMS - 1 && Slice::is_late(&mut slice) {
+                    return taken + 1;
+                }
                 continue;
             }
             // Done callbacks are the application's, and may take their time.
@@ -637,9 +701,8 @@ impl EventLoop {
         self.take_late(pool);
         let idle = || pool.requests.is_empty() && !pool.nudged.swap(false, Ordering::SeqCst);
         if pool.wake.sleeping.begin(idle) {
-            pool.wake.wait();
+            self.doze(pool, -1);
             pool.wake.sleeping.end();
-            pool.wake.clear();
         }
     }
 
@@ -683,6 +746,7 @@ impl EventLoop {
 
     /// The pool is destroyed: dispose of every job that is not the application's.
     pub(crate) fn dispose_of_all(&mut self, pool: &Shared) {
+        Wheel::remove(&self.later.timer);
         loop {
             let mut left = self.empty_queues(pool);
             self.take_late(pool);
@@ -729,28 +793,5 @@ impl EventLoop {
         // `end` set REQ for a request that is not made: the disposal is here and now.
         let _ = job.state.take_request();
         self.dispose(pool, job);
-    }
-
-    /// Make the poller anew, from what is registered: for registrations that outlive their
-    /// descriptor's number and can't be reached any more.
-    fn rebuild(&mut self, pool: &Shared, why: Stale) {
-        // Before anything else, so that its descriptors get numbers that no job has lost.
-        match Native::init(pool.wake.read_end()) {
-            Ok(poller) => {
-                if why == Stale::Registration {
-                    self.abandon_lost(pool);
-                }
-                self.poller = poller;
-                self.register_all(pool);
-                self.stays_stale = false;
-            }
-            Err(error) => {
-                if !mem::replace(&mut self.stays_stale, true) {
-                    log!(pool.logger, LOG_ERR, "event loop: no new poller: {error}");
-                }
-                // The old one will report the same again at once. Not in a hurry.
-                std::thread::sleep(Duration::from_millis(10));
-            }
-        }
     }
 }

@@ -311,7 +311,10 @@ impl Pool {
         perturb_in_handler("counted, and the mailbox says that it is empty");
         pool.mailbox.any.store(true, Ordering::SeqCst);
         perturb_in_handler("in the mailbox, and the loop not woken");
-        pool.wake.wake();
+        // Where there is no pipe any more, the loop sees to it, once something else wakes it.
+        if pool.wake.sleeping.take() && !pool.wake.write() {
+            pool.nudged.store(true, Ordering::SeqCst);
+        }
     }
 }
 

@@ -193,6 +193,7 @@ impl Wheel {
     ///
     /// # Safety
     /// It is not linked, and stays where it is until it is unlinked.
+    #[inline(always)]
     pub(crate) unsafe fn insert(&mut self, timer: &Timer) {
         let tick = tick_of(timer.deadline()).clamp(self.tick, self.tick + SPAN / 2);
         let mut level = ((tick - self.tick) | 1).ilog2() / SLOT_BITS;

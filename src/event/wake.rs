@@ -15,10 +15,19 @@
 //! ready descriptors are reported in turn, and a few such waits later the pipe is among them and
 //! emptied. So a handful of bytes is all that it ever holds: it does not fill up, and would not
 //! block if it did.
+//!
+//! An end may be closed behind our back, by who closes all descriptors. The producer whose write
+//! finds none says so, leaves the flag as it was, so that the next one tries again, and rouses the
+//! loop by other means ([`Rouse`]); the loop makes a new pipe. A number that was closed and is in
+//! use again gets a stray byte: to ask before each write would cost more than the write.
 
 use std::io;
+use std::mem;
+use std::sync::atomic::{AtomicI32, AtomicU64};
 
 use libc::c_int;
+
+use super::rouse::Rouse;
 
 use crate::perturb::perturb;
 use crate::sync::{AtomicBool, Ordering, fence};
@@ -50,6 +59,11 @@ impl Sleeping {
         self.0.store(false, Ordering::Relaxed);
     }
 
+    /// A producer that was the one to wake the loop, and could not: somebody else is to try.
+    fn failed(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+
     /// A producer, after its push: whether it is the one to wake the loop.
     pub(crate) fn take(&self) -> bool {
         fence(Ordering::SeqCst);
@@ -66,72 +80,192 @@ impl Sleeping {
 /// The pipe and the flag.
 pub(crate) struct Wake {
     pub(crate) sleeping: Sleeping,
-    read: c_int,
-    write: c_int,
+    read: AtomicI32,
+    write: AtomicI32,
+    /// What both ends are, as the system tells them from everything else: device and inode.
+    identity: [AtomicU64; 2],
+    /// Somebody found that an end is gone, or another descriptor of the pool's.
+    lost: AtomicBool,
+    /// It was said that the loop cannot be roused.
+    pub(crate) hopeless: AtomicBool,
+    pub(crate) rouse: Rouse,
+}
+
+/// How a wait on the pipe ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Woken {
+    /// A byte is there, the time is up, or a signal came.
+    Yes,
+    /// There is no pipe.
+    Lost,
+}
+
+/// A pipe, neither end of which blocks or survives an exec, nor is a standard stream.
+fn pipe() -> io::Result<[c_int; 2]> {
+    let _low = sys::LowNumbers::take();
+    let mut ends = [-1; 2];
+    #[cfg(not(target_os = "macos"))]
+    // SAFETY: room for two descriptors.
+    if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_NONBLOCK | libc::O_CLOEXEC) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    #[cfg(target_os = "macos")]
+    // SAFETY: room for two descriptors, and plain calls on them.
+    unsafe {
+        if libc::pipe(ends.as_mut_ptr()) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        for end in ends {
+            libc::fcntl(end, libc::F_SETFD, libc::FD_CLOEXEC);
+            libc::fcntl(end, libc::F_SETFL, libc::O_NONBLOCK);
+        }
+    }
+    Ok(ends)
+}
+
+/// Device and inode of what `fd` stands for; `None` if it is not open.
+fn identity(fd: c_int) -> Option<[u64; 2]> {
+    // SAFETY: all zero is memory for fstat to fill; it takes any number.
+    unsafe {
+        let mut status: libc::stat = mem::zeroed();
+        (libc::fstat(fd, &mut status) == 0).then_some([status.st_dev as u64, status.st_ino as u64])
+    }
 }
 
 impl Wake {
-    /// Make the pipe: neither end blocks, neither survives an exec.
+    /// Make the pipe.
     pub(crate) fn new() -> io::Result<Self> {
-        let mut ends = [-1; 2];
-        #[cfg(not(target_os = "macos"))]
-        // SAFETY: room for two descriptors.
-        if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_NONBLOCK | libc::O_CLOEXEC) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        #[cfg(target_os = "macos")]
-        // SAFETY: room for two descriptors, and plain calls on them.
-        unsafe {
-            if libc::pipe(ends.as_mut_ptr()) != 0 {
-                return Err(io::Error::last_os_error());
-            }
-            for end in ends {
-                libc::fcntl(end, libc::F_SETFD, libc::FD_CLOEXEC);
-                libc::fcntl(end, libc::F_SETFL, libc::O_NONBLOCK);
-            }
-        }
+        let [read, write] = pipe()?;
         Ok(Self {
             sleeping: Sleeping::new(),
-            read: ends[0],
-            write: ends[1],
+            read: AtomicI32::new(read),
+            write: AtomicI32::new(write),
+            identity: identity(read).unwrap_or_default().map(AtomicU64::new),
+            lost: AtomicBool::new(false),
+            hopeless: AtomicBool::new(false),
+            rouse: Rouse::new(),
         })
     }
 
     /// The end that the loop polls.
     pub(crate) fn read_end(&self) -> c_int {
-        self.read
+        self.read.load(Ordering::Relaxed)
     }
 
-    /// After a push: get the loop out of its wait, if it is in one. Async-signal-safe; may change
-    /// errno.
-    pub(crate) fn wake(&self) {
-        if self.sleeping.take() {
-            sys::write_byte(self.write);
+    /// The end that producers write to.
+    pub(crate) fn write_end(&self) -> c_int {
+        self.write.load(Ordering::Relaxed)
+    }
+
+    /// The caller is the one to wake the loop: write a byte. False if there is no pipe to do that
+    /// with: then it is for [`Rouse::rouse`] to do. Async-signal-safe; may change errno.
+    pub(crate) fn write(&self) -> bool {
+        if sys::write_byte(self.write_end()) {
+            return true;
         }
+        self.lost.store(true, Ordering::SeqCst);
+        self.sleeping.failed();
+        false
     }
 
-    /// The loop: empty the pipe.
-    pub(crate) fn clear(&self) {
+    /// The loop: empty the pipe. False if an end of it is gone.
+    pub(crate) fn clear(&self) -> bool {
         let mut bytes = [0u8; 64];
         // SAFETY: room for what is asked for. A pipe with more in it is still readable and is
         // read again.
-        unsafe { libc::read(self.read, bytes.as_mut_ptr().cast(), bytes.len()) };
+        let got = unsafe { libc::read(self.read_end(), bytes.as_mut_ptr().cast(), bytes.len()) };
+        // The end of the pipe, or none: somebody closed the other end, or this.
+        if got == 0 || got < 0 && sys::errno() == libc::EBADF {
+            self.lost.store(true, Ordering::SeqCst);
+            return false;
+        }
+        true
     }
 
-    /// Block until a byte is there. Only this descriptor is looked at.
-    pub(crate) fn wait(&self) {
+    /// The loop: whether it is known that the pipe, or another descriptor, is gone.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::SeqCst)
+    }
+
+    /// Block until a byte is there, or `timeout` milliseconds have passed if it is not negative.
+    /// Only this descriptor is looked at.
+    pub(crate) fn wait(&self, timeout: c_int) -> Woken {
         let mut poll = libc::pollfd {
-            fd: self.read,
+            fd: self.read_end(),
             events: libc::POLLIN,
             revents: 0,
         };
         // SAFETY: one pollfd of ours. An interrupted call is as good as a wake.
-        unsafe { libc::poll(&mut poll, 1, -1) };
+        unsafe { libc::poll(&mut poll, 1, timeout) };
+        if poll.revents & (libc::POLLNVAL | libc::POLLHUP | libc::POLLERR) != 0 || self.is_lost() {
+            Woken::Lost
+        } else {
+            Woken::Yes
+        }
     }
 
-    /// Close both ends.
+    /// Somebody found that a descriptor of the pool's is gone. The loop is to be woken for it.
+    pub(crate) fn lose(&self) {
+        self.lost.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether `fd` is an end of the pipe.
+    pub(crate) fn is_ours(&self, fd: c_int) -> bool {
+        identity(fd) == Some([0, 1].map(|part| self.identity[part].load(Ordering::Relaxed)))
+    }
+
+    /// The loop: make a new pipe, if an end of this one is gone. Returns whether one was made. An
+    /// end that is still ours keeps its number, so that nobody writes to one that is closed.
+    pub(crate) fn mend(&self) -> io::Result<bool> {
+        let old = [&self.read, &self.write].map(|end| end.load(Ordering::Relaxed));
+        let ours = old.map(|end| self.is_ours(end));
+        if ours == [true; 2] {
+            self.lost.store(false, Ordering::SeqCst);
+            return Ok(false);
+        }
+        let new = pipe()?;
+        for (at, end) in [&self.read, &self.write].into_iter().enumerate() {
+            // SAFETY: both are ours.
+            if ours[at] && unsafe { replace(new[at], old[at]) } {
+                sys::close(new[at]);
+            } else {
+                end.store(new[at], Ordering::Relaxed);
+            }
+        }
+        for (part, value) in identity(self.read_end())
+            .unwrap_or_default()
+            .into_iter()
+            .enumerate()
+        {
+            self.identity[part].store(value, Ordering::Relaxed);
+        }
+        self.lost.store(false, Ordering::SeqCst);
+        Ok(true)
+    }
+
+    /// Close both ends, but no number that stands for something else by now.
     pub(crate) fn close(&self) {
-        sys::close(self.write);
-        sys::close(self.read);
+        for end in [self.write_end(), self.read_end()] {
+            if self.is_ours(end) {
+                sys::close(end);
+            }
+        }
+    }
+}
+
+/// Have the number `old` stand for what `new` stands for.
+///
+/// # Safety
+/// `old` is the caller's.
+unsafe fn replace(new: c_int, old: c_int) -> bool {
+    #[cfg(target_os = "linux")]
+    // SAFETY: by the caller's promise.
+    unsafe {
+        libc::dup3(new, old, libc::O_CLOEXEC) == old
+    }
+    #[cfg(not(target_os = "linux"))]
+    // SAFETY: as above.
+    unsafe {
+        libc::dup2(new, old) == old && libc::fcntl(old, libc::F_SETFD, libc::FD_CLOEXEC) == 0
     }
 }

@@ -92,7 +92,7 @@ pub(crate) struct Watch {
     prfd: *mut PRFileDesc,
     /// A descriptor, a signal number, or -1.
     number: c_int,
-    /// I/O: how often the number had been closed by the pool when the job was made.
+    /// I/O: what the closes of the number were when the job was made.
     /// Signal: how many had arrived when the job last fired, or was made.
     pub(crate) seen: Cell<u32>,
     /// Nanoseconds from arming to firing by time; [`NEVER`] for none.
@@ -121,6 +121,13 @@ pub(crate) mod place {
     /// Its descriptor is not what it was made for any more: it never fires for I/O, and never
     /// closes the number.
     pub(crate) const ORPHAN: u8 = 8;
+    /// It was armed again without a word to the poller: its descriptor is to be looked at unless
+    /// it is heard of.
+    pub(crate) const UNVERIFIED: u8 = 16;
+    /// It fired for its descriptor since that was last looked at.
+    pub(crate) const HEARD: u8 = 32;
+    /// It was said that it lost its descriptor.
+    pub(crate) const TOLD: u8 = 64;
 }
 
 #[cfg(not(loom))]

@@ -5,6 +5,9 @@
 //! is not. It is set to an absolute time, and only when the earliest deadline got earlier: when
 //! it got later, the old time comes, nothing is due, and the new one is set then. It is
 //! registered edge-triggered, so that nobody needs to read it.
+//!
+//! Where the system has no timerfd, or does not set it (a sandbox), waits have a time-out after all:
+//! in milliseconds, rounded up, so that none ends early. Setting is tried again once a second.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -13,8 +16,9 @@ use std::ptr;
 
 use libc::c_int;
 
-use super::{Event, Key, Poller, Refusal, Registry, Until, WAKE_KEY};
+use super::{Event, Key, Numbers, Poller, Refusal, Registry, Trouble, Until, WAKE_KEY};
 use crate::event::fds::{Interest, Mode};
+use crate::sys;
 
 /// The key under which the timerfd is registered.
 const TIMER_KEY: usize = usize::MAX - 2;
@@ -22,10 +26,17 @@ const TIMER_KEY: usize = usize::MAX - 2;
 /// Events in one wait. Also how many descriptors may be served between two looks at a listener.
 const EVENTS: usize = 128;
 
+/// Nanoseconds until a timer is set again that the system did not set.
+const RETRY: u64 = 1_000_000_000;
+
 /// See the module.
 pub(crate) struct Epoll {
     registry: Registry,
-    timer: OwnedFd,
+    /// Or why there is none, an errno.
+    timer: Result<OwnedFd, c_int>,
+    /// The timer is not set before then, by the monotonic clock: the system refuses to. 0: it does
+    /// not refuse. `u64::MAX`: never.
+    rests: u64,
     /// What the timer is set to, in nanoseconds of the monotonic clock; `u64::MAX`: not set.
     set: u64,
     events: [MaybeUninit<libc::epoll_event>; EVENTS],
@@ -34,27 +45,37 @@ pub(crate) struct Epoll {
 impl Poller for Epoll {
     fn init(wake: RawFd) -> io::Result<Self> {
         let registry = Registry::new(wake)?;
-        let flags = libc::TFD_CLOEXEC | libc::TFD_NONBLOCK;
-        // SAFETY: plain constants.
-        let timer = unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, flags) };
-        if timer < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: just opened, ours.
-        let timer = unsafe { OwnedFd::from_raw_fd(timer) };
-        let event = polling::Event::readable(TIMER_KEY);
-        // SAFETY: both live in the same struct, and closing the timer unregisters it.
-        unsafe {
-            registry
-                .polling
-                .add_with_mode(&timer, event, polling::PollMode::Edge)?;
+        let timer = match Self::make_timer() {
+            // Others would fail for the same reason later.
+            Err(libc::EMFILE | libc::ENFILE | libc::ENOMEM) => {
+                return Err(io::Error::last_os_error());
+            }
+            timer => timer,
+        };
+        if let Ok(timer) = &timer {
+            let event = polling::Event::readable(TIMER_KEY);
+            // SAFETY: both live in the same struct, and closing the timer unregisters it.
+            unsafe {
+                registry
+                    .polling
+                    .add_with_mode(timer, event, polling::PollMode::Edge)?;
+            }
         }
         Ok(Self {
             registry,
             timer,
+            rests: 0,
             set: u64::MAX,
             events: [MaybeUninit::uninit(); EVENTS],
         })
+    }
+
+    fn numbers(&self, wake: RawFd) -> Numbers {
+        self.registry.numbers(wake)
+    }
+
+    fn is_sound(&mut self, wake: RawFd) -> bool {
+        self.registry.disarm(wake)
     }
 
     fn arm(
@@ -71,16 +92,13 @@ impl Poller for Epoll {
         self.registry.disarm(fd)
     }
 
-    fn wait(&mut self, until: Until) -> io::Result<(usize, bool)> {
+    fn wait(&mut self, until: Until) -> Result<(usize, bool), Trouble> {
         let timeout = match until {
             Until::Now => 0,
             Until::Event => -1,
-            Until::Deadline(deadline) => {
-                if deadline < self.set {
-                    self.set_timer(deadline)?;
-                }
-                -1
-            }
+            Until::Deadline(deadline) if deadline >= self.set => -1,
+            Until::Deadline(deadline) if self.rests == 0 && self.set_timer(deadline) => -1,
+            Until::Deadline(deadline) => self.without_timer(deadline)?,
         };
         // SAFETY: room for as many events as is said.
         let count = unsafe {
@@ -91,15 +109,16 @@ impl Poller for Epoll {
                 timeout,
             )
         };
-        if count < 0 {
-            let error = io::Error::last_os_error();
-            return if error.kind() == io::ErrorKind::Interrupted {
-                Ok((0, false))
-            } else {
-                Err(error)
-            };
+        if count <= 0 {
+            return self.nothing(count, timeout);
         }
         Ok((count as usize, count as usize == EVENTS))
+    }
+
+    fn remind(&mut self, deadline: u64) {
+        if deadline < self.set && self.rests == 0 {
+            self.set_timer(deadline);
+        }
     }
 
     fn event(&mut self, index: usize) -> Event {
@@ -127,7 +146,23 @@ impl Poller for Epoll {
 }
 
 impl Epoll {
-    fn set_timer(&mut self, deadline: u64) -> io::Result<()> {
+    /// A timer, or an errno.
+    fn make_timer() -> Result<OwnedFd, c_int> {
+        let flags = libc::TFD_CLOEXEC | libc::TFD_NONBLOCK;
+        // SAFETY: plain constants.
+        let timer = unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, flags) };
+        if timer < 0 {
+            return Err(sys::errno());
+        }
+        // SAFETY: just opened, ours.
+        Ok(unsafe { OwnedFd::from_raw_fd(timer) })
+    }
+
+    /// Set the timer. False if it is not set; errno says why.
+    fn set_timer(&mut self, deadline: u64) -> bool {
+        let Ok(timer) = &self.timer else {
+            return false;
+        };
         // Zero would switch the timer off.
         let deadline = deadline.max(1);
         let time = libc::itimerspec {
@@ -140,19 +175,79 @@ impl Epoll {
                 tv_nsec: (deadline % 1_000_000_000) as libc::c_long,
             },
         };
+        let flags = libc::TFD_TIMER_ABSTIME;
         // SAFETY: our timer, and a time of ours.
-        let done = unsafe {
-            libc::timerfd_settime(
-                self.timer.as_raw_fd(),
-                libc::TFD_TIMER_ABSTIME,
-                &time,
-                ptr::null_mut(),
-            )
-        };
-        if done != 0 {
-            return Err(io::Error::last_os_error());
+        if unsafe { libc::timerfd_settime(timer.as_raw_fd(), flags, &time, ptr::null_mut()) } != 0 {
+            return false;
         }
         self.set = deadline;
-        Ok(())
+        true
+    }
+
+    /// A wait returned no event: `count` is 0, or less if it failed. It had the time-out `timeout`.
+    #[cold]
+    #[inline(never)]
+    fn nothing(&mut self, count: c_int, timeout: c_int) -> Result<(usize, bool), Trouble> {
+        if count < 0 {
+            return match sys::errno() {
+                libc::EINTR => Ok((0, false)),
+                errno => Err(Trouble::Broken(errno)),
+            };
+        }
+        if timeout == 0 {
+            return Ok((0, false));
+        }
+        // As the timer would say it.
+        self.events[0].write(libc::epoll_event {
+            events: libc::EPOLLIN as u32,
+            u64: TIMER_KEY as u64,
+        });
+        Ok((1, false))
+    }
+
+    /// The time-out of a wait, in milliseconds, while the timer is not set for `deadline`: because
+    /// it could not just now, which is told, or could not before.
+    #[cold]
+    #[inline(never)]
+    fn without_timer(&mut self, deadline: u64) -> Result<c_int, Trouble> {
+        let errno = sys::errno();
+        let now = sys::now();
+        if self.rests == 0 {
+            let errno = match self.timer {
+                Err(errno) => errno,
+                Ok(_) => errno,
+            };
+            self.rests = now + RETRY;
+            self.let_go_if_lost();
+            return Err(Trouble::Timer(errno));
+        }
+        if now >= self.rests && self.timer.is_ok() {
+            self.rests = 0;
+            if self.set_timer(deadline) {
+                return Ok(-1);
+            }
+            self.rests = now + RETRY;
+            self.let_go_if_lost();
+        }
+        let left = deadline.saturating_sub(now).div_ceil(1_000_000);
+        Ok(c_int::try_from(left).unwrap_or(c_int::MAX))
+    }
+
+    /// The timer's number may have been closed behind our back and stand for something else: then
+    /// it is not ours to set, nor to close.
+    fn let_go_if_lost(&mut self) {
+        if let Ok(timer) = &self.timer {
+            let event = polling::Event::readable(TIMER_KEY);
+            let edge = polling::PollMode::Edge;
+            if self
+                .registry
+                .polling
+                .modify_with_mode(timer, event, edge)
+                .is_err()
+            {
+                let lost = std::mem::replace(&mut self.timer, Err(libc::EBADF));
+                std::mem::forget(lost);
+            }
+        }
     }
 }

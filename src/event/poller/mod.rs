@@ -12,6 +12,7 @@ use std::os::fd::{BorrowedFd, RawFd};
 use libc::c_int;
 
 use crate::event::fds::{Interest, Mode};
+use crate::sys;
 
 #[cfg(all(target_os = "linux", not(ns_portable_poller)))]
 mod linux;
@@ -53,24 +54,60 @@ impl Key {
 pub(crate) enum Event {
     /// The wake pipe has a byte.
     Wake,
-    /// The time has come that the poller waited for.
-    #[cfg_attr(any(not(target_os = "linux"), ns_portable_poller), allow(dead_code))]
+    /// A time has come that the poller waited for.
     Time,
     /// A descriptor is ready, in these directions: none of them if there is only urgent data.
     Ready(Key, Interest),
 }
 
-/// Why a descriptor was not registered.
+/// Why a descriptor was not registered. One errno has several causes: [`Registry::arm`] tells them
+/// apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// The poller has no registration to modify.
-    Unknown,
+    /// The number is open, but the poller has no registration of it to change: the number stands
+    /// for another file than when it was registered.
+    Lost,
     /// It cannot be polled, since it never blocks.
     AlwaysReady,
     /// It is not open.
     Closed,
-    /// Anything else, by errno.
+    /// Anything else, by errno: the system may take it later.
     Failed(c_int),
+}
+
+/// Why a wait failed, with an errno.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    #[cfg_attr(any(not(target_os = "linux"), ns_portable_poller), allow(dead_code))]
+    /// The system does not set the timer. Told once: from now on waits end in whole milliseconds.
+    Timer(c_int),
+    /// The poller does not work, or was closed behind our back.
+    Broken(c_int),
+}
+
+/// The most descriptors that a poller has.
+const OWN: usize = 8;
+
+/// The numbers of a poller's own descriptors.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Numbers {
+    numbers: [c_int; OWN],
+    count: usize,
+}
+
+impl Numbers {
+    /// One more.
+    pub(crate) fn add(&mut self, fd: c_int) {
+        if self.count < OWN && !self.iter().any(|known| known == fd) {
+            self.numbers[self.count] = fd;
+            self.count += 1;
+        }
+    }
+
+    /// All of them.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = c_int> + '_ {
+        self.numbers[..self.count].iter().copied()
+    }
 }
 
 /// How long to wait.
@@ -89,6 +126,14 @@ pub(crate) trait Poller: Sized {
     /// Make one that watches the readable end of the wake pipe.
     fn init(wake: RawFd) -> io::Result<Self>;
 
+    /// The numbers of its own descriptors: no job is to watch them. `wake` was given to
+    /// [`Poller::init`] and is not among them.
+    fn numbers(&self, wake: RawFd) -> Numbers;
+
+    /// Whether it still is what was made, and watches `wake`: its number may have been closed, and
+    /// given to something else, behind our back. It does not watch `wake` afterwards.
+    fn is_sound(&mut self, wake: RawFd) -> bool;
+
     /// Register `key.fd`, not registered before, or change its registration if `known`.
     fn arm(&mut self, key: Key, interest: Interest, mode: Mode, known: bool)
     -> Result<(), Refusal>;
@@ -97,7 +142,11 @@ pub(crate) trait Poller: Sized {
     fn disarm(&mut self, fd: c_int) -> bool;
 
     /// Wait, and return how many events there are, and whether there may be more.
-    fn wait(&mut self, until: Until) -> io::Result<(usize, bool)>;
+    fn wait(&mut self, until: Until) -> Result<(usize, bool), Trouble>;
+
+    /// Have a wait end at `deadline` with [`Event::Time`], though nobody waits for that: once, and
+    /// only if nothing is waited for that comes before. As far as the system allows.
+    fn remind(&mut self, deadline: u64);
 
     /// One of the events of the last wait. Each is asked for before the next wait.
     fn event(&mut self, index: usize) -> Event;
@@ -145,12 +194,51 @@ impl Registry {
                 done => done,
             }
         };
-        done.map_err(|error| match error.raw_os_error().unwrap_or(libc::EIO) {
-            libc::ENOENT => Refusal::Unknown,
-            libc::EPERM => Refusal::AlwaysReady,
-            libc::EBADF => Refusal::Closed,
+        done.map_err(|error| self.why(key.fd, known, error.raw_os_error().unwrap_or(libc::EIO)))
+    }
+
+    /// What `errno` says of `fd`, which was to be registered or, if `known`, to be changed.
+    ///
+    /// | errno | registering | changing |
+    /// |---|---|---|
+    /// | EBADF, the number is not open | closed | closed |
+    /// | EBADF, it is open | always ready: opened with O_PATH | lost: another file now |
+    /// | EPERM | always ready, as files are | lost: a file now |
+    /// | ENOENT | it was closed this very moment: tried again | lost |
+    /// | any other, or the poller itself is not open | tried again | tried again |
+    #[cold]
+    fn why(&self, fd: c_int, known: bool, errno: c_int) -> Refusal {
+        use std::os::fd::AsRawFd;
+        match errno {
+            libc::EBADF if !sys::is_open(fd) => Refusal::Closed,
+            libc::EBADF if !sys::is_open(self.polling.as_raw_fd()) => Refusal::Failed(errno),
+            libc::EBADF | libc::EPERM | libc::ENOENT if known => Refusal::Lost,
+            libc::EBADF | libc::EPERM => Refusal::AlwaysReady,
             errno => Refusal::Failed(errno),
-        })
+        }
+    }
+
+    /// See [`Poller::numbers`]. On Linux, what `polling` opens beside the descriptor that it shows
+    /// is found among what that watches.
+    fn numbers(&self, wake: RawFd) -> Numbers {
+        use std::os::fd::AsRawFd;
+        let mut numbers = Numbers::default();
+        let own = self.polling.as_raw_fd();
+        numbers.add(own);
+        #[cfg(target_os = "linux")]
+        for line in std::fs::read_to_string(format!("/proc/self/fdinfo/{own}"))
+            .unwrap_or_default()
+            .lines()
+        {
+            let mut words = line.split_ascii_whitespace();
+            if words.next() == Some("tfd:")
+                && let Some(Ok(fd)) = words.next().map(str::parse)
+                && fd != wake
+            {
+                numbers.add(fd);
+            }
+        }
+        numbers
     }
 
     /// See [`Poller::release_in_child`].
@@ -168,7 +256,7 @@ impl Registry {
                 return;
             }
             libc::dup3(other, self.polling.as_raw_fd(), libc::O_CLOEXEC);
-            crate::sys::close(other);
+            sys::close(other);
         }
         drop(self);
     }
@@ -192,6 +280,34 @@ impl Registry {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_poller_knows_the_numbers_of_its_own_descriptors() {
+        let mut ends = [-1; 2];
+        // SAFETY: room for two descriptors.
+        let made = unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) };
+        assert_eq!(made, 0);
+        let mut poller = Native::init(ends[0]).expect("descriptors");
+        let numbers = poller.numbers(ends[0]);
+        // epoll, an eventfd and a timerfd of polling's, and one timerfd of ours but on the portable
+        // one.
+        assert!((3..=4).contains(&numbers.count), "{numbers:?}");
+        for fd in numbers.iter() {
+            let link = std::fs::read_link(format!("/proc/self/fd/{fd}")).expect("open");
+            assert!(
+                link.to_string_lossy().starts_with("anon_inode:"),
+                "{link:?}"
+            );
+        }
+        assert!(poller.is_sound(ends[0]));
+        assert!(
+            !poller.is_sound(ends[0]),
+            "it does not watch the pipe any more"
+        );
+        drop(poller);
+        ends.into_iter().for_each(sys::close);
+    }
 
     #[test]
     fn keys_are_no_other_events() {
