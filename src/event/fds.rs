@@ -256,14 +256,18 @@ mod tests {
         let alloc = Allocator::new(None, None);
         let table = Table::new();
         assert!(table.find(5).is_none());
-        let numbers = [0, 1, 63, 64, 65, 127, 128, 255, 256, 1000, 19_999];
+        let numbers: &[c_int] = if cfg!(miri) {
+            &[0, 1, 63, 64, 65, 127, 128, 255, 256]
+        } else {
+            &[0, 1, 63, 64, 65, 127, 128, 255, 256, 1000, 19_999]
+        };
         let mut at: Vec<*const Entry> = Vec::new();
-        for fd in numbers {
+        for &fd in numbers {
             let entry: *const Entry = table.reserve(&alloc, fd).expect("memory");
             assert!(!at.contains(&entry));
             at.push(entry);
         }
-        for (fd, entry) in numbers.into_iter().zip(&at) {
+        for (&fd, entry) in numbers.iter().zip(&at) {
             assert!(ptr::eq(table.entry(fd), *entry));
         }
         for (fd, entry) in table.entries() {
@@ -271,7 +275,8 @@ mod tests {
         }
         let count = |limit| table.entries().filter(|(fd, _)| *fd < limit).count();
         assert_eq!(count(512), 512);
-        assert_eq!(table.entries().map(|(fd, _)| fd).max(), Some(32_767));
+        let last = if cfg!(miri) { 511 } else { 32_767 };
+        assert_eq!(table.entries().map(|(fd, _)| fd).max(), Some(last));
         // SAFETY: unused from here on.
         unsafe { table.free(&alloc) };
         assert_eq!(place(c_int::MAX).0, BLOCKS - 1);

@@ -61,7 +61,7 @@ fn jobs(entry: &Entry) -> impl Iterator<Item = JobPtr> {
 fn link(entry: &Entry, job: JobPtr) {
     debug_assert!(!job.watch().link.is_linked());
     // SAFETY: not linked; the job does not move, and its disposal unlinks it.
-    unsafe { entry.jobs.push(&raw const job.watch().link) };
+    unsafe { entry.jobs.push(job.link()) };
 }
 
 /// How the poller is to report for `job` alone.
@@ -379,7 +379,7 @@ impl EventLoop {
     fn orphan(&mut self, job: JobPtr) {
         job.mark(place::ORPHAN);
         // SAFETY: not linked; the job's disposal unlinks it.
-        unsafe { self.strays.push(&raw const job.watch().link) };
+        unsafe { self.lists().strays.push(job.link()) };
     }
 
     /// `job` is disposed of: out of the poller first, then its descriptor is closed, unless it is

@@ -8,6 +8,7 @@
 
 pub(crate) mod fds;
 mod io;
+mod lists;
 pub(crate) mod poller;
 pub(crate) mod signals;
 pub(crate) mod timers;
@@ -32,8 +33,10 @@ use crate::perturb::perturb;
 use crate::shared::{Phase, Shared};
 use crate::sys;
 
+pub(crate) use lists::Lists;
+use lists::Ready;
 use poller::{Event, Native, Poller, Until};
-use timers::{Slots, Timer, Wheel};
+use timers::{Timer, Wheel};
 
 /// Requests that one turn takes.
 const REQUESTS: usize = 4096;
@@ -52,36 +55,6 @@ const SLICE: u64 = 500_000;
 const LOOK: usize = 8;
 /// Nanoseconds that are not worth sleeping.
 const SOON: u64 = 2_000;
-
-/// Jobs that fired and are to run in the loop, in order.
-#[derive(Default)]
-struct Ready {
-    first: Option<JobPtr>,
-    last: Option<JobPtr>,
-}
-
-impl Ready {
-    fn push(&mut self, job: JobPtr) {
-        job.watch().next_ready.set(None);
-        match self.last.replace(job) {
-            None => self.first = Some(job),
-            Some(last) => last.watch().next_ready.set(Some(job)),
-        }
-    }
-
-    fn pop(&mut self) -> Option<JobPtr> {
-        let job = self.first?;
-        self.first = job.watch().next_ready.take();
-        if self.first.is_none() {
-            self.last = None;
-        }
-        Some(job)
-    }
-
-    fn is_empty(&self) -> bool {
-        self.first.is_none()
-    }
-}
 
 /// The time that code of the application's may take of a turn.
 struct Slice {
@@ -124,7 +97,7 @@ enum Stale {
     Broken,
 }
 
-/// What belongs to the loop thread alone. It must not move once the loop runs.
+/// What belongs to the loop thread alone.
 pub(crate) struct EventLoop {
     poller: Native,
     wheel: Wheel,
@@ -137,11 +110,7 @@ pub(crate) struct EventLoop {
     stale: Option<Stale>,
     /// It could not be, and that was logged.
     stays_stale: bool,
-    /// Signal jobs that were armed once.
-    signal_jobs: Head,
-    /// Jobs that no other list has: those whose descriptor is gone; those whose request to be armed
-    /// came when the loop was quiet; and, at the end, those that were in the queues and in no list.
-    strays: Head,
+    lists: NonNull<Lists>,
     /// Nothing fires any more.
     quiet: bool,
     /// The signal mask that the thread began with.
@@ -149,11 +118,11 @@ pub(crate) struct EventLoop {
 }
 
 impl EventLoop {
-    /// A loop that is woken through the pipe end `wake`, with room for its timers.
+    /// A loop that is woken through the pipe end `wake`, with these lists.
     ///
     /// # Safety
-    /// `slots` are empty, and stay until the loop goes.
-    pub(crate) unsafe fn new(wake: RawFd, slots: NonNull<Slots>) -> stdio::Result<Self> {
+    /// `lists` are empty, and stay until the loop goes. No `&mut` to them is made meanwhile.
+    pub(crate) unsafe fn new(wake: RawFd, lists: NonNull<Lists>) -> stdio::Result<Self> {
         // SAFETY: all zero is a set; filled by pthread_sigmask, which only reads the mask here.
         let mask = unsafe {
             let mut mask: libc::sigset_t = mem::zeroed();
@@ -163,17 +132,25 @@ impl EventLoop {
         Ok(Self {
             poller: Native::init(wake)?,
             // SAFETY: by the caller's promise.
-            wheel: unsafe { Wheel::new(slots, sys::now()) },
+            wheel: unsafe {
+                let timers = &raw mut (*lists.as_ptr()).timers;
+                Wheel::new(NonNull::new_unchecked(timers), sys::now())
+            },
             ready: Ready::default(),
             dispatched: 0,
             given: 0,
             stale: None,
             stays_stale: false,
-            signal_jobs: Head::new(),
-            strays: Head::new(),
+            lists,
             quiet: false,
             mask,
         })
+    }
+
+    /// Its lists. They outlive the borrow of the loop.
+    fn lists<'a>(&self) -> &'a Lists {
+        // SAFETY: by the promise of `new`.
+        unsafe { self.lists.as_ref() }
     }
 
     /// In a forked child: let go of the descriptors.
@@ -298,7 +275,7 @@ impl EventLoop {
                 let job = unsafe { JobPtr::of_timer(timer) };
                 if job.kind() == Kind::Io {
                     // SAFETY: just unlinked, and unlinked again below.
-                    unsafe { timer.push_to(&timed_out) };
+                    unsafe { Timer::push_to(timer, &timed_out) };
                 } else {
                     due.push(job);
                 }
@@ -326,7 +303,7 @@ impl EventLoop {
             return;
         }
         perturb("emptied the mailbox, and not looked at the counts");
-        let mut node = self.signal_jobs.first();
+        let mut node = self.lists().signal_jobs.first();
         while !node.is_null() {
             // SAFETY: a node of this list is that of a live job.
             let job = unsafe { JobPtr::of_link(node) };
@@ -521,10 +498,10 @@ impl EventLoop {
     /// Link the timer of `job`. One that is linked from an earlier arming is found and moved when
     /// its old time comes.
     fn link_timer(&mut self, job: JobPtr) {
-        let timer = &job.watch().timer;
-        if timer.is_linked() {
+        if job.watch().timer.is_linked() {
             return;
         }
+        let timer = job.timer();
         if job.is_due_at_once() {
             // SAFETY: not linked; the job does not move, and `dispose` unlinks it.
             return unsafe { self.wheel.insert_due(timer) };
@@ -540,7 +517,7 @@ impl EventLoop {
         if !job.is(place::ATTACHED) {
             job.mark(place::ATTACHED);
             // SAFETY: not linked; `dispose` unlinks it.
-            unsafe { self.signal_jobs.push(&raw const job.watch().link) };
+            unsafe { self.lists().signal_jobs.push(job.link()) };
             self.block(libc::SIG_UNBLOCK, job.signum());
         }
         job.mark(place::LIVE);
@@ -595,7 +572,7 @@ impl EventLoop {
     /// With the last job for a signal, the thread's mask is what it was.
     fn detach_signal(&self, gone: JobPtr) {
         let signum = gone.signum();
-        let mut node = self.signal_jobs.first();
+        let mut node = self.lists().signal_jobs.first();
         while !node.is_null() {
             // SAFETY: a node of this list is that of a live job.
             let job = unsafe { JobPtr::of_link(node) };
@@ -673,7 +650,7 @@ impl EventLoop {
         job.unmark(place::LIVE);
         if !job.watch().link.is_linked() {
             // SAFETY: not linked; `dispose` unlinks it.
-            unsafe { self.strays.push(&raw const job.watch().link) };
+            unsafe { self.lists().strays.push(job.link()) };
         }
     }
 
@@ -689,10 +666,9 @@ impl EventLoop {
             for (_, entry) in pool.fds.entries() {
                 left |= self.dispose_of_list(pool, &entry.jobs);
             }
-            let lists: [*const Head; 2] = [&raw const self.signal_jobs, &raw const self.strays];
-            for list in lists {
-                // SAFETY: the loop does not move; its lists are cells.
-                left |= self.dispose_of_list(pool, unsafe { &*list });
+            let lists = self.lists();
+            for list in [&lists.signal_jobs, &lists.strays] {
+                left |= self.dispose_of_list(pool, list);
             }
             // Done callbacks may have finished further jobs.
             if !left && pool.requests.is_empty() {

@@ -330,6 +330,21 @@ impl JobPtr {
         }
     }
 
+    /// Its [`Watch::link`], as lists are to have it: [`JobPtr::of_link`] gets from there to the job.
+    pub(crate) fn link(self) -> *const Node {
+        debug_assert!(self.kind() != Kind::Now);
+        // SAFETY: as for `watch`. No reference on the way, which would be good for the link alone.
+        unsafe { &raw const (*self.0.cast::<Watched>().as_ptr()).watch.link }
+    }
+
+    /// Its [`Watch::timer`], as the wheel is to have it: [`JobPtr::of_timer`] gets from there to the
+    /// job.
+    pub(crate) fn timer(self) -> *const Timer {
+        debug_assert!(self.kind() != Kind::Now);
+        // SAFETY: as for `link`.
+        unsafe { &raw const (*self.0.cast::<Watched>().as_ptr()).watch.timer }
+    }
+
     /// What it waits for. Run-now jobs have none.
     pub(crate) fn watch(&self) -> &Watch {
         debug_assert!(self.kind() != Kind::Now);
@@ -393,7 +408,7 @@ impl JobPtr {
     /// The job that `node` is the [`Watch::link`] of.
     ///
     /// # Safety
-    /// It is that of a live job.
+    /// It is that of a live job, from [`JobPtr::link`].
     pub(crate) unsafe fn of_link(node: *const Node) -> Self {
         // SAFETY: by the caller's promise there is a job around it.
         unsafe { Self::around(node.cast(), offset_of!(Watched, watch.link)) }
@@ -402,7 +417,7 @@ impl JobPtr {
     /// The job that `timer` is the [`Watch::timer`] of.
     ///
     /// # Safety
-    /// It is that of a live job.
+    /// It is that of a live job, from [`JobPtr::timer`].
     pub(crate) unsafe fn of_timer(timer: *const Timer) -> Self {
         // SAFETY: by the caller's promise there is a job around it.
         unsafe { Self::around(timer.cast(), offset_of!(Watched, watch.timer)) }
