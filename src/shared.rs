@@ -280,11 +280,28 @@ impl Shared {
             match job.state.take_work() {
                 Work::Run => self.run_in_worker(job, &seat, &mut spent),
                 Work::Leave => {}
+                Work::Close => self.close(job),
                 // SAFETY: disposed of, and the work queue was the last that held it.
                 Work::Free => unsafe { spent.free(job) },
             }
         }
         debug_assert!(spent.is_empty());
+    }
+
+    /// The loop left it to a worker to close the descriptor of `job`, which may block.
+    #[cold]
+    #[inline(never)]
+    fn close(&self, job: JobPtr) {
+        // Once more: a job that was made for the number since the loop counted was made for what is
+        // closed now.
+        self.fds
+            .entry(job.fd())
+            .closes
+            .fetch_add(1, Ordering::SeqCst);
+        job.close();
+        job.state.closed();
+        perturb("closed by a worker, and the loop not asked for the rest");
+        self.request(job);
     }
 
     fn run_in_worker(&self, job: JobPtr, seat: &Seat, spent: &mut Spent) {

@@ -45,6 +45,17 @@ impl Ready {
         Some(job)
     }
 
+    /// Take `job` out, from wherever it is. For what happens rarely: it is looked for.
+    pub(super) fn remove(&mut self, job: JobPtr) {
+        let mut others = Self::default();
+        while let Some(next) = self.pop() {
+            if next != job {
+                others.push(next);
+            }
+        }
+        *self = others;
+    }
+
     /// Whether there is none.
     pub(super) fn is_empty(&self) -> bool {
         self.first.is_none()

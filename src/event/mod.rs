@@ -111,6 +111,8 @@ pub(crate) struct EventLoop {
     /// It could not be, and that was logged.
     stays_stale: bool,
     lists: NonNull<Lists>,
+    /// How many jobs wait for a worker that closes their descriptor.
+    closing: usize,
     /// Nothing fires any more.
     quiet: bool,
     /// The signal mask that the thread began with.
@@ -142,6 +144,7 @@ impl EventLoop {
             stale: None,
             stays_stale: false,
             lists,
+            closing: 0,
             quiet: false,
             mask,
         })
@@ -397,7 +400,8 @@ impl EventLoop {
                     After::Armed => pool.loop_work.push(job),
                     After::Dispose => self.dispose(pool, job),
                 },
-                Work::Leave => {}
+                // A run-now job has no descriptor.
+                Work::Leave | Work::Close => {}
                 // SAFETY: disposed of, and the queue was the last that held it.
                 Work::Free => unsafe { job.free() },
             }
@@ -545,7 +549,8 @@ impl EventLoop {
     }
 
     /// `job` is NEEDS_DELETE and no callback of its runs: take it out of everything, close its
-    /// descriptor, run its done callback, free it.
+    /// descriptor, run its done callback, free it. If the close may block, a worker does that, and the
+    /// job comes back as a request for what is left.
     fn dispose(&mut self, pool: &Shared, job: JobPtr) {
         match job.kind() {
             Kind::Now => {}
@@ -555,7 +560,9 @@ impl EventLoop {
             }
             Kind::Io => {
                 Wheel::remove(&job.watch().timer);
-                self.detach_io(pool, job);
+                if !self.detach_io(pool, job) {
+                    return;
+                }
             }
             Kind::Signal => {
                 job.watch().link.unlink();
@@ -599,6 +606,7 @@ impl EventLoop {
             self.run_ready(pool);
         }
         self.run_now(pool, usize::MAX);
+        self.close_left(pool);
         self.quiet = true;
         pool.set_phase(Phase::Quiet);
         perturb("quiet, and nobody released who waits for a job");

@@ -419,6 +419,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri has no signal sets")]
     fn signals_that_cannot_be_watched() {
         for signum in [
             -1,

@@ -168,15 +168,25 @@ impl Wheel {
         }
     }
 
-    /// What timers are linked in. It outlives the borrow of the wheel.
-    fn rings<'a>(&self) -> &'a Rings {
-        // SAFETY: by the promise of `new`.
-        unsafe { self.rings.as_ref() }
-    }
+    // Rings outlive the borrow of the wheel. Each by itself: under Miri a reference to all of them
+    // takes as long as there are many.
 
     /// The timers of a slot.
     fn slot<'a>(&self, level: usize, index: usize) -> &'a Ring {
-        &self.rings().slots[level][index]
+        // SAFETY: by the promise of `new`.
+        unsafe { &(*self.rings.as_ptr()).slots[level][index] }
+    }
+
+    /// See [`Rings::moving`].
+    fn moving<'a>(&self) -> &'a [Ring; LEVELS - 1] {
+        // SAFETY: by the promise of `new`.
+        unsafe { &(*self.rings.as_ptr()).moving }
+    }
+
+    /// See [`Rings::due`].
+    fn due<'a>(&self) -> &'a Ring {
+        // SAFETY: by the promise of `new`.
+        unsafe { &(*self.rings.as_ptr()).due }
     }
 
     /// Whether it surely holds nothing.
@@ -186,8 +196,7 @@ impl Wheel {
 
     /// Whether something was taken from a slot that did not fire yet, nor was linked again.
     fn is_busy(&self) -> bool {
-        let rings = self.rings();
-        !rings.due.is_empty() || rings.moving.iter().any(|ring| !ring.is_empty())
+        !self.due().is_empty() || self.moving().iter().any(|ring| !ring.is_empty())
     }
 
     /// Count from `begin`: an empty wheel that nobody looked at has stood still. No later than the
@@ -231,7 +240,7 @@ impl Wheel {
     /// As for [`Wheel::insert`].
     pub(crate) unsafe fn insert_due(&mut self, timer: *const Timer) {
         // SAFETY: by the caller's promise.
-        unsafe { Timer::push_to(timer, &self.rings().due) };
+        unsafe { Timer::push_to(timer, self.due()) };
         self.soonest = Soonest::UNKNOWN;
     }
 
@@ -362,10 +371,9 @@ impl Wheel {
         }
         self.soonest = Soonest::UNKNOWN;
         let mut moves = MOVES;
-        let rings = self.rings();
         loop {
             while most > 0
-                && let Some(timer) = Timer::take_first(&rings.due)
+                && let Some(timer) = Timer::take_first(self.due())
             {
                 // SAFETY: it was linked, so it is live.
                 if live(timer) && unsafe { (*timer).deadline() } <= now {
@@ -391,8 +399,8 @@ impl Wheel {
                 break;
             }
             let next = match slot.level {
-                0 => &rings.due,
-                level => &rings.moving[level - 1],
+                0 => self.due(),
+                level => &self.moving()[level - 1],
             };
             if most == 0 || slot.level > 0 && !next.is_empty() {
                 return;
@@ -408,12 +416,12 @@ impl Wheel {
 
     /// Unlink the next timer to be linked on a lower level.
     fn take_moving(&self) -> Option<*const Timer> {
-        self.rings().moving.iter().find_map(Timer::take_first)
+        self.moving().iter().find_map(Timer::take_first)
     }
 
     /// Unlink some timer. For taking the wheel apart.
     pub(crate) fn take_any(&mut self) -> Option<*const Timer> {
-        Timer::take_first(&self.rings().due)
+        Timer::take_first(self.due())
             .or_else(|| self.take_moving())
             .or_else(|| {
                 let slot = self.first()?;

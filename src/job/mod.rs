@@ -35,7 +35,9 @@ use crate::capi::{self, PRFileDesc, ns_job_func_t, ns_job_t, ns_job_type_t};
 use crate::event::timers::Timer;
 use crate::job::state::State;
 use crate::list::Node;
+use crate::nspr;
 use crate::shared::Shared;
+use crate::sys;
 
 /// What triggers a job, beside the flags' directions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,6 +121,8 @@ pub(crate) mod place {
     /// Its descriptor is not what it was made for any more: it never fires for I/O, and never
     /// closes the number.
     pub(crate) const ORPHAN: u8 = 8;
+    /// A worker closes its descriptor; what is left to do is its done callback.
+    pub(crate) const CLOSING: u8 = 16;
 }
 
 #[cfg(not(loom))]
@@ -373,6 +377,16 @@ impl JobPtr {
         match self.kind() {
             Kind::Io => self.watch().prfd,
             _ => ptr::null_mut(),
+        }
+    }
+
+    /// Close its descriptor, which was given to the library, and is still what it was then.
+    pub(crate) fn close(self) {
+        if self.prfd().is_null() {
+            sys::close(self.fd());
+        } else {
+            // SAFETY: it was open when the job was made, and is the library's to close since.
+            unsafe { nspr::close(self.prfd()) };
         }
     }
 
