@@ -548,7 +548,7 @@ mod tests {
 
     #[test]
     fn set_and_removed_while_time_goes_on() {
-        let all = timers(300);
+        let all = timers(rounds(300, 30));
         let start = (1 << 40) - 5_000;
         let mut wheel = wheel(start);
         let mut random = Random(99);
