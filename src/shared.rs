@@ -76,6 +76,13 @@ pub(crate) struct Shared {
     phase: AtomicU8,
 }
 
+// References to it cross threads as raw pointers, in jobs and as threads' arguments, where the
+// compiler does not ask.
+const _: fn() = || {
+    fn is_sync<T: Sync>() {}
+    is_sync::<Shared>();
+};
+
 /// What an application is told of a request to arm a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Armed {

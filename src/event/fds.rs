@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use libc::c_int;
 
 use crate::alloc::Allocator;
+use crate::confined::LoopOnly;
 use crate::list::Head;
 
 /// A set of directions.
@@ -84,13 +85,19 @@ pub(crate) enum Registration {
 #[derive(Debug)]
 pub(crate) struct Entry {
     /// The jobs that were armed on what the number stands for now.
-    pub(crate) jobs: Head,
+    pub(crate) jobs: LoopOnly<Head>,
     /// How often the pool has closed the number. A job that was made before the last close was
     /// made for something else.
     pub(crate) closes: AtomicU32,
     /// Serial in the upper 24 bits, registration in the lower 8.
-    word: Cell<u32>,
+    word: LoopOnly<Cell<u32>>,
 }
+
+// Every thread gets references to entries, and the table's pointers hide that from the compiler.
+const _: fn() = || {
+    fn is_sync<T: Sync>() {}
+    is_sync::<Entry>();
+};
 
 /// Bits of [`Entry::word`], above those of the interest: it is registered, and how; or why not.
 const POLLED: u32 = 1 << 2;
