@@ -509,7 +509,7 @@ mod tests {
     #[test]
     fn never_early_and_in_order_whatever_the_delay() {
         let start = 123_456_789_012;
-        let all = timers(rounds(20_000, 100));
+        let all = timers(rounds(20_000, 40));
         let mut wheel = wheel(start);
         let mut random = Random(42);
         let mut due = Vec::new();
@@ -554,7 +554,7 @@ mod tests {
         let mut random = Random(99);
         let mut now = start;
         let mut fired = 0;
-        for _ in 0..rounds(300_000, 500) {
+        for _ in 0..rounds(300_000, 150) {
             let timer = &all[random.next() as usize % all.len()];
             match random.next() % 8 {
                 0 => Wheel::remove(timer),
@@ -592,12 +592,12 @@ mod tests {
                 }
             }
         }
-        assert!(fired > rounds(20_000, 10), "{fired} fired");
+        assert!(fired > rounds(20_000, 2), "{fired} fired");
     }
 
     #[test]
     fn a_late_look_finds_all_that_is_due() {
-        let all = timers(rounds(5_000, 100));
+        let all = timers(rounds(5_000, 40));
         let mut wheel = wheel(0);
         let mut random = Random(7);
         for timer in &all {
