@@ -383,7 +383,9 @@ impl EventLoop {
 
     /// `job` is disposed of: out of the poller first, then its descriptor is closed, unless it is
     /// to be preserved. False if a worker is to close it, and the rest must wait for that.
+    // Apart, so that timers, which are disposed of most, do not pay for what it needs.
     #[must_use]
+    #[inline(never)]
     pub(super) fn detach_io(&mut self, pool: &Shared, job: JobPtr) -> bool {
         job.watch().link.unlink();
         let fd = job.fd();

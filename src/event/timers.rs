@@ -49,16 +49,16 @@ impl Timer {
     ///
     /// # Safety
     /// It is not linked, and stays where it is until it is unlinked.
-    pub(crate) unsafe fn push_to(timer: *const Self, ring: &Ring) {
+    pub(crate) unsafe fn push_to(timer: NonNull<Self>, ring: &Ring) {
         // SAFETY: by the caller's promise. A `Timer` begins with its link.
-        unsafe { ring.push(timer.cast()) };
+        unsafe { ring.push(timer.as_ptr().cast()) };
     }
 
     /// Unlink the first timer of `ring`, which holds nothing else. It lives until the job does not.
-    pub(crate) fn take_first(ring: &Ring) -> Option<*const Self> {
-        let link = ring.first();
+    pub(crate) fn take_first(ring: &Ring) -> Option<NonNull<Self>> {
+        let link = NonNull::new(ring.first().cast_mut())?;
         // SAFETY: linked timers are live.
-        unsafe { link.as_ref() }?.unlink();
+        unsafe { link.as_ref() }.unlink();
         // A `Timer` begins with its link.
         Some(link.cast())
     }
@@ -211,9 +211,9 @@ impl Wheel {
     ///
     /// # Safety
     /// It is live, not linked, and stays where it is until it is unlinked.
-    pub(crate) unsafe fn insert(&mut self, timer: *const Timer) {
+    pub(crate) unsafe fn insert(&mut self, timer: NonNull<Timer>) {
         // SAFETY: by the caller's promise.
-        let deadline = unsafe { (*timer).deadline() };
+        let deadline = unsafe { timer.as_ref() }.deadline();
         let tick = tick_of(deadline).clamp(self.tick, self.tick + SPAN / 2);
         let mut level = ((tick - self.tick) | 1).ilog2() / SLOT_BITS;
         let round = |level: u32| (tick >> (level * SLOT_BITS)) - (self.tick >> (level * SLOT_BITS));
@@ -238,7 +238,7 @@ impl Wheel {
     ///
     /// # Safety
     /// As for [`Wheel::insert`].
-    pub(crate) unsafe fn insert_due(&mut self, timer: *const Timer) {
+    pub(crate) unsafe fn insert_due(&mut self, timer: NonNull<Timer>) {
         // SAFETY: by the caller's promise.
         unsafe { Timer::push_to(timer, self.due()) };
         self.soonest = Soonest::UNKNOWN;
@@ -361,8 +361,8 @@ impl Wheel {
         &mut self,
         now: u64,
         mut most: usize,
-        live: impl Fn(*const Timer) -> bool,
-        mut fire: impl FnMut(*const Timer),
+        live: impl Fn(NonNull<Timer>) -> bool,
+        mut fire: impl FnMut(NonNull<Timer>),
     ) {
         let end = now >> TICK_BITS;
         if end < self.soonest.start {
@@ -371,12 +371,13 @@ impl Wheel {
         }
         self.soonest = Soonest::UNKNOWN;
         let mut moves = MOVES;
+        let (due, moving) = (self.due(), self.moving());
         loop {
             while most > 0
-                && let Some(timer) = Timer::take_first(self.due())
+                && let Some(timer) = Timer::take_first(due)
             {
                 // SAFETY: it was linked, so it is live.
-                if live(timer) && unsafe { (*timer).deadline() } <= now {
+                if live(timer) && unsafe { timer.as_ref() }.deadline() <= now {
                     most -= 1;
                     fire(timer);
                 } else if live(timer) {
@@ -386,7 +387,7 @@ impl Wheel {
                 }
             }
             while moves > 0
-                && let Some(timer) = self.take_moving()
+                && let Some(timer) = moving.iter().find_map(Timer::take_first)
             {
                 moves -= 1;
                 if live(timer) {
@@ -399,8 +400,8 @@ impl Wheel {
                 break;
             }
             let next = match slot.level {
-                0 => self.due(),
-                level => &self.moving()[level - 1],
+                0 => due,
+                level => &moving[level - 1],
             };
             if most == 0 || slot.level > 0 && !next.is_empty() {
                 return;
@@ -415,12 +416,12 @@ impl Wheel {
     }
 
     /// Unlink the next timer to be linked on a lower level.
-    fn take_moving(&self) -> Option<*const Timer> {
+    fn take_moving(&self) -> Option<NonNull<Timer>> {
         self.moving().iter().find_map(Timer::take_first)
     }
 
     /// Unlink some timer. For taking the wheel apart.
-    pub(crate) fn take_any(&mut self) -> Option<*const Timer> {
+    pub(crate) fn take_any(&mut self) -> Option<NonNull<Timer>> {
         Timer::take_first(self.due())
             .or_else(|| self.take_moving())
             .or_else(|| {
@@ -489,9 +490,9 @@ mod tests {
     }
 
     /// The deadline of a timer that a wheel handed out.
-    fn due_at(timer: *const Timer) -> u64 {
+    fn due_at(timer: NonNull<Timer>) -> u64 {
         // SAFETY: those of a test outlive its wheel.
-        unsafe { (*timer).deadline() }
+        unsafe { timer.as_ref() }.deadline()
     }
 
     /// Everything that is due at `now`, a few at a time.
@@ -519,7 +520,7 @@ mod tests {
             timer.set_deadline(start + delay);
             due.push(start + delay);
             // SAFETY: not linked; `all` outlives the wheel.
-            unsafe { wheel.insert(timer) };
+            unsafe { wheel.insert(timer.into()) };
         }
         due.sort_unstable();
         let mut got = Vec::new();
@@ -554,14 +555,14 @@ mod tests {
         let mut random = Random(99);
         let mut now = start;
         let mut fired = 0;
-        for _ in 0..rounds(300_000, 150) {
+        for _ in 0..rounds(300_000, 100) {
             let timer = &all[random.next() as usize % all.len()];
             match random.next() % 8 {
                 0 => Wheel::remove(timer),
                 1..4 if !timer.is_linked() => {
                     timer.set_deadline(now + (random.next() >> (20 + random.next() % 44)));
                     // SAFETY: not linked; `all` outlives the wheel.
-                    unsafe { wheel.insert(timer) };
+                    unsafe { wheel.insert(timer.into()) };
                 }
                 1..4 => timer.set_deadline(timer.deadline() + random.next() % 10_000_000),
                 _ => {
@@ -597,13 +598,13 @@ mod tests {
 
     #[test]
     fn a_late_look_finds_all_that_is_due() {
-        let all = timers(rounds(5_000, 40));
+        let all = timers(rounds(5_000, 25));
         let mut wheel = wheel(0);
         let mut random = Random(7);
         for timer in &all {
             timer.set_deadline(random.next() % 10_000_000_000);
             // SAFETY: as above.
-            unsafe { wheel.insert(timer) };
+            unsafe { wheel.insert(timer.into()) };
         }
         let mut now = 0;
         let mut seen = 0;
@@ -624,7 +625,7 @@ mod tests {
         for (timer, deadline) in all.iter().zip([1_000_000, 2_000_000, 3_000_000]) {
             timer.set_deadline(deadline);
             // SAFETY: as above.
-            unsafe { wheel.insert(timer) };
+            unsafe { wheel.insert(timer.into()) };
         }
         // Moved without being linked anew, by days.
         all[0].set_deadline(200_000_000_000_000);
@@ -648,7 +649,7 @@ mod tests {
         all[1].set_deadline(u64::MAX / 2);
         for timer in &all {
             // SAFETY: as above.
-            unsafe { wheel.insert(timer) };
+            unsafe { wheel.insert(timer.into()) };
         }
         assert_eq!(fired(&mut wheel, 1 << 40), [5]);
         let mut now = 1 << 40;
@@ -672,10 +673,15 @@ mod tests {
         for timer in &all {
             timer.set_deadline(1000);
             // SAFETY: as above.
-            unsafe { wheel.insert(timer) };
+            unsafe { wheel.insert(timer.into()) };
         }
         let mut count = 0;
-        wheel.expire(5000, 9, |t| ptr::eq(t, &raw const all[0]), |_| count += 1);
+        wheel.expire(
+            5000,
+            9,
+            |t| ptr::eq(t.as_ptr(), &raw const all[0]),
+            |_| count += 1,
+        );
         assert_eq!(count, 1);
         assert!(!all[1].is_linked());
     }
@@ -689,14 +695,16 @@ mod tests {
             for timer in &all {
                 timer.set_deadline(77_777_777 + delay);
                 // SAFETY: not linked; `all` outlives the wheel.
-                unsafe { wheel.insert(timer) };
+                unsafe { wheel.insert(timer.into()) };
             }
             let mut got = Vec::new();
             let mut now = 77_777_777;
             while let Some(next) = wheel.next() {
                 now = next.max(now);
                 // Not all in one look.
-                let note = |t: *const Timer| got.extend(all.iter().position(|own| ptr::eq(own, t)));
+                let note = |t: NonNull<Timer>| {
+                    got.extend(all.iter().position(|own| ptr::eq(own, t.as_ptr())))
+                };
                 wheel.expire(now, 7, |_| true, note);
             }
             assert_eq!(got, Vec::from_iter(0..20), "delay {delay}");
@@ -712,7 +720,7 @@ mod tests {
         for timer in &crowd {
             timer.set_deadline(40 * second);
             // SAFETY: not linked; outlives the wheel.
-            unsafe { wheel.insert(timer) };
+            unsafe { wheel.insert(timer.into()) };
         }
         // Just before the slot of the crowd begins.
         let begins = (2 << 24) << TICK_BITS;
@@ -720,11 +728,13 @@ mod tests {
         wheel.expire(begins - 1_000_000, 9, |_| true, |_| panic!("early"));
         soon.set_deadline(begins);
         // SAFETY: as above.
-        unsafe { wheel.insert(&soon) };
+        unsafe { wheel.insert((&soon).into()) };
         let (mut looks, mut fired) = (0, 0);
         let mut now = begins;
         while looks == 0 || wheel.is_busy() {
-            let fire = |timer| fired += u32::from(ptr::eq(timer, &raw const soon));
+            let fire = |timer: NonNull<Timer>| {
+                fired += u32::from(ptr::eq(timer.as_ptr(), &raw const soon))
+            };
             wheel.expire(now, 9, |_| true, fire);
             looks += 1;
             // One look may already have begun with the crowd.

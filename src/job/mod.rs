@@ -343,10 +343,10 @@ impl JobPtr {
 
     /// Its [`Watch::timer`], as the wheel is to have it: [`JobPtr::of_timer`] gets from there to the
     /// job.
-    pub(crate) fn timer(self) -> *const Timer {
+    pub(crate) fn timer(self) -> NonNull<Timer> {
         debug_assert!(self.kind() != Kind::Now);
         // SAFETY: as for `link`.
-        unsafe { &raw const (*self.0.cast::<Watched>().as_ptr()).watch.timer }
+        unsafe { NonNull::new_unchecked(&raw mut (*self.0.cast::<Watched>().as_ptr()).watch.timer) }
     }
 
     /// What it waits for. Run-now jobs have none.
@@ -432,9 +432,9 @@ impl JobPtr {
     ///
     /// # Safety
     /// It is that of a live job, from [`JobPtr::timer`].
-    pub(crate) unsafe fn of_timer(timer: *const Timer) -> Self {
+    pub(crate) unsafe fn of_timer(timer: NonNull<Timer>) -> Self {
         // SAFETY: by the caller's promise there is a job around it.
-        unsafe { Self::around(timer.cast(), offset_of!(Watched, watch.timer)) }
+        unsafe { Self::around(timer.as_ptr().cast(), offset_of!(Watched, watch.timer)) }
     }
 
     unsafe fn around(field: *const u8, offset: usize) -> Self {
