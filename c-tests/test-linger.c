@@ -380,7 +380,9 @@ static void pools_that_end_at_once(void **state)
         if (round % 4 == 0) {
             loop_passes(tp, 1);
         }
-        assert_int_equal(ns_job_cancel(one.job), NS_SUCCESS);
+        /* The peer reads already, so it may be writable, and run. */
+        ns_result_t result = ns_job_cancel(one.job);
+        assert_true(result == NS_SUCCESS || result == NS_RUNNING);
         for (int i = 0; i < round; i++) {
             __asm__ volatile("" ::: "memory");
         }
