@@ -352,7 +352,8 @@ static void a_pool_that_ends_meanwhile(void **state)
     for (int i = 0; i < 2; i++) {
         assert_int_equal(ns_job_cancel(all[i].job), NS_SUCCESS);
     }
-    assert_closing(&all[0]);
+    /* In either order: the request of one may still be queued from when it was armed. */
+    EVENTUALLY(!fd_is_open(all[0].probe.fd) || !fd_is_open(all[1].probe.fd));
     pthread_t destroyer;
     assert_int_equal(pthread_create(&destroyer, NULL, destroy_it, tp), 0);
     let_go(&all[0]);
