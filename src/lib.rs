@@ -23,13 +23,14 @@
 //! | `workq` | the work queue and its sleeping workers |
 //! | `job` | the job, its state word, its waiters, the call of its callback |
 //! | `nspr`, `log`, `alloc`, `fork`, `sys` | the outside worlds |
-//! | `list`, `sync` | intrusive lists; std's primitives or loom's |
+//! | `list`, `confined`, `sync` | intrusive lists; cells for one thread; std's primitives or loom's |
 //! | `perturb`, `models` | for tests only: noise in the schedule, loom models |
 //!
 //! `docs/ARCHITECTURE.md` tells how they work together.
 
 mod alloc;
 pub mod capi;
+mod confined;
 mod event;
 mod fork;
 mod job;

@@ -3,13 +3,18 @@
 //! never fails. A node unlinks itself without knowing its list. Lists belong to one thread, the
 //! event loop.
 //!
+//! What is linked points at its neighbours and at the list itself. So neither may lie where a `&mut`
+//! reaches it while anything is linked, and what goes into a list is a raw pointer that is good for
+//! all that is to be reached from it later: a job's link comes from the job's own pointer
+//! ([`JobPtr::link`](crate::job::JobPtr::link)), not from a reference to the link alone.
+//!
 //! A [`Head`] is one pointer, for lists of which there are many and whose order does not matter:
 //! the last that came is first. A [`Ring`] is two, and keeps the order.
 
 use std::cell::Cell;
 use std::ptr;
 
-/// Where a list begins. It must not move while anything is linked.
+/// Where a list begins. It must not move while anything is linked. All zero: empty.
 #[derive(Debug)]
 pub(crate) struct Head(Cell<*const Node>);
 
@@ -22,7 +27,8 @@ pub(crate) struct Node {
 }
 
 impl Head {
-    /// An empty list.
+    /// An empty list. Outside of tests they lie in memory that is zeroed.
+    #[cfg(test)]
     pub(crate) const fn new() -> Self {
         Self(Cell::new(ptr::null()))
     }
@@ -93,7 +99,7 @@ impl Node {
 }
 
 /// Where a list begins and ends that keeps the order in which its links came. It must not move
-/// while anything is linked.
+/// while anything is linked. All zero: empty.
 #[derive(Debug)]
 pub(crate) struct Ring(Link);
 

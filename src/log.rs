@@ -236,6 +236,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri cannot call the shim, which is C")]
     fn percent_signs_reach_a_logger_unchanged() {
         let logger = Logger::start(Some(hear), None, None);
         logger.log(libc::LOG_NOTICE, format_args!("100%s %n %% %d"));

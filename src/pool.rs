@@ -19,10 +19,9 @@ use libc::{c_int, c_void, pthread_t, size_t};
 
 use crate::alloc::Allocator;
 use crate::capi::{INIT_FLAG, ns_thrpool_config};
-use crate::event::EventLoop;
 use crate::event::signals;
-use crate::event::timers::Slots;
 use crate::event::wake::Wake;
+use crate::event::{EventLoop, Lists};
 use crate::job::run;
 use crate::log::{Logger, log};
 use crate::perturb::perturb;
@@ -55,8 +54,8 @@ pub(crate) struct Pool {
     /// The workers, then the loop.
     threads: NonNull<pthread_t>,
     workers: usize,
-    /// Of the loop's timers.
-    slots: NonNull<Slots>,
+    /// The loop's.
+    lists: NonNull<Lists>,
     /// What to free.
     block: NonNull<u8>,
 }
@@ -146,24 +145,24 @@ impl Pool {
             unsafe { alloc.free(threads) };
             free_block(error)
         };
-        let slots = alloc
-            .zeroed::<Slots>(1)
+        let lists = alloc
+            .zeroed::<Lists>(1)
             .ok_or(StartError::NoMemory)
             .map_err(free_threads)?;
-        let free_slots = |error| {
+        let free_lists = |error| {
             // SAFETY: just allocated; nothing is in them.
-            unsafe { alloc.free(slots) };
+            unsafe { alloc.free(lists) };
             free_threads(error)
         };
         let wake = Wake::new()
             .map_err(system("wake pipe"))
-            .map_err(free_slots)?;
-        // SAFETY: all zero, slots are empty; freed behind the loop.
-        let event_loop = match unsafe { EventLoop::new(wake.read_end(), slots) } {
+            .map_err(free_lists)?;
+        // SAFETY: all zero, lists are empty; freed behind the loop.
+        let event_loop = match unsafe { EventLoop::new(wake.read_end(), lists) } {
             Ok(event_loop) => event_loop,
             Err(error) => {
                 wake.close();
-                return Err(free_slots(system("poller")(error)));
+                return Err(free_lists(system("poller")(error)));
             }
         };
         // SAFETY: the place has the size and alignment of a pool.
@@ -175,7 +174,7 @@ impl Pool {
                 event_loop: UnsafeCell::new(MaybeUninit::new(event_loop)),
                 threads,
                 workers,
-                slots,
+                lists,
                 block,
             });
             place.as_ref()
@@ -334,7 +333,7 @@ impl Pool {
             let alloc = (*this).shared.alloc;
             (*this).shared.fds.free(&alloc);
             alloc.free((*this).threads);
-            alloc.free((*this).slots);
+            alloc.free((*this).lists);
             let block = (*this).block;
             ptr::drop_in_place(this);
             alloc.free(block);

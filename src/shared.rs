@@ -79,6 +79,13 @@ pub(crate) struct Shared {
     phase: AtomicU8,
 }
 
+// References to it cross threads as raw pointers, in jobs and as threads' arguments, where the
+// compiler does not ask.
+const _: fn() = || {
+    fn is_sync<T: Sync>() {}
+    is_sync::<Shared>();
+};
+
 /// What an application is told of a request to arm a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Armed {
@@ -363,11 +370,25 @@ impl Shared {
             match job.state.take_work() {
                 Work::Run => self.run_in_worker(job, &seat, &mut spent),
                 Work::Leave => {}
+                Work::Close => self.close(job),
                 // SAFETY: disposed of, and the work queue was the last that held it.
                 Work::Free => unsafe { spent.free(job) },
             }
         }
         debug_assert!(spent.is_empty());
+    }
+
+    /// The loop left it to a worker to close the descriptor of `job`, which may block.
+    #[cold]
+    #[inline(never)]
+    fn close(&self, job: JobPtr) {
+        // Once more: a job that was made for the number since the loop counted was made for what is
+        // closed now.
+        self.fds.entry(job.fd()).count_close();
+        job.close();
+        job.state.closed();
+        perturb("closed by a worker, and the loop not asked for the rest");
+        self.request(job);
     }
 
     fn run_in_worker(&self, job: JobPtr, seat: &Seat, spent: &mut Spent) {

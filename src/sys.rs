@@ -93,6 +93,21 @@ pub(crate) fn is_open(fd: c_int) -> bool {
     fd >= 0 && unsafe { libc::fcntl(fd, libc::F_GETFD) } >= 0
 }
 
+/// Whether closing `fd` may block, until its peer has taken what was sent: a socket that is to linger.
+pub(crate) fn lingers(fd: c_int) -> bool {
+    let mut linger = libc::linger {
+        l_onoff: 0,
+        l_linger: 0,
+    };
+    let mut len = size_of::<libc::linger>() as libc::socklen_t;
+    let at: *mut c_void = (&raw mut linger).cast();
+    // SAFETY: room for the option's value, and its length. What is no socket has no such option.
+    let error =
+        unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_LINGER, at, &raw mut len) };
+    // Without a time to linger for, close drops what was not sent, at once.
+    error == 0 && linger.l_onoff != 0 && linger.l_linger != 0
+}
+
 /// Close `fd`, once: on Linux a close that was interrupted has closed.
 pub(crate) fn close(fd: c_int) {
     // The raw call, since close(2) of the C library is a cancellation point.

@@ -3,7 +3,7 @@
 #
 # What `make check-deep` runs: tools/deep.sh BUILD-DIR [PART...]
 #
-# The parts are models, counts, long_counts, perturbed, portable, memcheck, address and thread;
+# The parts are models, miri, counts, long_counts, perturbed, portable, memcheck, address and thread;
 # without any, all of them.
 # What tests draw at random is drawn again by NS_SEED=n, which is printed. The last line is "N passed, N failed".
 build=$1
@@ -55,7 +55,30 @@ models() {
     count "models"
 }
 
-# 2. What a unit of each work costs, beside what is noted in bench/counts.csv.
+# 2. Miri, over the unit tests that it can run: undefined behaviour, by both models of what a reference
+# may be used for. It takes a nightly compiler, which is installed where it is not and can be had.
+miri() {
+    if ! cargo +nightly miri --version >/dev/null 2>&1 &&
+        ! timeout -k 5 120 rustup toolchain install nightly --profile minimal \
+            --component miri,rust-src >"$log" 2>&1; then
+        echo "miri: skipped, there is no nightly compiler with Miri"
+        return
+    fi
+    for model in stacked tree; do
+        flags=-Zmiri-disable-isolation
+        [ $model = stacked ] || flags="$flags -Zmiri-tree-borrows"
+        MIRIFLAGS=$flags CARGO_TARGET_DIR=$target/miri timeout -k 5 300 \
+            cargo +nightly miri test --locked --lib >"$deep/miri-$model" 2>&1
+        status=$?
+        grep -E '^error|Undefined Behavior|-->|panicked|^test .*FAILED' "$deep/miri-$model"
+        result=$(sed -n 's/^test result: .* \([0-9]*\) passed; \([0-9]*\) failed.*/\1 passed, \2 failed/p' "$deep/miri-$model")
+        [ -n "$result" ] || { tail -n 20 "$deep/miri-$model" && result="0 passed, 1 failed"; }
+        echo "$result (exit status $status)" | sed 's/ (exit status 0)//' >"$log"
+        count "Miri, $model borrows"
+    done
+}
+
+# 3. What a unit of each work costs, beside what is noted in bench/counts.csv.
 counts() {
     for _ in $(seq "${NS_TRIES:-1}"); do
         timeout -k 5 300 bench/counts.py >"$log" 2>&1
@@ -67,7 +90,7 @@ counts() {
     count "system calls and instructions for a unit of work"
 }
 
-# 3. The long counts, a hundredth of them, on the release build.
+# 4. The long counts, a hundredth of them, on the release build.
 long_counts() {
     NS_COUNT=deep c-tests/run.sh -t 300 "$build"/c-tests/test-fm-* "$build"/c-tests/test-random \
         "$build"/c-tests/test-faults >"$log" 2>&1
@@ -83,7 +106,7 @@ wrapper() {
     chmod +x "$deep/$1/run"
 }
 
-# 4. Noise in the schedule, drawn from the seed, at named points between the steps of the protocols.
+# 5. Noise in the schedule, drawn from the seed, at named points between the steps of the protocols.
 # fm-calls counts system calls, of which the noise makes some.
 perturbed() {
     RUSTFLAGS="--cfg ns_perturb" CARGO_TARGET_DIR=$target/perturb \
@@ -93,7 +116,7 @@ perturbed() {
     }
     wrapper perturb
     programs=
-    for name in cancel fd-reuse idle-jobs io log-without-pool own-descriptors process refusals \
+    for name in cancel fd-reuse idle-jobs io linger log-without-pool own-descriptors process refusals \
         shutdown signals timers wait fm-descriptors fm-jobs fm-life fm-memory fm-pools fm-queue \
         fm-time; do
         programs="$programs $build/c-tests/test-$name"
@@ -105,7 +128,7 @@ perturbed() {
     count "noise in the schedule"
 }
 
-# 5. The poller of other systems: polling alone, without epoll_wait and timerfd of our own. It waits on
+# 6. The poller of other systems: polling alone, without epoll_wait and timerfd of our own. It waits on
 # when a signal interrupts it, so own-descriptors, where only a signal wakes the loop, is left out.
 portable() {
     RUSTFLAGS="--cfg ns_portable_poller" CARGO_TARGET_DIR=$target/portable \
@@ -115,7 +138,7 @@ portable() {
     }
     wrapper portable
     programs=
-    for name in cancel fd-reuse idle-jobs io process refusals shutdown signals timers \
+    for name in cancel fd-reuse idle-jobs io linger process refusals shutdown signals timers \
         fm-descriptors fm-time; do
         programs="$programs $build/c-tests/test-$name"
     done
@@ -125,13 +148,13 @@ portable() {
     count "the portable poller"
 }
 
-# 6. valgrind memcheck, on the release build. test-abi, which only looks at values and at the file,
-# is left out.
+# 7. valgrind memcheck, on the release build. test-abi, which only looks at values and at the file,
+# is left out, and test-linger: valgrind lets no thread run while another is in close.
 memcheck() {
     programs=
     for file in c-tests/test-*.c; do
         name=$(basename "$file" .c)
-        [ "$name" = test-abi ] || programs="$programs $build/c-tests/$name"
+        [ "$name" = test-abi ] || [ "$name" = test-linger ] || programs="$programs $build/c-tests/$name"
     done
     # shellcheck disable=SC2086 # a list of words
     NS_SLOW=1 c-tests/run.sh -t 200 -w "valgrind -q --error-exitcode=99 --leak-check=full \
@@ -187,7 +210,7 @@ sanitizer_tests() {
     done
 }
 
-# 7. AddressSanitizer and LeakSanitizer, in the library's own code and in the tests'.
+# 8. AddressSanitizer and LeakSanitizer, in the library's own code and in the tests'.
 # test-bad-input skips by itself, with NS_SLOW, what limits the address space: the sanitizer needs
 # all of it. test-daemon-patterns runs with its full count.
 address() {
@@ -205,7 +228,7 @@ address() {
     count "AddressSanitizer, LeakSanitizer"
 }
 
-# 8. ThreadSanitizer, with the run-time library of Rust's compiler: gcc's lacks what it calls.
+# 9. ThreadSanitizer, with the run-time library of Rust's compiler: gcc's lacks what it calls.
 # Optimised less, so that a finding names the function that it is in; see the suppressions.
 # Left out beside those above:
 #   test-faults, test-fm-calls  stand in the way of the C library's functions for threads, where
@@ -232,7 +255,7 @@ thread() {
 }
 
 begin=$(date +%s)
-for part in ${*:-models counts long_counts perturbed portable memcheck address thread}; do
+for part in ${*:-models miri counts long_counts perturbed portable memcheck address thread}; do
     before=$(date +%s)
     $part
     echo "$part took $(($(date +%s) - before)) s"

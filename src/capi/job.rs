@@ -306,8 +306,9 @@ pub unsafe extern "C" fn ns_job_set_data(job: *mut ns_job_t, data: *mut c_void) 
 }
 
 /// Set the done callback: called exactly once when the job is disposed of, after its last run and
-/// after its descriptor was closed, in the loop or the worker that ran it last. It may call the
-/// getters; the job is gone when it returns. To set it before the job can run, make the job with
+/// after its descriptor was closed, in the loop or the worker that ran it last. A close that may
+/// block, of a socket with SO_LINGER, is left to a worker, and waits for one. The callback may
+/// call the getters; the job is gone when it returns. To set it before the job can run, make the job with
 /// NS_JOB_UNARMED or `ns_create_job`. Any thread.
 ///
 /// @param job a live job, WAITING or RUNNING

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use libc::c_int;
 
 use crate::alloc::Allocator;
+use crate::confined::LoopOnly;
 use crate::list::Head;
 
 /// A set of directions.
@@ -84,13 +85,19 @@ pub(crate) enum Registration {
 #[derive(Debug)]
 pub(crate) struct Entry {
     /// The jobs that were armed on what the number stands for now.
-    pub(crate) jobs: Head,
+    pub(crate) jobs: LoopOnly<Head>,
     /// Twice how often the pool has closed the number, or given it up; and [`OWN`]. A job that was
     /// made when this was another number was made for something else.
     closes: AtomicU32,
     /// Serial in the upper 24 bits, registration in the lower 8.
-    word: Cell<u32>,
+    word: LoopOnly<Cell<u32>>,
 }
+
+// Every thread gets references to entries, and the table's pointers hide that from the compiler.
+const _: fn() = || {
+    fn is_sync<T: Sync>() {}
+    is_sync::<Entry>();
+};
 
 /// Bits of [`Entry::word`], above those of the interest: it is registered, and how; or why not.
 const POLLED: u32 = 1 << 2;
@@ -293,14 +300,18 @@ mod tests {
         let alloc = Allocator::new(None, None);
         let table = Table::new();
         assert!(table.find(5).is_none());
-        let numbers = [0, 1, 63, 64, 65, 127, 128, 255, 256, 1000, 19_999];
+        let numbers: &[c_int] = if cfg!(miri) {
+            &[0, 1, 63, 64, 65, 127, 128, 255, 256]
+        } else {
+            &[0, 1, 63, 64, 65, 127, 128, 255, 256, 1000, 19_999]
+        };
         let mut at: Vec<*const Entry> = Vec::new();
-        for fd in numbers {
+        for &fd in numbers {
             let entry: *const Entry = table.reserve(&alloc, fd).expect("memory");
             assert!(!at.contains(&entry));
             at.push(entry);
         }
-        for (fd, entry) in numbers.into_iter().zip(&at) {
+        for (&fd, entry) in numbers.iter().zip(&at) {
             assert!(ptr::eq(table.entry(fd), *entry));
         }
         for (fd, entry) in table.entries() {
@@ -308,7 +319,8 @@ mod tests {
         }
         let count = |limit| table.entries().filter(|(fd, _)| *fd < limit).count();
         assert_eq!(count(512), 512);
-        assert_eq!(table.entries().map(|(fd, _)| fd).max(), Some(32_767));
+        let last = if cfg!(miri) { 511 } else { 32_767 };
+        assert_eq!(table.entries().map(|(fd, _)| fd).max(), Some(last));
         // SAFETY: unused from here on.
         unsafe { table.free(&alloc) };
         assert_eq!(place(c_int::MAX).0, BLOCKS - 1);

@@ -11,6 +11,8 @@
 //! orphans: they were made for something that is gone. Each registration has a serial, which
 //! comes back with its events.
 
+use std::sync::atomic::Ordering;
+
 use libc::c_int;
 
 use super::fds::{Entry, Interest, Mode, Registration};
@@ -22,7 +24,6 @@ use crate::capi::{
 };
 use crate::job::{Job, JobPtr, place, state};
 use crate::log::log;
-use crate::nspr;
 use crate::perturb::perturb;
 use crate::shared::Shared;
 use crate::sys;
@@ -59,7 +60,7 @@ pub(super) fn jobs(entry: &Entry) -> impl Iterator<Item = JobPtr> {
 fn link(entry: &Entry, job: JobPtr) {
     debug_assert!(!job.watch().link.is_linked());
     // SAFETY: not linked; the job does not move, and its disposal unlinks it.
-    unsafe { entry.jobs.push(&raw const job.watch().link) };
+    unsafe { entry.jobs.push(job.link()) };
 }
 
 /// How the poller is to report for `job` alone.
@@ -488,19 +489,24 @@ impl EventLoop {
     fn orphan(&mut self, job: JobPtr) {
         job.mark(place::ORPHAN);
         // SAFETY: not linked; the job's disposal unlinks it.
-        unsafe { self.strays.push(&raw const job.watch().link) };
+        unsafe { self.lists().strays.push(job.link()) };
     }
 
     /// `job` is disposed of: out of the poller first, then its descriptor is closed, unless it is
-    /// to be preserved.
-    pub(super) fn detach_io(&mut self, pool: &Shared, job: JobPtr) {
+    /// to be preserved. False if a worker is to close it, and the rest must wait for that.
+    // Apart, so that timers, which are disposed of most, do not pay for what it needs.
+    #[must_use]
+    #[inline(never)]
+    pub(super) fn detach_io(&mut self, pool: &Shared, job: JobPtr) -> bool {
         job.watch().link.unlink();
         let fd = job.fd();
         let entry = pool.fds.entry(fd);
         // Closed by another job of the pool, or by the application: the number, if it is open, is
         // not this job's to close.
         if job.is(place::ORPHAN) || job.watch().seen.get() != entry.closes() {
-            return;
+            // Or by a worker, that was asked to.
+            self.closing -= usize::from(job.is(place::CLOSING));
+            return true;
         }
         let registered = matches!(entry.registration(), Registration::Polled(..));
         if job.has(NS_JOB_PRESERVE_FD) {
@@ -512,7 +518,7 @@ impl EventLoop {
             } else {
                 self.sync(pool, fd);
             }
-            return;
+            return true;
         }
         if registered {
             self.poller.disarm(fd);
@@ -524,11 +530,52 @@ impl EventLoop {
         perturb("out of the poller, and not closed");
         // Before the close: the number may be given out again at once.
         entry.count_close();
-        if job.prfd().is_null() {
-            sys::close(fd);
-        } else {
-            // SAFETY: it was open when the job was made, and is the library's to close since.
-            unsafe { nspr::close(job.prfd()) };
+        if pool.workers.load(Ordering::SeqCst) > 0 && sys::lingers(fd) {
+            self.close_in_worker(pool, job);
+            return false;
+        }
+        job.close();
+        true
+    }
+
+    /// Closing the descriptor of `job`, which is out of everything, may block, and the loop has others
+    /// to look after: a worker is to do it, and to hand the job back for the rest.
+    #[cold]
+    #[inline(never)]
+    fn close_in_worker(&mut self, pool: &Shared, job: JobPtr) {
+        if job.is(place::READY) {
+            // The same bit stands for this list and for the work queue.
+            self.ready.remove(job);
+            job.unmark(place::READY);
+            let _ = job.state.drop_work();
+        }
+        job.mark(place::ORPHAN | place::CLOSING);
+        self.closing += 1;
+        perturb("a worker is to close it, and its state does not say so");
+        if job.state.ask_for_close() {
+            perturb("a worker is to close it, and it is not pushed");
+            pool.work.push(job);
+        }
+    }
+
+    /// Every worker is gone: close what none of them has come to.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn close_left(&mut self, pool: &Shared) {
+        // What a worker closed it had handed back before it left, and that was taken. So whatever is
+        // still counted is in the work queue.
+        while self.closing > 0 {
+            let Some(job) = pool.work.pop() else {
+                debug_assert!(false, "counted, and not in the queue");
+                return;
+            };
+            if job.state.take_close() {
+                job.close();
+                self.dispose(pool, job);
+            } else {
+                // It stays where it is until the pool is destroyed.
+                pool.work.push_quietly(job);
+            }
         }
     }
     /// `fd` is about to be closed with one of its jobs: the others lose it.

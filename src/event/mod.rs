@@ -11,6 +11,7 @@
 
 pub(crate) mod fds;
 mod io;
+mod lists;
 pub(crate) mod poller;
 mod renew;
 mod retry;
@@ -37,10 +38,12 @@ use crate::perturb::perturb;
 use crate::shared::{Phase, Shared};
 use crate::sys;
 
+pub(crate) use lists::Lists;
+use lists::Ready;
 use poller::{Event, Native, Numbers, Poller, Until};
 use renew::Renewal;
 use retry::Later;
-use timers::{Slots, Timer, Wheel};
+use timers::{Timer, Wheel};
 
 /// Requests that one turn takes.
 const REQUESTS: usize = 4096;
@@ -65,36 +68,6 @@ const SLICE: u64 = 500_000;
 const LOOK: usize = 8;
 /// Nanoseconds that are not worth sleeping.
 const SOON: u64 = 2_000;
-
-/// Jobs that fired and are to run in the loop, in order.
-#[derive(Default)]
-struct Ready {
-    first: Option<JobPtr>,
-    last: Option<JobPtr>,
-}
-
-impl Ready {
-    fn push(&mut self, job: JobPtr) {
-        job.watch().next_ready.set(None);
-        match self.last.replace(job) {
-            None => self.first = Some(job),
-            Some(last) => last.watch().next_ready.set(Some(job)),
-        }
-    }
-
-    fn pop(&mut self) -> Option<JobPtr> {
-        let job = self.first?;
-        self.first = job.watch().next_ready.take();
-        if self.first.is_none() {
-            self.last = None;
-        }
-        Some(job)
-    }
-
-    fn is_empty(&self) -> bool {
-        self.first.is_none()
-    }
-}
 
 /// The time that code of the application's may take of a turn.
 struct Slice {
@@ -146,7 +119,7 @@ enum Stale {
     Wake,
 }
 
-/// What belongs to the loop thread alone. It must not move once the loop runs.
+/// What belongs to the loop thread alone.
 pub(crate) struct EventLoop {
     poller: Native,
     wheel: Wheel,
@@ -161,11 +134,9 @@ pub(crate) struct EventLoop {
     later: Later,
     /// The numbers of the pool's own descriptors.
     numbers: Numbers,
-    /// Signal jobs that were armed once.
-    signal_jobs: Head,
-    /// Jobs that no other list has: those whose descriptor is gone; those whose request to be armed
-    /// came when the loop was quiet; and, at the end, those that were in the queues and in no list.
-    strays: Head,
+    lists: NonNull<Lists>,
+    /// How many jobs wait for a worker that closes their descriptor.
+    closing: usize,
     /// Nothing fires any more.
     quiet: bool,
     /// The signal mask that the thread began with.
@@ -173,11 +144,11 @@ pub(crate) struct EventLoop {
 }
 
 impl EventLoop {
-    /// A loop that is woken through the pipe end `wake`, with room for its timers.
+    /// A loop that is woken through the pipe end `wake`, with these lists.
     ///
     /// # Safety
-    /// `slots` are empty, and stay until the loop goes.
-    pub(crate) unsafe fn new(wake: RawFd, slots: NonNull<Slots>) -> stdio::Result<Self> {
+    /// `lists` are empty, and stay until the loop goes. No `&mut` to them is made meanwhile.
+    pub(crate) unsafe fn new(wake: RawFd, lists: NonNull<Lists>) -> stdio::Result<Self> {
         // SAFETY: all zero is a set; filled by pthread_sigmask, which only reads the mask here.
         let mask = unsafe {
             let mut mask: libc::sigset_t = mem::zeroed();
@@ -188,7 +159,10 @@ impl EventLoop {
         Ok(Self {
             poller: Native::init(wake)?,
             // SAFETY: by the caller's promise.
-            wheel: unsafe { Wheel::new(slots, sys::now()) },
+            wheel: unsafe {
+                let timers = &raw mut (*lists.as_ptr()).timers;
+                Wheel::new(NonNull::new_unchecked(timers), sys::now())
+            },
             ready: Ready::default(),
             dispatched: 0,
             given: 0,
@@ -196,11 +170,17 @@ impl EventLoop {
             renewal: Renewal::new(),
             later: Later::new(),
             numbers: Numbers::default(),
-            signal_jobs: Head::new(),
-            strays: Head::new(),
+            lists,
+            closing: 0,
             quiet: false,
             mask,
         })
+    }
+
+    /// Its lists. They outlive the borrow of the loop.
+    fn lists<'a>(&self) -> &'a Lists {
+        // SAFETY: by the promise of `new`.
+        unsafe { self.lists.as_ref() }
     }
 
     /// In a forked child: let go of the descriptors.
@@ -326,15 +306,15 @@ impl EventLoop {
         }
         let mut due = Ready::default();
         let timed_out = Ring::new();
-        let own: *const Timer = &raw const self.later.timer;
+        let own = self.retry_timer();
         let mut retry = false;
         self.wheel.expire(
             sys::now(),
             TIMERS,
             // SAFETY: linked timers are the loop's own or those of live jobs.
-            |timer| ptr::eq(timer, own) || unsafe { JobPtr::of_timer(timer) }.is(place::LIVE),
+            |timer| timer == own || unsafe { JobPtr::of_timer(timer) }.is(place::LIVE),
             |timer| {
-                if ptr::eq(timer, own) {
+                if timer == own {
                     retry = true;
                     return;
                 }
@@ -342,7 +322,7 @@ impl EventLoop {
                 let job = unsafe { JobPtr::of_timer(timer) };
                 if job.kind() == Kind::Io {
                     // SAFETY: just unlinked, and unlinked again below.
-                    unsafe { timer.push_to(&timed_out) };
+                    unsafe { Timer::push_to(timer, &timed_out) };
                 } else {
                     due.push(job);
                 }
@@ -367,7 +347,7 @@ impl EventLoop {
             if !all_seen && io::is_ready(job) {
                 // Its event is among those that the poller has yet to report. Unless it is somebody
                 // else's, who has the number now: so its time is not forgotten.
-                timer.set_deadline(sys::now() + AGAIN);
+                job.watch().timer.set_deadline(sys::now() + AGAIN);
                 self.link_timer(job);
             } else {
                 let in_loop = !job.has(NS_JOB_THREAD);
@@ -386,7 +366,7 @@ impl EventLoop {
             return;
         }
         perturb("emptied the mailbox, and not looked at the counts");
-        let mut node = self.signal_jobs.first();
+        let mut node = self.lists().signal_jobs.first();
         while !node.is_null() {
             // SAFETY: a node of this list is that of a live job.
             let job = unsafe { JobPtr::of_link(node) };
@@ -483,7 +463,8 @@ impl EventLoop {
                     After::Armed => pool.loop_work.push(job),
                     After::Dispose => self.dispose(pool, job),
                 },
-                Work::Leave => {}
+                // A run-now job has no descriptor.
+                Work::Leave | Work::Close => {}
                 // SAFETY: disposed of, and the queue was the last that held it.
                 Work::Free => unsafe { job.free() },
             }
@@ -589,10 +570,10 @@ impl EventLoop {
     /// Link the timer of `job`. One that is linked from an earlier arming is found and moved when
     /// its old time comes.
     fn link_timer(&mut self, job: JobPtr) {
-        let timer = &job.watch().timer;
-        if timer.is_linked() {
+        if job.watch().timer.is_linked() {
             return;
         }
+        let timer = job.timer();
         if job.is_due_at_once() {
             // SAFETY: not linked; the job does not move, and `dispose` unlinks it.
             return unsafe { self.wheel.insert_due(timer) };
@@ -608,7 +589,7 @@ impl EventLoop {
         if !job.is(place::ATTACHED) {
             job.mark(place::ATTACHED);
             // SAFETY: not linked; `dispose` unlinks it.
-            unsafe { self.signal_jobs.push(&raw const job.watch().link) };
+            unsafe { self.lists().signal_jobs.push(job.link()) };
             self.block(libc::SIG_UNBLOCK, job.signum());
         }
         job.mark(place::LIVE);
@@ -636,7 +617,8 @@ impl EventLoop {
     }
 
     /// `job` is NEEDS_DELETE and no callback of its runs: take it out of everything, close its
-    /// descriptor, run its done callback, free it.
+    /// descriptor, run its done callback, free it. If the close may block, a worker does that, and the
+    /// job comes back as a request for what is left.
     fn dispose(&mut self, pool: &Shared, job: JobPtr) {
         match job.kind() {
             Kind::Now => {}
@@ -646,7 +628,9 @@ impl EventLoop {
             }
             Kind::Io => {
                 Wheel::remove(&job.watch().timer);
-                self.detach_io(pool, job);
+                if !self.detach_io(pool, job) {
+                    return;
+                }
             }
             Kind::Signal => {
                 job.watch().link.unlink();
@@ -663,7 +647,7 @@ impl EventLoop {
     /// With the last job for a signal, the thread's mask is what it was.
     fn detach_signal(&self, gone: JobPtr) {
         let signum = gone.signum();
-        let mut node = self.signal_jobs.first();
+        let mut node = self.lists().signal_jobs.first();
         while !node.is_null() {
             // SAFETY: a node of this list is that of a live job.
             let job = unsafe { JobPtr::of_link(node) };
@@ -690,6 +674,7 @@ impl EventLoop {
             self.run_ready(pool);
         }
         self.run_now(pool, usize::MAX);
+        self.close_left(pool);
         self.quiet = true;
         pool.set_phase(Phase::Quiet);
         perturb("quiet, and nobody released who waits for a job");
@@ -740,13 +725,13 @@ impl EventLoop {
         job.unmark(place::LIVE);
         if !job.watch().link.is_linked() {
             // SAFETY: not linked; `dispose` unlinks it.
-            unsafe { self.strays.push(&raw const job.watch().link) };
+            unsafe { self.lists().strays.push(job.link()) };
         }
     }
 
     /// The pool is destroyed: dispose of every job that is not the application's.
     pub(crate) fn dispose_of_all(&mut self, pool: &Shared) {
-        Wheel::remove(&self.later.timer);
+        Wheel::remove(&self.lists().retry);
         loop {
             let mut left = self.empty_queues(pool);
             self.take_late(pool);
@@ -757,10 +742,9 @@ impl EventLoop {
             for (_, entry) in pool.fds.entries() {
                 left |= self.dispose_of_list(pool, &entry.jobs);
             }
-            let lists: [*const Head; 2] = [&raw const self.signal_jobs, &raw const self.strays];
-            for list in lists {
-                // SAFETY: the loop does not move; its lists are cells.
-                left |= self.dispose_of_list(pool, unsafe { &*list });
+            let lists = self.lists();
+            for list in [&lists.signal_jobs, &lists.strays] {
+                left |= self.dispose_of_list(pool, list);
             }
             // Done callbacks may have finished further jobs.
             if !left && pool.requests.is_empty() {

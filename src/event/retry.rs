@@ -13,6 +13,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::mem;
+use std::ptr::NonNull;
 
 use libc::c_int;
 
@@ -68,8 +69,6 @@ pub(super) struct Later {
     backoff: Backoff,
     /// There was no memory to list one that was refused: it is to be looked for.
     unlisted: bool,
-    /// Tries them again. The loop's own, in the wheel among those of jobs.
-    pub(super) timer: Timer,
     /// Those whose jobs were armed again without a word to the poller.
     unheard: VecDeque<c_int>,
     /// When those are to be looked at, in nanoseconds of the monotonic clock; `u64::MAX`: never. Not
@@ -83,7 +82,6 @@ impl Later {
             refused: VecDeque::new(),
             backoff: Backoff::new(),
             unlisted: false,
-            timer: Timer::new(),
             unheard: VecDeque::new(),
             look: u64::MAX,
         }
@@ -91,10 +89,16 @@ impl Later {
 }
 
 impl EventLoop {
+    /// The timer, as the wheel knows it.
+    pub(super) fn retry_timer(&self) -> NonNull<Timer> {
+        // SAFETY: a field of a live block.
+        unsafe { NonNull::new_unchecked(&raw mut (*self.lists.as_ptr()).retry) }
+    }
+
     /// Have refused descriptors tried again `delay` nanoseconds from now, or before.
     fn retry_in(&mut self, delay: u64) {
         let now = sys::now();
-        let timer = &self.later.timer;
+        let timer = &self.lists().retry;
         if timer.is_linked() && timer.deadline() <= now + delay {
             return;
         }
@@ -103,8 +107,8 @@ impl EventLoop {
         if self.wheel.is_empty() {
             self.wheel.restart(now);
         }
-        // SAFETY: not linked; the loop does not move, and takes it out before it ends.
-        unsafe { self.wheel.insert(timer) };
+        // SAFETY: not linked; the lists do not move, and the loop takes it out before it ends.
+        unsafe { self.wheel.insert(self.retry_timer()) };
     }
 
     /// The system refuses `fd` for now: log it, once, and try again later. Meanwhile the poller has

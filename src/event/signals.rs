@@ -25,6 +25,7 @@ use std::time::Duration;
 use libc::{c_int, c_void};
 use signal_hook::SigId;
 
+use crate::confined::UnderRegistry;
 use crate::fork;
 use crate::perturb::{perturb, perturb_in_handler};
 use crate::shared::Shared;
@@ -62,7 +63,7 @@ pub(crate) struct Mailbox {
     any: AtomicBool,
     /// The pool's jobs for each signal, and its action with signal-hook. Under the registry's
     /// lock.
-    watches: [Cell<Option<Watch>>; NUMBERS],
+    watches: [UnderRegistry<Cell<Option<Watch>>>; NUMBERS],
 }
 
 #[derive(Clone, Copy)]
@@ -77,7 +78,7 @@ impl Mailbox {
         Self {
             counts: [const { AtomicU32::new(0) }; NUMBERS],
             any: AtomicBool::new(false),
-            watches: [const { Cell::new(None) }; NUMBERS],
+            watches: [const { UnderRegistry::new(Cell::new(None)) }; NUMBERS],
         }
     }
 
@@ -418,6 +419,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri has no signal sets")]
     fn signals_that_cannot_be_watched() {
         for signum in [
             -1,

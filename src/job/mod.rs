@@ -36,8 +36,10 @@ use crate::capi::{self, PRFileDesc, ns_job_func_t, ns_job_t, ns_job_type_t};
 use crate::event::timers::Timer;
 use crate::job::state::State;
 use crate::list::Node;
+use crate::nspr;
 use crate::shared::Shared;
 use crate::sync::{hand_over, take_over};
+use crate::sys;
 
 /// What triggers a job, beside the flags' directions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,6 +130,8 @@ pub(crate) mod place {
     pub(crate) const HEARD: u8 = 32;
     /// It was said that it lost its descriptor.
     pub(crate) const TOLD: u8 = 64;
+    /// A worker closes its descriptor; what is left to do is its done callback.
+    pub(crate) const CLOSING: u8 = 128;
 }
 
 #[cfg(not(loom))]
@@ -342,6 +346,21 @@ impl JobPtr {
         }
     }
 
+    /// Its [`Watch::link`], as lists are to have it: [`JobPtr::of_link`] gets from there to the job.
+    pub(crate) fn link(self) -> *const Node {
+        debug_assert!(self.kind() != Kind::Now);
+        // SAFETY: as for `watch`. No reference on the way, which would be good for the link alone.
+        unsafe { &raw const (*self.0.cast::<Watched>().as_ptr()).watch.link }
+    }
+
+    /// Its [`Watch::timer`], as the wheel is to have it: [`JobPtr::of_timer`] gets from there to the
+    /// job.
+    pub(crate) fn timer(self) -> NonNull<Timer> {
+        debug_assert!(self.kind() != Kind::Now);
+        // SAFETY: as for `link`.
+        unsafe { NonNull::new_unchecked(&raw mut (*self.0.cast::<Watched>().as_ptr()).watch.timer) }
+    }
+
     /// What it waits for. Run-now jobs have none.
     pub(crate) fn watch(&self) -> &Watch {
         debug_assert!(self.kind() != Kind::Now);
@@ -370,6 +389,16 @@ impl JobPtr {
         match self.kind() {
             Kind::Io => self.watch().prfd,
             _ => ptr::null_mut(),
+        }
+    }
+
+    /// Close its descriptor, which was given to the library, and is still what it was then.
+    pub(crate) fn close(self) {
+        if self.prfd().is_null() {
+            sys::close(self.fd());
+        } else {
+            // SAFETY: it was open when the job was made, and is the library's to close since.
+            unsafe { nspr::close(self.prfd()) };
         }
     }
 
@@ -405,7 +434,7 @@ impl JobPtr {
     /// The job that `node` is the [`Watch::link`] of.
     ///
     /// # Safety
-    /// It is that of a live job.
+    /// It is that of a live job, from [`JobPtr::link`].
     pub(crate) unsafe fn of_link(node: *const Node) -> Self {
         // SAFETY: by the caller's promise there is a job around it.
         unsafe { Self::around(node.cast(), offset_of!(Watched, watch.link)) }
@@ -414,10 +443,10 @@ impl JobPtr {
     /// The job that `timer` is the [`Watch::timer`] of.
     ///
     /// # Safety
-    /// It is that of a live job.
-    pub(crate) unsafe fn of_timer(timer: *const Timer) -> Self {
+    /// It is that of a live job, from [`JobPtr::timer`].
+    pub(crate) unsafe fn of_timer(timer: NonNull<Timer>) -> Self {
         // SAFETY: by the caller's promise there is a job around it.
-        unsafe { Self::around(timer.cast(), offset_of!(Watched, watch.timer)) }
+        unsafe { Self::around(timer.as_ptr().cast(), offset_of!(Watched, watch.timer)) }
     }
 
     unsafe fn around(field: *const u8, offset: usize) -> Self {

@@ -13,6 +13,7 @@
 //! | `REQ` | the job is in the request queue, once; or the ending loop disposes of it | who is about to push it; the loop | the loop, popping it, or at once |
 //! | `WORK` | the job is in the work queue, or the loop's own, once; or disposed of in the ready list | who is about to push it, or disposes of it | the worker or the loop, popping it |
 //! | `WAITED` | somebody is blocked in `ns_job_wait` | the waiter, under its stripe's lock | who releases them, under that lock |
+//! | `CLOSE` | the worker that takes it from the work queue is to close its descriptor | the loop, with `WORK` | the worker, popping it; the loop, when no worker is left |
 //! | `DISPOSED` | everything is over but the memory | who disposed of it | nobody |
 //!
 //! `REQ` and `WORK` keep the memory, and setting the bit in the same step that decides to push is
@@ -20,6 +21,12 @@
 //! request queue, or ran it: `REQ` is clear by then, and only `WORK` is left to be asked for. So a
 //! cancelled job that still sits in the work queue is disposed of at once by the loop, and freed by
 //! whichever of the two, loop and worker, lets go of it last.
+//!
+//! Unless closing its descriptor may block. Then the loop takes it out of everything and leaves the
+//! close to a worker: it sets `CLOSE` and `WORK` in one step. If the work queue holds the job already,
+//! since it was cancelled there, the worker that pops it finds `CLOSE`; else the loop pushes it. The
+//! worker closes, sets `REQ`, and the loop, which finds the job among the requests once more, has only
+//! the done callback left to call.
 
 use crate::job::wait::{Outcome, Waiters};
 use crate::sync::{AtomicU32, Memory, Ordering, hand_over, take_over};
@@ -45,6 +52,7 @@ pub(crate) const REQ: u32 = 1 << 4;
 pub(crate) const WORK: u32 = 1 << 5;
 const WAITED: u32 = 1 << 6;
 const DISPOSED: u32 = 1 << 7;
+const CLOSE: u32 = 1 << 8;
 
 /// See the module.
 #[derive(Debug)]
@@ -94,6 +102,8 @@ pub(crate) enum Work {
     Run,
     /// It was cancelled; the loop is disposing of it.
     Leave,
+    /// The loop waits for its descriptor to be closed: close it, then [`State::closed`].
+    Close,
     /// It was cancelled and disposed of: free its memory.
     Free,
 }
@@ -289,7 +299,7 @@ impl State {
     /// A worker took the job from the work queue: ARMED → RUNNING, unless it was cancelled.
     pub(crate) fn take_work(&self) -> Work {
         let step = self.change(|word| {
-            let word = word & !WORK;
+            let word = word & !(WORK | CLOSE);
             Some(match word & STATE {
                 ARMED => word & !STATE | RUNNING | EXEC,
                 _ => word,
@@ -299,8 +309,29 @@ impl State {
         match step {
             Ok(word) if word & STATE == ARMED => Work::Run,
             Ok(word) if word & DISPOSED != 0 => Work::Free,
+            Ok(word) if word & CLOSE != 0 => Work::Close,
             _ => Work::Leave,
         }
+    }
+
+    /// The loop leaves the close of the job's descriptor to a worker. True if the caller is to push
+    /// the job on the work queue; else it is there, and a worker will find it.
+    #[must_use]
+    pub(crate) fn ask_for_close(&self) -> bool {
+        self.word().fetch_or(WORK | CLOSE, Ordering::AcqRel) & WORK == 0
+    }
+
+    /// Its descriptor is closed: `REQ` is set, and the caller is to push it for the loop.
+    pub(crate) fn closed(&self) {
+        self.word().fetch_or(REQ, Ordering::AcqRel);
+    }
+
+    /// The loop took the job from the work queue, since no worker is left. True if a worker was to
+    /// close its descriptor: that is the loop's again. Else the queue still counts as holding it.
+    #[must_use]
+    pub(crate) fn take_close(&self) -> bool {
+        self.change(|word| (word & CLOSE != 0).then_some(word & !(WORK | CLOSE)))
+            .is_ok()
     }
 
     /// The loop is about to dispose of a job that is in its ready list: that keeps the memory, as
@@ -385,7 +416,7 @@ impl State {
     pub(crate) fn end_disposal(&self) -> bool {
         let word = self.word().load(Ordering::Acquire);
         debug_assert_eq!(word & REQ, 0, "who disposes of it took it from there first");
-        // WORK is not set again once the job is DELETED, so one look is enough if it is not set.
+        // WORK is not set again once this disposal has begun, so one look is enough if it is not set.
         word & WORK == 0 || self.word().fetch_or(DISPOSED, Ordering::AcqRel) & WORK == 0
     }
 
@@ -419,16 +450,21 @@ mod tests {
     fn words() -> Vec<u32> {
         let mut all = Vec::new();
         for state in [WAITING, NEEDS_ARM, ARMED, RUNNING, NEEDS_DELETE, DELETED] {
-            for bits in 0..32u32 {
+            for bits in 0..64u32 {
                 let word = state | bits << 3;
                 let exec = word & EXEC != 0;
                 let queued = word & (REQ | WORK) != 0;
+                // Behind the last callback, in the work queue, and before the rest of the disposal.
+                let closes = word & (WORK | EXEC | DISPOSED) == WORK && state >= NEEDS_DELETE;
+                let back = word & (WORK | DISPOSED) == 0;
                 let possible = match state {
+                    _ if word & CLOSE != 0 && !closes => false,
                     WAITING => bits == 0,
                     NEEDS_ARM | RUNNING => exec && !queued && word & DISPOSED == 0,
                     ARMED => !exec && word & DISPOSED == 0,
                     NEEDS_DELETE => !(exec && queued) && word & DISPOSED == 0,
-                    _ => !exec && word & (WAITED | REQ) == 0,
+                    // With REQ: its descriptor was closed by a worker.
+                    _ => !exec && word & WAITED == 0 && (word & REQ == 0 || back),
                 };
                 if possible {
                     all.push(word);
@@ -516,10 +552,32 @@ mod tests {
             let want = match before & STATE {
                 ARMED => Work::Run,
                 _ if before & DISPOSED != 0 => Work::Free,
+                _ if before & CLOSE != 0 => Work::Close,
                 _ => Work::Leave,
             };
             assert_eq!(state.take_work(), want, "from {before:#b}");
-            assert_eq!(word(&state) & WORK, 0);
+            assert_eq!(word(&state) & (WORK | CLOSE), 0);
+        }
+    }
+
+    #[test]
+    fn a_close_is_pushed_unless_the_work_queue_holds_the_job() {
+        for before in [NEEDS_DELETE, DELETED, NEEDS_DELETE | WORK] {
+            for by_worker in [false, true] {
+                let state = at(before);
+                assert!(!state.take_close());
+                assert_eq!(state.ask_for_close(), before & WORK == 0);
+                if by_worker {
+                    assert_eq!(state.take_work(), Work::Close);
+                    state.closed();
+                    assert_eq!(state.take_request(), before & STATE);
+                } else {
+                    assert!(state.take_close());
+                }
+                state.begin_disposal();
+                assert!(state.end_disposal());
+                assert_eq!(word(&state), DELETED);
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! The job's state word: a job against its callback's return, its owner, and the end of its pool.
 
+use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::thread;
 
@@ -78,6 +79,7 @@ fn cancel_against_a_worker(own: bool) {
                 after
             }
             Work::Leave => After::Idle,
+            Work::Close => panic!("nobody asked for that"),
             Work::Free => {
                 job.state.memory().free();
                 After::Idle
@@ -213,6 +215,102 @@ fn the_return_of_a_rearmed_job_against_cancel_and_shutdown() {
 fn the_return_of_a_persistent_job_against_cancel_and_shutdown() {
     explore("persist, return, cancel, shutdown, a waiter", 3, || {
         the_return_against_cancel_and_shutdown(true)
+    });
+}
+
+/// Closing the job's descriptor may block, so the loop leaves that to a worker. The job is cancelled
+/// while it is queued for one, which may have begun: then the loop finds WORK set, or must push. Each of
+/// the two workers takes one item at most, so the loop may be left with the close at the end.
+#[test]
+fn a_close_by_a_worker_of_a_job_that_is_cancelled_in_the_work_queue() {
+    explore("a close by a worker, cancel in the work queue", 3, || {
+        let job = Job::armed();
+        let (work, requests) = (Arc::new(Queue::new()), Arc::new(Queue::new()));
+        // Whether the descriptor is closed: the worker's, and then the done callback's.
+        let closed = Arc::new(UnsafeCell::new(false));
+        assert!(job.state.dispatch());
+        work.push(());
+        let worker = || {
+            let (job, work, requests, closed) = (
+                Arc::clone(&job),
+                Arc::clone(&work),
+                Arc::clone(&requests),
+                Arc::clone(&closed),
+            );
+            thread::spawn(move || {
+                if work.pop().is_some() {
+                    match job.state.take_work() {
+                        Work::Run => {
+                            job.run();
+                            let after = job.state.finish(
+                                &job.waiters,
+                                false,
+                                || true,
+                                state::REQ,
+                                state::REQ,
+                            );
+                            // Idle: it was cancelled when it had returned.
+                            if after == After::Dispose {
+                                requests.push(());
+                            }
+                        }
+                        Work::Leave => {}
+                        Work::Close => {
+                            // SAFETY: loom says if anybody else is at the cell.
+                            let before = closed.with_mut(|closed| unsafe { closed.replace(true) });
+                            assert!(!before, "closed twice");
+                            job.state.closed();
+                            requests.push(());
+                        }
+                        Work::Free => panic!("the loop waits for the close"),
+                    }
+                }
+            })
+        };
+        let workers = [worker(), worker()];
+        let ended = job.end(true);
+        let mut requested = match ended {
+            End::Push => true,
+            End::Marked => false,
+            other => panic!("{other:?}"),
+        };
+        // The loop: the request comes from the canceller, or from the worker that ran it.
+        let mut handed_over = false;
+        let mut turn = |requested: bool| {
+            if !requested {
+                return;
+            }
+            assert_eq!(job.state.take_request(), state::NEEDS_DELETE);
+            if !std::mem::replace(&mut handed_over, true) {
+                if job.state.ask_for_close() {
+                    work.push(());
+                }
+            } else {
+                // SAFETY: as above.
+                assert!(
+                    closed.with(|closed| unsafe { *closed }),
+                    "done before it is closed"
+                );
+                job.dispose();
+            }
+        };
+        turn(requested);
+        requested = requests.pop().is_some();
+        turn(requested);
+        for worker in workers {
+            worker.join().unwrap();
+        }
+        while requests.pop().is_some() {
+            turn(true);
+        }
+        // No worker is left: the loop closes what it finds.
+        while work.pop().is_some() {
+            assert!(job.state.take_close());
+            // SAFETY: as above.
+            closed.with_mut(|closed| unsafe { *closed = true });
+            job.dispose();
+        }
+        assert!(job.is_freed());
     });
 }
 

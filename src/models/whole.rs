@@ -2,6 +2,10 @@
 //! A whole pool with a single job, which is run by a worker: the loop, the worker and the
 //! application, from the first arming to the pool's end.
 
+use std::sync::atomic::AtomicBool as StdBool;
+use std::sync::atomic::Ordering::Relaxed;
+
+use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::thread;
 
@@ -16,13 +20,15 @@ use crate::workq::{Queue, Seat, WorkQueue};
 enum Kind {
     /// Armed and disposed of by the loop.
     Reader,
+    /// The same, and its descriptor is closed by a worker if there is one.
+    Lingering,
     /// Armed by the loop, disposed of by its worker.
     Timer,
     /// Armed without the loop, disposed of by its worker.
     Now,
 }
 
-use Kind::{Now, Reader, Timer};
+use Kind::{Lingering, Now, Reader, Timer};
 
 /// What [`Shared`](crate::shared::Shared) has for it.
 struct Pool {
@@ -36,6 +42,10 @@ struct Pool {
     workers: AtomicUsize,
     shutdown: AtomicBool,
     nudged: AtomicBool,
+    /// The loop's own note: a worker is to close the descriptor.
+    closing: StdBool,
+    /// The descriptor is closed.
+    closed: UnsafeCell<bool>,
 }
 
 impl Pool {
@@ -105,6 +115,11 @@ impl Pool {
             match self.job.state.take_work() {
                 Work::Run => self.run(&seat),
                 Work::Leave => {}
+                Work::Close => {
+                    self.close();
+                    self.job.state.closed();
+                    self.request();
+                }
                 Work::Free => self.job.state.memory().free(),
             }
         }
@@ -116,7 +131,7 @@ impl Pool {
     fn run(&self, seat: &Seat) {
         self.job.run();
         (self.callback)(self);
-        let own = self.kind != Reader;
+        let own = self.kind == Timer || self.kind == Now;
         let after = self.job.state.finish(
             &self.job.waiters,
             self.persist,
@@ -133,7 +148,45 @@ impl Pool {
         }
     }
 
+    fn close(&self) {
+        // SAFETY: loom says if anybody else is at the cell.
+        let before = self
+            .closed
+            .with_mut(|closed| unsafe { std::mem::replace(&mut *closed, true) });
+        assert!(!before, "closed twice");
+    }
+
     // The loop.
+
+    fn dispose(&self) {
+        if self.kind == Lingering && !self.closing.swap(false, Relaxed) {
+            if self.workers.load(Ordering::SeqCst) > 0 {
+                self.closing.store(true, Relaxed);
+                if self.job.state.ask_for_close() {
+                    self.work.push(());
+                }
+                return;
+            }
+            self.close();
+        }
+        // SAFETY: as above.
+        let closed = self.closed.with(|closed| unsafe { *closed });
+        assert!(
+            closed || self.kind != Lingering,
+            "the done callback before the close"
+        );
+        self.job.dispose();
+    }
+
+    /// Every worker is gone.
+    fn close_left(&self) {
+        while self.closing.load(Relaxed) {
+            assert!(self.work.pop().is_some(), "to be closed, and nobody has it");
+            assert!(self.job.state.take_close());
+            self.close();
+            self.dispose();
+        }
+    }
 
     /// Until it is quiet. The trigger of an armed job comes at once, but only the first two times.
     fn turns(&self) {
@@ -150,6 +203,7 @@ impl Pool {
         if self.take_requests(&mut triggers) {
             self.work.notify(1);
         }
+        self.close_left();
     }
 
     /// True if a job was put on the work queue.
@@ -163,7 +217,7 @@ impl Pool {
                     dispatched = true;
                 }
             } else {
-                self.job.dispose();
+                self.dispose();
             }
         }
         dispatched
@@ -173,7 +227,7 @@ impl Pool {
     fn take_late(&self) {
         while self.requests.pop().is_some() {
             if self.job.state.take_request() != state::ARMED {
-                self.job.dispose();
+                self.dispose();
             }
         }
     }
@@ -188,7 +242,8 @@ impl Pool {
         self.take_late();
         if !self.job.is_freed() && self.job.state.now() == state::ARMED {
             assert_eq!(self.job.end(true), End::Push);
-            self.job.take_and_dispose();
+            assert_eq!(self.job.state.take_request(), state::NEEDS_DELETE);
+            self.dispose();
         }
     }
 }
@@ -207,6 +262,8 @@ fn life(kind: Kind, persist: bool, callback: fn(&Pool), application: fn(&Pool)) 
         workers: AtomicUsize::new(1),
         shutdown: AtomicBool::new(false),
         nudged: AtomicBool::new(false),
+        closing: StdBool::new(false),
+        closed: UnsafeCell::new(false),
     });
     let worker = {
         let pool = Arc::clone(&pool);
@@ -248,6 +305,20 @@ fn rearm_and_cancel(pool: &Pool) {
 fn a_readers_life() {
     explore("whole: a reader, rearm, cancel, shutdown", 2, || {
         life(Reader, false, nothing, rearm_and_cancel)
+    });
+}
+
+#[test]
+fn the_life_of_a_reader_that_lingers() {
+    explore("whole: a reader that lingers, cancel, shutdown", 2, || {
+        life(Lingering, false, nothing, Pool::cancel)
+    });
+}
+
+#[test]
+fn a_reader_that_lingers_and_ends_itself() {
+    explore("whole: a lingering reader's own done, shutdown", 2, || {
+        life(Lingering, false, Pool::cancel, nothing)
     });
 }
 

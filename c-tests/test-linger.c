@@ -1,0 +1,488 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * Closes that block: sockets with SO_LINGER and data that the peer has not taken. The pool's threads
+ * close them, and the loop goes on meanwhile.
+ *
+ * A socket here is to linger for longer than a test waits for anything, and its peer reads nothing
+ * until the test has it read: so a close lasts for just as long as the test wants. The number is free
+ * as soon as a close has begun.
+ */
+#include "harness.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+
+#define FOR_EVER (4 * LIMIT_SECONDS)
+
+/* A job for a lingering socket, and what its done callback saw. */
+struct lingering {
+    struct probe probe; /* first: the job's data, for probe_run */
+    int peer;
+    struct ns_job_t *job;
+    atomic_int thread;  /* that of the done callback */
+    atomic_int was_open;
+    pthread_t reader;
+};
+
+static void lingering_gone(struct ns_job_t *job)
+{
+    struct lingering *lingering = ns_job_get_data(job);
+    atomic_store(&lingering->was_open, fd_is_open(lingering->probe.fd));
+    atomic_store(&lingering->thread, (int)gettid());
+    latch_add(&lingering->probe.disposals, 1);
+}
+
+/* Connected sockets, the first of which does not block and has sent more than the second can hold. */
+static void full_pair(int ends[2], int seconds)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t length = sizeof(address);
+    int listener = socket(AF_INET, SOCK_STREAM, 0);
+    assert_int_equal(bind(listener, (struct sockaddr *)&address, sizeof(address)), 0);
+    assert_int_equal(listen(listener, 1), 0);
+    assert_int_equal(getsockname(listener, (struct sockaddr *)&address, &length), 0);
+    ends[1] = socket(AF_INET, SOCK_STREAM, 0);
+    int small = 4096;
+    assert_int_equal(setsockopt(ends[1], SOL_SOCKET, SO_RCVBUF, &small, sizeof(small)), 0);
+    assert_int_equal(connect(ends[1], (struct sockaddr *)&address, sizeof(address)), 0);
+    ends[0] = accept4(listener, NULL, NULL, SOCK_NONBLOCK);
+    assert_true(ends[0] >= 0);
+    close(listener);
+    assert_int_equal(setsockopt(ends[0], SOL_SOCKET, SO_SNDBUF, &small, sizeof(small)), 0);
+    char bytes[4096] = {0};
+    while (write(ends[0], bytes, sizeof(bytes)) > 0) {
+    }
+    assert_int_equal(errno, EAGAIN);
+    struct linger linger = {1, seconds};
+    assert_int_equal(setsockopt(ends[0], SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)), 0);
+}
+
+/* A job that waits unarmed for a socket that is to linger for so long. */
+static void make(struct lingering *lingering, struct ns_thrpool_t *tp, ns_job_type_t type,
+                 void (*act)(struct ns_job_t *), int seconds)
+{
+    int ends[2];
+    full_pair(ends, seconds);
+    *lingering = (struct lingering){.probe = PROBE(act, ends[0]), .peer = ends[1]};
+    assert_int_equal(ns_add_fd_job(tp, ends[0], type | NS_JOB_UNARMED, probe_run, lingering,
+                                   &lingering->job), NS_SUCCESS);
+    if (type & NS_JOB_READ) {
+        assert_int_equal(write(ends[1], "", 1), 1);
+    }
+    assert_int_equal(ns_job_set_done_cb(lingering->job, lingering_gone), NS_SUCCESS);
+}
+
+/* What is not read resets the connection, and then nothing lingers. */
+static void read_byte(struct lingering *lingering)
+{
+    char byte;
+    if (read(lingering->probe.fd, &byte, 1) != 1) {
+        abort();
+    }
+}
+
+static void read_and_finish(struct ns_job_t *job)
+{
+    read_byte(ns_job_get_data(job));
+    ns_job_done(job);
+}
+
+static void arm(struct lingering *lingering)
+{
+    assert_int_equal(ns_job_rearm(lingering->job), NS_SUCCESS);
+}
+
+/* The peer takes all that there is, to the end. */
+static void *read_on(void *peer)
+{
+    char bytes[4096];
+    while (read(*(int *)peer, bytes, sizeof(bytes)) > 0) {
+    }
+    return NULL;
+}
+
+/* Let the close come to its end, whoever began it. */
+static void let_go(struct lingering *lingering)
+{
+    assert_int_equal(pthread_create(&lingering->reader, NULL, read_on, &lingering->peer), 0);
+}
+
+static void end_peer(struct lingering *lingering)
+{
+    pthread_join(lingering->reader, NULL);
+    close(lingering->peer);
+}
+
+/* The close has begun. */
+static void assert_closing(struct lingering *lingering)
+{
+    EVENTUALLY(!fd_is_open(lingering->probe.fd));
+    assert_int_equal(latch_count(&lingering->probe.disposals), 0);
+}
+
+/* A timer of a millisecond, which knows how late it ever was and which thread the loop is. */
+static struct latch ticks;
+static atomic_int loop_thread;
+static double last_tick, longest_gap;
+
+static void on_tick(struct ns_job_t *job)
+{
+    UNUSED(job);
+    double now = now_seconds();
+    if (last_tick > 0 && now - last_tick > longest_gap) {
+        longest_gap = now - last_tick;
+    }
+    last_tick = now;
+    atomic_store(&loop_thread, (int)gettid());
+    latch_add(&ticks, 1);
+}
+
+static struct ns_job_t *start_ticking(struct ns_thrpool_t *tp)
+{
+    struct timeval tv = {0, 1000};
+    struct ns_job_t *job = NULL;
+    ticks = (struct latch)LATCH_INIT;
+    last_tick = longest_gap = 0;
+    assert_int_equal(ns_add_timeout_job(tp, &tv, NS_JOB_PERSIST, on_tick, NULL, &job), NS_SUCCESS);
+    assert_latch(&ticks, 1);
+    return job;
+}
+
+static void assert_still_ticking(void)
+{
+    assert_latch(&ticks, latch_count(&ticks) + 20);
+}
+
+/* Closed, and then the done callback in the loop. */
+static void assert_gone(struct lingering *lingering)
+{
+    assert_latch(&lingering->probe.disposals, 1);
+    assert_int_equal(atomic_load(&lingering->was_open), 0);
+    assert_int_equal(atomic_load(&lingering->thread), atomic_load(&loop_thread));
+}
+
+/* One pool's life: the job goes as `finish` has it, the loop goes on, and the close ends. */
+static void one_life(ns_job_type_t type, void (*act)(struct ns_job_t *), int cancelled)
+{
+    struct ns_thrpool_t *tp = pool_of(1);
+    struct lingering one;
+    struct ns_job_t *ticking = start_ticking(tp);
+    make(&one, tp, type, act, FOR_EVER);
+    arm(&one);
+    if (cancelled) {
+        assert_int_equal(ns_job_cancel(one.job), NS_SUCCESS);
+    }
+    assert_closing(&one);
+    assert_still_ticking();
+    assert_int_equal(latch_count(&one.probe.disposals), 0);
+    let_go(&one);
+    assert_gone(&one);
+    end_peer(&one);
+    ns_job_cancel(ticking);
+    pool_end(tp);
+    assert_int_equal(latch_count(&one.probe.disposals), 1);
+}
+
+static void one_that_is_cancelled_from_outside(void **state)
+{
+    UNUSED(state);
+    /* Never writable, so it never fires. */
+    one_life(NS_JOB_WRITE, NULL, 1);
+}
+
+static void one_that_is_done_in_its_callback_in_the_loop(void **state)
+{
+    UNUSED(state);
+    one_life(NS_JOB_READ, read_and_finish, 0);
+}
+
+static void one_that_is_done_in_its_callback_in_a_worker(void **state)
+{
+    UNUSED(state);
+    one_life(NS_JOB_READ | NS_JOB_THREAD, read_and_finish, 0);
+}
+
+static void a_timer_is_on_time_while_a_close_takes_its_seconds(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(2);
+    struct lingering one;
+    struct ns_job_t *ticking = start_ticking(tp);
+    make(&one, tp, NS_JOB_WRITE, NULL, 2);
+    arm(&one);
+    double began = now_seconds();
+    assert_int_equal(ns_job_cancel(one.job), NS_SUCCESS);
+    assert_gone(&one);
+    double took = now_seconds() - began;
+    ns_job_cancel(ticking);
+    pool_end(tp);
+    close(one.peer);
+    if (took < 1) {
+        fail_msg("a close that lingers for 2 s took %.3f s", took);
+    }
+    /* Valgrind may keep any thread waiting for that long. */
+    if (longest_gap > 0.5 && getenv("NS_SLOW") == NULL) {
+        fail_msg("the loop was away for %.3f s", longest_gap);
+    }
+}
+
+static void one_that_is_cancelled_in_the_work_queue(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(1);
+    struct gate gate = GATE_INIT;
+    struct ns_job_t *busy = NULL;
+    struct lingering one;
+    struct ns_job_t *ticking = start_ticking(tp);
+    assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, gate_callback, &gate, &busy), NS_SUCCESS);
+    assert_latch(&gate.begun, 1);
+    make(&one, tp, NS_JOB_READ | NS_JOB_THREAD, NULL, FOR_EVER);
+    arm(&one);
+    /* It has fired when a timer that was armed later has; the only worker is busy. */
+    loop_passes(tp, 1000);
+    read_byte(&one);
+    assert_int_equal(ns_job_cancel(one.job), NS_SUCCESS);
+    loop_passes(tp, 1000);
+    /* Nobody has come to it. */
+    assert_true(fd_is_open(one.probe.fd));
+    assert_int_equal(latch_count(&one.probe.disposals), 0);
+    latch_add(&gate.leave, 1);
+    assert_closing(&one);
+    assert_int_equal(latch_count(&one.probe.runs), 0);
+    assert_still_ticking();
+    let_go(&one);
+    assert_gone(&one);
+    end_peer(&one);
+    assert_int_equal(ns_job_wait(busy), NS_SUCCESS);
+    ns_job_done(busy);
+    ns_job_cancel(ticking);
+    pool_end(tp);
+}
+
+/* Two jobs that are ready in the same turn: the first that runs cancels the other, and takes so long
+ * that the turn ends. */
+static struct lingering both[2];
+
+static void cancel_the_other(struct ns_job_t *job)
+{
+    struct lingering *self = ns_job_get_data(job);
+    struct lingering *other = &both[self == &both[0]];
+    read_byte(self);
+    read_byte(other);
+    ns_job_cancel(other->job);
+    for (double end = now_seconds() + 0.005; now_seconds() < end;) {
+    }
+    ns_job_done(job);
+}
+
+static void one_that_is_cancelled_when_it_is_about_to_run_in_the_loop(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(2);
+    struct ns_job_t *ticking = start_ticking(tp);
+    struct gate gate = GATE_INIT;
+    struct ns_job_t *busy = NULL;
+    assert_int_equal(ns_add_job(tp, NS_JOB_NONE, gate_callback, &gate, &busy), NS_SUCCESS);
+    assert_latch(&gate.begun, 1);
+    for (int i = 0; i < 2; i++) {
+        make(&both[i], tp, NS_JOB_READ, cancel_the_other, FOR_EVER);
+        arm(&both[i]);
+    }
+    latch_add(&gate.leave, 1);
+    for (int i = 0; i < 2; i++) {
+        assert_closing(&both[i]);
+    }
+    assert_still_ticking();
+    assert_int_equal(latch_count(&both[0].probe.runs) + latch_count(&both[1].probe.runs), 1);
+    for (int i = 0; i < 2; i++) {
+        let_go(&both[i]);
+        assert_gone(&both[i]);
+        end_peer(&both[i]);
+    }
+    assert_int_equal(ns_job_wait(busy), NS_SUCCESS);
+    ns_job_done(busy);
+    ns_job_cancel(ticking);
+    pool_end(tp);
+}
+
+static void several_at_once_and_more_than_there_are_workers(void **state)
+{
+    UNUSED(state);
+    enum { MANY = 12 };
+    struct ns_thrpool_t *tp = pool_of(3);
+    static struct lingering all[MANY];
+    struct ns_job_t *ticking = start_ticking(tp);
+    for (int i = 0; i < MANY; i++) {
+        /* By their time, in the loop; or by hand. */
+        make(&all[i], tp, NS_JOB_WRITE | (i % 2 ? NS_JOB_THREAD : 0), NULL, FOR_EVER);
+        arm(&all[i]);
+    }
+    for (int i = 0; i < MANY; i++) {
+        assert_int_equal(ns_job_cancel(all[i].job), NS_SUCCESS);
+    }
+    assert_still_ticking();
+    for (int i = 0; i < MANY; i++) {
+        let_go(&all[i]);
+    }
+    for (int i = 0; i < MANY; i++) {
+        assert_gone(&all[i]);
+        end_peer(&all[i]);
+    }
+    ns_job_cancel(ticking);
+    pool_end(tp);
+}
+
+static void *destroy_it(void *tp)
+{
+    pool_end(tp);
+    return NULL;
+}
+
+static void a_pool_that_ends_meanwhile(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(1);
+    struct lingering all[3];
+    start_ticking(tp);
+    for (int i = 0; i < 3; i++) {
+        make(&all[i], tp, NS_JOB_WRITE, NULL, FOR_EVER);
+        arm(&all[i]);
+    }
+    /* One is being closed, one waits for the worker, and one is not finished with. */
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(ns_job_cancel(all[i].job), NS_SUCCESS);
+    }
+    /* In either order: the request of one may still be queued from when it was armed. */
+    EVENTUALLY(!fd_is_open(all[0].probe.fd) || !fd_is_open(all[1].probe.fd));
+    pthread_t destroyer;
+    assert_int_equal(pthread_create(&destroyer, NULL, destroy_it, tp), 0);
+    let_go(&all[0]);
+    let_go(&all[1]);
+    /* Finished with by the pool's end. Not before: it would be writable. */
+    EVENTUALLY(!fd_is_open(all[2].probe.fd));
+    let_go(&all[2]);
+    pthread_join(destroyer, NULL);
+    for (int i = 0; i < 3; i++) {
+        assert_gone(&all[i]);
+        end_peer(&all[i]);
+    }
+}
+
+/* Pools that end at every moment of a close. */
+static void pools_that_end_at_once(void **state)
+{
+    UNUSED(state);
+    for (int round = 0; round < scaled(100); round++) {
+        struct ns_thrpool_t *tp = pool_of(1 + (size_t)round % 2);
+        struct lingering one;
+        make(&one, tp, NS_JOB_WRITE | (round % 3 ? 0 : NS_JOB_THREAD), NULL, FOR_EVER);
+        arm(&one);
+        let_go(&one);
+        if (round % 4 == 0) {
+            loop_passes(tp, 1);
+        }
+        /* The peer reads already, so it may be writable, and run. */
+        ns_result_t result = ns_job_cancel(one.job);
+        assert_true(result == NS_SUCCESS || result == NS_RUNNING);
+        for (int i = 0; i < round; i++) {
+            __asm__ volatile("" ::: "memory");
+        }
+        pool_end(tp);
+        assert_int_equal(latch_count(&one.probe.disposals), 1);
+        assert_int_equal(atomic_load(&one.was_open), 0);
+        end_peer(&one);
+    }
+}
+
+static void *wait_for_it(void *job)
+{
+    return (void *)(intptr_t)ns_job_wait(job);
+}
+
+static void who_waits_for_the_job_does_not_wait_for_the_close(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(1);
+    struct lingering one;
+    pthread_t waiter;
+    void *result = NULL;
+    struct ns_job_t *ticking = start_ticking(tp);
+    make(&one, tp, NS_JOB_WRITE, NULL, FOR_EVER);
+    arm(&one);
+    assert_int_equal(pthread_create(&waiter, NULL, wait_for_it, one.job), 0);
+    loop_passes(tp, 20000);
+    assert_int_equal(ns_job_cancel(one.job), NS_SUCCESS);
+    pthread_join(waiter, &result);
+    assert_int_equal((intptr_t)result, NS_DELETING);
+    assert_closing(&one);
+    let_go(&one);
+    assert_gone(&one);
+    end_peer(&one);
+    ns_job_cancel(ticking);
+    pool_end(tp);
+}
+
+static void closes_that_do_not_block_need_no_worker(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(1);
+    struct gate gate = GATE_INIT;
+    struct ns_job_t *busy = NULL;
+    struct ns_job_t *ticking = start_ticking(tp);
+    assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, gate_callback, &gate, &busy), NS_SUCCESS);
+    assert_latch(&gate.begun, 1);
+    /* To be reset, with no time to linger for. */
+    struct lingering reset;
+    make(&reset, tp, NS_JOB_WRITE, NULL, 0);
+    arm(&reset);
+    assert_int_equal(ns_job_cancel(reset.job), NS_SUCCESS);
+    assert_gone(&reset);
+    close(reset.peer);
+    /* No socket at all. */
+    int ends[2];
+    assert_int_equal(pipe2(ends, O_NONBLOCK), 0);
+    struct probe probe = PROBE(finish_job, ends[1]);
+    probe_fd(tp, NS_JOB_WRITE, 0, &probe);
+    assert_latch(&probe.disposals, 1);
+    assert_false(fd_is_open(ends[1]));
+    close(ends[0]);
+    latch_add(&gate.leave, 1);
+    assert_int_equal(ns_job_wait(busy), NS_SUCCESS);
+    ns_job_done(busy);
+    ns_job_cancel(ticking);
+    pool_end(tp);
+}
+
+static void one_that_is_to_be_preserved_stays_open(void **state)
+{
+    UNUSED(state);
+    struct ns_thrpool_t *tp = pool_of(1);
+    struct lingering one;
+    make(&one, tp, NS_JOB_READ | NS_JOB_PRESERVE_FD, read_and_finish, FOR_EVER);
+    arm(&one);
+    assert_latch(&one.probe.disposals, 1);
+    pool_end(tp);
+    assert_true(fd_is_open(one.probe.fd));
+    let_go(&one);
+    close(one.probe.fd);
+    end_peer(&one);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(one_that_is_cancelled_from_outside),
+        cmocka_unit_test(one_that_is_done_in_its_callback_in_the_loop),
+        cmocka_unit_test(one_that_is_done_in_its_callback_in_a_worker),
+        cmocka_unit_test(a_timer_is_on_time_while_a_close_takes_its_seconds),
+        cmocka_unit_test(one_that_is_cancelled_in_the_work_queue),
+        cmocka_unit_test(one_that_is_cancelled_when_it_is_about_to_run_in_the_loop),
+        cmocka_unit_test(several_at_once_and_more_than_there_are_workers),
+        cmocka_unit_test(a_pool_that_ends_meanwhile),
+        cmocka_unit_test(pools_that_end_at_once),
+        cmocka_unit_test(who_waits_for_the_job_does_not_wait_for_the_close),
+        cmocka_unit_test(closes_that_do_not_block_need_no_worker),
+        cmocka_unit_test(one_that_is_to_be_preserved_stays_open),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
