@@ -45,8 +45,6 @@ pub(crate) struct Shared {
     pub(crate) logger: Logger,
     /// The process that made the pool: see [`fork`].
     pub(crate) generation: u32,
-    /// Its number: signal handlers go by that, which knows of a fork before anybody else.
-    pub(crate) pid: libc::pid_t,
     /// Requests to the loop: jobs to arm (ARMED) and to dispose of (NEEDS_DELETE).
     pub(crate) requests: SegQueue<JobPtr>,
     /// Gets the loop to look at `requests`, `loop_work`, `mailbox` and `nudged`.
@@ -101,6 +99,8 @@ pub(crate) enum MakeError {
     NoMemory,
     /// The system refuses to deliver the signal.
     NoSignal,
+    /// The pool is the parent process's.
+    Forked,
 }
 
 impl Shared {
@@ -110,8 +110,6 @@ impl Shared {
             alloc,
             logger,
             generation: fork::generation(),
-            // SAFETY: takes nothing, never fails.
-            pid: unsafe { libc::getpid() },
             requests: SegQueue::new(),
             wake,
             work: WorkQueue::new(workers),
@@ -135,7 +133,7 @@ impl Shared {
 
     /// Whether this process is a forked child of the one that made the pool.
     pub(crate) fn is_forked(&self) -> bool {
-        self.generation != fork::generation()
+        fork::is_over(self.generation)
     }
 
     /// How far the loop has come.
@@ -186,28 +184,26 @@ impl Shared {
         } else {
             State::waiting()
         };
-        let mut watched = None;
         let seen = match spec.trigger {
             Trigger::Io { fd, .. } => {
                 let entry = self.fds.reserve(&self.alloc, fd);
                 let entry = entry.ok_or(MakeError::NoMemory)?;
                 entry.closes.load(Ordering::SeqCst)
             }
-            Trigger::Signal(signum) => {
-                // Before it is caught: what arrives from then on is to fire the job.
-                let seen = self.mailbox.count(signum);
-                signals::watch(self, signum).ok_or(MakeError::NoSignal)?;
-                watched = Some(signum);
-                seen
-            }
+            // Before it is caught: what arrives from then on is to fire the job.
+            Trigger::Signal(signum) => self.mailbox.count(signum),
             Trigger::Now | Trigger::Timer(_) => 0,
         };
-        JobPtr::make(&self.alloc, NonNull::from(self), spec, state, seen).ok_or_else(|| {
-            if let Some(signum) = watched {
-                signals::unwatch(self, signum);
-            }
-            MakeError::NoMemory
-        })
+        let job = JobPtr::make(&self.alloc, NonNull::from(self), spec, state, seen)
+            .ok_or(MakeError::NoMemory)?;
+        if let Trigger::Signal(signum) = spec.trigger {
+            // Last, so that no signal is caught for a job that there is no memory for.
+            signals::watch(self, signum).inspect_err(|_| {
+                // SAFETY: nobody else knows it.
+                unsafe { job.free() };
+            })?;
+        }
+        Ok(job)
     }
 
     /// Hand on a job that is ARMED and carries the bit of its queue.

@@ -225,6 +225,7 @@ impl<'a> Make<'a> {
                 return R::NS_ALLOCATION_FAILURE as ns_result_t;
             }
             Err(MakeError::NoSignal) => return self.refuse("the system refuses to catch signum"),
+            Err(MakeError::Forked) => return self.shut_down(pool),
         };
         // Before it can run, so that a callback which runs at once finds it.
         // SAFETY: `out` by the promise of `new`.

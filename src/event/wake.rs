@@ -20,6 +20,7 @@ use std::io;
 
 use libc::c_int;
 
+use crate::fork;
 use crate::perturb::perturb;
 use crate::sync::{AtomicBool, Ordering, fence};
 use crate::sys;
@@ -66,6 +67,8 @@ impl Sleeping {
 /// The pipe and the flag.
 pub(crate) struct Wake {
     pub(crate) sleeping: Sleeping,
+    /// The process whose loop reads it: see [`fork`].
+    generation: u32,
     read: c_int,
     write: c_int,
 }
@@ -92,6 +95,7 @@ impl Wake {
         }
         Ok(Self {
             sleeping: Sleeping::new(),
+            generation: fork::generation(),
             read: ends[0],
             write: ends[1],
         })
@@ -105,7 +109,9 @@ impl Wake {
     /// After a push: get the loop out of its wait, if it is in one. Async-signal-safe; may change
     /// errno.
     pub(crate) fn wake(&self) {
-        if self.sleeping.take() {
+        // A call that a forking handler has interrupted may go on in the child: the pipe is the
+        // parent's there.
+        if self.sleeping.take() && !fork::is_over(self.generation) {
             sys::write_byte(self.write);
         }
     }
