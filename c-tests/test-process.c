@@ -860,6 +860,7 @@ static void nothing_raises_sigpipe(void **state)
 {
     UNUSED(state);
     struct sigaction mine, original;
+    signal(SIGUSR1, count_in_child); /* what a signal in the child does */
     struct ns_thrpool_t *keeper = pool_of(1);
     struct probe kept = PROBE(NULL, -1);
     struct ns_job_t *keeping = NULL;
@@ -906,6 +907,7 @@ static void nothing_raises_sigpipe(void **state)
     assert_latch(&kept.disposals, 1);
     pool_end(keeper);
     assert_int_equal(sigaction(SIGPIPE, &original, NULL), 0);
+    signal(SIGUSR1, SIG_DFL);
 }
 
 /* Threads */
