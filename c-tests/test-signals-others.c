@@ -56,7 +56,7 @@ static int in_child(void (*body)(int), int arg)
         }                                                                                      \
     } while (0)
 
-/* In a child there is no test to fail: say what failed, and end. */
+/* In a child, and in another thread, there is no test to fail: say what failed, and end. */
 #define CHILD_CHECK(cond)                                                                      \
     do {                                                                                       \
         if (!(cond)) {                                                                         \
@@ -415,19 +415,31 @@ static void *watch_and_stop(void *kept)
         struct probe probes[2] = {PROBE(NULL, -1), PROBE(NULL, -1)};
         struct ns_job_t *jobs[2];
         for (int k = 0; k < 2; k++) {
-            jobs[k] = probe_signal(tp, k ? SIGUSR2 : SIGUSR1, &probes[k]);
+            CHILD_CHECK(ns_add_signal_job(tp, k ? SIGUSR2 : SIGUSR1, NS_JOB_PERSIST | NS_JOB_UNARMED,
+                                          probe_run, &probes[k], &jobs[k]) == NS_SUCCESS);
+            CHILD_CHECK(ns_job_set_done_cb(jobs[k], probe_gone) == NS_SUCCESS);
+            CHILD_CHECK(ns_job_rearm(jobs[k]) == NS_SUCCESS);
         }
         for (int k = 0; k < 2; k++) {
-            assert_latch(&probes[k].runs, 1);
+            CHILD_CHECK(latch_reaches(&probes[k].runs, 1));
         }
         if (tp == kept || i % 2) {
-            cancel(jobs[0], &probes[0]);
-            cancel(jobs[1], &probes[1]);
+            for (int k = 0; k < 2; k++) {
+                CHILD_CHECK(ns_job_cancel(jobs[k]) != NS_INVALID_STATE);
+                CHILD_CHECK(latch_reaches(&probes[k].disposals, 1));
+            }
         }
         if (tp != kept) {
+            if (i % 2 == 0) {
+                /* Still watched while it goes. One that ran last is idle, and to be finished. */
+                ns_thrpool_shutdown(tp);
+                CHILD_CHECK(ns_thrpool_wait(tp) == NS_SUCCESS);
+                ns_job_cancel(jobs[0]);
+                ns_job_cancel(jobs[1]);
+            }
             ns_thrpool_destroy(tp);
-            assert_int_equal(latch_count(&probes[0].disposals), 1);
-            assert_int_equal(latch_count(&probes[1].disposals), 1);
+            CHILD_CHECK(latch_count(&probes[0].disposals) == 1);
+            CHILD_CHECK(latch_count(&probes[1].disposals) == 1);
         }
     }
     return NULL;
