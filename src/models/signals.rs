@@ -66,7 +66,7 @@ fn a_pool_goes<const POOLS: usize>(handlers: usize, signals: usize) {
 
 #[test]
 fn a_pool_goes_beside_two_handlers() {
-    explore("signals, a pool goes beside two handlers", 4, || {
+    explore("signals, a pool goes beside two handlers", 2, || {
         a_pool_goes::<1>(2, 1);
     });
 }
@@ -74,14 +74,14 @@ fn a_pool_goes_beside_two_handlers() {
 /// The epoch changes twice: those of the first are not taken for those of the third.
 #[test]
 fn two_pools_go_one_after_the_other() {
-    explore("signals, two pools go beside two handlers", 3, || {
+    explore("signals, two pools go beside two handlers", 2, || {
         a_pool_goes::<2>(2, 1);
     });
 }
 
 #[test]
 fn a_pool_goes_in_a_storm() {
-    explore("signals, two pools go in a storm", 3, || {
+    explore("signals, two pools go in a storm", 2, || {
         a_pool_goes::<2>(1, 3);
     });
 }
@@ -89,7 +89,7 @@ fn a_pool_goes_in_a_storm() {
 /// Each time that it is written, all words are the same.
 #[test]
 fn a_handler_reads_what_was_written_whole() {
-    explore("signals, what is known, read while written", 4, || {
+    explore("signals, what is known, read while written", 2, || {
         let latch = Arc::new(Latch::<2>::new());
         latch.write([1; 2]);
         let readers: Vec<_> = (0..2)

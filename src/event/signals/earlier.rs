@@ -147,10 +147,10 @@ fn interrupted_mask(mask: &mut sigset_t, context: *mut c_void) {
     #[cfg(target_os = "linux")]
     {
         let context: *const libc::ucontext_t = context.cast();
-        // SAFETY: numbers of signals, and a set of ours.
-        let all_blocked = (1..super::NUMBERS as c_int).all(|number| {
-            !super::can_watch(number) || unsafe { libc::sigismember(mask, number) } == 1
-        });
+        // SAFETY: a number of a signal, and a set of ours.
+        let blocked = |number| unsafe { libc::sigismember(mask, number) } == 1;
+        let all_blocked =
+            (1..super::NUMBERS as c_int).all(|number| !super::can_watch(number) || blocked(number));
         if all_blocked && is_near(context) {
             // The kernel's set is shorter than the C library's.
             const LENGTH: usize = super::NUMBERS / 8;
