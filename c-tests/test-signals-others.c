@@ -102,6 +102,11 @@ static void raise_with_ours_put_back(int signum)
     raise(signum);
 }
 
+static void raise_plainly(int signum)
+{
+    raise(signum);
+}
+
 static void default_action_is_the_kernels_where_nobody_watches(void **state)
 {
     UNUSED(state);
@@ -117,9 +122,9 @@ static void default_action_is_the_kernels_where_nobody_watches(void **state)
     for (size_t i = 0; i < sizeof harmless / sizeof harmless[0]; i++) {
         assert_exits(in_child(raise_with_ours_put_back, harmless[i]), 0);
     }
+    /* As it is without the library: valgrind does not stop. */
     int status = in_child(raise_with_ours_put_back, SIGTSTP);
-    assert_true(WIFSTOPPED(status));
-    assert_int_equal(WSTOPSIG(status), SIGTSTP);
+    assert_int_equal(status, in_child(raise_plainly, SIGTSTP));
 }
 
 static void *send_to_process(void *signum)
@@ -211,8 +216,8 @@ static void a_handler_is_called_by_its_own_conventions_where_nobody_watches(void
         errno = 4711;
         assert_int_equal(sigqueue(getpid(), SIGUSR1, (union sigval){.sival_int = 17}), 0);
         assert_int_equal(errno, 4711);
-        assert_int_equal(atomic_load(&handled), 1);
-        assert_int_equal(atomic_load(&value), flags & 1 ? 17 : 0);
+        EVENTUALLY(atomic_load(&handled) == 1); /* at once, but for valgrind */
+        EVENTUALLY(atomic_load(&value) == (flags & 1 ? 17 : 0));
 #ifndef SANITIZED
         for (int signum = 1; signum <= SIGRTMAX; signum++) {
             int blocked = sigismember(&outside, signum) || signum == SIGHUP ||
