@@ -369,6 +369,11 @@ static void *add_and_cancel(void *tp)
 static void a_fork_in_a_handler_inside_the_library_leaves_all_sound(void **state)
 {
     UNUSED(state);
+    if (getenv("NS_SLOW") != NULL) {
+        /* Valgrind, which has an allocator of its own in place of the functions above, and looks
+         * for leaks in each child, takes for lost what the interrupted threads were about to keep. */
+        skip();
+    }
     struct ns_thrpool_t *tp = forked_beside = pool_of(1);
     pthread_t threads[2];
     signal(SIGUSR1, fork_in_handler);
