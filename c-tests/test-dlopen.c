@@ -18,6 +18,8 @@ static __typeof__(&ns_thrpool_destroy) pool_destroy;
 static __typeof__(&ns_add_job) add_job;
 static __typeof__(&ns_add_io_job) add_io_job;
 static __typeof__(&ns_add_fd_job) add_fd_job;
+static __typeof__(&ns_add_signal_job) add_signal_job;
+static __typeof__(&ns_job_cancel) job_cancel;
 static __typeof__(&ns_job_get_data) get_data;
 static __typeof__(&ns_job_get_fd) get_fd;
 static __typeof__(&ns_job_done) job_done;
@@ -54,6 +56,8 @@ static void *load_library(void)
     RESOLVE(handle, add_job, "ns_add_job");
     RESOLVE(handle, add_io_job, "ns_add_io_job");
     RESOLVE(handle, add_fd_job, "ns_add_fd_job");
+    RESOLVE(handle, add_signal_job, "ns_add_signal_job");
+    RESOLVE(handle, job_cancel, "ns_job_cancel");
     RESOLVE(handle, get_data, "ns_job_get_data");
     RESOLVE(handle, get_fd, "ns_job_get_fd");
     RESOLVE(handle, job_done, "ns_job_done");
@@ -232,6 +236,60 @@ static void dlclose_leaves_it_working(void **state)
     assert_ptr_equal(version(), before);
 }
 
+/* Fork handlers of the program's, registered before the library is loaded, take a lock that is
+ * held over an add: they run after any that the library has for before a fork. */
+static pthread_mutex_t program = PTHREAD_MUTEX_INITIALIZER;
+static atomic_int stop_adding;
+
+static void take_lock(void)
+{
+    pthread_mutex_lock(&program);
+}
+
+static void give_lock_back(void)
+{
+    pthread_mutex_unlock(&program);
+}
+
+static void *add_under_the_lock(void *tp)
+{
+    while (!atomic_load(&stop_adding)) {
+        struct ns_job_t *job = NULL;
+        pthread_mutex_lock(&program);
+        ns_result_t result = add_signal_job(tp, SIGUSR1, 0, count_and_finish, NULL, &job);
+        pthread_mutex_unlock(&program);
+        if (result != NS_SUCCESS || job_cancel(job) != NS_SUCCESS) {
+            abort();
+        }
+    }
+    return NULL;
+}
+
+static void fork_handlers_from_before_the_load_take_a_lock_held_over_adds(void **state)
+{
+    UNUSED(state);
+    pthread_t thread;
+    assert_int_equal(pthread_atfork(take_lock, give_lock_back, give_lock_back), 0);
+    load_library();
+    struct ns_thrpool_t *tp = start_pool();
+    atomic_store(&stop_adding, 0);
+    assert_int_equal(pthread_create(&thread, NULL, add_under_the_lock, tp), 0);
+    alarm(LIMIT_SECONDS); /* a fork that hangs */
+    for (int i = 0; i < scaled(1000); i++) {
+        int status = -1;
+        pid_t child = fork();
+        if (child == 0) {
+            _exit(0);
+        }
+        assert_int_equal(waitpid(child, &status, 0), child);
+        assert_int_equal(status, 0);
+    }
+    alarm(0);
+    atomic_store(&stop_adding, 1);
+    pthread_join(thread, NULL);
+    end_pool(tp);
+}
+
 /* As the program that is run: one case. */
 static const struct CMUnitTest cases[] = {
     cmocka_unit_test(nspr_is_public),
@@ -240,6 +298,7 @@ static const struct CMUnitTest cases[] = {
     cmocka_unit_test(nspr_comes_later_and_public),
     cmocka_unit_test(nspr_comes_later_and_private),
     cmocka_unit_test(dlclose_leaves_it_working),
+    cmocka_unit_test(fork_handlers_from_before_the_load_take_a_lock_held_over_adds),
 };
 
 enum { CASES = sizeof cases / sizeof cases[0] };

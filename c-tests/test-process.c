@@ -211,12 +211,21 @@ static void child_can_make_a_pool_of_its_own(void **state)
     parent_end(&parent);
 }
 
+static atomic_int got_in_child;
+
+static void count_in_child(int signum)
+{
+    UNUSED(signum);
+    atomic_fetch_add(&got_in_child, 1);
+}
+
 static void get_signals_in_child(void *arg)
 {
     UNUSED(arg);
     for (int i = 0; i < 100; i++) {
         CHILD_CHECK(raise(SIGUSR1) == 0);
     }
+    CHILD_CHECK(atomic_load(&got_in_child) == 100);
 }
 
 static void signal_in_the_child_does_not_reach_the_parent(void **state)
@@ -224,6 +233,7 @@ static void signal_in_the_child_does_not_reach_the_parent(void **state)
     UNUSED(state);
     struct parent parent;
     parent_begin(&parent);
+    signal(SIGUSR1, count_in_child);
     struct ns_job_t *job = NULL;
     assert_int_equal(ns_add_signal_job(parent.tp, SIGUSR1, NS_JOB_PERSIST | NS_JOB_UNARMED,
                                        probe_run, &parent.signals, &job), NS_SUCCESS);
@@ -236,6 +246,8 @@ static void signal_in_the_child_does_not_reach_the_parent(void **state)
     assert_latch(&parent.signals.runs, 1);
     ns_job_cancel(job);
     assert_latch(&parent.signals.disposals, 1);
+    signal(SIGUSR1, SIG_DFL);
+    assert_int_equal(atomic_load(&got_in_child), 0);
     parent_end(&parent);
 }
 
@@ -848,6 +860,7 @@ static void nothing_raises_sigpipe(void **state)
 {
     UNUSED(state);
     struct sigaction mine, original;
+    signal(SIGUSR1, count_in_child); /* what a signal in the child does */
     struct ns_thrpool_t *keeper = pool_of(1);
     struct probe kept = PROBE(NULL, -1);
     struct ns_job_t *keeping = NULL;
@@ -894,6 +907,7 @@ static void nothing_raises_sigpipe(void **state)
     assert_latch(&kept.disposals, 1);
     pool_end(keeper);
     assert_int_equal(sigaction(SIGPIPE, &original, NULL), 0);
+    signal(SIGUSR1, SIG_DFL);
 }
 
 /* Threads */

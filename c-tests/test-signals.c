@@ -362,7 +362,8 @@ static void numbers_that_cannot_be_watched_are_refused(void **state)
     UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     static const int32_t numbers[] = {
-        SIGKILL, SIGSTOP, SIGILL, SIGFPE, SIGSEGV, 32, 33, 0, -1, 65, 1000, INT32_MIN, INT32_MAX,
+        SIGKILL, SIGSTOP, SIGILL, SIGFPE, SIGSEGV, SIGBUS, SIGTRAP, SIGSYS, 32, 33, 0, -1, 65, 1000,
+        INT32_MIN, INT32_MAX,
     };
     struct probe probe = PROBE(NULL, -1);
     for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
@@ -544,17 +545,14 @@ static void a_handler_set_while_a_job_watches_gives_way_to_a_second_job(void **s
         assert_latch(&first.runs, 1);
         assert_latch(&second.runs, 1);
         assert_int_equal(atomic_load(&handled), 0);
-        /* Still ours with one of them, theirs with none. */
+        /* Still ours with one of them; with none, what was there before the first. */
         cancel(first_job, &first);
         assert_int_equal(raise(SIGUSR1), 0);
         assert_latch(&second.runs, 2);
         assert_int_equal(atomic_load(&handled), 0);
         cancel(second_job, &second);
         assert_int_equal(sigaction(SIGUSR1, NULL, &now), 0);
-        assert_true(now.sa_handler == count_handled);
-        assert_int_equal(raise(SIGUSR1), 0);
-        assert_int_equal(atomic_load(&handled), 1);
-        signal(SIGUSR1, SIG_DFL);
+        assert_true(now.sa_handler == SIG_DFL);
         pool_end(pools[0]);
         pool_end(pools[1]);
     }

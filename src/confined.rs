@@ -22,25 +22,3 @@ impl<T> Deref for LoopOnly<T> {
         &self.0
     }
 }
-
-/// What is touched under the lock of the registry of signals only.
-#[repr(transparent)]
-pub(crate) struct UnderRegistry<T>(T);
-
-// SAFETY: by the rule of the type, which every access to such a field keeps.
-unsafe impl<T> Sync for UnderRegistry<T> {}
-
-impl<T> UnderRegistry<T> {
-    /// This.
-    pub(crate) const fn new(value: T) -> Self {
-        Self(value)
-    }
-}
-
-impl<T> Deref for UnderRegistry<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        &self.0
-    }
-}

@@ -46,8 +46,6 @@ pub(crate) struct Shared {
     pub(crate) logger: Logger,
     /// The process that made the pool: see [`fork`].
     pub(crate) generation: u32,
-    /// Its number: signal handlers go by that, which knows of a fork before anybody else.
-    pub(crate) pid: libc::pid_t,
     /// Requests to the loop: jobs to arm (ARMED) and to dispose of (NEEDS_DELETE).
     pub(crate) requests: SegQueue<JobPtr>,
     /// Gets the loop to look at `requests`, `loop_work`, `mailbox` and `nudged`.
@@ -81,6 +79,7 @@ pub(crate) struct Shared {
 
 // References to it cross threads as raw pointers, in jobs and as threads' arguments, where the
 // compiler does not ask.
+#[cfg(not(loom))]
 const _: fn() = || {
     fn is_sync<T: Sync>() {}
     is_sync::<Shared>();
@@ -113,6 +112,8 @@ pub(crate) enum MakeError {
     NoSignal,
     /// The descriptor is one of the pool's own.
     OwnDescriptor,
+    /// The pool is the parent process's.
+    Forked,
 }
 
 impl Shared {
@@ -122,8 +123,6 @@ impl Shared {
             alloc,
             logger,
             generation: fork::generation(),
-            // SAFETY: takes nothing, never fails.
-            pid: unsafe { libc::getpid() },
             requests: SegQueue::new(),
             wake,
             work: WorkQueue::new(workers),
@@ -148,7 +147,7 @@ impl Shared {
 
     /// Whether this process is a forked child of the one that made the pool.
     pub(crate) fn is_forked(&self) -> bool {
-        self.generation != fork::generation()
+        fork::is_over(self.generation)
     }
 
     /// How far the loop has come.
@@ -235,7 +234,6 @@ impl Shared {
             }
             why
         };
-        let mut watched = None;
         let seen = match spec.trigger {
             Trigger::Io { fd, .. } => {
                 let entry = self.fds.reserve(&self.alloc, fd);
@@ -249,21 +247,21 @@ impl Shared {
                     self.give_up(entry)
                 }
             }
-            Trigger::Signal(signum) => {
-                // Before it is caught: what arrives from then on is to fire the job.
-                let seen = self.mailbox.count(signum);
-                signals::watch(self, signum).ok_or_else(|| failed(MakeError::NoSignal))?;
-                watched = Some(signum);
-                seen
-            }
+            // Before it is caught: what arrives from then on is to fire the job.
+            Trigger::Signal(signum) => self.mailbox.count(signum),
             Trigger::Now | Trigger::Timer(_) => 0,
         };
-        JobPtr::make(&self.alloc, NonNull::from(self), spec, state, seen).ok_or_else(|| {
-            if let Some(signum) = watched {
-                signals::unwatch(self, signum);
-            }
-            failed(MakeError::NoMemory)
-        })
+        let job = JobPtr::make(&self.alloc, NonNull::from(self), spec, state, seen)
+            .ok_or_else(|| failed(MakeError::NoMemory))?;
+        if let Trigger::Signal(signum) = spec.trigger {
+            // Last, so that no signal is caught for a job that there is no memory for.
+            signals::watch(self, signum).map_err(|why| {
+                // SAFETY: nobody else knows it.
+                unsafe { job.free() };
+                failed(why)
+            })?;
+        }
+        Ok(job)
     }
 
     /// Whether `fd`, a number of the pool's own, still is: it may have been closed behind our back

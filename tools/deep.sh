@@ -116,8 +116,8 @@ perturbed() {
     }
     wrapper perturb
     programs=
-    for name in cancel fd-reuse idle-jobs io linger log-without-pool own-descriptors process refusals \
-        shutdown signals timers wait fm-descriptors fm-jobs fm-life fm-memory fm-pools fm-queue \
+    for name in cancel fd-reuse forks idle-jobs io linger log-without-pool own-descriptors process refusals \
+        shutdown signals signals-adds signals-others timers wait fm-descriptors fm-jobs fm-life fm-memory fm-pools fm-queue \
         fm-time; do
         programs="$programs $build/c-tests/test-$name"
     done
@@ -138,7 +138,7 @@ portable() {
     }
     wrapper portable
     programs=
-    for name in cancel fd-reuse idle-jobs io linger process refusals shutdown signals timers \
+    for name in cancel fd-reuse forks idle-jobs io linger process refusals shutdown signals signals-others timers \
         fm-descriptors fm-time; do
         programs="$programs $build/c-tests/test-$name"
     done
@@ -197,14 +197,16 @@ link_tests() {
 
 # The tests that run with the library linked in. Left out, for both sanitizers:
 #   test-abi, test-dlopen  look at the shared library as a file
-#   test-process           its children make threads and allocate; gcc's AddressSanitizer does not
+#   test-process, test-forks
+#                          their children make threads and allocate; gcc's AddressSanitizer does not
 #                          guard its heap across a fork (a child of threads that allocate hangs,
 #                          with or without this library), ThreadSanitizer does not support it
+#   test-signals-adds      it stands in the way of sigaction, as they do, and loads a second copy
 sanitizer_tests() {
     for file in c-tests/test-*.c; do
         name=$(basename "$file" .c)
         case $name in
-        test-abi | test-dlopen | test-process) ;;
+        test-abi | test-dlopen | test-process | test-forks | test-signals-adds) ;;
         *) echo "$name" ;;
         esac
     done

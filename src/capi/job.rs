@@ -183,7 +183,8 @@ pub unsafe extern "C" fn ns_add_io_timeout_job(
 /// may watch one signal: all fire.
 ///
 /// @param tp the pool
-/// @param signum not SIGKILL, SIGSTOP, SIGILL, SIGFPE, SIGSEGV or one of the C library's own
+/// @param signum not SIGKILL or SIGSTOP, not one that the running code raises by itself (SIGILL,
+/// SIGFPE, SIGSEGV, SIGBUS, SIGTRAP, SIGSYS), not one of the C library's own
 /// @param job_type THREAD, PERSIST; SIGNAL is implied
 /// @param func the callback, in an ordinary thread and free to do what it likes
 /// @param data for `ns_job_get_data`; the application's own

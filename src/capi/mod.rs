@@ -229,6 +229,7 @@ impl<'a> Make<'a> {
                 return self.refuse("fd is one of the pool's own descriptors");
             }
             Err(MakeError::NoSignal) => return self.refuse("the system refuses to catch signum"),
+            Err(MakeError::Forked) => return self.shut_down(pool),
         };
         // Before it can run, so that a callback which runs at once finds it.
         // SAFETY: `out` by the promise of `new`.

@@ -4,6 +4,7 @@
 use std::ptr::{self, NonNull};
 
 use super::*;
+use crate::fork;
 use crate::pool::is_own_thread;
 use crate::sync::take_over;
 use crate::sys::CancelGuard;
@@ -44,6 +45,7 @@ pub unsafe extern "C" fn ns_thrpool_config_init(tp_config: *mut ns_thrpool_confi
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_thrpool_new(tp_config: *mut ns_thrpool_config) -> *mut ns_thrpool_t {
     let _errno = ErrnoGuard::new();
+    fork::look();
     let _cancel = CancelGuard::new();
     // SAFETY: NULL or the caller's config.
     let config = unsafe { tp_config.as_ref() };
@@ -58,6 +60,7 @@ pub unsafe extern "C" fn ns_thrpool_new(tp_config: *mut ns_thrpool_config) -> *m
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_thrpool_shutdown(tp: *mut ns_thrpool_t) {
     let _errno = ErrnoGuard::new();
+    fork::look();
     // SAFETY: NULL or a pool of the caller's.
     if let Some(pool) = unsafe { pool_of(tp) }
         && !pool.shared.is_forked()
@@ -92,6 +95,7 @@ pub unsafe extern "C" fn ns_thrpool_is_shutdown(tp: *mut ns_thrpool_t) -> i32 {
 pub unsafe extern "C" fn ns_thrpool_wait(tp: *mut ns_thrpool_t) -> ns_result_t {
     const NAME: &str = "ns_thrpool_wait";
     let _errno = ErrnoGuard::new();
+    fork::look();
     // SAFETY: NULL or a pool of the caller's.
     let Some(pool) = (unsafe { pool_of(tp) }) else {
         return refuse(None, NAME, "tp is NULL");
@@ -130,6 +134,7 @@ pub unsafe extern "C" fn ns_thrpool_wait(tp: *mut ns_thrpool_t) -> ns_result_t {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_thrpool_destroy(tp: *mut ns_thrpool_t) {
     let _errno = ErrnoGuard::new();
+    fork::look();
     // SAFETY: NULL or a pool of the caller's.
     let Some(pool) = (unsafe { pool_of(tp) }) else {
         return;

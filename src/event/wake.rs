@@ -28,7 +28,7 @@ use std::sync::atomic::{AtomicI32, AtomicU64};
 use libc::c_int;
 
 use super::rouse::Rouse;
-
+use crate::fork;
 use crate::perturb::perturb;
 use crate::sync::{AtomicBool, Ordering, fence};
 use crate::sys;
@@ -80,6 +80,8 @@ impl Sleeping {
 /// The pipe and the flag.
 pub(crate) struct Wake {
     pub(crate) sleeping: Sleeping,
+    /// The process whose loop reads it: see [`fork`].
+    generation: u32,
     read: AtomicI32,
     write: AtomicI32,
     /// What both ends are, as the system tells them from everything else: device and inode.
@@ -138,6 +140,7 @@ impl Wake {
         let [read, write] = pipe()?;
         Ok(Self {
             sleeping: Sleeping::new(),
+            generation: fork::generation(),
             read: AtomicI32::new(read),
             write: AtomicI32::new(write),
             identity: identity(read).unwrap_or_default().map(AtomicU64::new),
@@ -160,7 +163,9 @@ impl Wake {
     /// The caller is the one to wake the loop: write a byte. False if there is no pipe to do that
     /// with: then it is for [`Rouse::rouse`] to do. Async-signal-safe; may change errno.
     pub(crate) fn write(&self) -> bool {
-        if sys::write_byte(self.write_end()) {
+        // A call that a forking handler has interrupted may go on in the child: the pipe is the
+        // parent's there.
+        if fork::is_over(self.generation) || sys::write_byte(self.write_end()) {
             return true;
         }
         self.lost.store(true, Ordering::SeqCst);

@@ -19,6 +19,7 @@
 mod free;
 mod life;
 mod queue;
+mod signals;
 mod wait;
 mod wake;
 mod whole;

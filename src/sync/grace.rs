@@ -202,8 +202,12 @@ impl Grace {
     }
 
     /// The epoch in which something is out of reach that was taken out before.
+    ///
+    /// The word is written, with what it says already: those who enter later read it and thereby
+    /// see that the thing is out of reach; all others are counted.
     pub(crate) fn now(&self, generation: u32) -> Epoch {
-        Epoch(self.load(generation).epoch())
+        self.load(generation);
+        Epoch(Word(self.word.fetch_or(0, Ordering::AcqRel)).epoch())
     }
 
     /// Whether everybody has left who was inside in `epoch` or before. Moves on, if that is possible.

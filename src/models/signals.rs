@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! Signals: who stops watching, against handlers that may be at his pool; and what they read while
+//! it is written.
+
+use loom::sync::Arc;
+use loom::thread;
+
+use super::explore;
+use crate::event::signals::latch::Latch;
+use crate::sync::grace::Grace;
+use crate::sync::{AtomicUsize, Memory, Ordering};
+
+/// A list of at most one pool, of those that the model has: its number plus one, or zero.
+struct Registry<const POOLS: usize> {
+    inside: Grace,
+    first: AtomicUsize,
+    pools: [Memory; POOLS],
+}
+
+impl<const POOLS: usize> Registry<POOLS> {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            inside: Grace::new(),
+            first: AtomicUsize::new(1),
+            pools: std::array::from_fn(|_| Memory::new()),
+        })
+    }
+
+    /// What a handler does.
+    fn signal(&self) {
+        let inside = self.inside.enter(0);
+        if let Some(pool) = self.first.load(Ordering::SeqCst).checked_sub(1) {
+            self.pools[pool].used();
+        }
+        self.inside.leave(inside);
+    }
+
+    /// The pool in the list leaves it, for the next or none, and goes.
+    fn replace(&self, next: usize) {
+        let gone = self.first.load(Ordering::SeqCst) - 1;
+        self.first.store(next, Ordering::SeqCst);
+        let gone_since = self.inside.now(0);
+        self.inside.wait(gone_since, 0);
+        self.pools[gone].free();
+    }
+}
+
+fn a_pool_goes<const POOLS: usize>(handlers: usize, signals: usize) {
+    let registry = Registry::<POOLS>::new();
+    let others: Vec<_> = (0..handlers)
+        .map(|_| {
+            let registry = Arc::clone(&registry);
+            thread::spawn(move || {
+                for _ in 0..signals {
+                    registry.signal();
+                }
+            })
+        })
+        .collect();
+    for pool in 0..POOLS {
+        registry.replace(if pool + 1 < POOLS { pool + 2 } else { 0 });
+    }
+    for other in others {
+        other.join().unwrap();
+    }
+}
+
+#[test]
+fn a_pool_goes_beside_two_handlers() {
+    explore("signals, a pool goes beside two handlers", 2, || {
+        a_pool_goes::<1>(2, 1);
+    });
+}
+
+/// The epoch changes twice: those of the first are not taken for those of the third.
+#[test]
+fn two_pools_go_one_after_the_other() {
+    explore("signals, two pools go beside two handlers", 2, || {
+        a_pool_goes::<2>(2, 1);
+    });
+}
+
+#[test]
+fn a_pool_goes_in_a_storm() {
+    explore("signals, two pools go in a storm", 2, || {
+        a_pool_goes::<2>(1, 3);
+    });
+}
+
+/// Each time that it is written, all words are the same.
+#[test]
+fn a_handler_reads_what_was_written_whole() {
+    explore("signals, what is known, read while written", 2, || {
+        let latch = Arc::new(Latch::<2>::new());
+        latch.write([1; 2]);
+        let readers: Vec<_> = (0..2)
+            .map(|_| {
+                let latch = Arc::clone(&latch);
+                thread::spawn(move || {
+                    let words = latch.read().unwrap();
+                    assert_eq!(words[0], words[1], "half of it is another's");
+                })
+            })
+            .collect();
+        latch.write([2; 2]);
+        latch.write([3; 2]);
+        for reader in readers {
+            reader.join().unwrap();
+        }
+        assert_eq!(latch.read(), Some([3; 2]));
+    });
+}
