@@ -471,8 +471,8 @@ static void fm41_any_allocation_of_an_add_may_fail(void **state)
             PR_Close(ends[1]);
         }
     }
-    /* The descriptor's entry and the job, at the least. */
-    assert_true(refused >= 4);
+    /* The job, each time. The block of entries is there: the pool's own descriptors have some. */
+    assert_true(refused >= 2);
 }
 
 /* In a child there is no test to fail: say what failed, and end. */

@@ -174,11 +174,18 @@ static void raise_at_once(void)
 
 /* A child that gets a signal that its parent watches: as early as can be, then, and when it has
  * destroyed the parent's pool. */
+static void stay_alive(int signum)
+{
+    UNUSED(signum);
+}
+
 static void fork_a_child_with_signals(struct ns_thrpool_t *tp)
 {
     struct latch ran = LATCH_INIT;
     struct ns_job_t *job = NULL;
     int status = -1;
+    /* In the child nobody watches, and the signal has its earlier effect. */
+    signal(SIGUSR1, stay_alive);
     if (ns_add_signal_job(tp, SIGUSR1, NS_JOB_PERSIST, count_callback, &ran, &job) != NS_SUCCESS) {
         abort();
     }
