@@ -25,6 +25,7 @@ use crate::job::wait::{Outcome, Waiters};
 use crate::job::{Job, JobPtr, Kind, Spec, Trigger, run};
 use crate::log::{Logger, log};
 use crate::perturb::perturb;
+use crate::sync::{hand_over, take_over};
 use crate::sys;
 use crate::workq::{Seat, WorkQueue};
 
@@ -308,6 +309,7 @@ impl Shared {
         if self.is_shutting_down() {
             return Armed::ShuttingDown;
         }
+        hand_over(&raw const job.state);
         match job.state.arm(queue_of(job.kind()), job.has(NS_JOB_PERSIST)) {
             Arm::Push => {
                 self.idle.went(job.func());
@@ -324,15 +326,22 @@ impl Shared {
     #[inline(always)]
     pub(crate) fn end(&self, job: JobPtr, even_armed: bool) -> Ended {
         let own = inside(&job);
+        // By its address alone once the job is finished with: it may be gone.
+        let state = &raw const job.state;
+        hand_over(state);
         match job.state.end_from(&self.waiters, even_armed) {
             end @ (End::Push | End::PushIdle) => {
+                take_over(state);
                 if end == End::PushIdle {
                     self.idle.went(job.func());
                 }
                 self.request(job);
                 Ended::Yes
             }
-            End::Queued | End::Over => Ended::Yes,
+            End::Queued | End::Over => {
+                take_over(state);
+                Ended::Yes
+            }
             End::Marked | End::OverRunning if own => Ended::Yes,
             End::Marked | End::OverRunning => Ended::Running,
             End::Armed => Ended::Armed,
@@ -348,6 +357,7 @@ impl Shared {
         entering: Entering,
     ) -> Option<Outcome> {
         if job.state.now() == state::WAITING {
+            take_over(&raw const job.state);
             return Some(Outcome::Idle);
         }
         if inside(&job) || on_loop_of(self) {

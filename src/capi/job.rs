@@ -9,6 +9,7 @@ use crate::job::free::Entering;
 use crate::job::state;
 use crate::job::wait::Outcome;
 use crate::shared::Ended;
+use crate::sync::take_over;
 
 /// Make a job without arming it, so that its data and done callback can be set first; then arm it
 /// with `ns_job_rearm`. Its data is NULL until `ns_job_set_data`. Run-now jobs and timers of time
@@ -291,7 +292,7 @@ pub unsafe extern "C" fn ns_job_wait(job: *mut ns_job_t) -> ns_result_t {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_job_get_data(job: *mut ns_job_t) -> *mut c_void {
     // SAFETY: NULL or a live job, by the interface's rules.
-    unsafe { job_of(job) }.map_or(std::ptr::null_mut(), |job| job.data())
+    unsafe { job_of(job) }.map_or(std::ptr::null_mut(), |job| job.take_data())
 }
 
 /// Replace the application's pointer, at once. Any thread.
@@ -418,6 +419,7 @@ unsafe fn set(name: &str, job: *mut ns_job_t, change: impl FnOnce(&Job)) -> ns_r
     };
     match job.state.now() {
         state::WAITING | state::RUNNING => {
+            take_over(&raw const job.state);
             change(&job);
             SUCCESS
         }

@@ -445,13 +445,18 @@ impl EventLoop {
         }
     }
 
-    /// Run the run-now jobs that are there, but no more than `most`. One that is armed again
-    /// queues behind the others.
+    /// Run the run-now jobs that are there, but no more than `most`.
+    #[inline(always)]
     fn run_now(&mut self, pool: &Shared, most: usize) {
         // In most turns, and counting them takes longer.
-        if pool.loop_work.is_empty() {
-            return;
+        if !pool.loop_work.is_empty() {
+            self.run_some_now(pool, most);
         }
+    }
+
+    /// The same, where there are some. One that is armed again queues behind the others.
+    #[inline(never)]
+    fn run_some_now(&mut self, pool: &Shared, most: usize) {
         let mut slice = Slice::new();
         for _ in 0..pool.loop_work.len().min(most) {
             let Some(job) = pool.loop_work.pop() else {
@@ -509,9 +514,12 @@ impl EventLoop {
     /// The next request of a turn that has taken so many. It may look so often for what is about to
     /// come.
     fn next_request(&mut self, pool: &Shared, taken: usize, looks: &mut usize) -> Option<JobPtr> {
-        let next = pool.requests.pop();
-        if next.is_some() {
-            return next;
+        // Most turns find none at first, and asking for that is quicker than a pop that finds none.
+        if taken > 0 || !pool.requests.is_empty() {
+            let next = pool.requests.pop();
+            if next.is_some() {
+                return next;
+            }
         }
         if taken > 1 || self.given > 1 {
             self.linger(pool, looks)

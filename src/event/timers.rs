@@ -112,6 +112,9 @@ pub(crate) struct Wheel {
     soonest: Soonest,
 }
 
+/// [`Soonest::look`], where that is not known.
+const UNKNOWN: u64 = 0;
+
 /// Bounds on what a wheel holds. Timers that are removed leave them as they are: too low, which
 /// costs one look for nothing.
 #[derive(Clone, Copy)]
@@ -129,7 +132,10 @@ impl Soonest {
         look: u64::MAX,
     };
     /// Not known: to be found out by [`Wheel::next`]. Also while the wheel is busy.
-    const UNKNOWN: Self = Self { start: 0, look: 0 };
+    const UNKNOWN: Self = Self {
+        start: 0,
+        look: UNKNOWN,
+    };
 }
 
 /// A slot: its level, its index there, and the tick at which it begins.
@@ -312,14 +318,23 @@ impl Wheel {
 
     /// When to look again, in nanoseconds of the monotonic clock: when the earliest timer is due,
     /// or before, where finding that out would cost more than looking twice.
+    #[inline(always)]
     pub(crate) fn next(&mut self) -> Option<u64> {
-        if self.soonest.look == Soonest::UNKNOWN.look {
-            if self.is_busy() {
-                return Some(self.tick << TICK_BITS);
-            }
-            self.soonest = self.search();
+        let look = match self.soonest.look {
+            UNKNOWN => self.find_next(),
+            known => known,
+        };
+        (look != Soonest::NEVER.look).then_some(look)
+    }
+
+    /// The same, where it is not known.
+    #[inline(never)]
+    fn find_next(&mut self) -> u64 {
+        if self.is_busy() {
+            return self.tick << TICK_BITS;
         }
-        (self.soonest.look != Soonest::NEVER.look).then_some(self.soonest.look)
+        self.soonest = self.search();
+        self.soonest.look
     }
 
     /// Find out what [`Wheel::soonest`] is to be.

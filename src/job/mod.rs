@@ -38,7 +38,7 @@ use crate::job::state::State;
 use crate::list::Node;
 use crate::nspr;
 use crate::shared::Shared;
-use crate::sync::{hand_over, take_over};
+use crate::sync::{hand_over, take_over, unless_instrumented};
 use crate::sys;
 
 /// What triggers a job, beside the flags' directions.
@@ -217,9 +217,17 @@ impl Job {
 
     /// The application's pointer.
     pub(crate) fn data(&self) -> *mut c_void {
-        let data = self.data.load(Ordering::Acquire);
-        take_over(&raw const self.data);
-        data
+        self.data.load(Ordering::Acquire)
+    }
+
+    /// As [`Job::data`], for the application: what was written before it was set is for the caller.
+    pub(crate) fn take_data(&self) -> *mut c_void {
+        let data = || {
+            let data = self.data();
+            take_over(&raw const self.data);
+            data
+        };
+        unless_instrumented(|| self.data(), data)
     }
 
     /// Replace the application's pointer.

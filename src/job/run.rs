@@ -13,6 +13,7 @@ use crate::job::{Job, JobPtr};
 use crate::log::{log, trace};
 use crate::perturb::perturb;
 use crate::shared::Shared;
+use crate::sync::{hand_over, take_over, unless_instrumented};
 use crate::sys;
 
 /// What a thread is to the library.
@@ -64,7 +65,14 @@ pub(crate) fn run(job: JobPtr, arm: u32, dispose: u32) -> After {
     let pool = job.pool();
     trace!(pool.logger, "job {:p}: callback begins", job.as_c());
     RUNNING.set(&raw const *job);
-    call(job, job.func());
+    unless_instrumented(
+        || call(job, job.func()),
+        || {
+            take_over(&raw const job.state);
+            call(job, job.func());
+            hand_over(&raw const job.state);
+        },
+    );
     RUNNING.set(ptr::null());
     perturb("the callback returned, its state says that it runs");
     let after = job.state.finish_noting(
@@ -107,6 +115,7 @@ pub(crate) fn count_idle(pool: &Shared) {
 pub(crate) fn dispose(job: JobPtr) -> bool {
     trace!(job.pool().logger, "job {:p}: disposed of", job.as_c());
     job.state.begin_disposal();
+    take_over(&raw const job.state);
     perturb("being disposed of, and the done callback not called");
     if let Some(done) = job.done_cb() {
         call(job, done);

@@ -29,7 +29,7 @@
 //! the done callback left to call.
 
 use crate::job::wait::{Outcome, Waiters};
-use crate::sync::{AtomicU32, Memory, Ordering, hand_over, take_over};
+use crate::sync::{AtomicU32, Memory, Ordering};
 
 /// Idle, owned by the application.
 pub(crate) const WAITING: u32 = 0;
@@ -164,9 +164,7 @@ impl State {
 
     /// The state alone, without the bits.
     pub(crate) fn now(&self) -> u32 {
-        let state = self.word().load(Ordering::Acquire) & STATE;
-        take_over(self);
-        state
+        self.word().load(Ordering::Acquire) & STATE
     }
 
     /// Whether the callback is executing.
@@ -229,7 +227,6 @@ impl State {
     /// WAITING → ARMED with `queue` (REQ or WORK) set; RUNNING → NEEDS_ARM, but not for a PERSIST
     /// job, which arms itself.
     pub(crate) fn arm(&self, queue: u32, persist: bool) -> Arm {
-        hand_over(self);
         let step = self.change(|word| match word & STATE {
             WAITING => Some(ARMED | queue),
             RUNNING if !persist => Some(word & !STATE | NEEDS_ARM),
@@ -258,14 +255,12 @@ impl State {
     /// As [`State::end`], and tells a job that was WAITING from one that was armed.
     #[inline(always)]
     pub(crate) fn end_from(&self, waiters: &Waiters, even_armed: bool) -> End {
-        hand_over(self);
         let step = self.settle(waiters, |word| match word & STATE {
             NEEDS_DELETE | DELETED => None,
             ARMED if !even_armed => None,
             _ if word & EXEC != 0 => Some((word & !STATE | NEEDS_DELETE, None)),
             _ => Some((word & !STATE | NEEDS_DELETE | REQ, Some(Outcome::Deleting))),
         });
-        take_over(self);
         match step {
             Ok(word) if word & EXEC != 0 => End::Marked,
             Ok(word) if word & REQ != 0 => End::Queued,
@@ -290,10 +285,8 @@ impl State {
 
     /// The loop is about to call the callback: ARMED → RUNNING. False if it was cancelled.
     pub(crate) fn begin(&self) -> bool {
-        let step =
-            self.change(|word| (word & STATE == ARMED).then_some(word & !STATE | RUNNING | EXEC));
-        take_over(self);
-        step.is_ok()
+        self.change(|word| (word & STATE == ARMED).then_some(word & !STATE | RUNNING | EXEC))
+            .is_ok()
     }
 
     /// A worker took the job from the work queue: ARMED → RUNNING, unless it was cancelled.
@@ -305,7 +298,6 @@ impl State {
                 _ => word,
             })
         });
-        take_over(self);
         match step {
             Ok(word) if word & STATE == ARMED => Work::Run,
             Ok(word) if word & DISPOSED != 0 => Work::Free,
@@ -379,7 +371,6 @@ impl State {
             RUNNING if persist && again() => After::Armed,
             _ => After::Idle,
         };
-        hand_over(self);
         let chosen = std::cell::Cell::new(After::Idle);
         let step = self.settle(waiters, |word| {
             chosen.set(after(word));
@@ -403,7 +394,6 @@ impl State {
     /// NEEDS_DELETE → DELETED, if [`State::finish`] has not done that: the done callback is about to
     /// run.
     pub(crate) fn begin_disposal(&self) {
-        take_over(self);
         let step = self.change(|word| match word & STATE {
             DELETED => None,
             _ => Some(word & !STATE | DELETED),
@@ -428,7 +418,6 @@ impl State {
             NEEDS_DELETE | DELETED if word & EXEC == 0 => None,
             _ => Some(word | WAITED),
         });
-        take_over(self);
         match step {
             Ok(_) => Wait::Marked,
             Err(word) if word & STATE == WAITING => Wait::Idle,

@@ -174,7 +174,9 @@ impl Waiters {
         let stripe = self.stripe(state);
         perturb("about to wait for a job, which is not marked");
         let mut list = lock(stripe);
-        match state.mark_waited() {
+        let marked = state.mark_waited();
+        take_over(state);
+        match marked {
             Wait::Idle => return Outcome::Idle,
             Wait::Deleting => return Outcome::Deleting,
             Wait::Marked => {}

@@ -12,7 +12,7 @@ mod pthread;
 mod tsan;
 
 pub(crate) use memory::Memory;
-pub(crate) use tsan::{hand_over, take_over};
+pub(crate) use tsan::{hand_over, take_over, unless_instrumented};
 
 #[cfg(not(loom))]
 pub(crate) use pthread::{Condvar, Mutex, MutexGuard, Semaphore, lock, wait, wait_until};

@@ -46,6 +46,21 @@ pub(crate) fn take_over<T>(at: *const T) {
     }
 }
 
+/// `plain`, or under the sanitizer `shown`, out of the way of what is only a load or two.
+#[inline(always)]
+pub(crate) fn unless_instrumented<T>(plain: impl FnOnce() -> T, shown: impl FnOnce() -> T) -> T {
+    #[cold]
+    #[inline(never)]
+    fn aside<T>(shown: impl FnOnce() -> T) -> T {
+        shown()
+    }
+    if ACTIVE.load(Ordering::Relaxed) {
+        aside(shown)
+    } else {
+        plain()
+    }
+}
+
 #[cold]
 #[inline(never)]
 fn release(at: *const c_void) {
