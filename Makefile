@@ -167,7 +167,7 @@ bench-profile: need-counts ## where the instructions of the two main paths go
 	@$(MAKE) --no-print-directory all build/bench/ns
 	@bench/profile.py build/bench/ns
 
-header: ## generate include/nunc-stans.h from src/capi
+header: ## generate include/nunc-stans.h from src/abi and src/capi
 	NS_WRITE_HEADER=1 $(CARGO) test --quiet --locked --test header
 
 install: all ## install library, header and pkg-config file; DESTDIR, prefix, libdir, includedir

@@ -12,26 +12,35 @@
 //!                             └──── rearm, done, new jobs ◄──────────────────────────────┘
 //! ```
 //!
-//! The rooms, each depending on those below it only:
+//! The rooms. Each uses only what its line says, which is below it; `tests/dependencies.rs` reads
+//! this table and holds the source to it.
 //!
-//! | | |
-//! |---|---|
-//! | [`capi`] | all that C sees: arguments checked, pointers made references |
-//! | `pool` | start, shutdown, wait, destroy |
-//! | `event` | the loop thread: descriptors, timers, signals, the wake pipe |
-//! | `shared` | what all threads share, and a job's ways between them |
-//! | `workq` | the work queue and its sleeping workers |
-//! | `job` | the job, its state word, its waiters, the call of its callback |
-//! | `nspr`, `log`, `alloc`, `fork`, `sys` | the outside worlds |
-//! | `list`, `confined`, `sync` | intrusive lists; cells for one thread; std's primitives or loom's |
-//! | `perturb`, `models` | for tests only: noise in the schedule, loom models |
+//! | room | what lives there | uses |
+//! |---|---|---|
+//! | [`capi`] | the functions that C calls: arguments checked, pointers made references | all below |
+//! | `pool` | start, shutdown, wait, destroy | all below |
+//! | `event`, `worker` | the life of the loop thread, and that of a worker | all below |
+//! | `run` | the call of a callback, and of a done callback | all below |
+//! | `shared` | what all threads of a pool share, and a job's ways between them | all below |
+//! | `job` | the job, its state word, who waits for it, whose callback runs where | `timers`, `nspr`, `alloc`, `fork`, `list`, `sync`, `perturb`, `sys`, `abi` |
+//! | `signals` | the process's signals: handler, registry, a mailbox for each pool | `wake`, `fork`, `sync`, `perturb`, `sys` |
+//! | `wake` | getting the loop out of its wait | `fork`, `sync`, `perturb`, `sys` |
+//! | `workq` | the work queues and their sleeping workers | `sync`, `perturb`, `sys` |
+//! | `fds`, `timers` | the table of descriptors; the wheel | `alloc`, `list`, `confined`, `perturb` |
+//! | `log`, `nspr` | the outside worlds: the application's logger, NSPR | `alloc`, `perturb`, `sys`, `abi` |
+//! | `alloc`, `sync`, `perturb` | the allocator; std's primitives or loom's; noise in the schedule, for tests | `sys` |
+//! | `fork`, `list`, `confined`, `sys`, `abi` | forks; intrusive lists; cells for one thread; the system; the types and flags that C sees | |
+//!
+//! `models`, for tests only, are loom's, and use what they model.
 //!
 //! `docs/ARCHITECTURE.md` tells how they work together.
 
+pub mod abi;
 mod alloc;
 pub mod capi;
 mod confined;
 mod event;
+mod fds;
 mod fork;
 mod job;
 mod list;
@@ -41,7 +50,12 @@ mod models;
 mod nspr;
 mod perturb;
 mod pool;
+mod run;
 mod shared;
+mod signals;
 mod sync;
 mod sys;
+mod timers;
+mod wake;
+mod worker;
 mod workq;

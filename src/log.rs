@@ -18,7 +18,7 @@ use crate::sys::{self, CancelGuard, ErrnoGuard};
 pub(crate) use sink::TextFn;
 
 /// As in the config: `void (*)(int, const char *, va_list)`.
-pub(crate) type LogFn = unsafe extern "C" fn(c_int, *const c_char, crate::capi::va_list);
+pub(crate) type LogFn = unsafe extern "C" fn(c_int, *const c_char, crate::abi::va_list);
 
 unsafe extern "C" {
     fn nunc_stans_shim_log(log: LogFn, priority: c_int, message: *const c_char);
@@ -216,7 +216,7 @@ mod tests {
             out: *mut c_char,
             size: usize,
             format: *const c_char,
-            args: crate::capi::va_list,
+            args: crate::abi::va_list,
         ) -> c_int;
     }
 
@@ -224,7 +224,7 @@ mod tests {
         static HEARD: Cell<[u8; Line::ROOM]> = const { Cell::new([0; Line::ROOM]) };
     }
 
-    unsafe extern "C" fn hear(priority: c_int, format: *const c_char, args: crate::capi::va_list) {
+    unsafe extern "C" fn hear(priority: c_int, format: *const c_char, args: crate::abi::va_list) {
         assert_eq!(priority, libc::LOG_NOTICE);
         let mut text = [0; Line::ROOM];
         // SAFETY: the shim's format and arguments, and the room that there is.

@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use libc::c_int;
 use libloading::os::unix::Library;
 
-use crate::capi::PRFileDesc;
+use crate::abi::PRFileDesc;
 
 /// Returns a `PROsfd`, an int wherever descriptors are ints.
 type NativeHandle = unsafe extern "C" fn(*mut PRFileDesc) -> c_int;

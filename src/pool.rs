@@ -17,17 +17,17 @@ use std::sync::atomic::Ordering;
 
 use libc::{c_int, c_void, pthread_t, size_t};
 
+use crate::abi::{INIT_FLAG, ns_thrpool_config};
 use crate::alloc::Allocator;
-use crate::capi::{INIT_FLAG, ns_thrpool_config};
-use crate::event::signals;
-use crate::event::wake::Wake;
 use crate::event::{EventLoop, Lists};
-use crate::job::run;
 use crate::log::{Logger, log};
 use crate::perturb::perturb;
 use crate::shared::{Phase, Shared};
+use crate::signals;
 use crate::sync::{Condvar, Mutex, hand_over, lock, wait};
 use crate::sys::CancelGuard;
+use crate::wake::Wake;
+use crate::worker;
 
 /// How far the end of a pool has come, for [`Pool::wait`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -305,7 +305,7 @@ impl Pool {
         this.shared.deferred.clear();
         this.shared.waiters.drain();
         let logger = this.shared.logger;
-        signals::unwatch_all(&this.shared);
+        signals::unwatch_all(&this.shared.mailbox);
         if let Some(left) = this.shared.idle.left() {
             log!(
                 logger,
@@ -432,7 +432,7 @@ extern "C" fn loop_main(pool: *mut c_void) -> *mut c_void {
 unsafe extern "C" fn worker_body(pool: *mut c_void) {
     // SAFETY: the pool outlives its threads.
     let shared = unsafe { &(*pool.cast::<Pool>()).shared };
-    shared.work();
+    worker::work(shared);
     perturb("the worker has no more work, and counts still");
     if shared.workers.fetch_sub(1, Ordering::SeqCst) == 1 {
         perturb("the last worker has left, and the loop does not know");
@@ -447,5 +447,5 @@ unsafe extern "C" fn loop_body(pool: *mut c_void) {
 
 /// Whether the caller is on a thread of `pool`, where it can neither be waited for nor destroyed.
 pub(crate) fn is_own_thread(pool: &Pool) -> bool {
-    !pool.shared.is_forked() && run::on_thread_of(&pool.shared)
+    !pool.shared.is_forked() && pool.shared.is_here()
 }

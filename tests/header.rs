@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! The header: made by cbindgen from `src/capi/`, committed, and compared here.
+//! The header: made by cbindgen from `src/abi/` and `src/capi/`, committed, and compared here.
 //!
 //! `NS_WRITE_HEADER=1 cargo test --test header` (`make header`) writes it.
 
@@ -9,7 +9,7 @@ use cbindgen::{Builder, Config, ItemType};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// What `types` of the items in one file of `src/capi/` are in C.
+/// What `types` of the items in one file of `src/` are in C.
 fn section(file: &str, types: &[ItemType], exclude: &[&str]) -> String {
     let mut config =
         Config::from_file(Path::new(ROOT).join("cbindgen.toml")).expect("cbindgen.toml");
@@ -27,7 +27,7 @@ fn section(file: &str, types: &[ItemType], exclude: &[&str]) -> String {
     let mut text = Vec::new();
     Builder::new()
         .with_config(config)
-        .with_src(Path::new(ROOT).join("src/capi").join(file))
+        .with_src(Path::new(ROOT).join("src").join(file))
         .generate()
         .expect("bindings")
         .write(&mut text);
@@ -84,19 +84,23 @@ fn header() -> String {
     let functions = [ItemType::Functions];
     let parts = [
         include_str!("header/top.h").trim().to_owned(),
-        section("types.rs", &[ItemType::Constants], &not_c),
+        section("abi/types.rs", &[ItemType::Constants], &not_c),
         include_str!("header/macros.h").trim().to_owned(),
-        results(&section("types.rs", &[ItemType::Enums], &not_c)),
+        results(&section("abi/types.rs", &[ItemType::Enums], &not_c)),
         include_str!("header/result.h").trim().to_owned(),
-        section("types.rs", &[ItemType::Typedefs, ItemType::Structs], &not_c),
+        section(
+            "abi/types.rs",
+            &[ItemType::Typedefs, ItemType::Structs],
+            &not_c,
+        ),
         include_str!("header/pool.h").trim().to_owned(),
-        section("pool.rs", &functions, &[]),
+        section("capi/pool.rs", &functions, &[]),
         include_str!("header/job.h").trim().to_owned(),
-        section("job.rs", &functions, &[]),
+        section("capi/job.rs", &functions, &[]),
         include_str!("header/extensions.h").trim().to_owned(),
-        section("extensions.rs", &[ItemType::Constants], &[]),
+        section("abi/extensions.rs", &[ItemType::Constants], &[]),
         include_str!("header/extension-results.h").trim().to_owned(),
-        section("extensions.rs", &functions, &[]),
+        section("capi/extensions.rs", &functions, &[]),
         include_str!("header/bottom.h").trim().to_owned(),
     ];
     parts.join("\n\n").trim().to_owned() + "\n"
@@ -116,7 +120,7 @@ fn the_committed_header_is_in_step() {
         .position(|(want, have)| want != have);
     assert!(
         want == have,
-        "include/nunc-stans.h is out of step with src/capi/ (from line {}): run `make header`",
+        "include/nunc-stans.h is out of step with src/abi/ and src/capi/ (from line {}): run `make header`",
         first.unwrap_or(want.lines().count().min(have.lines().count())) + 1
     );
 }

@@ -3,25 +3,17 @@
 
 use std::ffi::c_char;
 
-use libc::timeval;
+use libc::{c_int, c_void, timeval};
 
+use super::call::*;
 use super::job::{idle_time, wait_until};
-use super::*;
+use crate::abi::_ns_result_t as R;
+use crate::abi::*;
 use crate::job::free::Entering;
+use crate::job::{JobPtr, NEVER};
+use crate::log::{Logger, log};
 use crate::shared::Ended;
-
-/// Defined if the header has what follows.
-pub const NS_EXTENSIONS: i32 = 1;
-/// The version of the header: major.
-pub const NS_VERSION_MAJOR: i32 = 0;
-/// The version of the header: minor.
-pub const NS_VERSION_MINOR: i32 = 2;
-/// The version of the header: patch.
-pub const NS_VERSION_PATCH: i32 = 0;
-/// A flag on any of the adding functions: the job is made with all that it was given but left
-/// WAITING, so that its done callback can be set before `ns_job_rearm` arms it. The job argument
-/// must then not be NULL. Not shown by `ns_job_get_type`.
-pub const NS_JOB_UNARMED: ns_job_type_t = 1 << 10;
+use crate::sys::{self, ErrnoGuard};
 
 /// The version of the library that is loaded, as "0.2.0".
 ///

@@ -1,15 +1,20 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! The jobs' functions that 0.2 has.
 
-use super::*;
-use libc::timeval;
+use libc::{c_int, c_void, timeval};
 
-use crate::event::signals::can_watch;
+use super::call::*;
+use crate::abi::_ns_result_t as R;
+use crate::abi::*;
 use crate::job::free::Entering;
 use crate::job::state;
 use crate::job::wait::Outcome;
-use crate::shared::Ended;
+use crate::job::{Job, JobPtr, NEVER, Trigger};
+use crate::log::log;
+use crate::shared::{Armed, Ended, Shared};
+use crate::signals::can_watch;
 use crate::sync::take_over;
+use crate::sys::ErrnoGuard;
 
 /// Make a job without arming it, so that its data and done callback can be set first; then arm it
 /// with `ns_job_rearm`. Its data is NULL until `ns_job_set_data`. Run-now jobs and timers of time

@@ -3,11 +3,14 @@
 
 use std::ptr::{self, NonNull};
 
-use super::*;
+use super::call::*;
+use crate::abi::_ns_result_t as R;
+use crate::abi::*;
 use crate::fork;
-use crate::pool::is_own_thread;
+use crate::log::log;
+use crate::pool::{Pool, is_own_thread};
 use crate::sync::take_over;
-use crate::sys::CancelGuard;
+use crate::sys::{CancelGuard, ErrnoGuard};
 
 /// Set a config to its defaults: one worker, default stacks, libc's allocator, syslog.
 ///

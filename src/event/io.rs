@@ -15,13 +15,13 @@ use std::sync::atomic::Ordering;
 
 use libc::c_int;
 
-use super::fds::{Entry, Interest, Mode, Registration};
 use super::poller::{Key, Poller, Refusal};
 use super::{EventLoop, Stale};
-use crate::capi::{
+use crate::abi::{
     NS_JOB_ACCEPT, NS_JOB_CONNECT, NS_JOB_PRESERVE_FD, NS_JOB_READ, NS_JOB_THREAD, NS_JOB_WRITE,
     ns_job_type_t,
 };
+use crate::fds::{Entry, Interest, Mode, Registration};
 use crate::job::{Job, JobPtr, place, state};
 use crate::log::log;
 use crate::perturb::perturb;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! The loop's lists of jobs.
 
-use super::timers::{Rings, Timer};
 use crate::job::JobPtr;
 use crate::list::Head;
+use crate::timers::{Rings, Timer};
 
 /// The loop's lists of jobs, apart from the loop since jobs point at them, and the loop is changed
 /// through `&mut`. All zero, they are empty.
@@ -69,13 +69,13 @@ mod tests {
     use std::ptr::{self, NonNull};
 
     use super::*;
+    use crate::abi::{NS_JOB_READ, NS_JOB_SIGNAL, NS_JOB_TIMER, ns_job_t};
     use crate::alloc::Allocator;
-    use crate::capi::{NS_JOB_READ, NS_JOB_SIGNAL, NS_JOB_TIMER, ns_job_t};
-    use crate::event::fds::Table;
-    use crate::event::timers::Wheel;
+    use crate::fds::Table;
     use crate::job::state::State;
     use crate::job::{Spec, Trigger, place};
     use crate::list::Ring;
+    use crate::timers::Wheel;
 
     unsafe extern "C" fn nothing(_: *mut ns_job_t) {}
 

@@ -9,16 +9,11 @@
 //! bound leaves over is for the next turn, which does not sleep then. The only step without a bound
 //! of its own is a new poller, which is told of every descriptor at once.
 
-pub(crate) mod fds;
 mod io;
 mod lists;
 pub(crate) mod poller;
 mod renew;
 mod retry;
-pub(crate) mod rouse;
-pub(crate) mod signals;
-pub(crate) mod timers;
-pub(crate) mod wake;
 
 use std::hint::spin_loop;
 use std::io as stdio;
@@ -29,21 +24,23 @@ use std::sync::atomic::Ordering;
 
 use libc::c_int;
 
-use crate::capi::{NS_JOB_SIGNAL, NS_JOB_THREAD, NS_JOB_TIMER, ns_job_type_t};
+use crate::abi::{NS_JOB_SIGNAL, NS_JOB_THREAD, NS_JOB_TIMER, ns_job_type_t};
 use crate::job::state::{self, After, Work};
-use crate::job::{JobPtr, Kind, place, run};
+use crate::job::{JobPtr, Kind, place};
 use crate::list::{Head, Node, Ring};
 use crate::log::trace;
 use crate::perturb::perturb;
+use crate::run;
 use crate::shared::{Phase, Shared};
+use crate::signals;
 use crate::sys;
+use crate::timers::{Timer, Wheel};
 
 pub(crate) use lists::Lists;
 use lists::Ready;
 use poller::{Event, Native, Numbers, Poller, Until};
 use renew::Renewal;
 use retry::Later;
-use timers::{Timer, Wheel};
 
 /// Requests that one turn takes.
 const REQUESTS: usize = 4096;
@@ -194,7 +191,7 @@ impl EventLoop {
     /// The loop thread's life, until the pool is destroyed. `quiet` is called when no callback
     /// runs any more.
     pub(crate) fn run(&mut self, pool: &Shared, quiet: impl FnOnce()) {
-        run::enter_pool(pool, true);
+        pool.enter(true);
         pool.wake.rouse.enter(self.mask);
         while !(pool.is_shutting_down() && pool.workers.load(Ordering::SeqCst) == 0) {
             self.turn(pool);
@@ -219,7 +216,7 @@ impl EventLoop {
         self.run_now(pool, RUN_NOW);
     }
 
-    /// How long this turn may wait. [`Wake`](wake::Wake) says why what arrives after the look is
+    /// How long this turn may wait. [`Wake`](crate::wake::Wake) says why what arrives after the look is
     /// not missed.
     fn until(&mut self, pool: &Shared) -> Until {
         if !self.ready.is_empty() || self.dispatched > 0 {
@@ -236,7 +233,7 @@ impl EventLoop {
             pool.requests.is_empty()
                 && pool.loop_work.is_empty()
                 && pool.mailbox.is_empty()
-                && !pool.nudged.swap(false, Ordering::SeqCst)
+                && !pool.wake.nudged.swap(false, Ordering::SeqCst)
         };
         if pool.wake.sleeping.begin(idle) {
             return until;
@@ -643,7 +640,7 @@ impl EventLoop {
             Kind::Signal => {
                 job.watch().link.unlink();
                 self.detach_signal(job);
-                signals::unwatch(pool, job.signum());
+                signals::unwatch(&pool.mailbox, job.signum());
             }
         }
         if run::dispose(job) {
@@ -692,7 +689,7 @@ impl EventLoop {
     /// One turn of a quiet loop: descriptors, timers and signals are not looked at any more.
     fn quiet_turn(&mut self, pool: &Shared) {
         self.take_late(pool);
-        let idle = || pool.requests.is_empty() && !pool.nudged.swap(false, Ordering::SeqCst);
+        let idle = || pool.requests.is_empty() && !pool.wake.nudged.swap(false, Ordering::SeqCst);
         if pool.wake.sleeping.begin(idle) {
             self.doze(pool, -1);
             pool.wake.sleeping.end();

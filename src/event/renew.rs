@@ -15,11 +15,11 @@ use libc::c_int;
 
 use super::poller::{Native, Poller, Trouble, Until};
 use super::retry::{Backoff, LAST};
-use super::wake::Woken;
 use super::{EventLoop, Stale};
 use crate::log::log;
 use crate::shared::Shared;
 use crate::sys;
+use crate::wake::Woken;
 
 /// Nanoseconds between two looks at an old poller that is to be replaced and can't be: what it
 /// reports for nobody, it reports at once.
@@ -210,7 +210,7 @@ impl EventLoop {
             };
             self.sleep(pool, until, self.renewal.next.min(now + PAUSE));
             pool.wake.sleeping.end();
-            pool.nudged.store(true, Ordering::SeqCst);
+            pool.wake.nudged.store(true, Ordering::SeqCst);
             return;
         }
         if let Err(error) = self.try_renew(pool, why) {
@@ -221,7 +221,7 @@ impl EventLoop {
             self.renewal.pending = Some(why);
             self.renewal.next = now + self.renewal.backoff.next();
             // Nobody can wake the loop while there is no pipe.
-            pool.nudged.store(true, Ordering::SeqCst);
+            pool.wake.nudged.store(true, Ordering::SeqCst);
         } else {
             self.renewal.pending = None;
         }

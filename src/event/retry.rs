@@ -18,13 +18,13 @@ use std::ptr::NonNull;
 use libc::c_int;
 
 use super::EventLoop;
-use super::fds::Registration;
 use super::poller::{Poller, Refusal};
-use super::timers::{Timer, Wheel};
+use crate::fds::Registration;
 use crate::job::{JobPtr, place};
 use crate::log::log;
 use crate::shared::Shared;
 use crate::sys;
+use crate::timers::{Timer, Wheel};
 
 /// The first pause, and the longest, in nanoseconds.
 const FIRST: u64 = 1_000_000;

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicIsize, AtomicPtr, Ordering};
 
 use libc::c_void;
 
-use crate::capi::ns_job_t;
+use crate::abi::ns_job_t;
 
 /// A job's callback.
 type Func = unsafe extern "C" fn(*mut ns_job_t);

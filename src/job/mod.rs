@@ -18,8 +18,8 @@
 //! | `seen`, `place`, `timer`, `link`, `next_ready` | the call that makes the job, then the loop alone | the same |
 
 pub(crate) mod free;
+pub(crate) mod here;
 pub(crate) mod idle;
-pub(crate) mod run;
 pub(crate) mod state;
 pub(crate) mod wait;
 
@@ -31,15 +31,17 @@ use std::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
 
 use libc::{c_int, c_void};
 
+use crate::abi::{
+    NS_JOB_IO, NS_JOB_SIGNAL, NS_JOB_TIMER, PRFileDesc, ns_job_func_t, ns_job_t, ns_job_type_t,
+    ns_thrpool_t,
+};
 use crate::alloc::Allocator;
-use crate::capi::{self, PRFileDesc, ns_job_func_t, ns_job_t, ns_job_type_t};
-use crate::event::timers::Timer;
 use crate::job::state::State;
 use crate::list::Node;
 use crate::nspr;
-use crate::shared::Shared;
 use crate::sync::{hand_over, take_over, unless_instrumented};
 use crate::sys;
+use crate::timers::Timer;
 
 /// What triggers a job, beside the flags' directions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +82,8 @@ pub(crate) struct Job {
     output: AtomicU8,
     /// Where the loop has it: bits of [`place`].
     pub(crate) place: Cell<u8>,
-    pool: NonNull<Shared>,
+    /// As C sees it: what a pool is, the rooms above know.
+    pool: NonNull<ns_thrpool_t>,
     func: unsafe extern "C" fn(*mut ns_job_t),
     data: AtomicPtr<c_void>,
     done_cb: AtomicPtr<c_void>,
@@ -151,7 +154,7 @@ pub(crate) struct Spec {
     pub(crate) trigger: Trigger,
     pub(crate) func: unsafe extern "C" fn(*mut ns_job_t),
     pub(crate) data: *mut c_void,
-    /// To be armed, by [`Shared::start`].
+    /// To be armed.
     pub(crate) armed: bool,
 }
 
@@ -168,7 +171,7 @@ impl Spec {
 }
 
 impl Job {
-    fn new(pool: NonNull<Shared>, spec: &Spec, state: State) -> Self {
+    fn new(pool: NonNull<ns_thrpool_t>, spec: &Spec, state: State) -> Self {
         Self {
             state,
             flags: spec.flags as u16,
@@ -181,10 +184,9 @@ impl Job {
         }
     }
 
-    /// The pool that it belongs to.
-    pub(crate) fn pool(&self) -> &Shared {
-        // SAFETY: a pool outlives its live jobs.
-        unsafe { self.pool.as_ref() }
+    /// The pool that it belongs to, which outlives it.
+    pub(crate) fn pool_as_c(&self) -> NonNull<ns_thrpool_t> {
+        self.pool
     }
 
     /// The public flags.
@@ -199,11 +201,11 @@ impl Job {
 
     /// What triggers it, from the flags.
     pub(crate) fn kind(&self) -> Kind {
-        if self.has(capi::NS_JOB_IO) {
+        if self.has(NS_JOB_IO) {
             Kind::Io
-        } else if self.has(capi::NS_JOB_SIGNAL) {
+        } else if self.has(NS_JOB_SIGNAL) {
             Kind::Signal
-        } else if self.has(capi::NS_JOB_TIMER) {
+        } else if self.has(NS_JOB_TIMER) {
             Kind::Timer
         } else {
             Kind::Now
@@ -331,7 +333,7 @@ impl JobPtr {
     /// Make a job, in the state that it is to be made in. `None` when there is no memory.
     pub(crate) fn make(
         alloc: &Allocator,
-        pool: NonNull<Shared>,
+        pool: NonNull<ns_thrpool_t>,
         spec: &Spec,
         state: State,
         seen: u32,
@@ -412,7 +414,7 @@ impl JobPtr {
 
     /// Whether it has a time to wait for.
     pub(crate) fn has_timeout(self) -> bool {
-        let waits = self.has(capi::NS_JOB_IO | capi::NS_JOB_SIGNAL | capi::NS_JOB_TIMER);
+        let waits = self.has(NS_JOB_IO | NS_JOB_SIGNAL | NS_JOB_TIMER);
         waits && self.watch().timeout != NEVER
     }
 
@@ -432,6 +434,11 @@ impl JobPtr {
     pub(crate) fn armed_at(self) -> u64 {
         let watch = self.watch();
         watch.timer.deadline().saturating_sub(watch.timeout)
+    }
+
+    /// Its first part, which is where its memory begins.
+    pub(crate) fn as_job(self) -> NonNull<Job> {
+        self.0
     }
 
     /// As C sees it.

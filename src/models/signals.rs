@@ -6,7 +6,7 @@ use loom::sync::Arc;
 use loom::thread;
 
 use super::explore;
-use crate::event::signals::latch::Latch;
+use crate::signals::latch::Latch;
 use crate::sync::grace::Grace;
 use crate::sync::{AtomicUsize, Memory, Ordering};
 

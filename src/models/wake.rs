@@ -7,8 +7,8 @@ use loom::sync::Arc;
 use loom::thread;
 
 use super::explore;
-use crate::event::wake::Sleeping;
 use crate::sync::{Condvar, Mutex, lock, wait};
+use crate::wake::Sleeping;
 use crate::workq::Queue;
 
 /// What the poller knows.

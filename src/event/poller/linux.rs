@@ -17,7 +17,7 @@ use std::ptr;
 use libc::c_int;
 
 use super::{Event, Key, Numbers, Poller, Refusal, Registry, Trouble, Until, WAKE_KEY};
-use crate::event::fds::{Interest, Mode};
+use crate::fds::{Interest, Mode};
 use crate::sys;
 
 /// The key under which the timerfd is registered.

@@ -11,7 +11,7 @@ use std::os::fd::{BorrowedFd, RawFd};
 
 use libc::c_int;
 
-use crate::event::fds::{Interest, Mode};
+use crate::fds::{Interest, Mode};
 use crate::sys;
 
 #[cfg(all(target_os = "linux", not(ns_portable_poller)))]

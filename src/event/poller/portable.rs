@@ -9,7 +9,7 @@ use std::time::Duration;
 use libc::c_int;
 
 use super::{Event, Key, Numbers, Poller, Refusal, Registry, Trouble, Until, WAKE_KEY};
-use crate::event::fds::{Interest, Mode};
+use crate::fds::{Interest, Mode};
 use crate::sys;
 
 const EVENTS: usize = 128;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! The types and constants that C sees.
+//! The types and constants of 0.2.
 //!
 //! The doc comments here are the header's. Layouts, widths and values are the ABI of 0.2 and
 //! never change; `c-tests/test-abi.c` asserts every one of them.
@@ -124,7 +124,7 @@ pub type va_list = *mut c_void;
 /// What `ns_thrpool_config_init` writes into `init_flag`.
 pub const INIT_FLAG: i32 = 0xdefa014;
 
-/// A job as C sees it: a [`crate::job::Job`], opaque.
+/// A job as C sees it, opaque: `job` knows what is inside.
 #[allow(non_camel_case_types)]
 #[repr(C)]
 #[derive(Debug)]
@@ -132,7 +132,7 @@ pub struct ns_job_t {
     _opaque: [u8; 0],
 }
 
-/// A pool as C sees it: a [`crate::pool::Pool`], opaque.
+/// A pool as C sees it, opaque: `shared` and `pool` know what is inside.
 #[allow(non_camel_case_types)]
 #[repr(C)]
 #[derive(Debug)]

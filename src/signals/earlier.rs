@@ -22,7 +22,10 @@ use std::ptr;
 
 use libc::{c_int, c_void, siginfo_t, sigset_t};
 
-use super::{Disposition, SIGNALS, put_back, tell_pools};
+use super::disposition::{Disposition, Handler, put_back};
+use super::era::tell_pools;
+use super::known::SIGNALS;
+use super::numbers::{NUMBERS, can_watch};
 use crate::perturb::perturb_in_handler;
 
 /// The system has called our handler, or somebody has, and no pool of this process watches.
@@ -112,7 +115,7 @@ fn call(signum: c_int, context: *mut c_void, disposition: &Disposition, delivery
         libc::pthread_sigmask(libc::SIG_BLOCK, ptr::null(), &mut mask);
         let entered = mask;
         interrupted_mask(&mut mask, context);
-        for number in 1..super::NUMBERS as c_int {
+        for number in 1..NUMBERS as c_int {
             if libc::sigismember(&action.sa_mask, number) == 1 {
                 libc::sigaddset(&mut mask, number);
             }
@@ -122,7 +125,7 @@ fn call(signum: c_int, context: *mut c_void, disposition: &Disposition, delivery
         }
         libc::pthread_sigmask(libc::SIG_SETMASK, &mask, ptr::null_mut());
         if action.sa_flags & libc::SA_SIGINFO != 0 {
-            let handler = mem::transmute::<usize, super::Handler>(action.sa_sigaction);
+            let handler = mem::transmute::<usize, Handler>(action.sa_sigaction);
             delivery.pass_on(|info| handler(signum, info, context));
         } else {
             let handler = mem::transmute::<usize, extern "C" fn(c_int)>(action.sa_sigaction);
@@ -149,11 +152,10 @@ fn interrupted_mask(mask: &mut sigset_t, context: *mut c_void) {
         let context: *const libc::ucontext_t = context.cast();
         // SAFETY: a number of a signal, and a set of ours.
         let blocked = |number| unsafe { libc::sigismember(mask, number) } == 1;
-        let all_blocked =
-            (1..super::NUMBERS as c_int).all(|number| !super::can_watch(number) || blocked(number));
+        let all_blocked = (1..NUMBERS as c_int).all(|number| !can_watch(number) || blocked(number));
         if all_blocked && is_near(context) {
             // The kernel's set is shorter than the C library's.
-            const LENGTH: usize = super::NUMBERS / 8;
+            const LENGTH: usize = NUMBERS / 8;
             // SAFETY: a context of the kernel's begins as the C library's does, up to the mask.
             unsafe {
                 libc::sigemptyset(mask);

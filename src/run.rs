@@ -1,60 +1,26 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! Calling the application: a job's callback, and its done callback.
 //!
-//! No lock is held here. "Am I inside this job's callback?" and "is this a thread of that pool?"
-//! are answered by two thread-locals.
+//! No lock is held here.
 
 use std::cell::Cell;
-use std::ptr;
 
-use crate::capi::{NS_JOB_PERSIST, ns_job_t};
+use crate::abi::{NS_JOB_PERSIST, ns_job_t};
 use crate::job::state::After;
-use crate::job::{Job, JobPtr};
+use crate::job::{JobPtr, here};
 use crate::log::{log, trace};
 use crate::perturb::perturb;
 use crate::shared::Shared;
 use crate::sync::{hand_over, take_over, unless_instrumented};
 use crate::sys;
 
-/// What a thread is to the library.
-#[derive(Clone, Copy)]
-struct Here {
-    /// The pool whose thread this is, or null.
-    pool: *const Shared,
-    /// Whether it is that pool's loop thread.
-    is_loop: bool,
-}
-
 thread_local! {
-    static HERE: Cell<Here> = const { Cell::new(Here { pool: ptr::null(), is_loop: false }) };
-    /// The job whose callback runs on this thread, or null.
-    static RUNNING: Cell<*const Job> = const { Cell::new(ptr::null()) };
     /// The callback that ran last on this thread and left its job idle.
     static IDLE: Cell<Option<Func>> = const { Cell::new(None) };
 }
 
 /// A job's callback.
 type Func = unsafe extern "C" fn(*mut ns_job_t);
-
-/// The calling thread is a thread of `pool` from now on.
-pub(crate) fn enter_pool(pool: &Shared, is_loop: bool) {
-    HERE.set(Here { pool, is_loop });
-}
-
-/// Whether the caller is on a thread of `pool`.
-pub(crate) fn on_thread_of(pool: &Shared) -> bool {
-    ptr::eq(HERE.get().pool, pool)
-}
-
-/// Whether the caller is on the loop thread of `pool`.
-pub(crate) fn on_loop_of(pool: &Shared) -> bool {
-    on_thread_of(pool) && HERE.get().is_loop
-}
-
-/// Whether the caller is inside the callback of `job`.
-pub(crate) fn inside(job: &Job) -> bool {
-    ptr::eq(RUNNING.get(), job)
-}
 
 /// Call the callback of `job`, which has begun, and move it on. `arm` and `dispose` are the queue
 /// bits that its state is to carry when it is armed again or finished with.
@@ -64,7 +30,7 @@ pub(crate) fn inside(job: &Job) -> bool {
 pub(crate) fn run(job: JobPtr, arm: u32, dispose: u32) -> After {
     let pool = job.pool();
     trace!(pool.logger, "job {:p}: callback begins", job.as_c());
-    RUNNING.set(&raw const *job);
+    here::enter_callback(&job);
     unless_instrumented(
         || call(job, job.func()),
         || {
@@ -73,7 +39,7 @@ pub(crate) fn run(job: JobPtr, arm: u32, dispose: u32) -> After {
             hand_over(&raw const job.state);
         },
     );
-    RUNNING.set(ptr::null());
+    here::leave_callback();
     perturb("the callback returned, its state says that it runs");
     let after = job.state.finish_noting(
         &pool.waiters,

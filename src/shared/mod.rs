@@ -2,8 +2,12 @@
 //! What all threads of a pool share, and the ways of a job between them: made, armed, finished,
 //! waited for.
 //!
+//! A job knows its pool by the pointer that C has, which is that of its [`Shared`]: here it becomes one.
+//!
 //! Nothing here blocks but [`Shared::wait_for`], and nothing holds a lock while a function of the
 //! application's runs.
+
+pub(crate) mod free;
 
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
@@ -11,23 +15,23 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use crossbeam_queue::SegQueue;
 use libc::c_int;
 
+use crate::abi::{NS_JOB_PERSIST, NS_JOB_THREAD, ns_thrpool_t};
 use crate::alloc::Allocator;
-use crate::capi::{NS_JOB_PERSIST, NS_JOB_THREAD};
-use crate::event::fds::{Entry, OWN, Table};
-use crate::event::signals::{self, Mailbox};
-use crate::event::wake::Wake;
+use crate::fds::{Entry, OWN, Table};
 use crate::fork;
-use crate::job::free::{DeferredFrees, Entering, Spent};
+use crate::job::free::{DeferredFrees, Entering};
+use crate::job::here::{self, inside, on_loop_of, on_thread_of};
 use crate::job::idle::Idle;
-use crate::job::run::{inside, on_loop_of, on_thread_of};
-use crate::job::state::{self, After, Arm, End, State, Work};
+use crate::job::state::{self, Arm, End, State};
 use crate::job::wait::{Outcome, Waiters};
-use crate::job::{Job, JobPtr, Kind, Spec, Trigger, run};
+use crate::job::{Job, JobPtr, Kind, Spec, Trigger};
 use crate::log::{Logger, log};
 use crate::perturb::perturb;
+use crate::signals::{self, Mailbox, Unwatched};
 use crate::sync::{hand_over, take_over};
 use crate::sys;
-use crate::workq::{Seat, WorkQueue};
+use crate::wake::Wake;
+use crate::workq::WorkQueue;
 
 /// How far a pool's loop has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,12 +53,12 @@ pub(crate) struct Shared {
     pub(crate) generation: u32,
     /// Requests to the loop: jobs to arm (ARMED) and to dispose of (NEEDS_DELETE).
     pub(crate) requests: SegQueue<JobPtr>,
-    /// Gets the loop to look at `requests`, `loop_work`, `mailbox` and `nudged`.
+    /// Gets the loop to look at `requests`, `loop_work`, `mailbox`, and the life cycle.
     pub(crate) wake: Wake,
     /// Jobs for the workers.
     pub(crate) work: WorkQueue<JobPtr>,
     /// Workers that have begun.
-    seats: AtomicUsize,
+    pub(crate) seats: AtomicUsize,
     /// Run-now jobs for the loop. Apart from the requests, so that a flood of them does not keep
     /// others from being armed.
     pub(crate) loop_work: SegQueue<JobPtr>,
@@ -72,8 +76,6 @@ pub(crate) struct Shared {
     pub(crate) shutdown: AtomicBool,
     /// Workers that have not left yet.
     pub(crate) workers: AtomicUsize,
-    /// The life cycle has moved on: the loop is to look.
-    pub(crate) nudged: AtomicBool,
     /// How far the loop has come, as [`Phase`].
     phase: AtomicU8,
 }
@@ -85,6 +87,14 @@ const _: fn() = || {
     fn is_sync<T: Sync>() {}
     is_sync::<Shared>();
 };
+
+impl Job {
+    /// The pool that it belongs to.
+    pub(crate) fn pool(&self) -> &Shared {
+        // SAFETY: a pool outlives its live jobs, and is what `Shared::make` has put there.
+        unsafe { self.pool_as_c().cast().as_ref() }
+    }
+}
 
 /// What an application is told of a request to arm a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,9 +146,23 @@ impl Shared {
             mailbox: Mailbox::new(),
             shutdown: AtomicBool::new(false),
             workers: AtomicUsize::new(workers),
-            nudged: AtomicBool::new(false),
             phase: AtomicU8::new(Phase::Running as u8),
         }
+    }
+
+    /// As C sees it: a pool begins with its shared part.
+    pub(crate) fn as_c(&self) -> NonNull<ns_thrpool_t> {
+        NonNull::from(self).cast()
+    }
+
+    /// The calling thread is a thread of the pool's from now on.
+    pub(crate) fn enter(&self, is_loop: bool) {
+        here::enter_pool(self.as_c(), is_loop);
+    }
+
+    /// Whether the caller is on a thread of the pool's.
+    pub(crate) fn is_here(&self) -> bool {
+        on_thread_of(self.as_c())
     }
 
     /// Whether nothing is armed any more.
@@ -167,7 +191,7 @@ impl Shared {
 
     /// Have the loop look at the life cycle.
     pub(crate) fn nudge(&self) {
-        self.nudged.swap(true, Ordering::SeqCst);
+        self.wake.nudged.swap(true, Ordering::SeqCst);
         self.wake_loop();
     }
 
@@ -183,7 +207,7 @@ impl Shared {
     #[inline(never)]
     fn write_wake(&self) {
         if !self.wake.write() {
-            self.nudged.store(true, Ordering::SeqCst);
+            self.wake.nudged.store(true, Ordering::SeqCst);
             self.rouse_loop();
         }
     }
@@ -252,14 +276,18 @@ impl Shared {
             Trigger::Signal(signum) => self.mailbox.count(signum),
             Trigger::Now | Trigger::Timer(_) => 0,
         };
-        let job = JobPtr::make(&self.alloc, NonNull::from(self), spec, state, seen)
+        let job = JobPtr::make(&self.alloc, self.as_c(), spec, state, seen)
             .ok_or_else(|| failed(MakeError::NoMemory))?;
         if let Trigger::Signal(signum) = spec.trigger {
             // Last, so that no signal is caught for a job that there is no memory for.
-            signals::watch(self, signum).map_err(|why| {
+            signals::watch(&self.mailbox, &self.wake, signum).map_err(|why| {
                 // SAFETY: nobody else knows it.
                 unsafe { job.free() };
-                failed(why)
+                failed(match why {
+                    Unwatched::NoMemory => MakeError::NoMemory,
+                    Unwatched::Refused => MakeError::NoSignal,
+                    Unwatched::Forked => MakeError::Forked,
+                })
             })?;
         }
         Ok(job)
@@ -360,67 +388,18 @@ impl Shared {
             take_over(&raw const job.state);
             return Some(Outcome::Idle);
         }
-        if inside(&job) || on_loop_of(self) {
+        if inside(&job) || on_loop_of(self.as_c()) {
             return None;
         }
-        let is_worker = on_thread_of(self);
+        let is_worker = self.is_here();
         let stopped = || self.phase() >= Phase::Quiet || is_worker && self.is_shutting_down();
         let waiters = &self.waiters;
         Some(waiters.wait(&job.state, is_worker, deadline, stopped, entering))
     }
-
-    /// A worker's life: run what comes, until nothing more does.
-    pub(crate) fn work(&self) {
-        run::enter_pool(self, false);
-        let mut seat = self.work.seat(self.seats.fetch_add(1, Ordering::Relaxed));
-        let mut spent = Spent::new();
-        while let Some(job) = self.work.next(&mut seat, || spent.give_back()) {
-            match job.state.take_work() {
-                Work::Run => self.run_in_worker(job, &seat, &mut spent),
-                Work::Leave => {}
-                Work::Close => self.close(job),
-                // SAFETY: disposed of, and the work queue was the last that held it.
-                Work::Free => unsafe { spent.free(job) },
-            }
-        }
-        debug_assert!(spent.is_empty());
-    }
-
-    /// The loop left it to a worker to close the descriptor of `job`, which may block.
-    #[cold]
-    #[inline(never)]
-    fn close(&self, job: JobPtr) {
-        // Once more: a job that was made for the number since the loop counted was made for what is
-        // closed now.
-        self.fds.entry(job.fd()).count_close();
-        job.close();
-        job.state.closed();
-        perturb("closed by a worker, and the loop not asked for the rest");
-        self.request(job);
-    }
-
-    fn run_in_worker(&self, job: JobPtr, seat: &Seat, spent: &mut Spent) {
-        let now = job.kind() == Kind::Now;
-        // Descriptors and signals are the loop's to let go of; the others nobody else knows.
-        let own = now || job.kind() == Kind::Timer;
-        let arm = queue_of(job.kind());
-        let dispose = if own { 0 } else { state::REQ };
-        match run::run(job, arm, dispose) {
-            After::Idle => run::count_idle(self),
-            After::Armed if now => self.work.push_near(seat, job),
-            After::Dispose if own => {
-                if run::dispose(job) {
-                    // SAFETY: `dispose` says so.
-                    unsafe { spent.free(job) };
-                }
-            }
-            After::Armed | After::Dispose => self.request(job),
-        }
-    }
 }
 
 /// The bit of the queue through which a job of this kind is armed.
-fn queue_of(kind: Kind) -> u32 {
+pub(crate) fn queue_of(kind: Kind) -> u32 {
     if kind == Kind::Now {
         state::WORK
     } else {

@@ -21,17 +21,19 @@
 //! loop by other means ([`Rouse`]); the loop makes a new pipe. A number that was closed and is in
 //! use again gets a stray byte: to ask before each write would cost more than the write.
 
+mod rouse;
+
 use std::io;
 use std::mem;
 use std::sync::atomic::{AtomicI32, AtomicU64};
 
 use libc::c_int;
 
-use super::rouse::Rouse;
 use crate::fork;
 use crate::perturb::perturb;
 use crate::sync::{AtomicBool, Ordering, fence};
 use crate::sys;
+use rouse::Rouse;
 
 /// Whether the loop sleeps, as both sides see it.
 pub(crate) struct Sleeping(AtomicBool);
@@ -88,6 +90,9 @@ pub(crate) struct Wake {
     identity: [AtomicU64; 2],
     /// Somebody found that an end is gone, or another descriptor of the pool's.
     lost: AtomicBool,
+    /// The loop is to look at more than its queues: the pool's life has moved on, or a descriptor
+    /// of its own is gone.
+    pub(crate) nudged: AtomicBool,
     /// It was said that the loop cannot be roused.
     pub(crate) hopeless: AtomicBool,
     pub(crate) rouse: Rouse,
@@ -145,6 +150,7 @@ impl Wake {
             write: AtomicI32::new(write),
             identity: identity(read).unwrap_or_default().map(AtomicU64::new),
             lost: AtomicBool::new(false),
+            nudged: AtomicBool::new(false),
             hopeless: AtomicBool::new(false),
             rouse: Rouse::new(),
         })

@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! The constants that 0.2 does not have.
+
+use super::types::ns_job_type_t;
+
+/// Defined if the header has what follows.
+pub const NS_EXTENSIONS: i32 = 1;
+/// The version of the header: major.
+pub const NS_VERSION_MAJOR: i32 = 0;
+/// The version of the header: minor.
+pub const NS_VERSION_MINOR: i32 = 2;
+/// The version of the header: patch.
+pub const NS_VERSION_PATCH: i32 = 0;
+/// A flag on any of the adding functions: the job is made with all that it was given but left
+/// WAITING, so that its done callback can be set before `ns_job_rearm` arms it. The job argument
+/// must then not be NULL. Not shown by `ns_job_get_type`.
+pub const NS_JOB_UNARMED: ns_job_type_t = 1 << 10;

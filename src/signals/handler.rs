@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! The handler of all watched signals.
+
+use libc::{c_int, c_void, siginfo_t};
+
+use super::earlier;
+use super::era::tell_pools;
+use crate::sys::ErrnoGuard;
+
+/// See the module. It runs with all signals blocked.
+pub(super) extern "C" fn handler(signum: c_int, info: *mut siginfo_t, context: *mut c_void) {
+    let _errno = ErrnoGuard::new();
+    if !tell_pools(signum) {
+        earlier::act(signum, info, context);
+    }
+}

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! Which signals there are, and which of them can be watched.
+
+use std::mem;
+
+use libc::c_int;
+
+/// Signal numbers are below this.
+pub(super) const NUMBERS: usize = 65;
+
+/// Whether `signum` is a signal that can be watched: not those that cannot be caught, not those
+/// that the code which runs raises by itself and would raise again when the handler returns, not
+/// those that the C library keeps for itself.
+pub(crate) fn can_watch(signum: c_int) -> bool {
+    const FORBIDDEN: &[c_int] = &[
+        libc::SIGKILL,
+        libc::SIGSTOP,
+        libc::SIGILL,
+        libc::SIGFPE,
+        libc::SIGSEGV,
+        libc::SIGBUS,
+        libc::SIGTRAP,
+        libc::SIGSYS,
+        #[cfg(any(
+            target_vendor = "apple",
+            target_os = "freebsd",
+            target_os = "netbsd",
+            target_os = "openbsd"
+        ))]
+        libc::SIGEMT,
+    ];
+    // SAFETY: a set of ours, and a number that sigaddset checks.
+    let exists = unsafe {
+        let mut set = mem::zeroed();
+        libc::sigemptyset(&mut set);
+        libc::sigaddset(&mut set, signum) == 0
+    };
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let exists = exists && !(32..libc::SIGRTMIN()).contains(&signum);
+    exists && (1..NUMBERS as c_int).contains(&signum) && !FORBIDDEN.contains(&signum)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg_attr(miri, ignore = "Miri has no signal sets")]
+    fn signals_that_cannot_be_watched() {
+        for signum in [
+            -1,
+            0,
+            9,
+            19,
+            libc::SIGILL,
+            libc::SIGFPE,
+            libc::SIGSEGV,
+            libc::SIGBUS,
+            libc::SIGTRAP,
+            libc::SIGSYS,
+            32,
+            33,
+            65,
+            1000,
+            c_int::MIN,
+            c_int::MAX,
+        ] {
+            assert!(!can_watch(signum), "{signum}");
+        }
+        for signum in [
+            libc::SIGTERM,
+            libc::SIGCHLD,
+            libc::SIGRTMIN(),
+            libc::SIGRTMAX(),
+        ] {
+            assert!(can_watch(signum), "{signum}");
+        }
+    }
+}
