@@ -89,6 +89,14 @@ pub(crate) fn dispose(job: JobPtr) -> bool {
     job.state.end_disposal()
 }
 
+/// The end of a job that is out of everything: its done callback, and its memory. Any thread.
+pub(crate) fn farewell(job: JobPtr) {
+    if dispose(job) {
+        // SAFETY: `dispose` says so.
+        unsafe { job.free() };
+    }
+}
+
 fn call(job: JobPtr, func: unsafe extern "C" fn(*mut ns_job_t)) {
     // SAFETY: the application's function, called with its job. An exception that leaves it
     // ends the process: nothing here catches it.

@@ -15,8 +15,9 @@ use std::sync::atomic::Ordering;
 
 use libc::c_int;
 
+use super::backoff::Stale;
+use super::event_loop::EventLoop;
 use super::poller::{Key, Poller, Refusal};
-use super::{EventLoop, Stale};
 use crate::abi::{
     NS_JOB_ACCEPT, NS_JOB_CONNECT, NS_JOB_PRESERVE_FD, NS_JOB_READ, NS_JOB_THREAD, NS_JOB_WRITE,
     ns_job_type_t,

@@ -13,9 +13,9 @@ use std::sync::atomic::Ordering;
 
 use libc::c_int;
 
+use super::backoff::Stale;
+use super::event_loop::EventLoop;
 use super::poller::{Native, Poller, Trouble, Until};
-use super::retry::{Backoff, LAST};
-use super::{EventLoop, Stale};
 use crate::log::log;
 use crate::shared::Shared;
 use crate::sys;
@@ -24,47 +24,6 @@ use crate::wake::Woken;
 /// Nanoseconds between two looks at an old poller that is to be replaced and can't be: what it
 /// reports for nobody, it reports at once.
 const PAUSE: u64 = 10_000_000;
-
-/// How the poller comes to be made anew.
-pub(super) struct Renewal {
-    /// It is to be, and could not be, for this reason.
-    pending: Option<Stale>,
-    backoff: Backoff,
-    /// When it is tried again.
-    next: u64,
-    /// Trouble that comes before then belongs to what was logged.
-    calm: u64,
-    /// Whether the old poller's numbers are its own to close, once that was asked: a number that
-    /// was closed behind our back may stand for something of the application's.
-    sound: Option<bool>,
-}
-
-impl Renewal {
-    pub(super) const fn new() -> Self {
-        Self {
-            pending: None,
-            backoff: Backoff::new(),
-            next: 0,
-            calm: 0,
-            sound: None,
-        }
-    }
-
-    /// Whether the poller that is there does not serve.
-    pub(super) fn is_pending(&self) -> bool {
-        self.pending.is_some()
-    }
-
-    /// Whether trouble that comes at `now` is new. If so, the back-off begins anew.
-    fn is_new(&mut self, now: u64) -> bool {
-        let new = now >= self.calm;
-        if new {
-            self.backoff = Backoff::new();
-        }
-        self.calm = now + 2 * LAST;
-        new
-    }
-}
 
 impl EventLoop {
     /// A wait failed that was to last `until`.

@@ -10,14 +10,14 @@
 //! the descriptor was taken and the back-off has come to a second: so one that is refused, taken and
 //! refused again is logged once, and does not begin again at a millisecond each time.
 
-use std::collections::VecDeque;
-use std::io;
 use std::mem;
 use std::ptr::NonNull;
 
 use libc::c_int;
 
-use super::EventLoop;
+use super::backoff::{Backoff, FIRST};
+use super::event_loop::EventLoop;
+use super::io;
 use super::poller::{Poller, Refusal};
 use crate::fds::Registration;
 use crate::job::{JobPtr, place};
@@ -26,9 +26,6 @@ use crate::shared::Shared;
 use crate::sys;
 use crate::timers::{Timer, Wheel};
 
-/// The first pause, and the longest, in nanoseconds.
-const FIRST: u64 = 1_000_000;
-pub(super) const LAST: u64 = 1_000_000_000;
 /// Descriptors that one look tries at least. Of more, an eighth: each has its turn in a few seconds.
 const TRIES: usize = 256;
 /// Nanoseconds until a descriptor is looked at whose jobs were armed again without a word to the
@@ -39,54 +36,6 @@ const MOST: u64 = 1_000_000_000;
 /// Descriptors of that kind that one look takes, and nanoseconds until the next if there are more.
 const LOOKS: usize = 1024;
 const MORE: u64 = 5_000_000;
-
-/// Pauses that double.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Backoff(pub(super) u64);
-
-impl Backoff {
-    /// Nothing was tried yet.
-    pub(super) const fn new() -> Self {
-        Self(0)
-    }
-
-    /// The next pause, in nanoseconds.
-    pub(super) fn next(&mut self) -> u64 {
-        self.0 = (self.0 * 2).clamp(FIRST, LAST);
-        self.0
-    }
-
-    /// Whether the longest pause was reached.
-    fn is_longest(self) -> bool {
-        self.0 == LAST
-    }
-}
-
-/// Descriptors to come back to.
-pub(super) struct Later {
-    /// Those that were refused in this period.
-    refused: VecDeque<c_int>,
-    backoff: Backoff,
-    /// There was no memory to list one that was refused: it is to be looked for.
-    unlisted: bool,
-    /// Those whose jobs were armed again without a word to the poller.
-    unheard: VecDeque<c_int>,
-    /// When those are to be looked at, in nanoseconds of the monotonic clock; `u64::MAX`: never. Not
-    /// a timer in the wheel: with one, each turn of a busy loop would look at the clock.
-    pub(super) look: u64,
-}
-
-impl Later {
-    pub(super) const fn new() -> Self {
-        Self {
-            refused: VecDeque::new(),
-            backoff: Backoff::new(),
-            unlisted: false,
-            unheard: VecDeque::new(),
-            look: u64::MAX,
-        }
-    }
-}
 
 impl EventLoop {
     /// The timer, as the wheel knows it.
@@ -126,7 +75,7 @@ impl EventLoop {
                 pool.logger,
                 LOG_ERR,
                 "event loop: the poller refuses descriptor {fd}, which is tried again: {}",
-                io::Error::from_raw_os_error(errno)
+                std::io::Error::from_raw_os_error(errno)
             );
             self.later.backoff = Backoff::new();
             self.list_refused(pool, fd);
@@ -256,7 +205,7 @@ impl EventLoop {
                 break;
             };
             let (mut any, mut heard) = (false, false);
-            for job in super::io::jobs(pool.fds.entry(fd)) {
+            for job in io::jobs(pool.fds.entry(fd)) {
                 any |= job.is(place::UNVERIFIED);
                 heard |= job.is(place::HEARD);
                 job.unmark(place::HEARD);

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! The time that one step of a turn may take.
+
+use crate::sys;
+
+/// Nanoseconds after which a turn runs no further callbacks, but looks what else there is.
+const SLICE: u64 = 500_000;
+/// Callbacks between two looks at the clock, if they are quick: a slice would be enough for as
+/// many.
+const LOOK: usize = 8;
+
+/// The time that code of the application's may take of a turn.
+pub(super) struct Slice {
+    begin: u64,
+    calls: usize,
+    /// The call after which the clock is looked at.
+    look: usize,
+}
+
+impl Slice {
+    /// It begins now.
+    pub(super) fn new() -> Self {
+        Self {
+            begin: sys::now(),
+            calls: 0,
+            look: 1,
+        }
+    }
+
+    /// After a call: whether that was enough. The clock is looked at after each slow one, but now
+    /// and then only if all are quick.
+    pub(super) fn is_over(&mut self) -> bool {
+        self.calls += 1;
+        if self.calls < self.look {
+            return false;
+        }
+        let took = sys::now() - self.begin;
+        let quick = took < self.calls as u64 * (SLICE / LOOK as u64);
+        self.look = self.calls + if quick { LOOK } else { 1 };
+        took > SLICE
+    }
+
+    /// Whether that was enough, now. If there is none, one begins.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn is_late(slice: &mut Option<Self>) -> bool {
+        sys::now() - slice.get_or_insert_with(Self::new).begin > SLICE
+    }
+}

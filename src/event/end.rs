@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! The loop's end: it goes quiet when the workers have left, and disposes of the rest when the pool is
+//! destroyed.
+
+use std::sync::atomic::Ordering;
+
+use super::event_loop::EventLoop;
+use crate::job::{JobPtr, Kind, place, state};
+use crate::list::{Head, Node};
+use crate::perturb::perturb;
+use crate::shared::{Phase, Shared};
+use crate::timers::Wheel;
+
+impl EventLoop {
+    /// Every worker is gone: finish what was asked for before the shutdown, then no more.
+    pub(super) fn go_quiet(&mut self, pool: &Shared) {
+        // Each was queued before it was looked at; nothing is armed any more, so what comes
+        // later raced with the shutdown.
+        let mut left = pool.requests.len();
+        while left > 0 {
+            left -= self.take_requests(pool, left);
+        }
+        while self.dispatched > 0 || !self.ready.is_empty() {
+            self.run_ready(pool);
+        }
+        self.run_now(pool, usize::MAX);
+        self.close_left(pool);
+        self.quiet = true;
+        pool.set_phase(Phase::Quiet);
+        perturb("quiet, and nobody released who waits for a job");
+        pool.waiters.stop();
+    }
+
+    /// One turn of a quiet loop: descriptors, timers and signals are not looked at any more.
+    pub(super) fn quiet_turn(&mut self, pool: &Shared) {
+        self.take_late(pool);
+        let idle = || pool.requests.is_empty() && !pool.wake.nudged.swap(false, Ordering::SeqCst);
+        if pool.wake.sleeping.begin(idle) {
+            self.doze(pool, -1);
+            pool.wake.sleeping.end();
+        }
+    }
+
+    /// Requests that came too late: dispose of what is finished with, keep hold of what is armed.
+    fn take_late(&mut self, pool: &Shared) {
+        while let Some(job) = pool.requests.pop() {
+            match job.state.take_request() {
+                state::ARMED => self.keep(job),
+                _ => self.dispose(pool, job),
+            }
+        }
+    }
+
+    /// Run-now jobs, and jobs for workers, that came too late. They stay in their queues until here.
+    /// True if there was something.
+    fn empty_queues(&mut self, pool: &Shared) -> bool {
+        let mut any = false;
+        while let Some(job) = pool.work.pop().or_else(|| pool.loop_work.pop()) {
+            any = true;
+            if job.state.drop_work() {
+                // SAFETY: disposed of, and the queue was the last that held it.
+                unsafe { job.free() };
+            } else if job.kind() != Kind::Now {
+                self.keep(job);
+            } else if job.state.now() == state::ARMED {
+                self.retire(pool, job);
+            }
+        }
+        any
+    }
+
+    /// `job` will not run any more, but is to be found when the pool is destroyed. If it is finished
+    /// with, its disposal is on its way, and unlinks it.
+    fn keep(&mut self, job: JobPtr) {
+        job.unmark(place::LIVE);
+        if !job.watch().link.is_linked() {
+            // SAFETY: not linked; `dispose` unlinks it.
+            unsafe { self.lists().strays.push(job.link()) };
+        }
+    }
+
+    /// The pool is destroyed: dispose of every job that is not the application's.
+    pub(crate) fn dispose_of_all(&mut self, pool: &Shared) {
+        Wheel::remove(&self.lists().retry);
+        loop {
+            let mut left = self.empty_queues(pool);
+            self.take_late(pool);
+            while let Some(timer) = self.wheel.take_any() {
+                // SAFETY: linked timers are those of live jobs.
+                self.keep(unsafe { JobPtr::of_timer(timer) });
+            }
+            for (_, entry) in pool.fds.entries() {
+                left |= self.dispose_of_list(pool, &entry.jobs);
+            }
+            let lists = self.lists();
+            for list in [&lists.signal_jobs, &lists.strays] {
+                left |= self.dispose_of_list(pool, list);
+            }
+            // Done callbacks may have finished further jobs.
+            if !left && pool.requests.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Dispose of what is armed in `list`, and empty it. True if there was something.
+    fn dispose_of_list(&mut self, pool: &Shared, list: &Head) -> bool {
+        let any = !list.is_empty();
+        while !list.is_empty() {
+            let node: *const Node = list.first();
+            // SAFETY: a node of this list is that of a live job.
+            let job = unsafe { JobPtr::of_link(node) };
+            match job.state.now() {
+                state::ARMED => self.retire(pool, job),
+                // Finished with by a done callback, and its request not taken yet: disposed of for
+                // that. Or the application's, which was to finish it before.
+                _ => job.watch().link.unlink(),
+            }
+        }
+        any
+    }
+
+    /// Finish with an ARMED job and dispose of it.
+    fn retire(&mut self, pool: &Shared, job: JobPtr) {
+        let ended = job.state.end(&pool.waiters, true);
+        debug_assert_eq!(ended, state::End::Push);
+        // `end` set REQ for a request that is not made: the disposal is here and now.
+        let _ = job.state.take_request();
+        self.dispose(pool, job);
+    }
+}
