@@ -8,13 +8,13 @@ use std::ptr::{self, NonNull};
 
 use super::backoff::{Later, Renewal, Stale};
 use super::lists::{Lists, Ready};
-use super::poller::{Native, Numbers, Poller};
+use super::poller::{AnyPoller, Framework, Numbers};
 use crate::sys;
 use crate::timers::Wheel;
 
 /// What belongs to the loop thread alone.
 pub(crate) struct EventLoop {
-    pub(super) poller: Native,
+    pub(super) poller: AnyPoller,
     pub(super) wheel: Wheel,
     pub(super) ready: Ready,
     /// How many jobs were put on the work queue of which nobody was told yet.
@@ -50,7 +50,7 @@ impl EventLoop {
         };
         let _low = sys::LowNumbers::take();
         Ok(Self {
-            poller: Native::init(wake)?,
+            poller: AnyPoller::new(Framework::DEFAULT, wake)?,
             // SAFETY: by the caller's promise.
             wheel: unsafe {
                 let timers = &raw mut (*lists.as_ptr()).timers;

@@ -17,7 +17,7 @@ use libc::c_int;
 
 use super::backoff::Stale;
 use super::event_loop::EventLoop;
-use super::poller::{Key, Poller, Refusal};
+use super::poller::{Key, Refusal};
 use crate::abi::{
     NS_JOB_ACCEPT, NS_JOB_CONNECT, NS_JOB_PRESERVE_FD, NS_JOB_READ, NS_JOB_THREAD, NS_JOB_WRITE,
     ns_job_type_t,

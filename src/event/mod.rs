@@ -36,7 +36,7 @@ use backoff::Stale;
 use budget::Slice;
 pub(crate) use event_loop::EventLoop;
 pub(crate) use lists::Lists;
-use poller::{Event, Poller, Until};
+use poller::{Event, Until};
 
 /// Requests that one turn takes.
 const REQUESTS: usize = 4096;

@@ -15,7 +15,7 @@ use libc::c_int;
 
 use super::backoff::Stale;
 use super::event_loop::EventLoop;
-use super::poller::{Native, Poller, Trouble, Until};
+use super::poller::{AnyPoller, Trouble, Until};
 use crate::log::log;
 use crate::shared::Shared;
 use crate::sys;
@@ -200,7 +200,7 @@ impl EventLoop {
         // Before the old one is closed, so that its descriptors get numbers that no job has lost.
         let poller = {
             let _low = sys::LowNumbers::take();
-            Native::init(pool.wake.read_end())?
+            AnyPoller::new(self.poller.framework(), pool.wake.read_end())?
         };
         if why == Stale::Registration {
             self.abandon_lost(pool);

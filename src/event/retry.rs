@@ -18,7 +18,7 @@ use libc::c_int;
 use super::backoff::{Backoff, FIRST};
 use super::event_loop::EventLoop;
 use super::io;
-use super::poller::{Poller, Refusal};
+use super::poller::Refusal;
 use crate::fds::Registration;
 use crate::job::{JobPtr, place};
 use crate::log::log;

@@ -10,21 +10,15 @@
 //! in milliseconds, rounded up, so that none ends early. Setting is tried again once a second.
 
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
 use libc::c_int;
 
-use super::{Event, Key, Numbers, Poller, Refusal, Registry, Trouble, Until, WAKE_KEY};
+use super::contract::{Batch, EVENTS, IN, Key, Numbers, Poller, Refusal, TIME_KEY, Trouble, Until};
+use super::registry::Registry;
 use crate::fds::{Interest, Mode};
 use crate::sys;
-
-/// The key under which the timerfd is registered.
-const TIMER_KEY: usize = usize::MAX - 2;
-
-/// Events in one wait. Also how many descriptors may be served between two looks at a listener.
-const EVENTS: usize = 128;
 
 /// Nanoseconds until a timer is set again that the system did not set.
 const RETRY: u64 = 1_000_000_000;
@@ -39,37 +33,9 @@ pub(crate) struct Epoll {
     rests: u64,
     /// What the timer is set to, in nanoseconds of the monotonic clock; `u64::MAX`: not set.
     set: u64,
-    events: [MaybeUninit<libc::epoll_event>; EVENTS],
 }
 
 impl Poller for Epoll {
-    fn init(wake: RawFd) -> io::Result<Self> {
-        let registry = Registry::new(wake)?;
-        let timer = match Self::make_timer() {
-            // Others would fail for the same reason later.
-            Err(libc::EMFILE | libc::ENFILE | libc::ENOMEM) => {
-                return Err(io::Error::last_os_error());
-            }
-            timer => timer,
-        };
-        if let Ok(timer) = &timer {
-            let event = polling::Event::readable(TIMER_KEY);
-            // SAFETY: both live in the same struct, and closing the timer unregisters it.
-            unsafe {
-                registry
-                    .polling
-                    .add_with_mode(timer, event, polling::PollMode::Edge)?;
-            }
-        }
-        Ok(Self {
-            registry,
-            timer,
-            rests: 0,
-            set: u64::MAX,
-            events: [MaybeUninit::uninit(); EVENTS],
-        })
-    }
-
     fn numbers(&self, wake: RawFd) -> Numbers {
         self.registry.numbers(wake)
     }
@@ -92,7 +58,8 @@ impl Poller for Epoll {
         self.registry.disarm(fd)
     }
 
-    fn wait(&mut self, until: Until) -> Result<(usize, bool), Trouble> {
+    #[inline(always)]
+    fn wait(&mut self, until: Until, found: &mut Batch) -> Result<(usize, bool), Trouble> {
         let timeout = match until {
             Until::Now => 0,
             Until::Event => -1,
@@ -104,13 +71,13 @@ impl Poller for Epoll {
         let count = unsafe {
             libc::epoll_wait(
                 self.registry.polling.as_raw_fd(),
-                self.events.as_mut_ptr().cast(),
+                found.events.as_mut_ptr().cast(),
                 EVENTS as c_int,
                 timeout,
             )
         };
         if count <= 0 {
-            return self.nothing(count, timeout);
+            return Self::nothing(count, timeout, found);
         }
         Ok((count as usize, count as usize == EVENTS))
     }
@@ -121,23 +88,8 @@ impl Poller for Epoll {
         }
     }
 
-    fn event(&mut self, index: usize) -> Event {
-        // SAFETY: the kernel wrote this one: `index` is below what `wait` returned.
-        let event = unsafe { self.events[index].assume_init() };
-        if event.u64 == WAKE_KEY as u64 {
-            return Event::Wake;
-        }
-        if event.u64 == TIMER_KEY as u64 {
-            self.set = u64::MAX;
-            return Event::Time;
-        }
-        let flags = event.events;
-        let has = |bits: c_int| flags & bits as u32 != 0;
-        let broken = has(libc::EPOLLHUP | libc::EPOLLERR);
-        Event::Ready(
-            Key::unpack(event.u64 as usize),
-            Interest::new(has(libc::EPOLLIN) || broken, has(libc::EPOLLOUT) || broken),
-        )
+    fn time_came(&mut self) {
+        self.set = u64::MAX;
     }
 
     fn release_in_child(self) {
@@ -146,6 +98,33 @@ impl Poller for Epoll {
 }
 
 impl Epoll {
+    /// Make one that watches the readable end of the wake pipe.
+    pub(super) fn new(wake: RawFd) -> io::Result<Self> {
+        let registry = Registry::new(wake)?;
+        let timer = match Self::make_timer() {
+            // Others would fail for the same reason later.
+            Err(libc::EMFILE | libc::ENFILE | libc::ENOMEM) => {
+                return Err(io::Error::last_os_error());
+            }
+            timer => timer,
+        };
+        if let Ok(timer) = &timer {
+            let event = polling::Event::readable(TIME_KEY);
+            // SAFETY: both live in the same struct, and closing the timer unregisters it.
+            unsafe {
+                registry
+                    .polling
+                    .add_with_mode(timer, event, polling::PollMode::Edge)?;
+            }
+        }
+        Ok(Self {
+            registry,
+            timer,
+            rests: 0,
+            set: u64::MAX,
+        })
+    }
+
     /// A timer, or an errno.
     fn make_timer() -> Result<OwnedFd, c_int> {
         let flags = libc::TFD_CLOEXEC | libc::TFD_NONBLOCK;
@@ -187,7 +166,7 @@ impl Epoll {
     /// A wait returned no event: `count` is 0, or less if it failed. It had the time-out `timeout`.
     #[cold]
     #[inline(never)]
-    fn nothing(&mut self, count: c_int, timeout: c_int) -> Result<(usize, bool), Trouble> {
+    fn nothing(count: c_int, timeout: c_int, found: &mut Batch) -> Result<(usize, bool), Trouble> {
         if count < 0 {
             return match sys::errno() {
                 libc::EINTR => Ok((0, false)),
@@ -198,10 +177,7 @@ impl Epoll {
             return Ok((0, false));
         }
         // As the timer would say it.
-        self.events[0].write(libc::epoll_event {
-            events: libc::EPOLLIN as u32,
-            u64: TIMER_KEY as u64,
-        });
+        found.put(0, TIME_KEY, IN);
         Ok((1, false))
     }
 
@@ -237,7 +213,7 @@ impl Epoll {
     /// it is not ours to set, nor to close.
     fn let_go_if_lost(&mut self) {
         if let Ok(timer) = &self.timer {
-            let event = polling::Event::readable(TIMER_KEY);
+            let event = polling::Event::readable(TIME_KEY);
             let edge = polling::PollMode::Edge;
             if self
                 .registry

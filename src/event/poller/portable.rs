@@ -8,35 +8,34 @@ use std::time::Duration;
 
 use libc::c_int;
 
-use super::{Event, Key, Numbers, Poller, Refusal, Registry, Trouble, Until, WAKE_KEY};
+use super::contract::{
+    Batch, EVENTS, IN, Key, Numbers, OUT, Poller, Refusal, TIME_KEY, Trouble, Until,
+};
+use super::registry::Registry;
 use crate::fds::{Interest, Mode};
 use crate::sys;
-
-const EVENTS: usize = 128;
-
-/// The key of an event that is none of `polling`'s: a time has come.
-const TIME_KEY: usize = usize::MAX - 2;
 
 /// See the module.
 pub(crate) struct Portable {
     registry: Registry,
     events: polling::Events,
-    found: Vec<polling::Event>,
     /// When to end a wait, or `u64::MAX`.
     reminder: u64,
 }
 
-impl Poller for Portable {
-    fn init(wake: RawFd) -> io::Result<Self> {
+impl Portable {
+    /// Make one that watches the readable end of the wake pipe.
+    pub(super) fn new(wake: RawFd) -> io::Result<Self> {
         let room = NonZeroUsize::new(EVENTS).unwrap_or(NonZeroUsize::MIN);
         Ok(Self {
             registry: Registry::new(wake)?,
             events: polling::Events::with_capacity(room),
-            found: Vec::with_capacity(EVENTS + 1),
             reminder: u64::MAX,
         })
     }
+}
 
+impl Poller for Portable {
     fn numbers(&self, wake: RawFd) -> Numbers {
         self.registry.numbers(wake)
     }
@@ -59,7 +58,9 @@ impl Poller for Portable {
         self.registry.disarm(fd)
     }
 
-    fn wait(&mut self, until: Until) -> Result<(usize, bool), Trouble> {
+    #[cfg_attr(target_os = "linux", cold)]
+    #[inline(never)]
+    fn wait(&mut self, until: Until, found: &mut Batch) -> Result<(usize, bool), Trouble> {
         let deadline = match until {
             Until::Now => 0,
             Until::Event => self.reminder,
@@ -77,32 +78,29 @@ impl Poller for Portable {
             }
             _ => {}
         }
-        self.found.clear();
-        self.found.extend(self.events.iter());
-        let full = self.found.len() == EVENTS;
+        let mut count = 0;
+        for event in self.events.iter().take(EVENTS) {
+            // What is for no descriptor has no urgent data.
+            let fd = Key::unpack(event.key).fd;
+            let read = event.readable && !(event.is_priority() && only_urgent(fd));
+            let bit = |set, bit| if set { bit } else { 0 };
+            found.put(count, event.key, bit(read, IN) | bit(event.writable, OUT));
+            count += 1;
+        }
+        let full = count == EVENTS;
         if deadline.min(self.reminder) <= sys::now() {
             self.reminder = u64::MAX;
-            self.found.push(polling::Event::none(TIME_KEY));
+            found.put(count, TIME_KEY, 0);
+            count += 1;
         }
-        Ok((self.found.len(), full))
+        Ok((count, full))
     }
 
     fn remind(&mut self, deadline: u64) {
         self.reminder = self.reminder.min(deadline);
     }
 
-    fn event(&mut self, index: usize) -> Event {
-        let event = self.found[index];
-        if event.key == WAKE_KEY {
-            return Event::Wake;
-        }
-        if event.key == TIME_KEY {
-            return Event::Time;
-        }
-        let key = Key::unpack(event.key);
-        let read = event.readable && !(event.is_priority() && only_urgent(key.fd));
-        Event::Ready(key, Interest::new(read, event.writable))
-    }
+    fn time_came(&mut self) {}
 
     fn release_in_child(self) {
         self.registry.release_in_child();

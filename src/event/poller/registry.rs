@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! Registration by the `polling` crate, which all pollers share.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+
+use libc::c_int;
+
+use super::contract::{Key, Numbers, Refusal, WAKE_KEY};
+use crate::fds::Interest;
+use crate::fds::Mode;
+use crate::sys;
+
+/// See the module.
+pub(super) struct Registry {
+    pub(super) polling: polling::Poller,
+}
+
+impl Registry {
+    pub(super) fn new(wake: RawFd) -> io::Result<Self> {
+        let polling = polling::Poller::new()?;
+        let event = polling::Event::readable(WAKE_KEY);
+        // SAFETY: the pool closes the pipe after the poller.
+        unsafe { polling.add_with_mode(wake, event, polling::PollMode::Level)? };
+        Ok(Self { polling })
+    }
+
+    pub(super) fn arm(
+        &self,
+        key: Key,
+        interest: Interest,
+        mode: Mode,
+        known: bool,
+    ) -> Result<(), Refusal> {
+        let event = polling::Event::new(key.pack(), interest.read(), interest.write());
+        let mode = match mode {
+            Mode::Level => polling::PollMode::Level,
+            Mode::Oneshot => polling::PollMode::Oneshot,
+            Mode::Edge => polling::PollMode::Edge,
+        };
+        let add = || {
+            // SAFETY: a descriptor that is not open is refused; one that is closed while it is
+            // registered is what the serials are for.
+            unsafe { self.polling.add_with_mode(key.fd, event, mode) }
+        };
+        // SAFETY: only for the length of a call that takes any number.
+        let fd = unsafe { BorrowedFd::borrow_raw(key.fd) };
+        let modify = || self.polling.modify_with_mode(fd, event, mode);
+        let done = if known {
+            modify()
+        } else {
+            match add() {
+                // Registered under an earlier serial and never taken out.
+                Err(error) if error.raw_os_error() == Some(libc::EEXIST) => modify(),
+                done => done,
+            }
+        };
+        done.map_err(|error| self.why(key.fd, known, error.raw_os_error().unwrap_or(libc::EIO)))
+    }
+
+    /// What `errno` says of `fd`, which was to be registered or, if `known`, to be changed.
+    ///
+    /// | errno | registering | changing |
+    /// |---|---|---|
+    /// | EBADF, the number is not open | closed | closed |
+    /// | EBADF, it is open | always ready: opened with O_PATH | lost: another file now |
+    /// | EPERM | always ready, as files are | lost: a file now |
+    /// | ENOENT | it was closed this very moment: tried again | lost |
+    /// | any other, or the poller itself is not open | tried again | tried again |
+    #[cold]
+    fn why(&self, fd: c_int, known: bool, errno: c_int) -> Refusal {
+        match errno {
+            libc::EBADF if !sys::is_open(fd) => Refusal::Closed,
+            libc::EBADF if !sys::is_open(self.polling.as_raw_fd()) => Refusal::Failed(errno),
+            libc::EBADF | libc::EPERM | libc::ENOENT if known => Refusal::Lost,
+            libc::EBADF | libc::EPERM => Refusal::AlwaysReady,
+            errno => Refusal::Failed(errno),
+        }
+    }
+
+    /// See `Poller::numbers`. On Linux, what `polling` opens beside the descriptor that it shows
+    /// is found among what that watches.
+    pub(super) fn numbers(&self, wake: RawFd) -> Numbers {
+        let mut numbers = Numbers::default();
+        let own = self.polling.as_raw_fd();
+        numbers.add(own);
+        #[cfg(target_os = "linux")]
+        for line in std::fs::read_to_string(format!("/proc/self/fdinfo/{own}"))
+            .unwrap_or_default()
+            .lines()
+        {
+            let mut words = line.split_ascii_whitespace();
+            if words.next() == Some("tfd:")
+                && let Some(Ok(fd)) = words.next().map(str::parse)
+                && fd != wake
+            {
+                numbers.add(fd);
+            }
+        }
+        numbers
+    }
+
+    /// See `Poller::release_in_child`.
+    #[cfg(target_os = "linux")]
+    pub(super) fn release_in_child(self) {
+        // polling takes its own descriptors out of the epoll instance when it is dropped, and
+        // that instance is the parent's too. So another is put under its number first.
+        // SAFETY: plain calls on descriptors of ours; the new instance is the child's alone.
+        unsafe {
+            let other = libc::epoll_create1(libc::EPOLL_CLOEXEC);
+            if other < 0 {
+                // No descriptor to be had: leave this one open rather than reach the parent.
+                std::mem::forget(self);
+                return;
+            }
+            libc::dup3(other, self.polling.as_raw_fd(), libc::O_CLOEXEC);
+            sys::close(other);
+        }
+        drop(self);
+    }
+
+    /// See `Poller::release_in_child`.
+    #[cfg(not(target_os = "linux"))]
+    pub(super) fn release_in_child(self) {
+        // A kqueue is not inherited: there is nothing to close, and its number may be another's.
+        std::mem::forget(self);
+    }
+
+    pub(super) fn disarm(&self, fd: c_int) -> bool {
+        // ENOENT, EBADF and EPERM all mean that there is nothing to forget.
+        // SAFETY: only for the length of a call that takes any number.
+        self.polling
+            .delete(unsafe { BorrowedFd::borrow_raw(fd) })
+            .is_ok()
+    }
+}
