@@ -28,31 +28,12 @@
 //! worker closes, sets `REQ`, and the loop, which finds the job among the requests once more, has only
 //! the done callback left to call.
 
+mod snapshot;
+
 use crate::job::wait::{Outcome, Waiters};
 use crate::sync::{AtomicU32, Memory, Ordering};
-
-/// Idle, owned by the application.
-pub(crate) const WAITING: u32 = 0;
-/// Asked for, and armed when the callback that runs now returns.
-pub(crate) const NEEDS_ARM: u32 = 1;
-/// In a queue or in the poller.
-pub(crate) const ARMED: u32 = 2;
-/// The callback is executing.
-pub(crate) const RUNNING: u32 = 3;
-/// Finished with: no further callback.
-pub(crate) const NEEDS_DELETE: u32 = 4;
-/// The done callback runs or has run.
-pub(crate) const DELETED: u32 = 5;
-
-const STATE: u32 = 0b111;
-const EXEC: u32 = 1 << 3;
-/// In the request queue.
-pub(crate) const REQ: u32 = 1 << 4;
-/// In the work queue.
-pub(crate) const WORK: u32 = 1 << 5;
-const WAITED: u32 = 1 << 6;
-const DISPOSED: u32 = 1 << 7;
-const CLOSE: u32 = 1 << 8;
+pub(crate) use snapshot::{ARMED, DELETED, NEEDS_ARM, NEEDS_DELETE, REQ, RUNNING, WAITING, WORK};
+use snapshot::{CLOSE, DISPOSED, Snapshot, WAITED};
 
 /// See the module.
 #[derive(Debug)]
@@ -146,6 +127,21 @@ impl State {
         &self.word
     }
 
+    /// The word as it is.
+    fn look(&self) -> Snapshot {
+        Snapshot(self.word().load(Ordering::Acquire))
+    }
+
+    /// Set bits, whatever else the word says. Returns the word before.
+    fn set(&self, bits: u32) -> Snapshot {
+        Snapshot(self.word().fetch_or(bits, Ordering::AcqRel))
+    }
+
+    /// Clear bits, whatever else the word says. Returns the word before.
+    fn clear(&self, bits: u32) -> Snapshot {
+        Snapshot(self.word().fetch_and(!bits, Ordering::AcqRel))
+    }
+
     /// The job's memory, which a model gives back.
     #[cfg(loom)]
     pub(crate) fn memory(&self) -> &Memory {
@@ -164,12 +160,12 @@ impl State {
 
     /// The state alone, without the bits.
     pub(crate) fn now(&self) -> u32 {
-        self.word().load(Ordering::Acquire) & STATE
+        self.look().state()
     }
 
     /// Whether the callback is executing.
     pub(crate) fn is_executing(&self) -> bool {
-        self.word().load(Ordering::Acquire) & EXEC != 0
+        self.look().is_executing()
     }
 
     /// Change the word by `next` until it sticks; `None` leaves it alone. Returns the word before
@@ -177,18 +173,20 @@ impl State {
     ///
     /// The order is AcqRel: what its armer wrote is seen by the callback, what the callback wrote
     /// by whoever sees the job WAITING or disposes of it.
-    fn change(&self, next: impl Fn(u32) -> Option<u32>) -> Result<u32, u32> {
-        let mut word = self.word().load(Ordering::Acquire);
+    fn change(&self, next: impl Fn(Snapshot) -> Option<Snapshot>) -> Result<Snapshot, Snapshot> {
+        let mut word = self.look();
         loop {
             let Some(new) = next(word) else {
                 return Err(word);
             };
-            match self
-                .word()
-                .compare_exchange_weak(word, new, Ordering::AcqRel, Ordering::Acquire)
-            {
+            match self.word().compare_exchange_weak(
+                word.0,
+                new.0,
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            ) {
                 Ok(_) => return Ok(word),
-                Err(now) => word = now,
+                Err(now) => word = Snapshot(now),
             }
         }
     }
@@ -200,26 +198,26 @@ impl State {
     fn settle(
         &self,
         waiters: &Waiters,
-        next: impl Fn(u32) -> Option<(u32, Option<Outcome>)>,
-    ) -> Result<u32, u32> {
-        let mut word = self.word().load(Ordering::Acquire);
+        next: impl Fn(Snapshot) -> Option<(Snapshot, Option<Outcome>)>,
+    ) -> Result<Snapshot, Snapshot> {
+        let mut word = self.look();
         loop {
             let Some((new, outcome)) = next(word) else {
                 return Err(word);
             };
-            let step = |new: u32| {
+            let step = |new: Snapshot| {
                 self.word()
-                    .compare_exchange(word, new, Ordering::AcqRel, Ordering::Acquire)
+                    .compare_exchange(word.0, new.0, Ordering::AcqRel, Ordering::Acquire)
             };
             let done = match outcome {
-                Some(outcome) if word & WAITED != 0 => {
-                    waiters.release(self, outcome, || step(new & !WAITED))
+                Some(outcome) if word.is_waited_for() => {
+                    waiters.release(self, outcome, || step(new.no_longer_waited_for()))
                 }
                 _ => step(new),
             };
             match done {
                 Ok(_) => return Ok(word),
-                Err(now) => word = now,
+                Err(now) => word = Snapshot(now),
             }
         }
     }
@@ -227,13 +225,14 @@ impl State {
     /// WAITING → ARMED with `queue` (REQ or WORK) set; RUNNING → NEEDS_ARM, but not for a PERSIST
     /// job, which arms itself.
     pub(crate) fn arm(&self, queue: u32, persist: bool) -> Arm {
-        let step = self.change(|word| match word & STATE {
-            WAITING => Some(ARMED | queue),
-            RUNNING if !persist => Some(word & !STATE | NEEDS_ARM),
+        let step = self.change(|word| match word.state() {
+            // Nobody holds it, nor waits for it.
+            WAITING => Some(Snapshot(ARMED).queued(queue)),
+            RUNNING if !persist => Some(word.moved_to(NEEDS_ARM)),
             _ => None,
         });
         match step {
-            Ok(word) if word & STATE == WAITING => Arm::Push,
+            Ok(word) if word.is_idle() => Arm::Push,
             Ok(_) => Arm::Recorded,
             Err(_) => Arm::Refused,
         }
@@ -255,53 +254,55 @@ impl State {
     /// As [`State::end`], and tells a job that was WAITING from one that was armed.
     #[inline(always)]
     pub(crate) fn end_from(&self, waiters: &Waiters, even_armed: bool) -> End {
-        let step = self.settle(waiters, |word| match word & STATE {
+        let finished = |word: Snapshot| word.moved_to(NEEDS_DELETE);
+        let step = self.settle(waiters, |word| match word.state() {
             NEEDS_DELETE | DELETED => None,
             ARMED if !even_armed => None,
-            _ if word & EXEC != 0 => Some((word & !STATE | NEEDS_DELETE, None)),
-            _ => Some((word & !STATE | NEEDS_DELETE | REQ, Some(Outcome::Deleting))),
+            _ if word.is_executing() => Some((finished(word), None)),
+            _ => Some((finished(word).queued(REQ), Some(Outcome::Deleting))),
         });
         match step {
-            Ok(word) if word & EXEC != 0 => End::Marked,
-            Ok(word) if word & REQ != 0 => End::Queued,
-            Ok(word) if word & STATE == WAITING => End::PushIdle,
+            Ok(word) if word.is_executing() => End::Marked,
+            Ok(word) if word.is_in_requests() => End::Queued,
+            Ok(word) if word.is_idle() => End::PushIdle,
             Ok(_) => End::Push,
-            Err(word) if word & STATE == ARMED => End::Armed,
-            Err(word) if word & EXEC != 0 => End::OverRunning,
+            Err(word) if word.is_armed() => End::Armed,
+            Err(word) if word.is_executing() => End::OverRunning,
             Err(_) => End::Over,
         }
     }
 
     /// The loop took the job from the request queue. Returns the state that it finds.
     pub(crate) fn take_request(&self) -> u32 {
-        self.word().fetch_and(!REQ, Ordering::AcqRel) & STATE
+        self.clear(REQ).state()
     }
 
     /// A threaded job fired: ARMED stays ARMED, with WORK set. False if it was cancelled.
     pub(crate) fn dispatch(&self) -> bool {
-        self.change(|word| (word & STATE == ARMED).then_some(word | WORK))
+        self.change(|word| word.is_armed().then_some(word.queued(WORK)))
             .is_ok()
     }
 
     /// The loop is about to call the callback: ARMED → RUNNING. False if it was cancelled.
     pub(crate) fn begin(&self) -> bool {
-        self.change(|word| (word & STATE == ARMED).then_some(word & !STATE | RUNNING | EXEC))
+        self.change(|word| word.is_armed().then_some(word.begun()))
             .is_ok()
     }
 
     /// A worker took the job from the work queue: ARMED → RUNNING, unless it was cancelled.
     pub(crate) fn take_work(&self) -> Work {
         let step = self.change(|word| {
-            let word = word & !(WORK | CLOSE);
-            Some(match word & STATE {
-                ARMED => word & !STATE | RUNNING | EXEC,
-                _ => word,
+            let taken = word.taken_from_work();
+            Some(if word.is_armed() {
+                taken.begun()
+            } else {
+                taken
             })
         });
         match step {
-            Ok(word) if word & STATE == ARMED => Work::Run,
-            Ok(word) if word & DISPOSED != 0 => Work::Free,
-            Ok(word) if word & CLOSE != 0 => Work::Close,
+            Ok(word) if word.is_armed() => Work::Run,
+            Ok(word) if word.is_disposed_of() => Work::Free,
+            Ok(word) if word.is_to_be_closed() => Work::Close,
             _ => Work::Leave,
         }
     }
@@ -310,32 +311,32 @@ impl State {
     /// the job on the work queue; else it is there, and a worker will find it.
     #[must_use]
     pub(crate) fn ask_for_close(&self) -> bool {
-        self.word().fetch_or(WORK | CLOSE, Ordering::AcqRel) & WORK == 0
+        !self.set(WORK | CLOSE).is_in_work()
     }
 
     /// Its descriptor is closed: `REQ` is set, and the caller is to push it for the loop.
     pub(crate) fn closed(&self) {
-        self.word().fetch_or(REQ, Ordering::AcqRel);
+        self.set(REQ);
     }
 
     /// The loop took the job from the work queue, since no worker is left. True if a worker was to
     /// close its descriptor: that is the loop's again. Else the queue still counts as holding it.
     #[must_use]
     pub(crate) fn take_close(&self) -> bool {
-        self.change(|word| (word & CLOSE != 0).then_some(word & !(WORK | CLOSE)))
+        self.change(|word| word.is_to_be_closed().then_some(word.taken_from_work()))
             .is_ok()
     }
 
     /// The loop is about to dispose of a job that is in its ready list: that keeps the memory, as
     /// the work queue would.
     pub(crate) fn hold(&self) {
-        self.word().fetch_or(WORK, Ordering::AcqRel);
+        self.set(WORK);
     }
 
     /// Take the job from the work queue, or the ready list, without running it. True if that was
     /// all that held its memory.
     pub(crate) fn drop_work(&self) -> bool {
-        self.word().fetch_and(!WORK, Ordering::AcqRel) & DISPOSED != 0
+        self.clear(WORK).is_disposed_of()
     }
 
     /// The callback returned. `again` is asked only where it matters: whether a job may be armed
@@ -365,7 +366,7 @@ impl State {
         dispose: u32,
         note: impl Fn(),
     ) -> After {
-        let after = |word: u32| match word & STATE {
+        let after = |word: Snapshot| match word.state() {
             NEEDS_DELETE => After::Dispose,
             NEEDS_ARM if again() => After::Armed,
             RUNNING if persist && again() => After::Armed,
@@ -374,16 +375,19 @@ impl State {
         let chosen = std::cell::Cell::new(After::Idle);
         let step = self.settle(waiters, |word| {
             chosen.set(after(word));
-            let bits = word & !STATE & !EXEC;
+            let returned = word.returned();
             Some(match chosen.get() {
                 After::Idle => {
                     note();
-                    (bits | WAITING, Some(Outcome::Idle))
+                    (returned.moved_to(WAITING), Some(Outcome::Idle))
                 }
-                After::Armed => (bits | ARMED | arm, None),
+                After::Armed => (returned.moved_to(ARMED).queued(arm), None),
                 After::Dispose => {
                     let state = if dispose == 0 { DELETED } else { NEEDS_DELETE };
-                    (bits | state | dispose, Some(Outcome::Deleting))
+                    (
+                        returned.moved_to(state).queued(dispose),
+                        Some(Outcome::Deleting),
+                    )
                 }
             })
         });
@@ -394,40 +398,42 @@ impl State {
     /// NEEDS_DELETE → DELETED, if [`State::finish`] has not done that: the done callback is about to
     /// run.
     pub(crate) fn begin_disposal(&self) {
-        let step = self.change(|word| match word & STATE {
+        let step = self.change(|word| match word.state() {
             DELETED => None,
-            _ => Some(word & !STATE | DELETED),
+            _ => Some(word.moved_to(DELETED)),
         });
-        debug_assert!(step.is_err() || step.is_ok_and(|word| word & STATE == NEEDS_DELETE));
+        debug_assert!(step.is_err() || step.is_ok_and(|word| word.state() == NEEDS_DELETE));
     }
 
     /// Everything is over but the memory. True if the caller is to free it: no queue holds it.
     #[must_use]
     pub(crate) fn end_disposal(&self) -> bool {
-        let word = self.word().load(Ordering::Acquire);
-        debug_assert_eq!(word & REQ, 0, "who disposes of it took it from there first");
+        let word = self.look();
+        debug_assert!(
+            !word.is_in_requests(),
+            "who disposes of it took it from there first"
+        );
         // WORK is not set again once this disposal has begun, so one look is enough if it is not set.
-        word & WORK == 0 || self.word().fetch_or(DISPOSED, Ordering::AcqRel) & WORK == 0
+        !word.is_in_work() || !self.set(DISPOSED).is_in_work()
     }
 
     /// A thread wants to wait: mark the word, unless there is nothing to wait for. The caller
     /// holds the stripe's lock.
     pub(crate) fn mark_waited(&self) -> Wait {
-        let step = self.change(|word| match word & STATE {
-            WAITING => None,
-            NEEDS_DELETE | DELETED if word & EXEC == 0 => None,
-            _ => Some(word | WAITED),
+        let step = self.change(|word| {
+            let over = word.is_idle() || word.is_finished_with() && !word.is_executing();
+            (!over).then_some(word.waited_for())
         });
         match step {
             Ok(_) => Wait::Marked,
-            Err(word) if word & STATE == WAITING => Wait::Idle,
+            Err(word) if word.is_idle() => Wait::Idle,
             Err(_) => Wait::Deleting,
         }
     }
 
     /// The last waiter gave up, or all were released. The caller holds the stripe's lock.
     pub(crate) fn clear_waited(&self) {
-        self.word().fetch_and(!WAITED, Ordering::AcqRel);
+        self.clear(WAITED);
     }
 }
 

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
+use super::snapshot::{EXEC, STATE};
 use super::*;
 
 /// Every word that can be: each state, with each combination of bits that it allows.
