@@ -10,6 +10,7 @@ use crate::abi::{
     NS_JOB_SHUTDOWN_WORKER, NS_JOB_THREAD, NS_JOB_UNARMED, PRFileDesc, ns_job_func_t, ns_job_t,
     ns_job_type_t, ns_result_t, ns_thrpool_t,
 };
+use crate::fork;
 use crate::job::{Job, JobPtr, NEVER, Spec, Trigger};
 use crate::log::{Logger, log};
 use crate::nspr::{self, Unusable};
@@ -236,23 +237,49 @@ impl<'a> Make<'a> {
     }
 }
 
-/// A call on a job that changes it: the job and its pool, once it is known that there is something
-/// to do. The pool by itself, since the job may be gone when the call has had its effect.
+/// A call on a job that changes it, once it is known that there is something to do. Errno is kept.
+/// `call` gets the pool by itself, since the job may be gone when the call has had its effect.
 ///
 /// # Safety
 /// `job` is NULL or a live job.
-pub(super) unsafe fn on_job<'a>(
+#[inline(always)]
+pub(super) unsafe fn on_job(
     function: &str,
     job: *mut ns_job_t,
-) -> Result<(JobPtr, &'a Shared), ns_result_t> {
+    call: impl FnOnce(JobPtr, &Shared) -> ns_result_t,
+) -> ns_result_t {
+    let _errno = ErrnoGuard::new();
     // SAFETY: by the caller's promise.
-    let job = unsafe { job_of(job) }.ok_or_else(|| refuse(None, function, "job is NULL"))?;
+    let Some(job) = (unsafe { job_of(job) }) else {
+        return refuse(None, function, "job is NULL");
+    };
     // SAFETY: a pool outlives its live jobs, and the calls on them.
-    let pool: &'a Shared = unsafe { &*std::ptr::from_ref(job.pool()) };
+    let pool = unsafe { &*std::ptr::from_ref(job.pool()) };
     if pool.is_forked() {
-        return Err(forked(pool, function));
+        return forked(pool, function);
     }
-    Ok((job, pool))
+    call(job, pool)
+}
+
+/// A question about a job, which changes nothing, errno neither. `none` answers it for NULL.
+///
+/// # Safety
+/// `job` is NULL or a live job.
+#[inline(always)]
+pub(super) unsafe fn ask<T>(job: *mut ns_job_t, none: T, answer: impl FnOnce(JobPtr) -> T) -> T {
+    // SAFETY: by the caller's promise.
+    unsafe { job_of(job) }.map_or(none, answer)
+}
+
+/// A call on a pool, that can afford to look whether the process was forked. Errno is kept.
+///
+/// # Safety
+/// `tp` is NULL or a pool that was not destroyed.
+pub(super) unsafe fn on_pool<T>(tp: *mut ns_thrpool_t, call: impl FnOnce(Option<&Pool>) -> T) -> T {
+    let _errno = ErrnoGuard::new();
+    fork::look();
+    // SAFETY: by the caller's promise.
+    call(unsafe { pool_of(tp) })
 }
 
 /// Say that `function` was called in a forked child.

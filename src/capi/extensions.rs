@@ -12,7 +12,7 @@ use crate::abi::*;
 use crate::job::free::Entering;
 use crate::job::{JobPtr, NEVER};
 use crate::log::{Logger, log};
-use crate::shared::Ended;
+use crate::shared::{Ended, Shared};
 use crate::sys::{self, ErrnoGuard};
 
 /// The version of the library that is loaded, as "0.2.0".
@@ -99,7 +99,7 @@ pub unsafe extern "C" fn ns_add_fd_timeout_job(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_job_get_native_fd(job: *mut ns_job_t) -> c_int {
     // SAFETY: NULL or a live job, by the interface's rules.
-    unsafe { job_of(job) }.map_or(-1, JobPtr::fd)
+    unsafe { ask(job, -1, JobPtr::fd) }
 }
 
 /// Finish with a job in whatever state, armed too. Any thread, any time; never waits. As after
@@ -113,16 +113,12 @@ pub unsafe extern "C" fn ns_job_get_native_fd(job: *mut ns_job_t) -> c_int {
 /// a forked child; NS_INVALID_REQUEST for NULL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_job_cancel(job: *mut ns_job_t) -> ns_result_t {
-    let _errno = ErrnoGuard::new();
-    // SAFETY: NULL or a live job, by the interface's rules.
-    let (job, pool) = match unsafe { on_job("ns_job_cancel", job) } {
-        Ok(found) => found,
-        Err(refused) => return refused,
-    };
-    match pool.end(job, true) {
+    let call = |job: JobPtr, pool: &Shared| match pool.end(job, true) {
         Ended::Yes => SUCCESS,
         Ended::Running | Ended::Armed => R::NS_RUNNING as ns_result_t,
-    }
+    };
+    // SAFETY: NULL or a live job, by the interface's rules.
+    unsafe { on_job("ns_job_cancel", job, call) }
 }
 
 /// As `ns_job_wait`, but for no longer than a time.

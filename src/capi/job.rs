@@ -231,20 +231,16 @@ pub unsafe extern "C" fn ns_add_signal_job(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_job_rearm(job: *mut ns_job_t) -> ns_result_t {
     const NAME: &str = "ns_job_rearm";
-    let _errno = ErrnoGuard::new();
-    // SAFETY: NULL or a live job, by the interface's rules.
-    let (job, pool) = match unsafe { on_job(NAME, job) } {
-        Ok(found) => found,
-        Err(refused) => return refused,
-    };
-    match pool.arm(job) {
+    let call = |job: JobPtr, pool: &Shared| match pool.arm(job) {
         Armed::Yes => SUCCESS,
         Armed::NotNow => wrong_state(pool, NAME, "can't be armed now"),
         Armed::ShuttingDown => {
             log!(pool.logger, LOG_DEBUG, "{NAME}: the pool is shutting down");
             SHUTDOWN
         }
-    }
+    };
+    // SAFETY: NULL or a live job, by the interface's rules.
+    unsafe { on_job(NAME, job, call) }
 }
 
 /// Finish with a job. It is disposed of soon: its descriptor is closed, unless it has
@@ -259,16 +255,12 @@ pub unsafe extern "C" fn ns_job_rearm(job: *mut ns_job_t) -> ns_result_t {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_job_done(job: *mut ns_job_t) -> ns_result_t {
     const NAME: &str = "ns_job_done";
-    let _errno = ErrnoGuard::new();
-    // SAFETY: NULL or a live job, by the interface's rules.
-    let (job, pool) = match unsafe { on_job(NAME, job) } {
-        Ok(found) => found,
-        Err(refused) => return refused,
-    };
-    match pool.end(job, pool.is_shutting_down()) {
+    let call = |job: JobPtr, pool: &Shared| match pool.end(job, pool.is_shutting_down()) {
         Ended::Yes | Ended::Running => SUCCESS,
         Ended::Armed => wrong_state(pool, NAME, "is armed"),
-    }
+    };
+    // SAFETY: NULL or a live job, by the interface's rules.
+    unsafe { on_job(NAME, job, call) }
 }
 
 /// Block until a job is idle. Any number of threads. Nobody may finish with the job until the
@@ -297,7 +289,7 @@ pub unsafe extern "C" fn ns_job_wait(job: *mut ns_job_t) -> ns_result_t {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_job_get_data(job: *mut ns_job_t) -> *mut c_void {
     // SAFETY: NULL or a live job, by the interface's rules.
-    unsafe { job_of(job) }.map_or(std::ptr::null_mut(), |job| job.take_data())
+    unsafe { ask(job, std::ptr::null_mut(), |job| job.take_data()) }
 }
 
 /// Replace the application's pointer, at once. Any thread.
@@ -338,7 +330,7 @@ pub unsafe extern "C" fn ns_job_set_done_cb(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_job_get_type(job: *mut ns_job_t) -> ns_job_type_t {
     // SAFETY: NULL or a live job, by the interface's rules.
-    unsafe { job_of(job) }.map_or(0, |job| job.flags())
+    unsafe { ask(job, 0, |job| job.flags()) }
 }
 
 /// What fired, for the length of the callback: READ and WRITE (ACCEPT counts as READ, CONNECT as
@@ -349,7 +341,7 @@ pub unsafe extern "C" fn ns_job_get_type(job: *mut ns_job_t) -> ns_job_type_t {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_job_get_output_type(job: *mut ns_job_t) -> ns_job_type_t {
     // SAFETY: NULL or a live job, by the interface's rules.
-    unsafe { job_of(job) }.map_or(0, |job| job.output())
+    unsafe { ask(job, 0, |job| job.output()) }
 }
 
 /// The pool that a job belongs to. Any thread, any state.
@@ -358,11 +350,8 @@ pub unsafe extern "C" fn ns_job_get_output_type(job: *mut ns_job_t) -> ns_job_ty
 /// @return its pool; NULL for NULL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_job_get_tp(job: *mut ns_job_t) -> *mut ns_thrpool_t {
-    // A pool begins with its shared part.
     // SAFETY: NULL or a live job, by the interface's rules.
-    unsafe { job_of(job) }.map_or(std::ptr::null_mut(), |job| {
-        std::ptr::from_ref(job.pool()).cast_mut().cast()
-    })
+    unsafe { ask(job, std::ptr::null_mut(), |job| job.pool_as_c().as_ptr()) }
 }
 
 /// The NSPR descriptor that a job was made with. Any thread, any state.
@@ -372,7 +361,7 @@ pub unsafe extern "C" fn ns_job_get_tp(job: *mut ns_job_t) -> *mut ns_thrpool_t 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_job_get_fd(job: *mut ns_job_t) -> *mut PRFileDesc {
     // SAFETY: NULL or a live job, by the interface's rules.
-    unsafe { job_of(job) }.map_or(std::ptr::null_mut(), JobPtr::prfd)
+    unsafe { ask(job, std::ptr::null_mut(), JobPtr::prfd) }
 }
 
 /// Whether a job has this callback. Any thread, any state.
@@ -383,9 +372,10 @@ pub unsafe extern "C" fn ns_job_get_fd(job: *mut ns_job_t) -> *mut PRFileDesc {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_job_is_func(job: *mut ns_job_t, func: ns_job_func_t) -> c_int {
     // SAFETY: NULL or a live job, by the interface's rules.
-    match (unsafe { job_of(job) }, func) {
-        (Some(job), Some(func)) => c_int::from(job.func() as usize == func as usize),
-        _ => 0,
+    unsafe {
+        ask(job, 0, |job| {
+            c_int::from(func.is_some_and(|func| job.func() as usize == func as usize))
+        })
     }
 }
 
@@ -416,20 +406,16 @@ pub(super) unsafe fn idle_time(make: &Make<'_>, tv: *const timeval) -> Result<u6
 /// # Safety
 /// `job` is NULL or a live job.
 unsafe fn set(name: &str, job: *mut ns_job_t, change: impl FnOnce(&Job)) -> ns_result_t {
-    let _errno = ErrnoGuard::new();
-    // SAFETY: by the caller's promise.
-    let (job, pool) = match unsafe { on_job(name, job) } {
-        Ok(found) => found,
-        Err(refused) => return refused,
-    };
-    match job.state.now() {
+    let call = |job: JobPtr, pool: &Shared| match job.state.now() {
         state::WAITING | state::RUNNING => {
             take_over(&raw const job.state);
             change(&job);
             SUCCESS
         }
         _ => wrong_state(pool, name, "is neither waiting nor running"),
-    }
+    };
+    // SAFETY: by the caller's promise.
+    unsafe { on_job(name, job, call) }
 }
 
 /// Block until `job` is idle or `deadline` has come, in nanoseconds of the monotonic clock; or say

@@ -62,14 +62,13 @@ pub unsafe extern "C" fn ns_thrpool_new(tp_config: *mut ns_thrpool_config) -> *m
 /// @param tp the pool; NULL does nothing
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_thrpool_shutdown(tp: *mut ns_thrpool_t) {
-    let _errno = ErrnoGuard::new();
-    fork::look();
+    let call = |pool: Option<&Pool>| {
+        if let Some(pool) = pool.filter(|pool| !pool.shared.is_forked()) {
+            pool.shutdown();
+        }
+    };
     // SAFETY: NULL or a pool of the caller's.
-    if let Some(pool) = unsafe { pool_of(tp) }
-        && !pool.shared.is_forked()
-    {
-        pool.shutdown();
-    }
+    unsafe { on_pool(tp, call) };
 }
 
 /// Whether `ns_thrpool_shutdown` was called. Any thread.
@@ -97,28 +96,29 @@ pub unsafe extern "C" fn ns_thrpool_is_shutdown(tp: *mut ns_thrpool_t) -> i32 {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_thrpool_wait(tp: *mut ns_thrpool_t) -> ns_result_t {
     const NAME: &str = "ns_thrpool_wait";
-    let _errno = ErrnoGuard::new();
-    fork::look();
-    // SAFETY: NULL or a pool of the caller's.
-    let Some(pool) = (unsafe { pool_of(tp) }) else {
-        return refuse(None, NAME, "tp is NULL");
+    let call = |pool: Option<&Pool>| {
+        let Some(pool) = pool else {
+            return refuse(None, NAME, "tp is NULL");
+        };
+        if pool.shared.is_forked() {
+            return forked(&pool.shared, NAME);
+        }
+        if is_own_thread(pool) {
+            let why = "a pool can't be waited for by its own threads";
+            log!(pool.shared.logger, LOG_ERR, "{NAME}: {why}");
+            return R::NS_THREAD_FAILURE as ns_result_t;
+        }
+        // The pool may be gone when the wait is over.
+        let logger = pool.shared.logger;
+        if pool.wait() {
+            SUCCESS
+        } else {
+            log!(logger, LOG_ERR, "{NAME}: a worker could not be joined");
+            R::NS_THREAD_FAILURE as ns_result_t
+        }
     };
-    if pool.shared.is_forked() {
-        return forked(&pool.shared, NAME);
-    }
-    if is_own_thread(pool) {
-        let why = "a pool can't be waited for by its own threads";
-        log!(pool.shared.logger, LOG_ERR, "{NAME}: {why}");
-        return R::NS_THREAD_FAILURE as ns_result_t;
-    }
-    // The pool may be gone when the wait is over.
-    let logger = pool.shared.logger;
-    if pool.wait() {
-        SUCCESS
-    } else {
-        log!(logger, LOG_ERR, "{NAME}: a worker could not be joined");
-        R::NS_THREAD_FAILURE as ns_result_t
-    }
+    // SAFETY: NULL or a pool of the caller's.
+    unsafe { on_pool(tp, call) }
 }
 
 /// End a pool and free it. Shuts down first, if nobody has, and waits as `ns_thrpool_wait` does:
@@ -136,6 +136,7 @@ pub unsafe extern "C" fn ns_thrpool_wait(tp: *mut ns_thrpool_t) -> ns_result_t {
 /// @param tp the pool; NULL does nothing
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_thrpool_destroy(tp: *mut ns_thrpool_t) {
+    // Not by `on_pool`: no argument may refer to what is freed here.
     let _errno = ErrnoGuard::new();
     fork::look();
     // SAFETY: NULL or a pool of the caller's.
