@@ -283,6 +283,7 @@ mod tests {
 
     #[test]
     #[cfg(target_os = "linux")]
+    #[cfg_attr(miri, ignore = "Miri has no timerfd")]
     fn a_poller_knows_the_numbers_of_its_own_descriptors() {
         let mut ends = [-1; 2];
         // SAFETY: room for two descriptors.
