@@ -42,6 +42,9 @@
 
 #define UNUSED(x) ((void)(x))
 
+/* The head of a test that needs nothing of what cmocka hands it. */
+#define TEST(name) static void name(void **state __attribute__((unused)))
+
 /* Seconds on the monotonic clock. */
 static inline double now_seconds(void)
 {

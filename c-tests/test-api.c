@@ -31,9 +31,8 @@ static void assert_says(struct ns_job_t *job, struct ns_thrpool_t *tp, ns_job_ty
     assert_int_equal(ns_job_is_func(job, another), 0);
 }
 
-static void add_job_makes_what_was_asked_for(void **state)
+TEST(add_job_makes_what_was_asked_for)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct gate gate = GATE_INIT;
     struct ns_job_t *job = NULL;
@@ -47,9 +46,8 @@ static void add_job_makes_what_was_asked_for(void **state)
     pool_end(tp);
 }
 
-static void create_job_makes_it_without_data_and_idle(void **state)
+TEST(create_job_makes_it_without_data_and_idle)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     const ns_job_type_t types[] = {
         NS_JOB_NONE, NS_JOB_THREAD, NS_JOB_PERSIST, NS_JOB_TIMER, NS_JOB_TIMER | NS_JOB_THREAD,
@@ -64,9 +62,8 @@ static void create_job_makes_it_without_data_and_idle(void **state)
     pool_end(tp);
 }
 
-static void timer_is_implied_by_a_time(void **state)
+TEST(timer_is_implied_by_a_time)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct ns_job_t *job = NULL;
     int data;
@@ -81,9 +78,8 @@ static void timer_is_implied_by_a_time(void **state)
     pool_end(tp);
 }
 
-static void signal_is_implied_by_a_signal(void **state)
+TEST(signal_is_implied_by_a_signal)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct ns_job_t *job = NULL;
     int data;
@@ -94,9 +90,8 @@ static void signal_is_implied_by_a_signal(void **state)
     pool_end(tp);
 }
 
-static void fd_jobs_tell_their_descriptor(void **state)
+TEST(fd_jobs_tell_their_descriptor)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     int ends[2];
     int data;
@@ -121,9 +116,8 @@ static void fd_jobs_tell_their_descriptor(void **state)
     close(ends[1]);
 }
 
-static void an_unarmed_job_of_each_kind_waits_and_does_not_show_the_flag(void **state)
+TEST(an_unarmed_job_of_each_kind_waits_and_does_not_show_the_flag)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     int ends[2];
     socket_pair(ends);
@@ -171,9 +165,8 @@ static void an_unarmed_job_of_each_kind_waits_and_does_not_show_the_flag(void **
         assert_null(job);                                                                      \
     } while (0)
 
-static void a_failure_sets_the_job_to_null(void **state)
+TEST(a_failure_sets_the_job_to_null)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct timeval negative = {-1, 0};
     assert_fails(NS_INVALID_REQUEST, ns_create_job(tp, NS_JOB_READ, never_run, &job));
@@ -208,9 +201,8 @@ static void *failing_calloc(size_t count, size_t size)
     return atomic_load(&allocations_fail) ? NULL : counting_calloc(count, size);
 }
 
-static void a_failed_allocation_sets_the_job_to_null_and_leaves_nothing(void **state)
+TEST(a_failed_allocation_sets_the_job_to_null_and_leaves_nothing)
 {
-    UNUSED(state);
     struct ns_thrpool_config config;
     ns_thrpool_config_init(&config);
     config.log_fct = quiet_log;
@@ -281,9 +273,8 @@ static ns_result_t add_at_once(struct ns_thrpool_t *tp, int kind, int fd, struct
     }
 }
 
-static void the_job_is_written_before_it_can_run(void **state)
+TEST(the_job_is_written_before_it_can_run)
 {
-    UNUSED(state);
     enum { KINDS = 10, BATCH = 8 };
     struct ns_thrpool_t *tp = pool_of(2);
     int ends[2];
@@ -324,9 +315,8 @@ static void ignore_signal(int signum)
     UNUSED(signum);
 }
 
-static void the_signal_job_is_written_before_it_can_run(void **state)
+TEST(the_signal_job_is_written_before_it_can_run)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct latch ran = LATCH_INIT;
     atomic_int wrong = 0;
@@ -350,9 +340,8 @@ static void the_signal_job_is_written_before_it_can_run(void **state)
     signal(SIGUSR2, SIG_DFL);
 }
 
-static void the_job_pointer_may_be_null(void **state)
+TEST(the_job_pointer_may_be_null)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     int ends[2];
     socket_pair(ends);
@@ -385,9 +374,8 @@ static void look_at_output_and_rearm(struct ns_job_t *job)
     stay_in_gate(ns_job_get_data(job));
 }
 
-static void output_type_lasts_as_long_as_the_callback(void **state)
+TEST(output_type_lasts_as_long_as_the_callback)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct gate gate = GATE_INIT;
     struct ns_job_t *job = NULL;
@@ -401,9 +389,8 @@ static void output_type_lasts_as_long_as_the_callback(void **state)
     pool_end(tp);
 }
 
-static void output_type_is_zero_before_and_after_the_callback(void **state)
+TEST(output_type_is_zero_before_and_after_the_callback)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct probe probe = PROBE(NULL, -1);
     struct ns_job_t *job = NULL;
@@ -418,9 +405,8 @@ static void output_type_is_zero_before_and_after_the_callback(void **state)
     pool_end(tp);
 }
 
-static void output_type_of_a_run_now_job_is_zero_inside_it_too(void **state)
+TEST(output_type_of_a_run_now_job_is_zero_inside_it_too)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     const ns_job_type_t types[] = {NS_JOB_NONE, NS_JOB_THREAD};
     for (size_t i = 0; i < 2; i++) {
@@ -465,9 +451,8 @@ static void errno_changing_free(void *block)
     errno = EBUSY;
 }
 
-static void no_function_changes_errno(void **state)
+TEST(no_function_changes_errno)
 {
-    UNUSED(state);
     struct ns_thrpool_config config;
     struct ns_thrpool_t *tp = NULL;
     struct ns_job_t *job = NULL;

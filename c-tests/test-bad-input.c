@@ -302,9 +302,8 @@ static void accept_in_a_worker_is_refused(void **state)
     REFUSED(ns_add_fd_timeout_job, "ACCEPT", s->tp, fd, &soon, type, never_run, NULL, &job);
 }
 
-static void timer_on_a_plain_io_job_means_nothing(void **state)
+TEST(timer_on_a_plain_io_job_means_nothing)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     int ends[2];
     socket_pair(ends);
@@ -336,9 +335,8 @@ static void signals_that_cannot_be_watched_are_refused(void **state)
     }
 }
 
-static void times_that_are_odd_but_times_are_taken(void **state)
+TEST(times_that_are_odd_but_times_are_taken)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     time_t most = (time_t)(((uint64_t)1 << (sizeof(time_t) * 8 - 1)) - 1);
     struct timeval times[] = {{most, 0}, {most, 999999}, {0, LONG_MAX}, {most, LONG_MAX}};
@@ -359,9 +357,8 @@ static void times_that_are_odd_but_times_are_taken(void **state)
     TOLD_TO_SYSLOG(#function, "job is NULL",                                                   \
                    assert_int_equal(function(__VA_ARGS__), NS_INVALID_REQUEST))
 
-static void null_jobs_are_refused_or_answer_nothing(void **state)
+TEST(null_jobs_are_refused_or_answer_nothing)
 {
-    UNUSED(state);
     JOB_IS_NULL(ns_job_rearm, NULL);
     JOB_IS_NULL(ns_job_done, NULL);
     JOB_IS_NULL(ns_job_cancel, NULL);
@@ -384,9 +381,8 @@ static void null_jobs_are_refused_or_answer_nothing(void **state)
     assert_int_equal(syslog_calls, calls);
 }
 
-static void null_pools_are_refused_or_nothing(void **state)
+TEST(null_pools_are_refused_or_nothing)
 {
-    UNUSED(state);
     int calls = syslog_calls;
     ns_thrpool_config_init(NULL);
     ns_thrpool_shutdown(NULL);
@@ -414,9 +410,8 @@ static void bad_times_to_wait_are_refused_and_logged(void **state)
     EVENTUALLY(atomic_load(&blocks_out) == s->blocks);
 }
 
-static void an_uninitialised_config_is_refused(void **state)
+TEST(an_uninitialised_config_is_refused)
 {
-    UNUSED(state);
     struct ns_thrpool_config config;
     memset(&config, 0, sizeof config);
     TOLD_TO_SYSLOG("ns_thrpool_new", "config was not initialised",
@@ -457,9 +452,8 @@ static int logged_argument(const char *name, size_t value)
     return logged(name) && logged(digits);
 }
 
-static void no_workers_are_refused(void **state)
+TEST(no_workers_are_refused)
 {
-    UNUSED(state);
     struct ns_thrpool_config config;
     careful_config(&config);
     config.max_threads = 0;
@@ -467,9 +461,8 @@ static void no_workers_are_refused(void **state)
     assert_true(logged("max_threads"));
 }
 
-static void more_workers_than_there_can_be_are_refused(void **state)
+TEST(more_workers_than_there_can_be_are_refused)
 {
-    UNUSED(state);
     struct ns_thrpool_config config;
     const size_t counts[] = {SIZE_MAX, SIZE_MAX - 1, SIZE_MAX / 8, SIZE_MAX / 8 + 1, SIZE_MAX / 16};
     for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
@@ -480,9 +473,8 @@ static void more_workers_than_there_can_be_are_refused(void **state)
     }
 }
 
-static void a_stack_below_the_least_is_refused_and_not_rounded(void **state)
+TEST(a_stack_below_the_least_is_refused_and_not_rounded)
 {
-    UNUSED(state);
     struct ns_thrpool_config config;
     const size_t least = (size_t)sysconf(_SC_THREAD_STACK_MIN);
     const size_t sizes[] = {1, 1024, least - 1};
@@ -494,9 +486,8 @@ static void a_stack_below_the_least_is_refused_and_not_rounded(void **state)
     }
 }
 
-static void a_stack_that_cannot_be_had_is_refused(void **state)
+TEST(a_stack_that_cannot_be_had_is_refused)
 {
-    UNUSED(state);
     struct ns_thrpool_config config;
     careful_config(&config);
     config.stacksize = SIZE_MAX / 4;
@@ -511,9 +502,8 @@ static void *counted_out_calloc(size_t count, size_t size)
     return atomic_fetch_sub(&allocations_left, 1) > 0 ? counting_calloc(count, size) : NULL;
 }
 
-static void without_memory_at_any_step_there_is_no_pool(void **state)
+TEST(without_memory_at_any_step_there_is_no_pool)
 {
-    UNUSED(state);
     struct ns_thrpool_config config;
     careful_config(&config);
     config.calloc_fct = counted_out_calloc;
@@ -537,9 +527,8 @@ static void without_memory_at_any_step_there_is_no_pool(void **state)
     assert_int_equal(atomic_load(&blocks_out), 0);
 }
 
-static void without_descriptors_at_any_step_there_is_no_pool(void **state)
+TEST(without_descriptors_at_any_step_there_is_no_pool)
 {
-    UNUSED(state);
     struct ns_thrpool_config config;
     struct rlimit before;
     assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
@@ -671,15 +660,13 @@ static void in_a_child(int (*test)(void))
     assert_int_equal(WEXITSTATUS(status), 0);
 }
 
-static void without_room_for_stacks_at_any_step_there_is_no_pool(void **state)
+TEST(without_room_for_stacks_at_any_step_there_is_no_pool)
 {
-    UNUSED(state);
     in_a_child(without_address_space);
 }
 
-static void without_processes_at_any_step_there_is_no_pool(void **state)
+TEST(without_processes_at_any_step_there_is_no_pool)
 {
-    UNUSED(state);
     in_a_child(without_processes);
 }
 

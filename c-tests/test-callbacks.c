@@ -63,9 +63,8 @@ static void see(struct ns_job_t *job)
     latch_add(&seen->runs, 1);
 }
 
-static void every_kind_runs_in_the_loop_or_in_a_worker_as_its_flag_says(void **state)
+TEST(every_kind_runs_in_the_loop_or_in_a_worker_as_its_flag_says)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(4);
     int ends[2];
     socket_pair(ends);
@@ -121,9 +120,8 @@ static void see_and_stay(struct ns_job_t *job)
     latch_add(&seen->runs, 1);
 }
 
-static void a_callback_never_runs_twice_at_once(void **state)
+TEST(a_callback_never_runs_twice_at_once)
 {
-    UNUSED(state);
     int ends[2];
     socket_pair(ends);
     const ns_job_type_t triggers[] = {
@@ -267,9 +265,8 @@ static void call_everything_on_pool(struct ns_thrpool_t *tp, int fd)
     assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, finish_job, NULL, NULL), NS_SHUTDOWN);
 }
 
-static void a_caller_may_hold_the_lock_that_the_callback_wants(void **state)
+TEST(a_caller_may_hold_the_lock_that_the_callback_wants)
 {
-    UNUSED(state);
     int ends[2];
     socket_pair(ends);
     for (int kind = 0; kind < KINDS; kind++) {
@@ -299,9 +296,8 @@ static void a_caller_may_hold_the_lock_that_the_callback_wants(void **state)
     close(ends[1]);
 }
 
-static void a_caller_may_hold_the_lock_that_the_done_callback_wants(void **state)
+TEST(a_caller_may_hold_the_lock_that_the_done_callback_wants)
 {
-    UNUSED(state);
     int ends[2];
     socket_pair(ends);
     for EACH_THREAD(i) {
@@ -362,9 +358,8 @@ static void call_with_lock_held(struct ns_job_t *job)
     latch_add(&caller->over, 1);
 }
 
-static void a_callback_may_hold_the_lock_that_another_wants(void **state)
+TEST(a_callback_may_hold_the_lock_that_another_wants)
 {
-    UNUSED(state);
     int ends[2];
     socket_pair(ends);
     for EACH_THREAD(i) {
@@ -409,9 +404,8 @@ static void allocate_something(struct ns_job_t *job)
     }
 }
 
-static void a_caller_may_hold_the_lock_that_the_logger_wants(void **state)
+TEST(a_caller_may_hold_the_lock_that_the_logger_wants)
 {
-    UNUSED(state);
     int ends[2];
     socket_pair(ends);
     for EACH_THREAD(i) {
@@ -432,9 +426,8 @@ static void a_caller_may_hold_the_lock_that_the_logger_wants(void **state)
     close(ends[1]);
 }
 
-static void a_caller_may_hold_the_lock_that_the_allocator_wants(void **state)
+TEST(a_caller_may_hold_the_lock_that_the_allocator_wants)
 {
-    UNUSED(state);
     int ends[2];
     socket_pair(ends);
     atomic_int *const wants[] = {&want_in_calloc, &want_in_free};
@@ -467,9 +460,8 @@ static void a_caller_may_hold_the_lock_that_the_allocator_wants(void **state)
     close(ends[1]);
 }
 
-static void getters_answer_at_once_while_the_callback_stays(void **state)
+TEST(getters_answer_at_once_while_the_callback_stays)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     for EACH_THREAD(i) {
         struct gate gate = GATE_INIT;
@@ -523,9 +515,8 @@ static void count_going(struct ns_job_t *job)
     latch_add(&gone, 1);
 }
 
-static void a_callback_may_end_other_jobs(void **state)
+TEST(a_callback_may_end_other_jobs)
 {
-    UNUSED(state);
     for EACH_THREAD(i) {
         struct ns_thrpool_t *tp = pool_of(2);
         struct gate gate = GATE_INIT;
@@ -587,9 +578,8 @@ static void pass_on(struct ns_job_t *job)
     latch_add(&relay->disposed, 1);
 }
 
-static void a_done_callback_may_add_and_end_other_jobs(void **state)
+TEST(a_done_callback_may_add_and_end_other_jobs)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     int jobs = scaled(5000);
     struct relay relay = {jobs, 0, LATCH_INIT};
@@ -628,9 +618,8 @@ static void read_page(struct ns_job_t *job)
     latch_add(&page->read, 1);
 }
 
-static void a_done_callback_sees_what_the_callback_wrote(void **state)
+TEST(a_done_callback_sees_what_the_callback_wrote)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     int ends[2];
     socket_pair(ends);
@@ -651,9 +640,8 @@ static void a_done_callback_sees_what_the_callback_wrote(void **state)
     close(ends[1]);
 }
 
-static void done_callbacks_run_on_the_pools_own_threads(void **state)
+TEST(done_callbacks_run_on_the_pools_own_threads)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     int ends[2];
     socket_pair(ends);
@@ -694,9 +682,8 @@ static void wait_for_file_job(struct ns_job_t *job)
 }
 
 /* To see it fail: in EventLoop::take_requests, do not tell the workers before it disposes. */
-static void a_done_callback_may_wait_for_a_worker_that_slept(void **state)
+TEST(a_done_callback_may_wait_for_a_worker_that_slept)
 {
-    UNUSED(state);
     char path[] = "/tmp/nunc-stans-test-XXXXXX";
     int file = mkstemp(path); /* always ready: it fires when it is armed */
     assert_true(file >= 0);

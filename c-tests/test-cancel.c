@@ -19,9 +19,8 @@ static void cancel_armed(struct ns_thrpool_t *tp, struct ns_job_t *job, struct p
     assert_int_equal(latch_count(&probe->disposals), 1);
 }
 
-static void an_armed_timer_never_fires(void **state)
+TEST(an_armed_timer_never_fires)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     for EACH_THREAD(i) {
         for (int persist = 0; persist < 2; persist++) {
@@ -41,9 +40,8 @@ static void an_armed_timer_never_fires(void **state)
     pool_end(tp);
 }
 
-static void an_armed_descriptor_is_closed_or_not_and_never_fires(void **state)
+TEST(an_armed_descriptor_is_closed_or_not_and_never_fires)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     for EACH_THREAD(i) {
         for (int preserve = 0; preserve < 2; preserve++) {
@@ -73,9 +71,8 @@ static void before_signal(int signum)
     UNUSED(signum);
 }
 
-static void an_armed_signal_job_gives_the_signal_back(void **state)
+TEST(an_armed_signal_job_gives_the_signal_back)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct sigaction act = {.sa_handler = before_signal};
     struct sigaction now;
@@ -97,9 +94,8 @@ static void an_armed_signal_job_gives_the_signal_back(void **state)
     signal(SIGUSR1, SIG_DFL);
 }
 
-static void a_job_queued_behind_a_busy_worker_goes_at_once(void **state)
+TEST(a_job_queued_behind_a_busy_worker_goes_at_once)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct gate gate = GATE_INIT;
     struct ns_job_t *busy = NULL;
@@ -135,9 +131,8 @@ static void a_job_queued_behind_a_busy_worker_goes_at_once(void **state)
     close(ends[1]);
 }
 
-static void a_job_queued_behind_a_blocked_loop_never_runs(void **state)
+TEST(a_job_queued_behind_a_blocked_loop_never_runs)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct gate gate = GATE_INIT;
     struct ns_job_t *busy = NULL;
@@ -179,9 +174,8 @@ static void cancel_the_others(struct ns_job_t *job)
     ns_job_done(job);
 }
 
-static void a_job_that_has_fired_but_not_run_can_be_cancelled_by_one_that_runs(void **state)
+TEST(a_job_that_has_fired_but_not_run_can_be_cancelled_by_one_that_runs)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     int ends[2];
     socket_pair(ends);
@@ -242,9 +236,8 @@ static void stay_slowly(struct ns_job_t *job)
  * To see it fail: in EventLoop::take_requests, only mark a job that is READY, and dispose of it in
  * run_ready.
  */
-static void a_job_that_has_fired_is_disposed_of_before_the_next_slow_callback_ends(void **state)
+TEST(a_job_that_has_fired_is_disposed_of_before_the_next_slow_callback_ends)
 {
-    UNUSED(state);
     enum { SLOW = 5 };
     struct ns_thrpool_t *tp = pool_of(1);
     struct gate gate = GATE_INIT;
@@ -282,9 +275,8 @@ static void a_job_that_has_fired_is_disposed_of_before_the_next_slow_callback_en
     }
 }
 
-static void a_running_job_is_said_to_run_and_runs_no_more(void **state)
+TEST(a_running_job_is_said_to_run_and_runs_no_more)
 {
-    UNUSED(state);
     for EACH_THREAD(i) {
         for (int persist = 0; persist < 3; persist++) {
             struct ns_thrpool_t *tp = pool_of(1);
@@ -320,9 +312,8 @@ static void cancel_itself(struct ns_job_t *job)
     latch_add(ns_job_get_data(job), 1);
 }
 
-static void from_its_own_callback_it_is_a_success_and_the_last_run(void **state)
+TEST(from_its_own_callback_it_is_a_success_and_the_last_run)
 {
-    UNUSED(state);
     int ends[2];
     socket_pair(ends);
     for EACH_THREAD(i) {
@@ -353,9 +344,8 @@ static void from_its_own_callback_it_is_a_success_and_the_last_run(void **state)
     close(ends[1]);
 }
 
-static void an_idle_job_is_disposed_of_without_a_run(void **state)
+TEST(an_idle_job_is_disposed_of_without_a_run)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     int ends[2];
     socket_pair(ends);
@@ -372,9 +362,8 @@ static void an_idle_job_is_disposed_of_without_a_run(void **state)
     close(ends[1]);
 }
 
-static void null_is_refused(void **state)
+TEST(null_is_refused)
 {
-    UNUSED(state);
     assert_int_equal(ns_job_cancel(NULL), NS_INVALID_REQUEST);
 }
 
@@ -495,33 +484,28 @@ static void race_each_thread(enum race kind)
     }
 }
 
-static void against_a_run_now_job_exactly_one_wins(void **state)
+TEST(against_a_run_now_job_exactly_one_wins)
 {
-    UNUSED(state);
     race_each_thread(RACE_NOW);
 }
 
-static void against_a_timer_exactly_one_wins(void **state)
+TEST(against_a_timer_exactly_one_wins)
 {
-    UNUSED(state);
     race_each_thread(RACE_TIMER);
 }
 
-static void against_a_descriptor_exactly_one_wins(void **state)
+TEST(against_a_descriptor_exactly_one_wins)
 {
-    UNUSED(state);
     race_each_thread(RACE_FD);
 }
 
-static void against_a_persistent_descriptor_exactly_one_wins(void **state)
+TEST(against_a_persistent_descriptor_exactly_one_wins)
 {
-    UNUSED(state);
     race_each_thread(RACE_FD_PERSIST);
 }
 
-static void against_a_signal_exactly_one_wins(void **state)
+TEST(against_a_signal_exactly_one_wins)
 {
-    UNUSED(state);
     /* Between two jobs the signal goes to whoever had it before. */
     struct sigaction act = {.sa_handler = before_signal};
     assert_int_equal(sigaction(SIGUSR1, &act, NULL), 0);
@@ -530,9 +514,8 @@ static void against_a_signal_exactly_one_wins(void **state)
 }
 
 /* A job that repeats by itself, cancelled from outside at any moment. */
-static void a_repeating_job_is_stopped_at_any_moment(void **state)
+TEST(a_repeating_job_is_stopped_at_any_moment)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     int rounds = scaled(2000);
     for EACH_THREAD(i) {
@@ -577,9 +560,8 @@ static void *cancel_too(void *arg)
     return NULL;
 }
 
-static void several_threads_cancel_a_running_job_and_it_goes_once(void **state)
+TEST(several_threads_cancel_a_running_job_and_it_goes_once)
 {
-    UNUSED(state);
     enum { THREADS = 4 };
     struct ns_thrpool_t *tp = pool_of(1);
     int rounds = scaled(200);
@@ -612,9 +594,8 @@ static void several_threads_cancel_a_running_job_and_it_goes_once(void **state)
     pool_end(tp);
 }
 
-static void an_idle_connections_job_is_replaced_at_once(void **state)
+TEST(an_idle_connections_job_is_replaced_at_once)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     int ends[2];
     socket_pair(ends);
@@ -640,9 +621,8 @@ static void an_idle_connections_job_is_replaced_at_once(void **state)
     close(ends[1]);
 }
 
-static void many_armed_timers_are_cancelled_and_their_memory_comes_back(void **state)
+TEST(many_armed_timers_are_cancelled_and_their_memory_comes_back)
 {
-    UNUSED(state);
     struct ns_thrpool_config config;
     ns_thrpool_config_init(&config);
     config.log_fct = quiet_log;

@@ -829,29 +829,25 @@ static void run_daemon(int unarmed, int frees)
     free(server);
 }
 
-static void a_daemon_that_uses_what_the_original_had(void **state)
+TEST(a_daemon_that_uses_what_the_original_had)
 {
-    UNUSED(state);
     run_daemon(0, 0);
 }
 
-static void a_daemon_that_sees_every_job_go(void **state)
+TEST(a_daemon_that_sees_every_job_go)
 {
-    UNUSED(state);
     run_daemon(1, 0);
 }
 
 /* To see it fail: in run::dispose, call the done callback twice. */
-static void a_daemon_that_frees_what_a_job_has_when_it_goes(void **state)
+TEST(a_daemon_that_frees_what_a_job_has_when_it_goes)
 {
-    UNUSED(state);
     run_daemon(1, 1);
 }
 
 /* What the two were to go through, they did. */
-static void nothing_was_spared(void **state)
+TEST(nothing_was_spared)
 {
-    UNUSED(state);
     assert_true(atomic_load(&refusals) > 0);
     assert_true(atomic_load(&refused_adds) > 0);
     assert_true(atomic_load(&done_after_wait) > 0);

@@ -162,9 +162,8 @@ static void refuses_nspr(struct ns_thrpool_t *tp)
     assert_true(logged("NSPR"));
 }
 
-static void nspr_is_public(void **state)
+TEST(nspr_is_public)
 {
-    UNUSED(state);
     load_nspr(RTLD_GLOBAL);
     load_library();
     struct ns_thrpool_t *tp = start_pool();
@@ -173,9 +172,8 @@ static void nspr_is_public(void **state)
     end_pool(tp);
 }
 
-static void nspr_is_private(void **state)
+TEST(nspr_is_private)
 {
-    UNUSED(state);
     load_nspr(RTLD_LOCAL);
     load_library();
     struct ns_thrpool_t *tp = start_pool();
@@ -184,9 +182,8 @@ static void nspr_is_private(void **state)
     end_pool(tp);
 }
 
-static void nspr_is_not_there(void **state)
+TEST(nspr_is_not_there)
 {
-    UNUSED(state);
     load_library();
     struct ns_thrpool_t *tp = start_pool();
     use_without_nspr(tp);
@@ -205,22 +202,19 @@ static void nspr_comes_later(int how)
     end_pool(tp);
 }
 
-static void nspr_comes_later_and_public(void **state)
+TEST(nspr_comes_later_and_public)
 {
-    UNUSED(state);
     nspr_comes_later(RTLD_GLOBAL);
 }
 
-static void nspr_comes_later_and_private(void **state)
+TEST(nspr_comes_later_and_private)
 {
-    UNUSED(state);
     nspr_comes_later(RTLD_LOCAL);
 }
 
 /* Its threads and handlers outlive a dlclose, so it is never unloaded. */
-static void dlclose_leaves_it_working(void **state)
+TEST(dlclose_leaves_it_working)
 {
-    UNUSED(state);
     void *handle = load_library();
     struct ns_thrpool_t *tp = start_pool();
     use_without_nspr(tp);
@@ -265,9 +259,8 @@ static void *add_under_the_lock(void *tp)
     return NULL;
 }
 
-static void fork_handlers_from_before_the_load_take_a_lock_held_over_adds(void **state)
+TEST(fork_handlers_from_before_the_load_take_a_lock_held_over_adds)
 {
-    UNUSED(state);
     pthread_t thread;
     assert_int_equal(pthread_atfork(take_lock, give_lock_back, give_lock_back), 0);
     load_library();

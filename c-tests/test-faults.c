@@ -77,9 +77,8 @@ static struct ns_thrpool_t *recorded_pool(size_t workers)
     return tp;
 }
 
-static void threads_that_are_refused_undo_the_pool(void **state)
+TEST(threads_that_are_refused_undo_the_pool)
 {
-    UNUSED(state);
     struct ns_thrpool_config config = checked_config(7);
     config.log_fct = recording_log;
     int fds = count_fds();
@@ -122,9 +121,8 @@ static int refused_by_the_kernel(void)
     return count_fds() == fds && logged("threads") && the_heap.out == 0 ? 0 : 4;
 }
 
-static void threads_that_the_kernel_refuses_undo_the_pool(void **state)
+TEST(threads_that_the_kernel_refuses_undo_the_pool)
 {
-    UNUSED(state);
     int status = 0;
     pid_t child = fork();
     if (child == 0) {
@@ -171,9 +169,8 @@ static void give_back_descriptors(int count)
 }
 
 /* A pool that runs needs no more descriptors, and a second one is refused. */
-static void a_running_pool_works_without_a_free_descriptor(void **state)
+TEST(a_running_pool_works_without_a_free_descriptor)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = recorded_pool(2);
     struct ns_thrpool_config config = checked_config(1);
     config.log_fct = recording_log;
@@ -284,9 +281,8 @@ static void be_a_client(const struct sockaddr_in *at, enum step until, int reset
     close(fd);
 }
 
-static void clients_may_vanish_at_any_step(void **state)
+TEST(clients_may_vanish_at_any_step)
 {
-    UNUSED(state);
     int fds = count_fds();
     struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t length = sizeof at;
@@ -315,9 +311,8 @@ static void clients_may_vanish_at_any_step(void **state)
 }
 
 /* Memory is refused now and then, while jobs come and go. */
-static void memory_that_is_refused_now_and_then_fails_the_adds_only(void **state)
+TEST(memory_that_is_refused_now_and_then_fails_the_adds_only)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = recorded_pool(2);
     struct latch runs = LATCH_INIT;
     long made = 0;
@@ -357,9 +352,8 @@ static int find_poller(void)
 }
 
 /* epoll instances that watch each other in a circle are refused with ELOOP. */
-static void a_descriptor_that_the_poller_refuses_is_logged_and_tried_again(void **state)
+TEST(a_descriptor_that_the_poller_refuses_is_logged_and_tried_again)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = recorded_pool(1);
     int poller = find_poller();
     if (poller >= 0) {
@@ -415,9 +409,8 @@ static void *storm(void *arg)
     return NULL;
 }
 
-static void signals_may_storm_while_jobs_come_and_go(void **state)
+TEST(signals_may_storm_while_jobs_come_and_go)
 {
-    UNUSED(state);
     struct sigaction ignore = {.sa_handler = SIG_IGN};
     struct sigaction after;
     sigaction(SIGUSR1, &ignore, NULL);
@@ -470,9 +463,8 @@ static void add_badly_inside(struct ns_job_t *job)
     ns_job_done(job);
 }
 
-static void a_logger_that_blocks_holds_up_its_own_thread_only(void **state)
+TEST(a_logger_that_blocks_holds_up_its_own_thread_only)
 {
-    UNUSED(state);
     struct ns_thrpool_config config = checked_config(2);
     config.log_fct = blocking_log;
     struct ns_thrpool_t *tp = ns_thrpool_new(&config);
@@ -505,9 +497,8 @@ static void a_logger_that_blocks_holds_up_its_own_thread_only(void **state)
  * To see it fail: in Shared::run_now, hand every job to the loop; or in EventLoop::fire, have the
  * loop run threaded jobs.
  */
-static void a_callback_that_blocks_delays_its_thread_only(void **state)
+TEST(a_callback_that_blocks_delays_its_thread_only)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = recorded_pool(2);
     struct gate gates[2] = {GATE_INIT, GATE_INIT};
     struct ns_job_t *blockers[2];
@@ -545,9 +536,8 @@ static void count_only(struct ns_job_t *job)
  *
  * To see it fail: in EventLoop::poll, look again though the poller stays stale.
  */
-static void a_registration_that_cannot_be_taken_out_keeps_the_loop_from_nothing(void **state)
+TEST(a_registration_that_cannot_be_taken_out_keeps_the_loop_from_nothing)
 {
-    UNUSED(state);
     enum { READY = 127 };
     struct ns_thrpool_t *tp = recorded_pool(1);
     static int ends[READY][2];

@@ -96,10 +96,8 @@ static void reuse_end(struct reuse *reuse)
     close(reuse->old_peer);
 }
 
-static void fm33_new_job_fires_the_old_one_does_not_and_cancelling_it_disturbs_nothing(
-    void **state)
+TEST(fm33_new_job_fires_the_old_one_does_not_and_cancelling_it_disturbs_nothing)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     for (int kind = 0; kind < OLD_KINDS; kind++) {
         for (int how = 0; how < 4; how++) {
@@ -116,9 +114,8 @@ static void fm33_new_job_fires_the_old_one_does_not_and_cancelling_it_disturbs_n
     pool_end(tp);
 }
 
-static void fm33_old_job_with_a_time_out_still_fires_by_time(void **state)
+TEST(fm33_old_job_with_a_time_out_still_fires_by_time)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     for (int how = 0; how < 4; how++) {
         struct reuse reuse;
@@ -144,9 +141,8 @@ static void fm33_old_job_with_a_time_out_still_fires_by_time(void **state)
     pool_end(tp);
 }
 
-static void fm33_done_that_was_refused_and_ignored_harms_nobody(void **state)
+TEST(fm33_done_that_was_refused_and_ignored_harms_nobody)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     int ends[2], again[2];
     socket_pair(ends);
@@ -173,9 +169,8 @@ static void fm33_done_that_was_refused_and_ignored_harms_nobody(void **state)
     assert_int_equal(latch_count(&old.disposals), 1);
 }
 
-static void fm33_job_without_preserve_closes_once_and_never_a_reused_number(void **state)
+TEST(fm33_job_without_preserve_closes_once_and_never_a_reused_number)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     int before = count_fds();
     for (int round = 0; round < scaled(400); round++) {
@@ -203,9 +198,8 @@ static void fm33_job_without_preserve_closes_once_and_never_a_reused_number(void
     pool_end(tp);
 }
 
-static void number_that_became_a_file_or_a_directory_serves_its_new_job_only(void **state)
+TEST(number_that_became_a_file_or_a_directory_serves_its_new_job_only)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     static const char *const paths[] = {"/dev/null", "/"};
     for (int i = 0; i < 2; i++) {
@@ -232,9 +226,8 @@ static void number_that_became_a_file_or_a_directory_serves_its_new_job_only(voi
     pool_end(tp);
 }
 
-static void fm33_many_rounds_in_random_order_keep_the_newest_job_going(void **state)
+TEST(fm33_many_rounds_in_random_order_keep_the_newest_job_going)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     unsigned seed = 33;
     enum { OLD = 6 };
@@ -329,9 +322,8 @@ static void close_own_and_rearm(struct ns_job_t *job)
     }
 }
 
-static void a_callback_that_closed_its_number_is_told_alike_in_the_loop_and_in_a_worker(void **state)
+TEST(a_callback_that_closed_its_number_is_told_alike_in_the_loop_and_in_a_worker)
 {
-    UNUSED(state);
     struct ns_thrpool_config config;
     ns_thrpool_config_init(&config);
     config.log_fct = count_warnings;

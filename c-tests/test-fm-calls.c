@@ -147,9 +147,8 @@ static ns_result_t add_any(struct ns_thrpool_t *tp, long i, atomic_long *runs)
  *
  * To see it fail: call yield_now in Shared::request; or have Wake::wake write always.
  */
-static void fm15_an_add_to_busy_threads_makes_no_system_call_and_to_idle_ones_few(void **state)
+TEST(fm15_an_add_to_busy_threads_makes_no_system_call_and_to_idle_ones_few)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct gate gates[2] = {GATE_INIT, GATE_INIT};
     struct ns_job_t *blockers[2];
@@ -210,9 +209,8 @@ static void *flood(void *arg)
 }
 
 /* To see it fail: have Wake::wake write always. */
-static void fm47_the_loop_is_woken_once_and_only_if_it_sleeps(void **state)
+TEST(fm47_the_loop_is_woken_once_and_only_if_it_sleeps)
 {
-    UNUSED(state);
     enum { THREADS = 4 };
     struct ns_thrpool_t *tp = pool_of(1);
     struct gate gate = GATE_INIT;
@@ -270,9 +268,8 @@ static void take_verdict(struct ns_job_t *job)
  *
  * To see it fail: in EventLoop::expire, poll once instead of to the end.
  */
-static void fm29_seven_hundred_with_data_are_told_no_time_out(void **state)
+TEST(fm29_seven_hundred_with_data_are_told_no_time_out)
 {
-    UNUSED(state);
     enum { MANY = 700 };
     static int ends[MANY][2];
     struct rlimit before, files;

@@ -57,9 +57,8 @@ static int connect_to(const struct sockaddr_in *at)
 }
 
 /* To see it fail: have State::end refuse ARMED jobs always. */
-static void fm25_the_job_of_an_idle_connection_is_replaced_at_once(void **state)
+TEST(fm25_the_job_of_an_idle_connection_is_replaced_at_once)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = checked_pool(2);
     int ends[2];
     socket_pair(ends);
@@ -116,9 +115,8 @@ static void tell_thread(struct ns_job_t *job)
 }
 
 /* To see it fail: have io::mode_of say Level always, and io::wanted count all jobs. */
-static void fm26_a_threaded_persist_job_runs_once_at_a_time_and_does_not_spin(void **state)
+TEST(fm26_a_threaded_persist_job_runs_once_at_a_time_and_does_not_spin)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = checked_pool(3);
     struct ns_job_t *job = NULL;
     int ends[2];
@@ -182,9 +180,8 @@ static void stroke_only(struct ns_job_t *job)
 }
 
 /* To see it fail: in EventLoop::rearm, do not tell the poller. */
-static void fm27_no_event_is_lost_around_rearm(void **state)
+TEST(fm27_no_event_is_lost_around_rearm)
 {
-    UNUSED(state);
     const struct {
         ns_job_type_t type;
         int rearm_first; /* in its callback, before it reads */
@@ -232,9 +229,8 @@ static void fm27_no_event_is_lost_around_rearm(void **state)
  * To see it fail: in EventLoop::attach, keep the jobs that the number had instead of abandoning
  * them; in EventLoop::detach_io, take the number out of the poller whoever has it.
  */
-static void fm33_a_number_that_is_reused_belongs_to_its_new_job(void **state)
+TEST(fm33_a_number_that_is_reused_belongs_to_its_new_job)
 {
-    UNUSED(state);
     for (int kind = 0; kind < 16; kind++) {
         struct ns_thrpool_t *tp = checked_pool(2);
         int waiting = kind & 1;
@@ -293,9 +289,8 @@ static void fm33_a_number_that_is_reused_belongs_to_its_new_job(void **state)
 }
 
 /* To see it fail: in EventLoop::on_ready, fire every job of the descriptor. */
-static void fm34_a_reader_and_a_writer_share_a_descriptor(void **state)
+TEST(fm34_a_reader_and_a_writer_share_a_descriptor)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = checked_pool(2);
     for (int kind = 0; kind < 8; kind++) {
         int ends[2];
@@ -374,9 +369,8 @@ static void let_in(struct ns_job_t *job)
 }
 
 /* To see it fail: in EventLoop::rest and EventLoop::on_ready, do not sync the descriptor. */
-static void fm36_a_listener_without_descriptors_does_not_spin_and_recovers(void **state)
+TEST(fm36_a_listener_without_descriptors_does_not_spin_and_recovers)
 {
-    UNUSED(state);
     const char *preload = getenv("LD_PRELOAD");
     if (preload != NULL && strstr(preload, "vgpreload") != NULL) {
         skip(); /* valgrind has a limit of its own: it accepts, closes, and says EMFILE */
@@ -450,9 +444,8 @@ static long ask_daemon(const struct sockaddr_in *at)
  *
  * To see it fail: take the call of pause_accepting out of the daemon.
  */
-static void fm36_the_example_daemon_pauses_without_descriptors_and_recovers(void **state)
+TEST(fm36_the_example_daemon_pauses_without_descriptors_and_recovers)
 {
-    UNUSED(state);
     enum { CLIENTS = 100 };
     char program[512];
     snprintf(program, sizeof program, "%s", __FILE__);
@@ -511,9 +504,8 @@ static void fm36_the_example_daemon_pauses_without_descriptors_and_recovers(void
 }
 
 /* To see it fail: in EventLoop::drop_stale, do nothing. */
-static void fm37_descriptors_that_cannot_be_polled_do_not_make_the_loop_spin(void **state)
+TEST(fm37_descriptors_that_cannot_be_polled_do_not_make_the_loop_spin)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = checked_pool(1);
     /* A file and a directory: always ready. */
     const char *paths[] = {"/proc/self/exe", "/"};
@@ -616,9 +608,8 @@ static void rush_read(struct ns_job_t *job)
 }
 
 /* To see it fail: in EventLoop::run_ready, run a job that is armed again until it is not ready. */
-static void fm38_accepts_and_reads_get_their_turns_beside_floods_of_the_other(void **state)
+TEST(fm38_accepts_and_reads_get_their_turns_beside_floods_of_the_other)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = checked_pool(1);
     struct ns_job_t *jobs[2];
     rush.listen_fd = listener(&rush.at);

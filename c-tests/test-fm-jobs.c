@@ -147,9 +147,8 @@ static void ask_in_free(void *at)
  * To see it fail: in run::call, hold the lock of a stripe of the pool's waiters, and have
  * State::end take it always.
  */
-static void fm12_no_lock_is_held_while_code_of_the_application_runs(void **state)
+TEST(fm12_no_lock_is_held_while_code_of_the_application_runs)
 {
-    UNUSED(state);
     int quiet[2], ready[2];
     socket_pair(quiet);
     socket_pair(ready);
@@ -239,9 +238,8 @@ static void fm12_no_lock_is_held_while_code_of_the_application_runs(void **state
 }
 
 /* To see it fail: as fm12, with the lock taken in the getters too. */
-static void fm13_getters_answer_while_the_callback_is_busy(void **state)
+TEST(fm13_getters_answer_while_the_callback_is_busy)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = checked_pool(1);
     for (int threaded = 0; threaded < 2; threaded++) {
         struct gate gate = GATE_INIT;
@@ -331,9 +329,8 @@ static void end_waiting(struct waiters *waiters)
  *
  * To see it fail: in Waiters::release, wake one of those that wait instead of all.
  */
-static void fm18_each_of_sixteen_waiters_is_woken_by_rearm_done_shutdown_and_destroy(void **state)
+TEST(fm18_each_of_sixteen_waiters_is_woken_by_rearm_done_shutdown_and_destroy)
 {
-    UNUSED(state);
     for (long round = 0; round < count_of(40, 2000); round++) {
         for (int way = 0; way < 6; way++) {
             struct ns_thrpool_t *tp = checked_pool(2);
@@ -443,9 +440,8 @@ static void *come_and_wait(void *arg)
  * To see it fail: in Waiters::wait, do not ask `stopped`; or in Waiters::release, hand the result to
  * all of the stripe.
  */
-static void fm18_waiters_that_come_at_any_moment_get_what_is_true(void **state)
+TEST(fm18_waiters_that_come_at_any_moment_get_what_is_true)
 {
-    UNUSED(state);
     uint64_t sequence = run_seed() ^ 18;
     pthread_t threads[WAITERS];
     pthread_barrier_init(&visit.begin, NULL, WAITERS + 1);
@@ -556,9 +552,8 @@ static void run_both(int rearm_first)
 }
 
 /* To see it fail: in State::end, treat NEEDS_DELETE as any other state. */
-static void fm19_done_twice_is_a_success_and_rearm_after_it_refused(void **state)
+TEST(fm19_done_twice_is_a_success_and_rearm_after_it_refused)
 {
-    UNUSED(state);
     run_both(0);
     /* From outside, while the job is kept alive by its callback. */
     struct ns_thrpool_t *tp = checked_pool(1);
@@ -575,9 +570,8 @@ static void fm19_done_twice_is_a_success_and_rearm_after_it_refused(void **state
 }
 
 /* To see it fail: in State::end, leave a job in NEEDS_ARM alone. */
-static void fm20_done_wins_over_rearm_in_either_order(void **state)
+TEST(fm20_done_wins_over_rearm_in_either_order)
 {
-    UNUSED(state);
     run_both(0);
     run_both(1);
 }
@@ -690,9 +684,8 @@ static void see_it_go(enum way way, int kind, ns_job_type_t thread)
 }
 
 /* To see it fail: in run::dispose, call the done callback twice. */
-static void fm21_the_done_callback_runs_once_and_last_however_a_job_goes(void **state)
+TEST(fm21_the_done_callback_runs_once_and_last_however_a_job_goes)
 {
-    UNUSED(state);
     int fds = count_fds();
     for (enum way way = 0; way < WAYS; way++) {
         for (int kind = 0; kind < 4; kind++) {
@@ -797,9 +790,8 @@ static long race_cancel(int kind, ns_job_type_t thread, long races)
  *
  * To see it fail: in State::begin and State::take_work, do not ask whether the job is ARMED.
  */
-static void fm24_of_cancel_and_firing_exactly_one_wins(void **state)
+TEST(fm24_of_cancel_and_firing_exactly_one_wins)
 {
-    UNUSED(state);
     const char *names[] = {"queued", "timers", "descriptors", "signals"};
     struct sigaction ignore = {.sa_handler = SIG_IGN};
     sigaction(SIGUSR1, &ignore, NULL);
@@ -852,9 +844,8 @@ static void end_others(struct ns_job_t *job)
 }
 
 /* To see it fail: in run::dispose, free the job before its done callback. */
-static void fm28_a_job_may_be_finished_from_inside_any_callback(void **state)
+TEST(fm28_a_job_may_be_finished_from_inside_any_callback)
 {
-    UNUSED(state);
     for (int kind = 0; kind < 16; kind++) {
         struct ns_thrpool_t *tp = checked_pool(2);
         ns_job_type_t thread = kind & 1 ? NS_JOB_THREAD : 0;
@@ -922,9 +913,8 @@ static void crowd_gone(struct ns_job_t *job)
 }
 
 /* To see it fail: in EventLoop::take_requests, do not hold a job that is READY. */
-static void fm28_jobs_that_are_about_to_run_may_be_finished_from_a_callback(void **state)
+TEST(fm28_jobs_that_are_about_to_run_may_be_finished_from_a_callback)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = checked_pool(1);
     int ends[2];
     socket_pair(ends);

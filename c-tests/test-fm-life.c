@@ -143,9 +143,8 @@ static void shut_down_while_a_worker_goes_to_sleep(long lives)
  * To see it fail: in WorkQueue::close, do not take the lock; and in WorkQueue::sleep, wait before
  * looking at `closed`.
  */
-static void fm02_every_pool_ends_however_many_workers_it_has(void **state)
+TEST(fm02_every_pool_ends_however_many_workers_it_has)
 {
-    UNUSED(state);
     uint64_t sequence = run_seed();
     signal(SIGALRM, too_long);
     live_and_die(20, &sequence); /* what tools open, they open with the first pools */
@@ -195,9 +194,8 @@ static void *shut_down_together(void *arg)
 }
 
 /* To see it fail: in Pool::shutdown, store the flag and go on whatever it was. */
-static void fm03_shutdown_by_eight_at_once_happens_once(void **state)
+TEST(fm03_shutdown_by_eight_at_once_happens_once)
 {
-    UNUSED(state);
     enum { CROWD = 8 };
     for (long i = 0; i < count_of(200, 10000); i++) {
         struct ns_thrpool_config config = checked_config(3);
@@ -232,9 +230,8 @@ static void shut_down_inside(struct ns_job_t *job)
 }
 
 /* To see it fail: have Pool::shutdown wait for the pool before it returns. */
-static void fm04_shutdown_comes_from_any_thread(void **state)
+TEST(fm04_shutdown_comes_from_any_thread)
 {
-    UNUSED(state);
     struct timeval soon = {0, 1000};
     for (int from = 0; from < 8; from++) {
         ns_job_type_t thread = from & 1 ? NS_JOB_THREAD : 0;
@@ -302,9 +299,8 @@ static void *talk(void *arg)
 }
 
 /* To see it fail: in EventLoop::run, go on with turn instead of quiet_turn. */
-static void fm05_after_wait_no_callback_runs_though_sockets_receive(void **state)
+TEST(fm05_after_wait_no_callback_runs_though_sockets_receive)
 {
-    UNUSED(state);
     struct timeval often = {0, 50};
     struct sigaction ignore = {.sa_handler = SIG_IGN};
     sigaction(SIGUSR2, &ignore, NULL);
@@ -383,9 +379,8 @@ static void *add_until_shutdown(void *arg)
 /*
  * To see it fail: in worker_body, do not nudge the loop when the last worker leaves.
  */
-static void fm06_shutdown_may_race_the_start_and_the_first_add(void **state)
+TEST(fm06_shutdown_may_race_the_start_and_the_first_add)
 {
-    UNUSED(state);
     enum { ADDERS = 3 };
     for (long i = 0; i < count_of(300, 30000); i++) {
         /* No job at all, at once. */
@@ -436,9 +431,8 @@ static void rearm_late(struct ns_job_t *job)
 }
 
 /* To see it fail: in Shared::arm, do not ask whether the pool is shutting down. */
-static void fm08_rearm_during_shutdown_is_refused_and_leaves_the_job_free(void **state)
+TEST(fm08_rearm_during_shutdown_is_refused_and_leaves_the_job_free)
 {
-    UNUSED(state);
     for (int threaded = 0; threaded < 2; threaded++) {
         struct ns_thrpool_t *tp = checked_pool(1);
         struct late late = {GATE_INIT, NS_SUCCESS};
@@ -472,9 +466,8 @@ static void fm08_rearm_during_shutdown_is_refused_and_leaves_the_job_free(void *
  *
  * To see it fail: have State::end_disposal always return true.
  */
-static void fm09_done_during_shutdown_frees_no_job_that_is_still_queued(void **state)
+TEST(fm09_done_during_shutdown_frees_no_job_that_is_still_queued)
 {
-    UNUSED(state);
     long jobs = count_of(10000, 200000) > 10000 ? count_of(10000, 200000) : 10000;
     struct ns_job_t **all = calloc((size_t)jobs, sizeof *all);
     struct timeval far = {3600, 0};
@@ -525,9 +518,8 @@ static void fm09_done_during_shutdown_frees_no_job_that_is_still_queued(void **s
 }
 
 /* To see it fail: take EventLoop::dispose_of_all out of EventLoop::run. */
-static void fm10_destroy_disposes_of_all_that_is_armed(void **state)
+TEST(fm10_destroy_disposes_of_all_that_is_armed)
 {
-    UNUSED(state);
     int fds = count_fds();
     struct timeval far = {3600, 0};
     struct sigaction before, after;
@@ -606,9 +598,8 @@ static void first_in_worker(struct ns_job_t *job)
 }
 
 /* To see it fail: in EventLoop::run, do not enter the pool. */
-static void fm44_the_pool_knows_its_threads_from_the_first_job_on(void **state)
+TEST(fm44_the_pool_knows_its_threads_from_the_first_job_on)
 {
-    UNUSED(state);
     for (long i = 0; i < count_of(500, 50000); i++) {
         struct ns_thrpool_t *tp = checked_pool(2);
         forget_counts();

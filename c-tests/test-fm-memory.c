@@ -71,9 +71,8 @@ static int new_pool_or_nothing(struct ns_thrpool_config *config, int fds, int th
  * To see it fail: in Pool::make, do not close the pipe, free the memory or join the workers on the
  * way out.
  */
-static void fm11_a_pool_that_fails_at_any_step_leaves_nothing_behind(void **state)
+TEST(fm11_a_pool_that_fails_at_any_step_leaves_nothing_behind)
 {
-    UNUSED(state);
     struct ns_thrpool_config config = checked_config(3);
     config.log_fct = recording_log;
     int fds = count_fds();
@@ -144,9 +143,8 @@ static void assert_nothing(ns_result_t result, ns_result_t expected, struct ns_j
  * To see it fail: in Shared::make, do not free the block on the way out; in Shared::unmake, close
  * the descriptor, as a disposal would.
  */
-static void fm23_an_add_that_fails_has_had_no_effect(void **state)
+TEST(fm23_an_add_that_fails_has_had_no_effect)
 {
-    UNUSED(state);
     struct timeval soon = {0, 10};
     struct timeval negative = {-1, 0};
     int ends[2];
@@ -205,9 +203,8 @@ static void fm23_an_add_that_fails_has_had_no_effect(void **state)
 }
 
 /* To see it fail: in Make::finish, leave out the checks of the flags. */
-static void fm35_a_job_is_not_made_without_what_its_type_needs(void **state)
+TEST(fm35_a_job_is_not_made_without_what_its_type_needs)
 {
-    UNUSED(state);
     struct ns_thrpool_config config = checked_config(1);
     config.log_fct = recording_log;
     struct ns_thrpool_t *tp = ns_thrpool_new(&config);
@@ -261,9 +258,8 @@ static void fm35_a_job_is_not_made_without_what_its_type_needs(void **state)
  *
  * To see it fail: in Shared::make, write to the block without asking whether there is one.
  */
-static void fm41_each_allocation_that_fails_is_told_and_nothing_more(void **state)
+TEST(fm41_each_allocation_that_fails_is_told_and_nothing_more)
 {
-    UNUSED(state);
     struct timeval soon = {0, 10};
     int fds = count_fds();
     for (long n = 0;; n++) {
@@ -361,9 +357,8 @@ static void work_on_the_other(struct ns_job_t *job)
 }
 
 /* To see it fail: keep the allocator of the last pool in a global, and use that. */
-static void fm42_each_pool_keeps_its_allocator_and_logger(void **state)
+TEST(fm42_each_pool_keeps_its_allocator_and_logger)
 {
-    UNUSED(state);
     struct ns_thrpool_config config = checked_config(2);
     config.calloc_fct = calloc_0;
     config.free_fct = free_0;

@@ -95,9 +95,8 @@ static void *destroy(void *tp)
 /*
  * To see it fail: in DeferredFrees::clear, wait until nobody at all is counted.
  */
-static void fm12_destroy_ends_while_others_wait_again_and_again_in_another_pool(void **state)
+TEST(fm12_destroy_ends_while_others_wait_again_and_again_in_another_pool)
 {
-    UNUSED(state);
     struct ns_thrpool_t *other = pool_of(1);
     begin_to_wait(other);
     for (long round = 0; round < count_of(10, 1000); round++) {
@@ -118,9 +117,8 @@ static void fm12_destroy_ends_while_others_wait_again_and_again_in_another_pool(
 /*
  * To see it fail: in DeferredFrees::free_later, do not look through what is deferred.
  */
-static void memory_is_given_back_while_others_wait_again_and_again_in_another_pool(void **state)
+TEST(memory_is_given_back_while_others_wait_again_and_again_in_another_pool)
 {
-    UNUSED(state);
     struct ns_thrpool_t *other = pool_of(1);
     struct ns_thrpool_t *tp = counted_pool();
     long own = atomic_load(&blocks_out);
@@ -165,9 +163,8 @@ static void *wait_for_a_negative_time(void *job)
 /*
  * To see it fail: in wait_until of the C interface, let `entering` live until it has logged.
  */
-static void fm12_a_logger_that_blocks_holds_up_no_other_pool(void **state)
+TEST(fm12_a_logger_that_blocks_holds_up_no_other_pool)
 {
-    UNUSED(state);
     struct ns_thrpool_config config;
     ns_thrpool_config_init(&config);
     config.log_fct = locking_log;
@@ -203,9 +200,8 @@ static void fm12_a_logger_that_blocks_holds_up_no_other_pool(void **state)
  * A wait that is refused is still inside its own pool while it logs: that pool stays until the logger
  * has returned.
  */
-static void a_pool_stays_while_its_logger_speaks_of_a_wait(void **state)
+TEST(a_pool_stays_while_its_logger_speaks_of_a_wait)
 {
-    UNUSED(state);
     struct ns_thrpool_config config;
     ns_thrpool_config_init(&config);
     config.log_fct = locking_log;

@@ -56,9 +56,8 @@ static long sleeps_of(int tid)
  *
  * To see it fail: in WorkQueue::next, sleep without the second look at the queue.
  */
-static void fm01_no_job_is_stranded_by_a_worker_that_goes_to_sleep(void **state)
+TEST(fm01_no_job_is_stranded_by_a_worker_that_goes_to_sleep)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     uint64_t sequence = run_seed();
     atomic_long told = 0;
@@ -82,9 +81,8 @@ static void fm01_no_job_is_stranded_by_a_worker_that_goes_to_sleep(void **state)
 }
 
 /* As above, with several workers: some asleep, some on the way, bursts of a few jobs. */
-static void fm01_no_burst_is_stranded_by_workers_that_go_to_sleep(void **state)
+TEST(fm01_no_burst_is_stranded_by_workers_that_go_to_sleep)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(3);
     uint64_t sequence = run_seed() ^ 1;
     atomic_long runs = 0;
@@ -140,9 +138,8 @@ static void run_and_meet(struct ns_job_t *job)
 /*
  * To see it fail: in WorkQueue::take_any, look at the worker's own near queue only.
  */
-static void fm01_no_job_near_a_worker_is_stranded(void **state)
+TEST(fm01_no_job_near_a_worker_is_stranded)
 {
-    UNUSED(state);
     enum { MOST = 4 };
     uint64_t sequence = run_seed() ^ 2;
     for (long workers = 2; workers <= MOST; workers++) {
@@ -170,9 +167,8 @@ static void fm01_no_job_near_a_worker_is_stranded(void **state)
  *
  * To see it fail: in WorkQueue::next, have a worker that was woken wake nobody.
  */
-static void fm01_no_job_of_a_batch_is_stranded(void **state)
+TEST(fm01_no_job_of_a_batch_is_stranded)
 {
-    UNUSED(state);
     enum { MOST = 4 };
     uint64_t sequence = run_seed() ^ 3;
     int ends[2];
@@ -234,9 +230,8 @@ static struct ns_job_t *tally_job(struct ns_thrpool_t *tp, ns_job_type_t type,
  * To see it fail: in WorkQueue::next, return None as soon as `closed` is set. For the PERSIST jobs,
  * which would never end: in run::run, arm again although the pool is shutting down.
  */
-static void fm07_queued_work_is_done_at_shutdown_and_repeating_jobs_end(void **state)
+TEST(fm07_queued_work_is_done_at_shutdown_and_repeating_jobs_end)
 {
-    UNUSED(state);
     for (int workers = 1; workers <= 4; workers++) {
         struct ns_thrpool_t *tp = checked_pool((size_t)workers);
         struct gate gates[5] = {GATE_INIT, GATE_INIT, GATE_INIT, GATE_INIT, GATE_INIT};
@@ -277,9 +272,8 @@ static void fm07_queued_work_is_done_at_shutdown_and_repeating_jobs_end(void **s
 /*
  * To see it fail: make the pipe of Wake::new without O_NONBLOCK, and have Wake::wake write always.
  */
-static void fm16_a_blocked_loop_takes_any_number_of_adds(void **state)
+TEST(fm16_a_blocked_loop_takes_any_number_of_adds)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct gate gate = GATE_INIT;
     struct ns_job_t *blocker = NULL;
@@ -320,9 +314,8 @@ static void look_at_out(struct ns_job_t *job)
  *
  * To see it fail: in Make::finish, write the out pointer after the job was armed.
  */
-static void fm17_the_out_pointer_is_written_before_the_job_can_run(void **state)
+TEST(fm17_the_out_pointer_is_written_before_the_job_can_run)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     struct timeval at_once = {0, 0};
     int ends[2];
@@ -487,9 +480,8 @@ static void run_belt(size_t workers, enum way_in way, ns_job_type_t type, int or
  * To see it fail: in WorkQueue::push, or push_near, push every 1000th item twice, or not at all; for
  * run-now jobs of the loop the same in Shared::run_now, and for the others in Shared::request.
  */
-static void fm39_queues_neither_drop_nor_double_nor_reorder(void **state)
+TEST(fm39_queues_neither_drop_nor_double_nor_reorder)
 {
-    UNUSED(state);
     run_belt(1, BY_ADD, NS_JOB_THREAD, 1);
     run_belt(3, BY_ADD, NS_JOB_THREAD, 0);
     run_belt(3, BY_REPEAT, NS_JOB_THREAD, 0);
@@ -513,9 +505,8 @@ static void count_log(int priority, const char *format, va_list args)
 }
 
 /* To see it fail: build the library with the feature `trace`. */
-static void fm46_nothing_is_logged_on_the_way_of_a_job(void **state)
+TEST(fm46_nothing_is_logged_on_the_way_of_a_job)
 {
-    UNUSED(state);
     struct ns_thrpool_config config = checked_config(2);
     config.log_fct = count_log;
     struct ns_thrpool_t *tp = ns_thrpool_new(&config);
@@ -546,9 +537,8 @@ static void fm46_nothing_is_logged_on_the_way_of_a_job(void **state)
  *
  * To see it fail: build the library without --release.
  */
-static void fm43_the_library_under_test_is_a_release_build(void **state)
+TEST(fm43_the_library_under_test_is_a_release_build)
 {
-    UNUSED(state);
     Dl_info info;
     char assertion[] = "?ssertion failed: step.is_ok()";
     assertion[0] = 'a'; /* it is not to be found in this program, which may hold the library */
@@ -592,9 +582,8 @@ static int file_has_word(const char *path, const char *word)
  *
  * To see it fail: call sleep, nanosleep, or poll of nothing in any test.
  */
-static void fm49_no_test_sleeps_to_be_right_or_needs_ipv6(void **state)
+TEST(fm49_no_test_sleeps_to_be_right_or_needs_ipv6)
 {
-    UNUSED(state);
     /* In test-shutdown.c poll gives what is wrong the time to come: what is right never hangs on it. */
     const char *words[] = {"sle" "ep(",       "usle" "ep(", "nanosle" "ep(", "po" "ll(NULL",
                            "select(0, NU" "LL", "AF_IN" "ET6", "PF_IN" "ET6"};

@@ -67,9 +67,8 @@ static void busy_for_a_second(struct ns_job_t *job)
  *
  * To see it fail: in EventLoop::fire, put threaded jobs on the loop's own ready list.
  */
-static void fm14_a_busy_worker_does_not_hold_up_the_loop(void **state)
+TEST(fm14_a_busy_worker_does_not_hold_up_the_loop)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct latch over = LATCH_INIT;
     struct pulse pulse = {.period = 0.01};
@@ -140,9 +139,8 @@ static void contest_over(struct ns_job_t *job)
  * To see it fail: in EventLoop::turn, let timers expire before the poller is asked, and in
  * EventLoop::expire do not ask it again.
  */
-static void fm29_time_out_or_data_but_the_true_one(void **state)
+TEST(fm29_time_out_or_data_but_the_true_one)
 {
-    UNUSED(state);
     enum { AT_ONCE = 100 };
     struct ns_thrpool_t *tp = pool_of(2);
     static struct contest contests[AT_ONCE];
@@ -231,9 +229,8 @@ static void fm29_time_out_or_data_but_the_true_one(void **state)
 }
 
 /* To see it fail: in capi::nanoseconds, take a negative field as zero. */
-static void fm30_times_of_every_kind(void **state)
+TEST(fm30_times_of_every_kind)
 {
-    UNUSED(state);
     const time_t most = (time_t)(((uint64_t)1 << (sizeof(time_t) * 8 - 1)) - 1);
     const struct {
         struct timeval tv;
@@ -330,9 +327,8 @@ static int compare_doubles(const void *a, const void *b)
  * To see it fail: in EventLoop::turn, take requests without a bound; and in take_requests, do not ask
  * whether the slice is over.
  */
-static void fm31_a_timer_keeps_its_time_beside_four_threads_that_add(void **state)
+TEST(fm31_a_timer_keeps_its_time_beside_four_threads_that_add)
 {
-    UNUSED(state);
     enum { FLOODERS = 4, BEATS = 60, ROOM = 100000 };
     static double late[ROOM];
     struct ns_thrpool_t *tp = pool_of(1);
@@ -390,9 +386,8 @@ static void earlier_handler(int signum)
 /*
  * To see it fail: in signals::unwatch, do not put the disposition back.
  */
-static void fm32_a_storm_of_signals_loses_no_job_and_leaves_the_disposition(void **state)
+TEST(fm32_a_storm_of_signals_loses_no_job_and_leaves_the_disposition)
 {
-    UNUSED(state);
     struct sigaction earlier = {.sa_handler = earlier_handler, .sa_flags = SA_RESTART | SA_NODEFER};
     struct sigaction before, after;
     sigaddset(&earlier.sa_mask, SIGUSR2);
@@ -476,9 +471,8 @@ static int live_through_one_signal(int disposition)
 }
 
 /* To see it fail: in signals::unwatch, do not put the disposition back. */
-static void fm32_the_second_signal_kills_once_its_last_job_is_gone(void **state)
+TEST(fm32_the_second_signal_kills_once_its_last_job_is_gone)
 {
-    UNUSED(state);
     for (int ignored = 0; ignored < 2; ignored++) {
         int status = 0;
         pid_t child = fork();
@@ -505,9 +499,8 @@ static void fm32_the_second_signal_kills_once_its_last_job_is_gone(void **state)
  *
  * To see it fail (full only): make MOVES, in timers.rs, ten million.
  */
-static void fm31_a_timer_keeps_its_time_beside_a_million_that_are_far(void **state)
+TEST(fm31_a_timer_keeps_its_time_beside_a_million_that_are_far)
 {
-    UNUSED(state);
     long crowd = count_of(50000, 1000000);
     int whole = crowd >= 1000000;
     struct ns_thrpool_t *tp = pool_of(1);
@@ -552,9 +545,8 @@ static void stay_and_rearm(struct ns_job_t *job)
 }
 
 /* To see it fail: in EventLoop::arm_signal, do not look at what arrived before. */
-static void fm32_a_signal_that_comes_while_the_callback_runs_fires_after_it(void **state)
+TEST(fm32_a_signal_that_comes_while_the_callback_runs_fires_after_it)
 {
-    UNUSED(state);
     for (int kind = 0; kind < 2; kind++) {
         struct ns_thrpool_t *tp = checked_pool(2);
         struct gate gate = GATE_INIT;

@@ -187,9 +187,8 @@ static void fire(struct ns_job_t *job, int kind)
     }
 }
 
-static void jobs_that_never_ran(void **state)
+TEST(jobs_that_never_ran)
 {
-    UNUSED(state);
     int ends[2];
     socket_pair(ends);
     struct latch runs = LATCH_INIT;
@@ -208,9 +207,8 @@ static void jobs_that_never_ran(void **state)
     close(ends[1]);
 }
 
-static void jobs_that_came_to_rest(void **state)
+TEST(jobs_that_came_to_rest)
 {
-    UNUSED(state);
     int ends[2];
     socket_pair(ends);
     for (int kind = 0; kind < KINDS; kind++) {
@@ -229,9 +227,8 @@ static void jobs_that_came_to_rest(void **state)
     close(ends[1]);
 }
 
-static void jobs_that_were_finished_with_are_not_told_of(void **state)
+TEST(jobs_that_were_finished_with_are_not_told_of)
 {
-    UNUSED(state);
     int ends[2];
     socket_pair(ends);
     struct latch runs = LATCH_INIT;
@@ -275,9 +272,8 @@ static void jobs_that_were_finished_with_are_not_told_of(void **state)
     close(ends[1]);
 }
 
-static void what_could_not_be_made_is_not_counted(void **state)
+TEST(what_could_not_be_made_is_not_counted)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool();
     struct latch runs = LATCH_INIT;
     struct ns_job_t *job;
@@ -296,9 +292,8 @@ static void *failing_calloc(size_t count, size_t size)
     return atomic_load(&no_memory) ? NULL : keeping_calloc(count, size);
 }
 
-static void nor_what_there_was_no_memory_for(void **state)
+TEST(nor_what_there_was_no_memory_for)
 {
-    UNUSED(state);
     struct ns_thrpool_config config;
     ns_thrpool_config_init(&config);
     config.log_fct = warning_log;
@@ -323,9 +318,8 @@ static void nor_what_there_was_no_memory_for(void **state)
     close(far);
 }
 
-static void the_shutdown_leaves_jobs_idle(void **state)
+TEST(the_shutdown_leaves_jobs_idle)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool();
     struct latch runs = LATCH_INIT;
     struct gate gate = GATE_INIT;
@@ -346,9 +340,8 @@ static void the_shutdown_leaves_jobs_idle(void **state)
     assert_int_equal(told(rests), idle);
 }
 
-static void the_most_are_named_and_the_others_counted(void **state)
+TEST(the_most_are_named_and_the_others_counted)
 {
-    UNUSED(state);
     ns_job_func_t funcs[] = {rests, rests_too, third, fourth, fifth, sixth};
     struct ns_thrpool_t *tp = pool();
     struct latch runs = LATCH_INIT;
@@ -369,9 +362,8 @@ static void the_most_are_named_and_the_others_counted(void **state)
     assert_non_null(strstr(said, ", 11 of others\n"));
 }
 
-static void a_callback_is_named_where_its_name_is_known(void **state)
+TEST(a_callback_is_named_where_its_name_is_known)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool();
     struct ns_job_t *job;
     /* Never called: a function that the dynamic linker has a name for. The C library has it, and no
@@ -422,9 +414,8 @@ static void *come_and_go(void *arg)
     return NULL;
 }
 
-static void the_count_is_right_after_races(void **state)
+TEST(the_count_is_right_after_races)
 {
-    UNUSED(state);
     struct crowd crowd = {pool(), LATCH_INIT, 0};
     pthread_t threads[4];
     for (int n = 0; n < 4; n++) {

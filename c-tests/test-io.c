@@ -100,9 +100,8 @@ static unsigned long output_of(struct ns_thrpool_t *tp, int fd, ns_job_type_t ty
 
 /* What fires */
 
-static void each_direction_fires_for_itself_and_both_together(void **state)
+TEST(each_direction_fires_for_itself_and_both_together)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     int ends[2];
     socket_pair(ends);
@@ -125,9 +124,8 @@ static void each_direction_fires_for_itself_and_both_together(void **state)
     close(ends[1]);
 }
 
-static void a_direction_that_is_not_ready_does_not_fire(void **state)
+TEST(a_direction_that_is_not_ready_does_not_fire)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     int ends[2];
     socket_pair(ends);
@@ -149,9 +147,8 @@ static void a_direction_that_is_not_ready_does_not_fire(void **state)
     close(ends[1]);
 }
 
-static void accept_fires_as_read(void **state)
+TEST(accept_fires_as_read)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct sockaddr_in address;
     int listener = listen_on_loopback(&address);
@@ -168,9 +165,8 @@ static void accept_fires_as_read(void **state)
     pool_end(tp);
 }
 
-static void connect_fires_as_write_when_it_succeeds_and_when_it_fails(void **state)
+TEST(connect_fires_as_write_when_it_succeeds_and_when_it_fails)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct sockaddr_in address;
     int listener = listen_on_loopback(&address);
@@ -191,9 +187,8 @@ static void connect_fires_as_write_when_it_succeeds_and_when_it_fails(void **sta
     pool_end(tp);
 }
 
-static void hang_up_counts_as_every_direction_asked_for(void **state)
+TEST(hang_up_counts_as_every_direction_asked_for)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     static const ns_job_type_t types[] = {
         NS_JOB_READ,
@@ -213,9 +208,8 @@ static void hang_up_counts_as_every_direction_asked_for(void **state)
     pool_end(tp);
 }
 
-static void reset_by_a_client_that_vanishes_reaches_the_callback(void **state)
+TEST(reset_by_a_client_that_vanishes_reaches_the_callback)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     for (int i = 0; i < 4; i++) {
         ns_job_type_t direction = i % 2 ? NS_JOB_WRITE : NS_JOB_READ;
@@ -238,9 +232,8 @@ static void reset_by_a_client_that_vanishes_reaches_the_callback(void **state)
     pool_end(tp);
 }
 
-static void half_closed_peer_is_readable_at_its_end(void **state)
+TEST(half_closed_peer_is_readable_at_its_end)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     int ends[2];
     tcp_pair(ends);
@@ -253,9 +246,8 @@ static void half_closed_peer_is_readable_at_its_end(void **state)
     close(ends[1]);
 }
 
-static void urgent_data_alone_does_not_fire_and_costs_nothing(void **state)
+TEST(urgent_data_alone_does_not_fire_and_costs_nothing)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     static const ns_job_type_t where[] = {0, NS_JOB_THREAD};
     for (int i = 0; i < 2; i++) {
@@ -288,9 +280,8 @@ static void urgent_data_alone_does_not_fire_and_costs_nothing(void **state)
     pool_end(tp);
 }
 
-static void data_that_was_there_before_arming_fires(void **state)
+TEST(data_that_was_there_before_arming_fires)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     int ends[2];
     socket_pair(ends);
@@ -311,9 +302,8 @@ static void data_that_was_there_before_arming_fires(void **state)
 
 /* How often */
 
-static void without_persist_it_fires_once_and_is_waiting(void **state)
+TEST(without_persist_it_fires_once_and_is_waiting)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     static const ns_job_type_t where[] = {0, NS_JOB_THREAD};
     for (int i = 0; i < 2; i++) {
@@ -336,9 +326,8 @@ static void without_persist_it_fires_once_and_is_waiting(void **state)
     pool_end(tp);
 }
 
-static void with_persist_it_fires_until_done(void **state)
+TEST(with_persist_it_fires_until_done)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(4);
     static const ns_job_type_t where[] = {0, NS_JOB_THREAD};
     for (int i = 0; i < 2; i++) {
@@ -375,9 +364,8 @@ static void stay_until_told(struct ns_job_t *job)
     atomic_fetch_sub(&inside, 1);
 }
 
-static void fm26_threaded_persist_runs_one_at_a_time_in_workers_and_does_not_spin(void **state)
+TEST(fm26_threaded_persist_runs_one_at_a_time_in_workers_and_does_not_spin)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(4);
     struct probe loop = PROBE(finish_job, -1);
     struct ns_job_t *loop_job = NULL;
@@ -413,9 +401,8 @@ static void fm26_threaded_persist_runs_one_at_a_time_in_workers_and_does_not_spi
 
 /* Time-outs */
 
-static void io_or_time_fires_but_not_both(void **state)
+TEST(io_or_time_fires_but_not_both)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     static const ns_job_type_t where[] = {0, NS_JOB_THREAD};
     for (int i = 0; i < 2; i++) {
@@ -445,9 +432,8 @@ static void io_or_time_fires_but_not_both(void **state)
     pool_end(tp);
 }
 
-static void time_out_of_zero_means_none(void **state)
+TEST(time_out_of_zero_means_none)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     int ends[2];
     socket_pair(ends);
@@ -479,9 +465,8 @@ static void check_time_out(struct ns_job_t *job)
     armed_at = now;
 }
 
-static void each_firing_of_a_persist_job_starts_the_full_time_afresh(void **state)
+TEST(each_firing_of_a_persist_job_starts_the_full_time_afresh)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     static const ns_job_type_t where[] = {0, NS_JOB_THREAD};
     for (int i = 0; i < 2; i++) {
@@ -508,9 +493,8 @@ static void each_firing_of_a_persist_job_starts_the_full_time_afresh(void **stat
     pool_end(tp);
 }
 
-static void each_rearm_starts_the_full_time_afresh(void **state)
+TEST(each_rearm_starts_the_full_time_afresh)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     int ends[2];
     socket_pair(ends);
@@ -531,9 +515,8 @@ static void each_rearm_starts_the_full_time_afresh(void **state)
     close(ends[1]);
 }
 
-static void fm29_data_at_about_the_deadline_gives_one_true_answer(void **state)
+TEST(fm29_data_at_about_the_deadline_gives_one_true_answer)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     unsigned seed = 29;
     int times = 0, reads = 0;
@@ -573,9 +556,8 @@ static void fm29_data_at_about_the_deadline_gives_one_true_answer(void **state)
 
 /* Several jobs on one descriptor */
 
-static void fm34_reader_and_writer_of_one_descriptor_fire_each_by_itself(void **state)
+TEST(fm34_reader_and_writer_of_one_descriptor_fire_each_by_itself)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     for (int i = 0; i < 4; i++) {
         ns_job_type_t reads_in = i % 2 ? NS_JOB_THREAD : 0, writes_in = i / 2 ? NS_JOB_THREAD : 0;
@@ -602,9 +584,8 @@ static void fm34_reader_and_writer_of_one_descriptor_fire_each_by_itself(void **
     pool_end(tp);
 }
 
-static void fm34_either_of_reader_and_writer_can_be_cancelled(void **state)
+TEST(fm34_either_of_reader_and_writer_can_be_cancelled)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     for (int i = 0; i < 4; i++) {
         ns_job_type_t where = NS_JOB_PRESERVE_FD | (i % 2 ? NS_JOB_THREAD : 0);
@@ -629,9 +610,8 @@ static void fm34_either_of_reader_and_writer_can_be_cancelled(void **state)
     pool_end(tp);
 }
 
-static void two_readers_both_fire(void **state)
+TEST(two_readers_both_fire)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     static const ns_job_type_t where[] = {0, NS_JOB_THREAD};
     for (int i = 0; i < 4; i++) {
@@ -667,9 +647,8 @@ static void replace(struct ns_job_t *job)
     ns_job_done(job);
 }
 
-static void job_added_inside_the_callback_of_the_old_one_takes_over(void **state)
+TEST(job_added_inside_the_callback_of_the_old_one_takes_over)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     static const ns_job_type_t where[] = {0, NS_JOB_THREAD};
     for (int i = 0; i < scaled(400); i++) {
@@ -706,9 +685,8 @@ static void count_warnings(int priority, const char *format, va_list args)
     }
 }
 
-static void shared_descriptor_is_closed_once_and_the_others_keep_their_time(void **state)
+TEST(shared_descriptor_is_closed_once_and_the_others_keep_their_time)
 {
-    UNUSED(state);
     struct ns_thrpool_config config;
     ns_thrpool_config_init(&config);
     config.log_fct = count_warnings;
@@ -756,9 +734,8 @@ static void note_whether_open(struct ns_job_t *job)
     probe_gone(job);
 }
 
-static void descriptor_is_closed_before_the_done_callback_unless_preserved(void **state)
+TEST(descriptor_is_closed_before_the_done_callback_unless_preserved)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     for (int i = 0; i < 8; i++) {
         int preserved = i % 2, threaded = i / 2 % 2, cancelled = i / 4;
@@ -789,9 +766,8 @@ static void descriptor_is_closed_before_the_done_callback_unless_preserved(void 
 
 /* Descriptors that are no sockets, or not open */
 
-static void fm37_files_directories_and_dev_null_are_always_ready(void **state)
+TEST(fm37_files_directories_and_dev_null_are_always_ready)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     char path[] = "/tmp/test-io-XXXXXX";
     int file = mkstemp(path);
@@ -826,9 +802,8 @@ static void read_own(struct ns_job_t *job)
     atomic_store(&read_errno, n < 0 ? errno : 0);
 }
 
-static void fm37_descriptor_closed_before_it_is_armed_fires_and_its_read_fails(void **state)
+TEST(fm37_descriptor_closed_before_it_is_armed_fires_and_its_read_fails)
 {
-    UNUSED(state);
     struct ns_thrpool_config config;
     ns_thrpool_config_init(&config);
     config.log_fct = count_warnings;
@@ -860,9 +835,8 @@ static void fm37_descriptor_closed_before_it_is_armed_fires_and_its_read_fails(v
     ns_thrpool_destroy(tp);
 }
 
-static void fm37_duplicate_that_outlives_its_number_costs_nothing(void **state)
+TEST(fm37_duplicate_that_outlives_its_number_costs_nothing)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     static const ns_job_type_t where[] = {0, NS_JOB_THREAD};
     /* The number is left closed, or stands for something else, which has a job or has none. */
@@ -908,9 +882,8 @@ static void fm37_duplicate_that_outlives_its_number_costs_nothing(void **state)
     pool_end(tp);
 }
 
-static void registrations_of_others_survive_a_stale_one(void **state)
+TEST(registrations_of_others_survive_a_stale_one)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     enum { OTHERS = 20 };
     struct probe others[OTHERS];
@@ -945,9 +918,8 @@ static void registrations_of_others_survive_a_stale_one(void **state)
 
 /* Fairness */
 
-static void busy_descriptor_keeps_neither_timers_nor_others_waiting(void **state)
+TEST(busy_descriptor_keeps_neither_timers_nor_others_waiting)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     static const ns_job_type_t where[] = {0, NS_JOB_THREAD};
     for (int i = 0; i < 2; i++) {
@@ -980,9 +952,8 @@ static void rearm_own(struct ns_job_t *job)
     ns_job_rearm(job);
 }
 
-static void job_that_rearms_itself_at_once_does_not_keep_the_loop_from_polling(void **state)
+TEST(job_that_rearms_itself_at_once_does_not_keep_the_loop_from_polling)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct probe greedy[2] = {PROBE(rearm_own, -1), PROBE(rearm_own, -1)};
     struct ns_job_t *jobs[2];
@@ -1044,9 +1015,8 @@ static void *connect_often(void *arg)
     return NULL;
 }
 
-static void fm38_accepts_and_reads_do_not_starve_each_other(void **state)
+TEST(fm38_accepts_and_reads_do_not_starve_each_other)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct flood flood = {.count = scaled(2000)};
     int listener = listen_on_loopback(&flood.address);
@@ -1089,9 +1059,8 @@ static void fm38_accepts_and_reads_do_not_starve_each_other(void **state)
  *
  * To see it fail: in EventLoop::attach, leave a job whose descriptor is closed to its time-out.
  */
-static void an_unarmed_job_whose_descriptor_the_pool_has_closed_fires(void **state)
+TEST(an_unarmed_job_whose_descriptor_the_pool_has_closed_fires)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     for (int threaded = 0; threaded < 2; threaded++) {
         int ends[2];
@@ -1128,9 +1097,8 @@ static void note_output(struct ns_job_t *job)
  *
  * To see it fail: in EventLoop::rearm, let what is always ready wait for its time-out.
  */
-static void a_file_with_a_time_out_is_ready_again_and_again_and_the_loop_goes_on(void **state)
+TEST(a_file_with_a_time_out_is_ready_again_and_again_and_the_loop_goes_on)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     for (int threaded = 0; threaded < 2; threaded++) {
         struct timeval soon = {0, 1};
@@ -1176,9 +1144,8 @@ static void stay_and_read(struct ns_job_t *job)
  *
  * To see it fail: have io::mode_of say Level always, and io::wanted count all jobs.
  */
-static void fm26_a_threaded_job_whose_time_is_up_is_out_of_the_poller_while_it_runs(void **state)
+TEST(fm26_a_threaded_job_whose_time_is_up_is_out_of_the_poller_while_it_runs)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(3);
     /* Until the pool has ended: a run may be on its way out of them. */
     struct gate gates[2] = {GATE_INIT, GATE_INIT};

@@ -183,28 +183,24 @@ static void one_life(ns_job_type_t type, void (*act)(struct ns_job_t *), int can
     assert_int_equal(latch_count(&one.probe.disposals), 1);
 }
 
-static void one_that_is_cancelled_from_outside(void **state)
+TEST(one_that_is_cancelled_from_outside)
 {
-    UNUSED(state);
     /* Never writable, so it never fires. */
     one_life(NS_JOB_WRITE, NULL, 1);
 }
 
-static void one_that_is_done_in_its_callback_in_the_loop(void **state)
+TEST(one_that_is_done_in_its_callback_in_the_loop)
 {
-    UNUSED(state);
     one_life(NS_JOB_READ, read_and_finish, 0);
 }
 
-static void one_that_is_done_in_its_callback_in_a_worker(void **state)
+TEST(one_that_is_done_in_its_callback_in_a_worker)
 {
-    UNUSED(state);
     one_life(NS_JOB_READ | NS_JOB_THREAD, read_and_finish, 0);
 }
 
-static void a_timer_is_on_time_while_a_close_takes_its_seconds(void **state)
+TEST(a_timer_is_on_time_while_a_close_takes_its_seconds)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     struct lingering one;
     struct ns_job_t *ticking = start_ticking(tp);
@@ -226,9 +222,8 @@ static void a_timer_is_on_time_while_a_close_takes_its_seconds(void **state)
     }
 }
 
-static void one_that_is_cancelled_in_the_work_queue(void **state)
+TEST(one_that_is_cancelled_in_the_work_queue)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct gate gate = GATE_INIT;
     struct ns_job_t *busy = NULL;
@@ -275,9 +270,8 @@ static void cancel_the_other(struct ns_job_t *job)
     ns_job_done(job);
 }
 
-static void one_that_is_cancelled_when_it_is_about_to_run_in_the_loop(void **state)
+TEST(one_that_is_cancelled_when_it_is_about_to_run_in_the_loop)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     struct ns_job_t *ticking = start_ticking(tp);
     struct gate gate = GATE_INIT;
@@ -305,9 +299,8 @@ static void one_that_is_cancelled_when_it_is_about_to_run_in_the_loop(void **sta
     pool_end(tp);
 }
 
-static void several_at_once_and_more_than_there_are_workers(void **state)
+TEST(several_at_once_and_more_than_there_are_workers)
 {
-    UNUSED(state);
     enum { MANY = 12 };
     struct ns_thrpool_t *tp = pool_of(3);
     static struct lingering all[MANY];
@@ -338,9 +331,8 @@ static void *destroy_it(void *tp)
     return NULL;
 }
 
-static void a_pool_that_ends_meanwhile(void **state)
+TEST(a_pool_that_ends_meanwhile)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct lingering all[3];
     start_ticking(tp);
@@ -369,9 +361,8 @@ static void a_pool_that_ends_meanwhile(void **state)
 }
 
 /* Pools that end at every moment of a close. */
-static void pools_that_end_at_once(void **state)
+TEST(pools_that_end_at_once)
 {
-    UNUSED(state);
     for (int round = 0; round < scaled(100); round++) {
         struct ns_thrpool_t *tp = pool_of(1 + (size_t)round % 2);
         struct lingering one;
@@ -399,9 +390,8 @@ static void *wait_for_it(void *job)
     return (void *)(intptr_t)ns_job_wait(job);
 }
 
-static void who_waits_for_the_job_does_not_wait_for_the_close(void **state)
+TEST(who_waits_for_the_job_does_not_wait_for_the_close)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct lingering one;
     pthread_t waiter;
@@ -422,9 +412,8 @@ static void who_waits_for_the_job_does_not_wait_for_the_close(void **state)
     pool_end(tp);
 }
 
-static void closes_that_do_not_block_need_no_worker(void **state)
+TEST(closes_that_do_not_block_need_no_worker)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct gate gate = GATE_INIT;
     struct ns_job_t *busy = NULL;
@@ -453,9 +442,8 @@ static void closes_that_do_not_block_need_no_worker(void **state)
     pool_end(tp);
 }
 
-static void one_that_is_to_be_preserved_stays_open(void **state)
+TEST(one_that_is_to_be_preserved_stays_open)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct lingering one;
     make(&one, tp, NS_JOB_READ | NS_JOB_PRESERVE_FD, read_and_finish, FOR_EVER);

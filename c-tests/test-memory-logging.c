@@ -153,9 +153,8 @@ static ns_result_t live(struct ns_thrpool_t *tp, int ends[2], struct latch *fini
     return result;
 }
 
-static void all_memory_comes_from_the_pools_allocator_and_goes_back(void **state)
+TEST(all_memory_comes_from_the_pools_allocator_and_goes_back)
 {
-    UNUSED(state);
     heap_begin(0, 0);
     struct ns_thrpool_config config = config_with_heap(0);
     struct ns_thrpool_t *tp = ns_thrpool_new(&config);
@@ -194,9 +193,8 @@ static void *live_often(void *arg)
     return NULL;
 }
 
-static void fm42_allocators_of_two_pools_never_mix(void **state)
+TEST(fm42_allocators_of_two_pools_never_mix)
 {
-    UNUSED(state);
     struct ns_thrpool_t *pools[2];
     pthread_t threads[2];
     for (int i = 0; i < 2; i++) {
@@ -217,9 +215,8 @@ static void fm42_allocators_of_two_pools_never_mix(void **state)
     assert_heap_is_empty(1);
 }
 
-static void fm41_any_allocation_may_fail(void **state)
+TEST(fm41_any_allocation_may_fail)
 {
-    UNUSED(state);
     int ends[2];
     socket_pair(ends);
     assert_int_equal(fcntl(ends[1], F_DUPFD, 900), 900);
@@ -268,9 +265,8 @@ static void fm41_any_allocation_may_fail(void **state)
     close(ends[1]);
 }
 
-static void nothing_is_allocated_between_the_add_and_the_disposal(void **state)
+TEST(nothing_is_allocated_between_the_add_and_the_disposal)
 {
-    UNUSED(state);
     heap_begin(0, 0);
     struct ns_thrpool_config config = config_with_heap(0);
     struct ns_thrpool_t *tp = ns_thrpool_new(&config);
@@ -297,9 +293,8 @@ static void nothing_is_allocated_between_the_add_and_the_disposal(void **state)
     close(ends[1]);
 }
 
-static void a_missing_function_is_libcs(void **state)
+TEST(a_missing_function_is_libcs)
 {
-    UNUSED(state);
     struct ns_thrpool_config config;
     ns_thrpool_config_init(&config);
     config.log_fct = quiet_log;
@@ -385,9 +380,8 @@ static void assert_logged(int priority, const char *function)
     messages_begin();
 }
 
-static void refusals_are_errors_and_daily_routine_is_for_debugging(void **state)
+TEST(refusals_are_errors_and_daily_routine_is_for_debugging)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_that_logs_to(keep_messages);
     struct timeval negative = {-1, 0}, never = {1000000, 0};
     struct ns_job_t *job = NULL, *waiting = NULL;
@@ -433,9 +427,8 @@ static void refusals_are_errors_and_daily_routine_is_for_debugging(void **state)
     ns_thrpool_destroy(tp);
 }
 
-static void life_cycle_is_for_information(void **state)
+TEST(life_cycle_is_for_information)
 {
-    UNUSED(state);
     messages_begin();
     pool_end(pool_that_logs_to(keep_messages));
     assert_true(messages.count > 0);
@@ -445,9 +438,8 @@ static void life_cycle_is_for_information(void **state)
     assert_int_equal(atomic_load(&malformed), 0);
 }
 
-static void fm46_nothing_is_logged_where_jobs_come_and_go(void **state)
+TEST(fm46_nothing_is_logged_where_jobs_come_and_go)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_that_logs_to(keep_messages);
     int ends[2];
     socket_pair(ends);
@@ -477,9 +469,8 @@ static void be_refused(struct ns_job_t *job)
     ns_job_done(job);
 }
 
-static void any_thread_may_log_and_every_message_is_one_line(void **state)
+TEST(any_thread_may_log_and_every_message_is_one_line)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_that_logs_to(keep_messages);
     int before = atomic_load(&messages_ever);
     messages_begin();
@@ -513,9 +504,8 @@ static void hear_1(int priority, const char *format, va_list args)
     atomic_fetch_add(&heard[1], 1);
 }
 
-static void fm42_loggers_of_two_pools_never_mix(void **state)
+TEST(fm42_loggers_of_two_pools_never_mix)
 {
-    UNUSED(state);
     struct ns_thrpool_t *pools[2] = {pool_that_logs_to(hear_0), pool_that_logs_to(hear_1)};
     for (int i = 0; i < 2; i++) {
         int own = atomic_load(&heard[i]), other = atomic_load(&heard[!i]);
@@ -539,9 +529,8 @@ static void count_close(void)
     atomic_fetch_add(&closes, 1);
 }
 
-static void log_start_and_log_close_are_called_once_and_only_with_a_logger(void **state)
+TEST(log_start_and_log_close_are_called_once_and_only_with_a_logger)
 {
-    UNUSED(state);
     struct ns_thrpool_config config;
     ns_thrpool_config_init(&config);
     config.log_start_fct = count_start;
@@ -571,9 +560,8 @@ static void *no_calloc(size_t count, size_t size)
     return NULL;
 }
 
-static void a_log_that_was_started_is_closed_when_there_is_no_pool(void **state)
+TEST(a_log_that_was_started_is_closed_when_there_is_no_pool)
 {
-    UNUSED(state);
     for (int way = 0; way < 3; way++) {
         struct ns_thrpool_config config;
         ns_thrpool_config_init(&config);
@@ -606,9 +594,8 @@ static void watch_formats(int priority, const char *format, va_list args)
     }
 }
 
-static void the_format_is_percent_s_and_nothing_else(void **state)
+TEST(the_format_is_percent_s_and_nothing_else)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_that_logs_to(watch_formats);
     int before = atomic_load(&formats);
     assert_true(before > 0);
@@ -618,9 +605,8 @@ static void the_format_is_percent_s_and_nothing_else(void **state)
     assert_int_equal(atomic_load(&other_formats), 0);
 }
 
-static void an_allocator_that_is_half_given_is_warned_of(void **state)
+TEST(an_allocator_that_is_half_given_is_warned_of)
 {
-    UNUSED(state);
     for (int half = 0; half < 2; half++) {
         struct ns_thrpool_config config;
         ns_thrpool_config_init(&config);
@@ -657,9 +643,8 @@ static void log_with_getters(int priority, const char *format, va_list args)
     }
 }
 
-static void logger_may_call_getters(void **state)
+TEST(logger_may_call_getters)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_that_logs_to(log_with_getters);
     struct timeval never = {1000000, 0};
     struct ns_job_t *job = NULL;
@@ -712,9 +697,8 @@ static void free_that_logs(void *content)
     free(content);
 }
 
-static void message_raised_inside_a_logger_or_an_allocator_is_dropped(void **state)
+TEST(message_raised_inside_a_logger_or_an_allocator_is_dropped)
 {
-    UNUSED(state);
     struct ns_thrpool_config config;
     ns_thrpool_config_init(&config);
     config.log_fct = log_that_logs;
@@ -752,9 +736,8 @@ static int arrives(int fd, const char *what, char *text, size_t size)
     return 0;
 }
 
-static void without_a_logger_it_is_syslog_at_local1_under_the_applications_ident(void **state)
+TEST(without_a_logger_it_is_syslog_at_local1_under_the_applications_ident)
 {
-    UNUSED(state);
     struct stat there;
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     strcpy(address.sun_path, LOG_SOCKET);

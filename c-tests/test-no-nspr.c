@@ -29,9 +29,8 @@ static struct ns_thrpool_t *logging_pool(void)
     return tp;
 }
 
-static void library_neither_links_nor_loads_nspr(void **state)
+TEST(library_neither_links_nor_loads_nspr)
 {
-    UNUSED(state);
     assert_false(nspr_is_loaded());
     struct ns_thrpool_t *tp = pool_of(1);
     int ends[2];
@@ -44,9 +43,8 @@ static void library_neither_links_nor_loads_nspr(void **state)
     assert_false(nspr_is_loaded());
 }
 
-static void nspr_descriptor_is_refused_and_logged_where_there_is_no_nspr(void **state)
+TEST(nspr_descriptor_is_refused_and_logged_where_there_is_no_nspr)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = logging_pool();
     struct timeval tv = {1, 0};
     struct PRFileDesc *fd = (struct PRFileDesc *)&tv;
@@ -66,9 +64,8 @@ static void nspr_descriptor_is_refused_and_logged_where_there_is_no_nspr(void **
     assert_false(nspr_is_loaded());
 }
 
-static void nspr_that_is_loaded_privately_afterwards_is_found(void **state)
+TEST(nspr_that_is_loaded_privately_afterwards_is_found)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = logging_pool();
     void *nspr = dlopen("libnspr4.so", RTLD_NOW | RTLD_LOCAL);
     if (nspr == NULL) {

@@ -61,9 +61,8 @@ static void read_all(struct ns_job_t *job)
     ns_job_done(job);
 }
 
-static void what_was_readable_may_be_gone(void **state)
+TEST(what_was_readable_may_be_gone)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct gate gate = GATE_INIT;
     struct probe probes[2] = {PROBE(read_all, -1), PROBE(read_all, -1)};
@@ -99,9 +98,8 @@ static void accept_one(struct ns_job_t *job)
     probe->fd = fd >= 0 ? fd : -errno;
 }
 
-static void a_socket_that_does_not_listen_yet_fires_at_once(void **state)
+TEST(a_socket_that_does_not_listen_yet_fires_at_once)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct sockaddr_in at;
     int fd = tcp_socket(&at);
@@ -126,9 +124,8 @@ static void a_socket_that_does_not_listen_yet_fires_at_once(void **state)
     close(fd);
 }
 
-static void a_socket_that_does_not_connect_yet_fires_at_once(void **state)
+TEST(a_socket_that_does_not_connect_yet_fires_at_once)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), error = -1;
     struct probe probe = PROBE(NULL, fd);
@@ -163,9 +160,8 @@ static void receive(struct ns_job_t *job)
     }
 }
 
-static void what_is_left_in_the_error_queue_fires_a_persist_job_for_ever(void **state)
+TEST(what_is_left_in_the_error_queue_fires_a_persist_job_for_ever)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
     socklen_t size = sizeof at;
@@ -212,9 +208,8 @@ static void send_fd(int over, int fd)
     assert_int_equal(sendmsg(over, &message, 0), 1);
 }
 
-static void a_closed_number_fires_by_time_only_if_nobody_else_has_the_file(void **state)
+TEST(a_closed_number_fires_by_time_only_if_nobody_else_has_the_file)
 {
-    UNUSED(state);
     for (int kept = NONE; kept <= IN_FLIGHT; kept++) {
         struct ns_thrpool_t *tp = pool_of(1);
         int ends[2], carriers[2], copy = -1;
@@ -269,9 +264,8 @@ static void wait_for_another(struct ns_job_t *job)
     ns_job_done(job);
 }
 
-static void a_worker_that_waits_for_a_job_keeps_it_from_running(void **state)
+TEST(a_worker_that_waits_for_a_job_keeps_it_from_running)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct waiting waiting = {LATCH_INIT, -1, -1, 0};
     assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, wait_for_another, &waiting, NULL), NS_SUCCESS);
@@ -288,9 +282,8 @@ static void a_worker_that_waits_for_a_job_keeps_it_from_running(void **state)
 
 /* Urgent data */
 
-static void urgent_data_is_not_readable_unless_it_is_asked_for(void **state)
+TEST(urgent_data_is_not_readable_unless_it_is_asked_for)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     for (int in_line = 0; in_line < 2; in_line++) {
         int ends[2];

@@ -98,9 +98,8 @@ static void greet(struct ns_job_t *job)
     ns_job_done(job);
 }
 
-static void tcp_sockets_accept_connect_read_and_write(void **state)
+TEST(tcp_sockets_accept_connect_read_and_write)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     PRNetAddr address;
     PRFileDesc *listener = listen_on_loopback(&address);
@@ -127,9 +126,8 @@ static void tcp_sockets_accept_connect_read_and_write(void **state)
     pool_end(tp);
 }
 
-static void the_very_pointer_and_its_native_descriptor_are_given_back(void **state)
+TEST(the_very_pointer_and_its_native_descriptor_are_given_back)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     PRFileDesc *ends[2];
     tcp_pair(ends);
@@ -149,9 +147,8 @@ static void the_very_pointer_and_its_native_descriptor_are_given_back(void **sta
     pool_end(tp);
 }
 
-static void time_out_on_an_nspr_descriptor_fires_alone(void **state)
+TEST(time_out_on_an_nspr_descriptor_fires_alone)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     PRFileDesc *ends[2];
     tcp_pair(ends);
@@ -209,9 +206,8 @@ static void push_layer(PRFileDesc *fd)
     atomic_store(&layer_other_calls, 0);
 }
 
-static void layer_sees_the_close_exactly_once(void **state)
+TEST(layer_sees_the_close_exactly_once)
 {
-    UNUSED(state);
     /* Done in the callback, done from outside, cancelled, destroyed with the pool. */
     for (int way = 0; way < 4; way++) {
         struct ns_thrpool_t *tp = pool_of(1);
@@ -244,9 +240,8 @@ static void layer_sees_the_close_exactly_once(void **state)
     }
 }
 
-static void preserved_descriptor_is_never_touched(void **state)
+TEST(preserved_descriptor_is_never_touched)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     PRFileDesc *ends[2];
     tcp_pair(ends);
@@ -272,9 +267,8 @@ static void preserved_descriptor_is_never_touched(void **state)
     pool_end(tp);
 }
 
-static void descriptor_without_an_open_native_handle_is_refused(void **state)
+TEST(descriptor_without_an_open_native_handle_is_refused)
 {
-    UNUSED(state);
     struct ns_thrpool_config config;
     ns_thrpool_config_init(&config);
     config.log_fct = recording_log;
@@ -325,9 +319,8 @@ static void refused_by_both(struct ns_thrpool_t *tp, PRFileDesc *fd, ns_job_type
     }
 }
 
-static void flags_and_callbacks_that_are_no_good_are_refused(void **state)
+TEST(flags_and_callbacks_that_are_no_good_are_refused)
 {
-    UNUSED(state);
     struct ns_thrpool_config config;
     ns_thrpool_config_init(&config);
     config.log_fct = recording_log;
@@ -366,9 +359,8 @@ static void flags_and_callbacks_that_are_no_good_are_refused(void **state)
     PR_Close(ends[1]);
 }
 
-static void several_jobs_on_one_descriptor_close_it_once(void **state)
+TEST(several_jobs_on_one_descriptor_close_it_once)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     struct timeval far = {1000, 0};
     /* Which of three keeps the descriptor, which goes first, and whether the last is armed. */
@@ -423,9 +415,8 @@ static void *calloc_that_fails_once(size_t count, size_t size)
     return counting_calloc(count, size);
 }
 
-static void fm41_any_allocation_of_an_add_may_fail(void **state)
+TEST(fm41_any_allocation_of_an_add_may_fail)
 {
-    UNUSED(state);
     struct timeval far = {1000, 0};
     int refused = 0;
     for (int with_time = 0; with_time < 2; with_time++) {
@@ -484,9 +475,8 @@ static void fm41_any_allocation_of_an_add_may_fail(void **state)
         }                                                                                      \
     } while (0)
 
-static void calls_in_a_forked_child_answer_shutdown_and_close_nothing(void **state)
+TEST(calls_in_a_forked_child_answer_shutdown_and_close_nothing)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct timeval tv = {1, 0};
     PRFileDesc *ends[2];
@@ -573,9 +563,8 @@ static void *add_with_cancellation_pending(void *arg)
     return NULL;
 }
 
-static void adds_are_no_cancellation_points(void **state)
+TEST(adds_are_no_cancellation_points)
 {
-    UNUSED(state);
     struct ns_thrpool_config config;
     ns_thrpool_config_init(&config);
     config.log_fct = writing_log;

@@ -179,9 +179,8 @@ static int connections_possible(void)
     return possible;
 }
 
-static void eight_thousand_connections_in_one_burst_are_all_served(void **state)
+TEST(eight_thousand_connections_in_one_burst_are_all_served)
 {
-    UNUSED(state);
     int connections = connections_possible();
     assert_true(connections > 0);
     int fds = count_fds();

@@ -39,9 +39,8 @@ static int in_child(void (*body)(void *), void *arg)
 
 /* Descriptors */
 
-static void all_descriptors_are_closed_by_exec(void **state)
+TEST(all_descriptors_are_closed_by_exec)
 {
-    UNUSED(state);
     char was_open[1024];
     for (int fd = 0; fd < 1024; fd++) {
         was_open[fd] = (char)fd_is_open(fd);
@@ -141,9 +140,8 @@ static void call_everything_in_child(void *arg)
     CHILD_CHECK(latch_count(&parent->reads.runs) == 0);
 }
 
-static void fork_makes_functions_answer_shutdown_and_getters_work_in_the_child(void **state)
+TEST(fork_makes_functions_answer_shutdown_and_getters_work_in_the_child)
 {
-    UNUSED(state);
     struct parent parent;
     parent_begin(&parent);
     assert_exits(in_child(call_everything_in_child, &parent), 0);
@@ -161,9 +159,8 @@ static void destroy_in_child(void *arg)
     CHILD_CHECK(latch_count(&parent->idle.disposals) == 0);
 }
 
-static void destroy_in_the_child_closes_its_descriptors_and_spares_the_parent(void **state)
+TEST(destroy_in_the_child_closes_its_descriptors_and_spares_the_parent)
 {
-    UNUSED(state);
     struct parent parent;
     parent_begin(&parent);
     assert_exits(in_child(destroy_in_child, &parent), 0);
@@ -202,9 +199,8 @@ static void make_a_pool_in_child(void *arg)
     }
 }
 
-static void child_can_make_a_pool_of_its_own(void **state)
+TEST(child_can_make_a_pool_of_its_own)
 {
-    UNUSED(state);
     struct parent parent;
     parent_begin(&parent);
     assert_exits(in_child(make_a_pool_in_child, &parent), 0);
@@ -228,9 +224,8 @@ static void get_signals_in_child(void *arg)
     CHILD_CHECK(atomic_load(&got_in_child) == 100);
 }
 
-static void signal_in_the_child_does_not_reach_the_parent(void **state)
+TEST(signal_in_the_child_does_not_reach_the_parent)
 {
-    UNUSED(state);
     struct parent parent;
     parent_begin(&parent);
     signal(SIGUSR1, count_in_child);
@@ -268,9 +263,8 @@ static void *add_and_watch(void *arg)
     return NULL;
 }
 
-static void fork_beside_busy_threads_leaves_a_child_that_works(void **state)
+TEST(fork_beside_busy_threads_leaves_a_child_that_works)
 {
-    UNUSED(state);
     struct parent parent;
     parent_begin(&parent);
     pthread_t thread;
@@ -318,9 +312,8 @@ static void watch_another_signal_in_child(void *unused)
     CHILD_CHECK(ns_add_signal_job(tp, SIGUSR2, 0, finish_job, NULL, &job) == NS_SUCCESS);
 }
 
-static void fork_while_other_threads_handle_signals_leaves_a_child_that_can_watch(void **state)
+TEST(fork_while_other_threads_handle_signals_leaves_a_child_that_can_watch)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct probe probe = PROBE(NULL, -1);
     struct ns_job_t *job = NULL;
@@ -405,9 +398,8 @@ static void fork_beside_watchers(void *unused)
     ns_thrpool_destroy(forked_beside);
 }
 
-static void fork_handlers_may_take_a_lock_that_is_held_while_a_signal_is_watched(void **state)
+TEST(fork_handlers_may_take_a_lock_that_is_held_while_a_signal_is_watched)
 {
-    UNUSED(state);
     assert_exits(in_child(fork_beside_watchers, NULL), 0);
 }
 
@@ -483,17 +475,15 @@ static int fork_in(ns_job_type_t type, void (*in_child)(struct ns_job_t *))
 static const ns_job_type_t callback_types[] = {NS_JOB_NONE, NS_JOB_THREAD, NS_JOB_TIMER,
                                                NS_JOB_TIMER | NS_JOB_THREAD};
 
-static void child_of_a_callback_can_leave_the_pool_and_make_its_own(void **state)
+TEST(child_of_a_callback_can_leave_the_pool_and_make_its_own)
 {
-    UNUSED(state);
     for (int i = 0; i < 4; i++) {
         assert_exits(fork_in(callback_types[i], live_anew), 42);
     }
 }
 
-static void child_that_returns_from_the_callback_it_was_forked_in_aborts(void **state)
+TEST(child_that_returns_from_the_callback_it_was_forked_in_aborts)
 {
-    UNUSED(state);
     for (int i = 0; i < 4; i++) {
         int status = fork_in(callback_types[i], leave_the_callback);
         assert_true(WIFSIGNALED(status));
@@ -512,9 +502,8 @@ static void destroy_in_child_with_cancellation_pending(void *arg)
     _exit(42);
 }
 
-static void destroy_in_the_child_is_no_cancellation_point(void **state)
+TEST(destroy_in_the_child_is_no_cancellation_point)
 {
-    UNUSED(state);
     struct parent parent;
     parent_begin(&parent);
     assert_exits(in_child(destroy_in_child_with_cancellation_pending, &parent), 42);
@@ -542,9 +531,8 @@ static void destroy_in_child_without_descriptors(void *arg)
     CHILD_CHECK(latch_count(&parent->reads.disposals) == 0);
 }
 
-static void destroy_in_a_child_that_has_no_free_descriptor_closes_all(void **state)
+TEST(destroy_in_a_child_that_has_no_free_descriptor_closes_all)
 {
-    UNUSED(state);
     struct parent parent;
     parent_begin(&parent);
     assert_exits(in_child(destroy_in_child_without_descriptors, &parent), 0);
@@ -569,9 +557,8 @@ static void leave_from_a_callback(void *arg)
     }
 }
 
-static void exit_from_a_callback_ends_the_process_with_its_status(void **state)
+TEST(exit_from_a_callback_ends_the_process_with_its_status)
 {
-    UNUSED(state);
     ns_job_type_t types[] = {NS_JOB_NONE, NS_JOB_THREAD, NS_JOB_TIMER};
     for (int i = 0; i < 3; i++) {
         assert_exits(in_child(leave_from_a_callback, &types[i]), 42);
@@ -596,9 +583,8 @@ static void end_a_thread_of_the_pool(void *arg)
     }
 }
 
-static void pthread_exit_in_a_callback_aborts(void **state)
+TEST(pthread_exit_in_a_callback_aborts)
 {
-    UNUSED(state);
     ns_job_type_t types[] = {NS_JOB_NONE, NS_JOB_THREAD};
     for (int i = 0; i < 2; i++) {
         int status = in_child(end_a_thread_of_the_pool, &types[i]);
@@ -641,9 +627,8 @@ static void exit_normally(void *arg)
     exit(0);
 }
 
-static void everything_works_in_an_atexit_handler(void **state)
+TEST(everything_works_in_an_atexit_handler)
 {
-    UNUSED(state);
     assert_exits(in_child(exit_normally, NULL), 7);
 }
 
@@ -670,9 +655,8 @@ static void end_a_thread(void *arg)
     pthread_join(thread, NULL);
 }
 
-static void everything_works_in_the_destructor_of_a_thread_key(void **state)
+TEST(everything_works_in_the_destructor_of_a_thread_key)
 {
-    UNUSED(state);
     assert_exits(in_child(end_a_thread, NULL), 7);
 }
 
@@ -771,9 +755,8 @@ static void end_the_pools_own_threads(void *arg)
     CHILD_CHECK(fd_is_open(ends[0]));
 }
 
-static void everything_answers_in_thread_key_destructors_of_the_pools_own_threads(void **state)
+TEST(everything_answers_in_thread_key_destructors_of_the_pools_own_threads)
 {
-    UNUSED(state);
     int ends[2];
     socket_pair(ends);
     assert_exits(in_child(end_the_pools_own_threads, ends), 0);
@@ -815,9 +798,8 @@ static void exit_in_callback(void *arg)
     }
 }
 
-static void atexit_handlers_may_end_the_pool_whose_callback_called_exit(void **state)
+TEST(atexit_handlers_may_end_the_pool_whose_callback_called_exit)
 {
-    UNUSED(state);
     ns_job_type_t types[] = {NS_JOB_NONE, NS_JOB_THREAD, NS_JOB_TIMER,
                              NS_JOB_TIMER | NS_JOB_THREAD, NS_JOB_UNARMED};
     for (int i = 0; i < 5; i++) {
@@ -856,9 +838,8 @@ static void raise_behind_destroy_in_child(void *arg)
 }
 
 /* Lives of a pool, with peers that are gone, while signals write into its pipe. */
-static void nothing_raises_sigpipe(void **state)
+TEST(nothing_raises_sigpipe)
 {
-    UNUSED(state);
     struct sigaction mine, original;
     signal(SIGUSR1, count_in_child); /* what a signal in the child does */
     struct ns_thrpool_t *keeper = pool_of(1);
@@ -943,9 +924,8 @@ static struct thread_facts facts_of(struct ns_thrpool_t *tp, ns_job_type_t type)
     return facts;
 }
 
-static void threads_have_names_of_their_own(void **state)
+TEST(threads_have_names_of_their_own)
 {
-    UNUSED(state);
     char mine[16];
     pthread_getname_np(pthread_self(), mine, sizeof(mine));
     struct ns_thrpool_t *tp = pool_of(1);
@@ -956,9 +936,8 @@ static void threads_have_names_of_their_own(void **state)
     pool_end(tp);
 }
 
-static void threads_have_the_signal_mask_of_their_maker(void **state)
+TEST(threads_have_the_signal_mask_of_their_maker)
 {
-    UNUSED(state);
     sigset_t mask, before;
     sigemptyset(&mask);
     sigaddset(&mask, SIGUSR2);
@@ -987,9 +966,8 @@ static void threads_have_the_signal_mask_of_their_maker(void **state)
     pool_end(tp);
 }
 
-static void stacksize_is_that_of_the_config_or_of_pthread(void **state)
+TEST(stacksize_is_that_of_the_config_or_of_pthread)
 {
-    UNUSED(state);
     size_t usual = 0;
     pthread_attr_t attributes;
     pthread_attr_init(&attributes);
@@ -1026,9 +1004,8 @@ static void fire_on_small_stack(struct ns_job_t *job)
 }
 
 /* The least that the system takes, and what is no whole number of pages. */
-static void stacks_may_be_of_the_least_size_and_of_any(void **state)
+TEST(stacks_may_be_of_the_least_size_and_of_any)
 {
-    UNUSED(state);
     size_t sizes[] = {(size_t)PTHREAD_STACK_MIN, (size_t)PTHREAD_STACK_MIN + 1, 100001, 262143};
     for (int i = 0; i < 4; i++) {
         struct ns_thrpool_config config;
@@ -1065,9 +1042,8 @@ static void stacks_may_be_of_the_least_size_and_of_any(void **state)
     assert_null(ns_thrpool_new(&config));
 }
 
-static void cancellation_is_disabled_in_our_threads(void **state)
+TEST(cancellation_is_disabled_in_our_threads)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     assert_int_equal(facts_of(tp, 0).cancel_state, PTHREAD_CANCEL_DISABLE);
     assert_int_equal(facts_of(tp, NS_JOB_THREAD).cancel_state, PTHREAD_CANCEL_DISABLE);
@@ -1185,9 +1161,8 @@ static void *call_with_cancellation_pending(void *arg)
     return NULL;
 }
 
-static void no_function_is_a_cancellation_point(void **state)
+TEST(no_function_is_a_cancellation_point)
 {
-    UNUSED(state);
     for (int own = 0; own < 2; own++) {
         struct ns_thrpool_config config;
         pthread_t thread;

@@ -605,9 +605,8 @@ static long live(uint64_t *sequence, enum life life)
     return operations;
 }
 
-static void random_operations_keep_to_the_model(void **state)
+TEST(random_operations_keep_to_the_model)
 {
-    UNUSED(state);
     uint64_t sequence = run_seed();
     long operations = count_of(1000000, 10000000);
     struct sigaction before, after, ignore = {.sa_handler = SIG_IGN};

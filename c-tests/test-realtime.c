@@ -99,9 +99,8 @@ static void *wait_for_it(void *unused)
     return unused;
 }
 
-static void destroy_sleeps_until_those_in_a_wait_have_left(void **state)
+TEST(destroy_sleeps_until_those_in_a_wait_have_left)
 {
-    UNUSED(state);
     SKIP_IF_UNSUITABLE();
     enum { WAITERS = 20, ROUNDS = 10 };
     double longest = 0, busiest = 0;
@@ -191,9 +190,8 @@ static void pulse(struct ns_job_t *job)
 
 /* What README says of them under Limits: how long a real-time worker may be kept by an ordinary thread
  * that was in the middle of an add. That it ends is all that is asked. */
-static void adds_by_ordinary_threads_keep_a_realtime_worker_for_a_time(void **state)
+TEST(adds_by_ordinary_threads_keep_a_realtime_worker_for_a_time)
 {
-    UNUSED(state);
     SKIP_IF_UNSUITABLE();
     enum { ADDERS = 3 };
     pthread_t adders[ADDERS];

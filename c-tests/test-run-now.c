@@ -16,9 +16,8 @@ static void count_and_finish(struct ns_job_t *job)
     latch_add(&ran, 1);
 }
 
-static void every_add_runs_once(void **state)
+TEST(every_add_runs_once)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(4);
     for (int i = 0; i < 1000; i++) {
         ns_job_type_t type = i % 2 ? NS_JOB_THREAD : NS_JOB_NONE;
@@ -52,9 +51,8 @@ static void place_of(struct ns_thrpool_t *tp, ns_job_type_t type, struct place *
     assert_latch(&place->ran, 1);
 }
 
-static void without_thread_it_runs_in_the_loop_and_with_it_in_a_worker(void **state)
+TEST(without_thread_it_runs_in_the_loop_and_with_it_in_a_worker)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct place loop, worker, timer, again;
     place_of(tp, NS_JOB_NONE, &loop);
@@ -106,9 +104,8 @@ static void *add_in_order(void *arg)
     return NULL;
 }
 
-static void jobs_of_one_thread_start_in_the_order_of_their_adding(void **state)
+TEST(jobs_of_one_thread_start_in_the_order_of_their_adding)
 {
-    UNUSED(state);
     enum { THREADS = 4, EACH = 1000 };
     const ns_job_type_t types[] = {NS_JOB_THREAD, NS_JOB_NONE};
     for (size_t type = 0; type < 2; type++) {
@@ -145,9 +142,8 @@ static void persist_note_order(struct ns_job_t *job)
     }
 }
 
-static void persist_goes_to_the_back_of_its_queue_each_time(void **state)
+TEST(persist_goes_to_the_back_of_its_queue_each_time)
 {
-    UNUSED(state);
     const ns_job_type_t types[] = {NS_JOB_THREAD, NS_JOB_NONE};
     for (size_t type = 0; type < 2; type++) {
         struct ns_thrpool_t *tp = pool_of(1);
@@ -185,9 +181,8 @@ static void repeat_until_told(struct ns_job_t *job)
     }
 }
 
-static void a_job_that_repeats_at_once_keeps_nobody_waiting(void **state)
+TEST(a_job_that_repeats_at_once_keeps_nobody_waiting)
 {
-    UNUSED(state);
     const ns_job_type_t types[] = {
         NS_JOB_NONE, NS_JOB_THREAD, NS_JOB_PERSIST, NS_JOB_PERSIST | NS_JOB_THREAD,
         NS_JOB_TIMER, NS_JOB_TIMER | NS_JOB_PERSIST,
@@ -246,9 +241,8 @@ static void answer_letter(struct ns_job_t *job)
     }
 }
 
-static void what_is_written_before_arming_and_in_the_callback_is_visible(void **state)
+TEST(what_is_written_before_arming_and_in_the_callback_is_visible)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     const ns_job_type_t types[] = {NS_JOB_THREAD, NS_JOB_NONE};
     int rounds = scaled(20000);
@@ -281,9 +275,8 @@ static void flood_callback(struct ns_job_t *job)
     ns_job_done(job);
 }
 
-static void a_million_adds_against_a_blocked_loop_block_nobody(void **state)
+TEST(a_million_adds_against_a_blocked_loop_block_nobody)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct gate gate = GATE_INIT;
     struct ns_job_t *blocker = NULL;
@@ -304,9 +297,8 @@ static void a_million_adds_against_a_blocked_loop_block_nobody(void **state)
     assert_int_equal(atomic_load(&flood_ran), adds);
 }
 
-static void single_jobs_handed_to_a_sleeping_worker_are_never_stranded(void **state)
+TEST(single_jobs_handed_to_a_sleeping_worker_are_never_stranded)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     struct ns_job_t *job = NULL;
     struct latch runs = LATCH_INIT;
@@ -379,9 +371,8 @@ static int adds_without_a_wake(ns_job_type_t type)
     return adder.failed != 0 ? adder.failed : atomic_load(&flood_ran) == adder.count ? 0 : 4;
 }
 
-static void an_add_wakes_nobody_while_those_who_would_run_it_are_busy(void **state)
+TEST(an_add_wakes_nobody_while_those_who_would_run_it_are_busy)
 {
-    UNUSED(state);
     if (scaled(100) != 100) {
         skip(); /* valgrind does not run under a filter of system calls */
     }
@@ -428,9 +419,8 @@ static void tick(struct ns_job_t *job)
 }
 
 /* To see it fail: in EventLoop::take_requests, do not ask whether the slice is over. */
-static void a_flood_of_done_callbacks_leaves_timers_alone(void **state)
+TEST(a_flood_of_done_callbacks_leaves_timers_alone)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     static struct ns_job_t *jobs[SLOW_TO_GO];
     struct timeval often = {0, 1000};
@@ -548,18 +538,16 @@ static void a_callback_that_stays_holds_no_job_back(int flood)
 }
 
 /* To see it fail: in WorkQueue::take_any, look at the worker's own near queue only. */
-static void a_job_near_a_blocked_worker_is_run_by_another(void **state)
+TEST(a_job_near_a_blocked_worker_is_run_by_another)
 {
-    UNUSED(state);
     for (int i = 0; i < 50; i++) {
         a_callback_that_stays_holds_no_job_back(IDLE);
     }
 }
 
 /* To see it fail: in WorkQueue::take_any, let no queue have its turn. */
-static void a_job_near_a_blocked_worker_is_run_by_one_that_is_never_idle(void **state)
+TEST(a_job_near_a_blocked_worker_is_run_by_one_that_is_never_idle)
 {
-    UNUSED(state);
     for (int i = 0; i < 50; i++) {
         a_callback_that_stays_holds_no_job_back(FROM_OUTSIDE);
     }
@@ -567,9 +555,8 @@ static void a_job_near_a_blocked_worker_is_run_by_one_that_is_never_idle(void **
 
 /* The same, and not after many runs of that one's own. To see it fail: have Seat::look never find that
  * it was slow. */
-static void a_job_near_a_blocked_worker_is_run_before_others_are_run_often(void **state)
+TEST(a_job_near_a_blocked_worker_is_run_before_others_are_run_often)
 {
-    UNUSED(state);
     for (int i = 0; i < 20; i++) {
         a_callback_that_stays_holds_no_job_back(ITS_OWN);
         assert_in_range(atomic_load(&near.before), 0, 24);

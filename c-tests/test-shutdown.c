@@ -33,9 +33,8 @@ static void shut_down_when_gone(struct ns_job_t *job)
     ns_thrpool_shutdown(ns_job_get_tp(job));
 }
 
-static void shutdown_is_seen(void **state)
+TEST(shutdown_is_seen)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     assert_int_equal(ns_thrpool_is_shutdown(tp), 0);
     ns_thrpool_shutdown(tp);
@@ -48,9 +47,8 @@ static void shutdown_is_seen(void **state)
     ns_thrpool_destroy(tp);
 }
 
-static void shutdown_may_come_from_every_kind_of_callback(void **state)
+TEST(shutdown_may_come_from_every_kind_of_callback)
 {
-    UNUSED(state);
     int rounds = scaled(200);
     for (int round = 0; round < rounds; round++) {
         for EACH_THREAD(i) {
@@ -121,9 +119,8 @@ static void *shut_down_together(void *arg)
     return NULL;
 }
 
-static void eight_shutdowns_and_waits_at_once_are_one(void **state)
+TEST(eight_shutdowns_and_waits_at_once_are_one)
 {
-    UNUSED(state);
     enum { THREADS = 8 };
     int rounds = scaled(200);
     for (int round = 0; round < rounds; round++) {
@@ -159,9 +156,8 @@ static void *only_wait(void *arg)
     return NULL;
 }
 
-static void wait_does_not_begin_a_shutdown_and_can_be_repeated(void **state)
+TEST(wait_does_not_begin_a_shutdown_and_can_be_repeated)
 {
-    UNUSED(state);
     struct together together = {.tp = pool_of(2)};
     pthread_t threads[4];
     pthread_barrier_init(&together.start, NULL, 5);
@@ -184,9 +180,8 @@ static void wait_does_not_begin_a_shutdown_and_can_be_repeated(void **state)
     pthread_barrier_destroy(&together.start);
 }
 
-static void adding_and_rearming_are_refused_from_then_on(void **state)
+TEST(adding_and_rearming_are_refused_from_then_on)
 {
-    UNUSED(state);
     for (int waited = 0; waited < 2; waited++) {
         struct ns_thrpool_t *tp = pool_of(1);
         struct ns_job_t *idle = NULL;
@@ -227,9 +222,8 @@ static void adding_and_rearming_are_refused_from_then_on(void **state)
     }
 }
 
-static void run_now_jobs_that_were_queued_all_run(void **state)
+TEST(run_now_jobs_that_were_queued_all_run)
 {
-    UNUSED(state);
     for EACH_THREAD(i) {
         struct ns_thrpool_t *tp = pool_of(2);
         struct gate gate = GATE_INIT;
@@ -256,9 +250,8 @@ static void run_now_jobs_that_were_queued_all_run(void **state)
     }
 }
 
-static void persistent_jobs_end_waiting(void **state)
+TEST(persistent_jobs_end_waiting)
 {
-    UNUSED(state);
     int ends[2];
     socket_pair(ends);
     for EACH_THREAD(i) {
@@ -290,9 +283,8 @@ static void persistent_jobs_end_waiting(void **state)
     close(ends[1]);
 }
 
-static void a_rearm_that_was_accepted_before_ends_waiting(void **state)
+TEST(a_rearm_that_was_accepted_before_ends_waiting)
 {
-    UNUSED(state);
     for EACH_THREAD(i) {
         struct ns_thrpool_t *tp = pool_of(1);
         struct gate gate = GATE_INIT;
@@ -335,9 +327,8 @@ static void *wait_and_look(void *arg)
     return NULL;
 }
 
-static void wait_outlasts_the_callback_that_runs(void **state)
+TEST(wait_outlasts_the_callback_that_runs)
 {
-    UNUSED(state);
     for EACH_THREAD(i) {
         struct late late = {pool_of(1), -1, LATCH_INIT};
         struct gate gate = GATE_INIT;
@@ -388,9 +379,8 @@ static void assert_nothing_happened(struct suicide *suicide)
     assert_true(suicide->named_destroy);
 }
 
-static void own_callbacks_can_neither_wait_nor_destroy(void **state)
+TEST(own_callbacks_can_neither_wait_nor_destroy)
 {
-    UNUSED(state);
     for EACH_THREAD(i) {
         for (int before = 0; before < 2; before++) {
             struct ns_thrpool_t *tp = counted_pool(1);
@@ -416,9 +406,8 @@ static void own_callbacks_can_neither_wait_nor_destroy(void **state)
     }
 }
 
-static void a_done_callback_of_a_stopped_pool_can_neither_wait_nor_destroy(void **state)
+TEST(a_done_callback_of_a_stopped_pool_can_neither_wait_nor_destroy)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = counted_pool(1);
     struct suicide suicide = {.result = NS_SUCCESS, .over = LATCH_INIT};
     struct ns_job_t *job = NULL;
@@ -438,9 +427,8 @@ static void destroy_other(struct ns_job_t *job)
     ns_job_set_data(job, NULL);
 }
 
-static void a_callback_of_another_pool_may_destroy(void **state)
+TEST(a_callback_of_another_pool_may_destroy)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     for EACH_THREAD(i) {
         struct ns_job_t *job = NULL;
@@ -506,9 +494,8 @@ static void arm_all(struct ns_thrpool_t *tp, int fd, struct timeval *tv, struct 
     }
 }
 
-static void after_wait_no_callback_runs_though_all_would_fire(void **state)
+TEST(after_wait_no_callback_runs_though_all_would_fire)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     struct ns_job_t *jobs[KINDS];
     struct ns_job_t *idle = NULL;
@@ -546,9 +533,8 @@ static void after_wait_no_callback_runs_though_all_would_fire(void **state)
     close(ends[1]);
 }
 
-static void armed_jobs_can_be_done_once_the_pool_shuts_down(void **state)
+TEST(armed_jobs_can_be_done_once_the_pool_shuts_down)
 {
-    UNUSED(state);
     for (int waited = 0; waited < 2; waited++) {
         struct ns_thrpool_t *tp = pool_of(1);
         struct gate gate = GATE_INIT;
@@ -585,9 +571,8 @@ static void armed_jobs_can_be_done_once_the_pool_shuts_down(void **state)
     }
 }
 
-static void many_armed_and_queued_jobs_can_be_done_while_shutting_down(void **state)
+TEST(many_armed_and_queued_jobs_can_be_done_while_shutting_down)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     int count = scaled(10000);
     struct ns_job_t **jobs = calloc((size_t)count, sizeof *jobs);
@@ -610,9 +595,8 @@ static void many_armed_and_queued_jobs_can_be_done_while_shutting_down(void **st
     free(jobs);
 }
 
-static void destroy_disposes_of_all_that_is_armed(void **state)
+TEST(destroy_disposes_of_all_that_is_armed)
 {
-    UNUSED(state);
     int fds = count_fds();
     int threads = count_threads();
     long blocks = atomic_load(&blocks_out);
@@ -663,9 +647,8 @@ static void destroy_disposes_of_all_that_is_armed(void **state)
     }
 }
 
-static void destroy_outlasts_the_disposal_of_all_that_was_done(void **state)
+TEST(destroy_outlasts_the_disposal_of_all_that_was_done)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = counted_pool(2);
     int count = scaled(5000);
     atomic_store(&disposed, 0);
@@ -692,9 +675,8 @@ static void finish_the_next(struct ns_job_t *job)
     }
 }
 
-static void destroy_follows_what_done_callbacks_finish(void **state)
+TEST(destroy_follows_what_done_callbacks_finish)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = counted_pool(1);
     struct ns_job_t *first = NULL;
     atomic_store(&disposed, 0);
@@ -712,9 +694,8 @@ static void destroy_follows_what_done_callbacks_finish(void **state)
     assert_int_equal(atomic_load(&blocks_out), 0);
 }
 
-static void pools_without_a_job_come_and_go_and_leave_nothing(void **state)
+TEST(pools_without_a_job_come_and_go_and_leave_nothing)
 {
-    UNUSED(state);
     int fds = count_fds();
     int threads = count_threads();
     int rounds = scaled(500);
@@ -773,9 +754,8 @@ static void *add_first(void *arg)
     return NULL;
 }
 
-static void shutdown_against_the_first_add_loses_no_job(void **state)
+TEST(shutdown_against_the_first_add_loses_no_job)
 {
-    UNUSED(state);
     int rounds = scaled(500);
     for (int round = 0; round < rounds; round++) {
         struct first_add add = {.tp = counted_pool(1 + (size_t)round % 4), .kind = round};
@@ -807,9 +787,8 @@ static void add_more(struct ns_job_t *job)
     ns_job_done(job);
 }
 
-static void pools_end_while_their_callbacks_add_more(void **state)
+TEST(pools_end_while_their_callbacks_add_more)
 {
-    UNUSED(state);
     int fds = count_fds();
     int threads = count_threads();
     int rounds = scaled(300);
@@ -867,9 +846,8 @@ static void *add_what_takes(void *arg)
     return NULL;
 }
 
-static void shutdown_against_io_and_signal_adds_leaves_nothing(void **state)
+TEST(shutdown_against_io_and_signal_adds_leaves_nothing)
 {
-    UNUSED(state);
     int rounds = scaled(250), raced = 0, fds = count_fds();
     for (int round = 0; round < rounds; round++) {
         struct taking_add add = {.tp = counted_pool(1 + (size_t)round % 3)};
@@ -935,9 +913,8 @@ static void do_nothing(struct ns_job_t *job)
  * after. Their memory is lost; here it stays in sight, for the tools that look for leaks. */
 static struct ns_job_t *unfinished[2][3];
 
-static void destroy_with_idle_jobs_gives_the_signal_back_and_leaves_the_rest(void **state)
+TEST(destroy_with_idle_jobs_gives_the_signal_back_and_leaves_the_rest)
 {
-    UNUSED(state);
     for EACH_THREAD(i) {
         struct ns_thrpool_config config;
         struct ns_job_t **left = unfinished[i];
@@ -983,9 +960,8 @@ static void *shut_down_beside(void *tp)
 }
 
 /* Destroy overlaps no call that had not let the wait return. */
-static void wait_and_destroy_at_once_when_another_thread_shuts_down(void **state)
+TEST(wait_and_destroy_at_once_when_another_thread_shuts_down)
 {
-    UNUSED(state);
     /* Under valgrind as well, which sees what a call touches that outlives the pool. */
     int rounds = 300;
     for (int round = 0; round < rounds; round++) {

@@ -176,9 +176,8 @@ static void fail_an_add(int n)
     CHILD_CHECK(after.sa_handler == plain);
 }
 
-static void an_add_that_fails_leaves_nothing_behind(void **state)
+TEST(an_add_that_fails_leaves_nothing_behind)
 {
-    UNUSED(state);
     for (int watched = 0; watched < 2; watched++) {
         int n = 0, status = 0;
         while (status == 0) {
@@ -197,9 +196,8 @@ static void *failing_calloc(size_t count, size_t size)
     return atomic_load(&no_memory) ? NULL : calloc(count, size);
 }
 
-static void an_add_without_memory_touches_no_disposition(void **state)
+TEST(an_add_without_memory_touches_no_disposition)
 {
-    UNUSED(state);
     struct ns_thrpool_config config;
     struct ns_job_t *job = NULL;
     ns_thrpool_config_init(&config);
@@ -248,9 +246,8 @@ static void watch_beside_others_sigaction(int n)
     ns_thrpool_destroy(tp);
 }
 
-static void handlers_that_others_set_during_an_add_are_not_taken_for_ours(void **state)
+TEST(handlers_that_others_set_during_an_add_are_not_taken_for_ours)
 {
-    UNUSED(state);
     int n = 0, status = 0;
     while (status == 0) {
         n++;
@@ -358,9 +355,8 @@ static void two_copies(int order)
     CHILD_CHECK(handler && atomic_load(&handled) == 1);
 }
 
-static void two_copies_of_the_library_find_each_others_handlers(void **state)
+TEST(two_copies_of_the_library_find_each_others_handlers)
 {
-    UNUSED(state);
     for (int order = 0; order < 16; order++) {
         int status = in_child(two_copies, order);
         if (order & 4) {

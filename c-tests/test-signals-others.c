@@ -107,9 +107,8 @@ static void raise_plainly(int signum)
     raise(signum);
 }
 
-static void default_action_is_the_kernels_where_nobody_watches(void **state)
+TEST(default_action_is_the_kernels_where_nobody_watches)
 {
-    UNUSED(state);
     const int killing[] = {SIGINT, SIGTERM, SIGQUIT, SIGIO, SIGVTALRM, SIGRTMIN + 1,
 #ifdef SIGPWR
                            SIGPWR,
@@ -149,15 +148,13 @@ static void kill_with_ours_put_back(int signum)
     }
 }
 
-static void a_thread_that_is_asked_to_end_the_process_does(void **state)
+TEST(a_thread_that_is_asked_to_end_the_process_does)
 {
-    UNUSED(state);
     assert_killed_by(in_child(kill_with_ours_put_back, SIGTERM), SIGTERM);
 }
 
-static void an_ignored_signal_is_ignored_where_nobody_watches(void **state)
+TEST(an_ignored_signal_is_ignored_where_nobody_watches)
 {
-    UNUSED(state);
     struct sigaction now;
     signal(SIGTERM, SIG_IGN);
     save_ours_and_put_it_back(SIGTERM);
@@ -192,9 +189,8 @@ static void with_info(int signum, siginfo_t *info, void *context)
     atomic_store(&value, info->si_signo == signum ? info->si_value.sival_int : -1);
 }
 
-static void a_handler_is_called_by_its_own_conventions_where_nobody_watches(void **state)
+TEST(a_handler_is_called_by_its_own_conventions_where_nobody_watches)
 {
-    UNUSED(state);
     sigset_t outside;
     pthread_sigmask(SIG_BLOCK, NULL, &outside);
     for (int flags = 0; flags < 8; flags++) {
@@ -249,9 +245,8 @@ static void jump_out(int signum)
     siglongjmp(out, 1);
 }
 
-static void a_handler_may_jump_out(void **state)
+TEST(a_handler_may_jump_out)
 {
-    UNUSED(state);
     signal(SIGUSR1, jump_out);
     for (volatile int i = 0; i < 100; i++) {
         save_ours_and_put_it_back(SIGUSR1);
@@ -273,9 +268,8 @@ static void a_handler_may_jump_out(void **state)
 
 /* What is there while another job is added */
 
-static void what_is_there_for_a_while_is_not_taken_for_the_earlier(void **state)
+TEST(what_is_there_for_a_while_is_not_taken_for_the_earlier)
 {
-    UNUSED(state);
     for (int other_pool = 0; other_pool < 2; other_pool++) {
         struct ns_thrpool_t *pools[2] = {pool_of(1), pool_of(1)};
         struct probe probes[2] = {PROBE(NULL, -1), PROBE(NULL, -1)};
@@ -353,9 +347,8 @@ static void watch_meanwhile(int signum, void (*meanwhile)(int, int), int arg)
     pool_end(tp);
 }
 
-static void a_handler_that_goes_on_to_ours_reaches_the_one_before(void **state)
+TEST(a_handler_that_goes_on_to_ours_reaches_the_one_before)
 {
-    UNUSED(state);
     for (int with_number_only = 0; with_number_only < 2; with_number_only++) {
         signal(SIGUSR1, plain);
         watch_meanwhile(SIGUSR1, chain, with_number_only);
@@ -389,9 +382,8 @@ static void chain_over_the_default(int with_number_only)
     raise(SIGTERM);
 }
 
-static void a_handler_that_goes_on_to_ours_reaches_the_default_action(void **state)
+TEST(a_handler_that_goes_on_to_ours_reaches_the_default_action)
 {
-    UNUSED(state);
     assert_killed_by(in_child(chain_over_the_default, 0), SIGTERM);
     assert_killed_by(in_child(chain_over_the_default, 1), SIGTERM);
 }
@@ -448,9 +440,8 @@ static void *watch_and_stop(void *kept)
     return NULL;
 }
 
-static void watching_and_stopping_in_a_storm_ends(void **state)
+TEST(watching_and_stopping_in_a_storm_ends)
 {
-    UNUSED(state);
     enum { STORMS = 2, WATCHERS = 3 };
     pthread_t storms[STORMS], watchers[WATCHERS];
     struct ns_thrpool_t *pools[WATCHERS];
@@ -526,9 +517,8 @@ static void watch_at_real_time_priority(int unused)
     _exit(longest < 0.5 ? 0 : 1);
 }
 
-static void stopping_at_real_time_priority_waits_asleep(void **state)
+TEST(stopping_at_real_time_priority_waits_asleep)
 {
-    UNUSED(state);
     int status = in_child(watch_at_real_time_priority, 0);
     if (WIFEXITED(status) && WEXITSTATUS(status) == 77) {
         skip();

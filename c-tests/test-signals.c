@@ -44,9 +44,8 @@ static void *wait_for_the_end(void *arg)
     return NULL;
 }
 
-static void fires_for_raise_kill_and_pthread_kill(void **state)
+TEST(fires_for_raise_kill_and_pthread_kill)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct gate gate = GATE_INIT;
     pthread_t thread;
@@ -74,9 +73,8 @@ static void fires_for_raise_kill_and_pthread_kill(void **state)
     pool_end(tp);
 }
 
-static void several_jobs_in_two_pools_all_fire(void **state)
+TEST(several_jobs_in_two_pools_all_fire)
 {
-    UNUSED(state);
     struct ns_thrpool_t *pools[2] = {pool_of(1), pool_of(2)};
     struct probe probes[6];
     struct ns_job_t *jobs[6];
@@ -107,9 +105,8 @@ static void several_jobs_in_two_pools_all_fire(void **state)
     pool_end(pools[1]);
 }
 
-static void jobs_for_different_signals_fire_each_for_its_own(void **state)
+TEST(jobs_for_different_signals_fire_each_for_its_own)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     static const int signals[] = {SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGCHLD, SIGWINCH};
     enum { COUNT = sizeof(signals) / sizeof(signals[0]) };
@@ -139,9 +136,8 @@ static void see_what_was_sent(struct ns_job_t *job)
     atomic_store(&seen, atomic_load(&sent));
 }
 
-static void fm32_burst_coalesces_and_its_last_signal_is_not_lost(void **state)
+TEST(fm32_burst_coalesces_and_its_last_signal_is_not_lost)
 {
-    UNUSED(state);
     struct ns_thrpool_t *pools[2] = {pool_of(1), pool_of(1)};
     int count = scaled(10000);
     atomic_store(&sent, 0);
@@ -166,9 +162,8 @@ static void fm32_burst_coalesces_and_its_last_signal_is_not_lost(void **state)
     pool_end(pools[1]);
 }
 
-static void without_persist_it_fires_once_and_what_came_since_fires_on_rearm(void **state)
+TEST(without_persist_it_fires_once_and_what_came_since_fires_on_rearm)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     for (int threaded = 0; threaded < 2; threaded++) {
         struct probe probe = PROBE(NULL, -1);
@@ -193,9 +188,8 @@ static void without_persist_it_fires_once_and_what_came_since_fires_on_rearm(voi
     pool_end(tp);
 }
 
-static void what_came_before_the_job_does_not_fire_it(void **state)
+TEST(what_came_before_the_job_does_not_fire_it)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct probe first = PROBE(NULL, -1), second = PROBE(NULL, -1);
     struct ns_job_t *first_job = probe_signal(tp, SIGUSR1, 0, &first);
@@ -247,9 +241,8 @@ static int same_mask(const sigset_t *a, const sigset_t *b)
     return 1;
 }
 
-static void handler_that_was_there_does_not_run_meanwhile_and_comes_back(void **state)
+TEST(handler_that_was_there_does_not_run_meanwhile_and_comes_back)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct sigaction mine, original, there, back;
     memset(&mine, 0, sizeof(mine));
@@ -276,9 +269,8 @@ static void handler_that_was_there_does_not_run_meanwhile_and_comes_back(void **
     pool_end(tp);
 }
 
-static void ignored_signal_is_ignored_again(void **state)
+TEST(ignored_signal_is_ignored_again)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct sigaction back;
     signal(SIGHUP, SIG_IGN);
@@ -290,9 +282,8 @@ static void ignored_signal_is_ignored_again(void **state)
     pool_end(tp);
 }
 
-static void disposition_stays_ours_until_the_last_job_of_any_pool_is_gone(void **state)
+TEST(disposition_stays_ours_until_the_last_job_of_any_pool_is_gone)
 {
-    UNUSED(state);
     struct ns_thrpool_t *pools[2] = {pool_of(1), pool_of(1)};
     struct probe probes[2] = {PROBE(NULL, -1), PROBE(NULL, -1)};
     struct ns_job_t *jobs[2];
@@ -323,9 +314,8 @@ static void take_two_terms(void)
     _exit(0);
 }
 
-static void fm32_second_term_kills_when_nobody_watches_any_more(void **state)
+TEST(fm32_second_term_kills_when_nobody_watches_any_more)
 {
-    UNUSED(state);
     pid_t child = fork();
     if (child == 0) {
         take_two_terms();
@@ -336,9 +326,8 @@ static void fm32_second_term_kills_when_nobody_watches_any_more(void **state)
     assert_int_equal(WTERMSIG(status), SIGTERM);
 }
 
-static void handler_that_somebody_else_set_meanwhile_is_left_alone(void **state)
+TEST(handler_that_somebody_else_set_meanwhile_is_left_alone)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct probe probe = PROBE(NULL, -1);
     struct ns_job_t *job = probe_signal(tp, SIGUSR1, NS_JOB_PERSIST, &probe);
@@ -357,9 +346,8 @@ static void handler_that_somebody_else_set_meanwhile_is_left_alone(void **state)
     pool_end(tp);
 }
 
-static void numbers_that_cannot_be_watched_are_refused(void **state)
+TEST(numbers_that_cannot_be_watched_are_refused)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     static const int32_t numbers[] = {
         SIGKILL, SIGSTOP, SIGILL, SIGFPE, SIGSEGV, SIGBUS, SIGTRAP, SIGSYS, 32, 33, 0, -1, 65, 1000,
@@ -381,9 +369,8 @@ static void numbers_that_cannot_be_watched_are_refused(void **state)
     pool_end(tp);
 }
 
-static void real_time_signals_are_watched_too(void **state)
+TEST(real_time_signals_are_watched_too)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     watch_once(tp, SIGRTMIN);
     watch_once(tp, SIGRTMAX - 1); /* valgrind keeps the last one for itself */
@@ -392,9 +379,8 @@ static void real_time_signals_are_watched_too(void **state)
 
 /* Delivery */
 
-static void fires_when_every_other_thread_has_it_blocked(void **state)
+TEST(fires_when_every_other_thread_has_it_blocked)
 {
-    UNUSED(state);
     sigset_t all, before;
     sigfillset(&all);
     assert_int_equal(pthread_sigmask(SIG_SETMASK, &all, &before), 0);
@@ -427,9 +413,8 @@ static void *keep_errno(void *arg)
     return NULL;
 }
 
-static void handler_keeps_errno(void **state)
+TEST(handler_keeps_errno)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct probe probe = PROBE(NULL, -1);
     struct ns_job_t *job = probe_signal(tp, SIGUSR1, NS_JOB_PERSIST, &probe);
@@ -456,9 +441,8 @@ static void *send_often(void *arg)
     return NULL;
 }
 
-static void interrupting_handler_cuts_no_function_short(void **state)
+TEST(interrupting_handler_cuts_no_function_short)
 {
-    UNUSED(state);
     struct sigaction mine, original;
     memset(&mine, 0, sizeof(mine));
     mine.sa_handler = count_handled; /* without SA_RESTART */
@@ -496,9 +480,8 @@ static void interrupting_handler_cuts_no_function_short(void **state)
     assert_int_equal(sigaction(SIGWINCH, &original, NULL), 0);
 }
 
-static void watched_signals_stay_caught_after_the_wait_until_destroy(void **state)
+TEST(watched_signals_stay_caught_after_the_wait_until_destroy)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct probe probe = PROBE(NULL, -1);
     probe_signal(tp, SIGUSR1, NS_JOB_PERSIST, &probe);
@@ -512,9 +495,8 @@ static void watched_signals_stay_caught_after_the_wait_until_destroy(void **stat
     assert_int_equal(latch_count(&probe.disposals), 1);
 }
 
-static void an_unarmed_job_catches_its_signal_and_fires_when_armed(void **state)
+TEST(an_unarmed_job_catches_its_signal_and_fires_when_armed)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct probe probe = PROBE(NULL, -1);
     struct ns_job_t *job = NULL;
@@ -529,9 +511,8 @@ static void an_unarmed_job_catches_its_signal_and_fires_when_armed(void **state)
     pool_end(tp);
 }
 
-static void a_handler_set_while_a_job_watches_gives_way_to_a_second_job(void **state)
+TEST(a_handler_set_while_a_job_watches_gives_way_to_a_second_job)
 {
-    UNUSED(state);
     for (int other_pool = 0; other_pool < 2; other_pool++) {
         struct ns_thrpool_t *pools[2] = {pool_of(1), pool_of(1)};
         struct probe first = PROBE(NULL, -1), second = PROBE(NULL, -1);
@@ -612,9 +593,8 @@ static int add_under_strike(struct ns_thrpool_t *tp, int signum, int n)
     return struck;
 }
 
-static void a_signal_in_the_middle_of_the_add_is_not_lost(void **state)
+TEST(a_signal_in_the_middle_of_the_add_is_not_lost)
 {
-    UNUSED(state);
     struct ns_thrpool_t *pools[2] = {pool_of(1), pool_of(1)};
     int struck[3] = {0, 0, 0};
     for (int n = 1; n <= 10; n++) {

@@ -64,9 +64,8 @@ static void stage_end(struct stage *stage)
 static const ns_job_type_t both[] = {NS_JOB_NONE, NS_JOB_THREAD};
 #define EACH_THREAD(type) (size_t type = 0; type < 2; type++)
 
-static void waiting_can_be_set_and_rearmed(void **state)
+TEST(waiting_can_be_set_and_rearmed)
 {
-    UNUSED(state);
     struct stage stage;
     for EACH_THREAD(i) {
         stage_begin(&stage, both[i], NULL);
@@ -88,9 +87,8 @@ static void waiting_can_be_set_and_rearmed(void **state)
     }
 }
 
-static void waiting_that_is_done_or_cancelled_is_disposed_of_without_a_run(void **state)
+TEST(waiting_that_is_done_or_cancelled_is_disposed_of_without_a_run)
 {
-    UNUSED(state);
     struct stage stage;
     ns_result_t (*const ends[])(struct ns_job_t *) = {ns_job_done, ns_job_cancel};
     for EACH_THREAD(i) {
@@ -113,9 +111,8 @@ static struct ns_job_t *armed_job(struct ns_thrpool_t *tp, struct probe *probe)
     return probe_arm(job);
 }
 
-static void armed_refuses_all_but_cancel_and_stays_as_it_was(void **state)
+TEST(armed_refuses_all_but_cancel_and_stays_as_it_was)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct probe probe = PROBE(NULL, -1);
     struct ns_job_t *job = armed_job(tp, &probe);
@@ -136,9 +133,8 @@ static void armed_refuses_all_but_cancel_and_stays_as_it_was(void **state)
     assert_int_equal(latch_count(&probe.disposals), 1);
 }
 
-static void armed_in_the_work_queue_refuses_done_and_then_runs(void **state)
+TEST(armed_in_the_work_queue_refuses_done_and_then_runs)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct gate gate = GATE_INIT;
     struct probe probe = PROBE(finish_job, -1);
@@ -158,9 +154,8 @@ static void armed_in_the_work_queue_refuses_done_and_then_runs(void **state)
     pool_end(tp);
 }
 
-static void running_takes_settings_from_outside_at_once(void **state)
+TEST(running_takes_settings_from_outside_at_once)
 {
-    UNUSED(state);
     struct stage stage;
     for EACH_THREAD(i) {
         stage_begin(&stage, both[i], NULL);
@@ -179,9 +174,8 @@ static void running_takes_settings_from_outside_at_once(void **state)
     }
 }
 
-static void running_that_is_rearmed_from_outside_runs_again(void **state)
+TEST(running_that_is_rearmed_from_outside_runs_again)
 {
-    UNUSED(state);
     struct stage stage;
     for EACH_THREAD(i) {
         stage_begin(&stage, both[i], NULL);
@@ -206,9 +200,8 @@ static void running_that_is_rearmed_from_outside_runs_again(void **state)
  *
  * To see it fail: in State::arm, do not record it for a job whose queue is REQ.
  */
-static void running_timers_and_descriptors_that_are_rearmed_from_outside_fire_again(void **state)
+TEST(running_timers_and_descriptors_that_are_rearmed_from_outside_fire_again)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     struct timeval soon = {0, 2000};
     struct timeval late = {3600, 0};
@@ -246,9 +239,8 @@ static void running_timers_and_descriptors_that_are_rearmed_from_outside_fire_ag
     close(ends[1]);
 }
 
-static void running_that_is_done_from_outside_is_disposed_of_when_it_returns(void **state)
+TEST(running_that_is_done_from_outside_is_disposed_of_when_it_returns)
 {
-    UNUSED(state);
     struct stage stage;
     for EACH_THREAD(i) {
         stage_begin(&stage, both[i], NULL);
@@ -269,9 +261,8 @@ static void running_that_is_done_from_outside_is_disposed_of_when_it_returns(voi
     }
 }
 
-static void done_from_outside_wins_over_rearm_in_either_order(void **state)
+TEST(done_from_outside_wins_over_rearm_in_either_order)
 {
-    UNUSED(state);
     struct stage stage;
     for EACH_THREAD(i) {
         stage_begin(&stage, both[i], NULL);
@@ -313,9 +304,8 @@ static void rearm_then_try(struct ns_job_t *job)
     answers[11] = ns_job_cancel(job);
 }
 
-static void own_rearm_then_done_is_done(void **state)
+TEST(own_rearm_then_done_is_done)
 {
-    UNUSED(state);
     struct stage stage;
     const ns_result_t want[] = {
         NS_SUCCESS,       NS_SUCCESS,       NS_SUCCESS,       NS_INVALID_STATE,
@@ -346,9 +336,8 @@ static void done_then_try(struct ns_job_t *job)
     answers[5] = ns_job_wait(job);
 }
 
-static void own_done_then_rearm_is_done(void **state)
+TEST(own_done_then_rearm_is_done)
 {
-    UNUSED(state);
     struct stage stage;
     const ns_result_t want[] = {
         NS_SUCCESS, NS_INVALID_STATE, NS_SUCCESS, NS_INVALID_STATE, NS_INVALID_STATE,
@@ -372,9 +361,8 @@ static void rearm_first(struct ns_job_t *job)
     answers[0] = ns_job_rearm(job);
 }
 
-static void after_its_own_rearm_a_job_answers_from_outside_as_one_that_was_asked_for(void **state)
+TEST(after_its_own_rearm_a_job_answers_from_outside_as_one_that_was_asked_for)
 {
-    UNUSED(state);
     struct stage stage;
     for EACH_THREAD(i) {
         stage_begin(&stage, both[i], rearm_first);
@@ -397,9 +385,8 @@ static void done_first(struct ns_job_t *job)
     answers[0] = ns_job_done(job);
 }
 
-static void after_its_own_done_a_job_answers_from_outside_as_finished(void **state)
+TEST(after_its_own_done_a_job_answers_from_outside_as_finished)
 {
-    UNUSED(state);
     struct stage stage;
     for EACH_THREAD(i) {
         stage_begin(&stage, both[i], done_first);
@@ -424,9 +411,8 @@ static void cancel_first(struct ns_job_t *job)
     answers[1] = ns_job_rearm(job);
 }
 
-static void own_cancel_is_done(void **state)
+TEST(own_cancel_is_done)
 {
-    UNUSED(state);
     struct stage stage;
     for EACH_THREAD(i) {
         stage_begin(&stage, both[i], cancel_first);
@@ -441,9 +427,8 @@ static void own_cancel_is_done(void **state)
     }
 }
 
-static void without_rearm_or_persist_a_job_is_waiting_when_it_returns(void **state)
+TEST(without_rearm_or_persist_a_job_is_waiting_when_it_returns)
 {
-    UNUSED(state);
     struct stage stage;
     for EACH_THREAD(i) {
         stage_begin(&stage, both[i], NULL);
@@ -471,9 +456,8 @@ static void rearm_though_persistent(struct ns_job_t *job)
     }
 }
 
-static void rearm_in_the_callback_of_a_persist_job_is_refused_and_does_no_harm(void **state)
+TEST(rearm_in_the_callback_of_a_persist_job_is_refused_and_does_no_harm)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     int ends[2];
     socket_pair(ends);
@@ -504,9 +488,8 @@ static void rearm_in_the_callback_of_a_persist_job_is_refused_and_does_no_harm(v
     close(ends[1]);
 }
 
-static void rearm_of_a_running_persist_job_from_outside_is_refused(void **state)
+TEST(rearm_of_a_running_persist_job_from_outside_is_refused)
 {
-    UNUSED(state);
     struct stage stage;
     for EACH_THREAD(i) {
         stage_begin(&stage, both[i] | NS_JOB_PERSIST, NULL);
@@ -563,9 +546,8 @@ static void say_last_words(struct ns_job_t *job)
     latch_add(&words->said, 1);
 }
 
-static void getters_answer_in_the_done_callback_as_before(void **state)
+TEST(getters_answer_in_the_done_callback_as_before)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     for EACH_THREAD(i) {
         for (int preserve = 0; preserve < 2; preserve++) {
@@ -620,9 +602,8 @@ static void *finish_it(void *job)
     return NULL;
 }
 
-static void done_by_many_threads_while_it_runs_disposes_of_it_once(void **state)
+TEST(done_by_many_threads_while_it_runs_disposes_of_it_once)
 {
-    UNUSED(state);
     enum { THREADS = 4 };
     int rounds = scaled(50);
     for EACH_THREAD(i) {
@@ -645,9 +626,8 @@ static void done_by_many_threads_while_it_runs_disposes_of_it_once(void **state)
     }
 }
 
-static void done_callback_runs_exactly_once_for_each_job(void **state)
+TEST(done_callback_runs_exactly_once_for_each_job)
 {
-    UNUSED(state);
     int jobs = scaled(10000);
     atomic_int *counts = calloc((size_t)jobs, sizeof *counts);
     struct ns_thrpool_t *tp = pool_of(4);
@@ -687,9 +667,8 @@ static void note_done_thread(struct ns_job_t *job)
     latch_add(ns_job_get_data(job), 1);
 }
 
-static void done_callback_never_runs_inside_the_call(void **state)
+TEST(done_callback_never_runs_inside_the_call)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     ns_result_t (*const ends[])(struct ns_job_t *) = {ns_job_done, ns_job_cancel};
     for EACH_THREAD(i) {
@@ -714,9 +693,8 @@ static void shut_pool_down_and_rearm(struct ns_job_t *job)
     answers[1] = ns_job_set_data(job, ns_job_get_data(job));
 }
 
-static void rearm_while_shutting_down_is_refused_and_the_job_stays_usable(void **state)
+TEST(rearm_while_shutting_down_is_refused_and_the_job_stays_usable)
 {
-    UNUSED(state);
     struct stage stage;
     for EACH_THREAD(i) {
         stage_begin(&stage, both[i], shut_pool_down_and_rearm);

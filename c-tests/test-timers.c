@@ -83,37 +83,32 @@ static void see_that_none_is_early(ns_job_type_t type, int runs, long longest)
     pool_end(tp);
 }
 
-static void none_is_early_from_outside(void **state)
+TEST(none_is_early_from_outside)
 {
-    UNUSED(state);
     for (int i = 0; i < 10; i++) {
         see_that_none_is_early(NS_JOB_NONE, 1, i == 0 ? 1000000 : 20000);
     }
 }
 
-static void none_is_early_in_a_worker(void **state)
+TEST(none_is_early_in_a_worker)
 {
-    UNUSED(state);
     see_that_none_is_early(NS_JOB_THREAD, 1, 300000);
 }
 
-static void none_is_early_after_a_rearm_in_its_callback(void **state)
+TEST(none_is_early_after_a_rearm_in_its_callback)
 {
-    UNUSED(state);
     see_that_none_is_early(NS_JOB_NONE, 4, 20000);
     see_that_none_is_early(NS_JOB_THREAD, 3, 100000);
 }
 
-static void none_is_early_with_persist(void **state)
+TEST(none_is_early_with_persist)
 {
-    UNUSED(state);
     see_that_none_is_early(NS_JOB_PERSIST, 4, 20000);
     see_that_none_is_early(NS_JOB_PERSIST | NS_JOB_THREAD, 3, 100000);
 }
 
-static void none_is_early_after_a_rearm_from_outside(void **state)
+TEST(none_is_early_after_a_rearm_from_outside)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     for (int i = 0; i < DELAYS - 3; i++) {
         struct probe probe = PROBE(NULL, -1);
@@ -142,9 +137,8 @@ static int compare_doubles(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static void lateness_is_that_of_scheduling(void **state)
+TEST(lateness_is_that_of_scheduling)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     /* One after the other up to 100 ms, then some longer ones beside each other: up to a second,
      * or with NS_COUNT=full to ten. */
@@ -200,9 +194,8 @@ static struct timeval time_of(long seconds, long usec)
     return tv;
 }
 
-static void fm30_negative_fields_are_refused(void **state)
+TEST(fm30_negative_fields_are_refused)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct probe probe = PROBE(NULL, -1);
     struct timeval bad[] = {
@@ -229,9 +222,8 @@ static void fm30_negative_fields_are_refused(void **state)
     close(ends[1]);
 }
 
-static void fm30_a_million_microseconds_and_more_are_normalised(void **state)
+TEST(fm30_a_million_microseconds_and_more_are_normalised)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct timed timed = {.usec = 1050000, .wanted = 1, .finished = LATCH_INIT};
     struct timeval tv = {0, 1050000};
@@ -243,9 +235,8 @@ static void fm30_a_million_microseconds_and_more_are_normalised(void **state)
     pool_end(tp);
 }
 
-static void fm30_huge_times_never_come_and_can_be_cancelled_or_destroyed(void **state)
+TEST(fm30_huge_times_never_come_and_can_be_cancelled_or_destroyed)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct timeval huge[] = {
         time_of(LONG_MAX, 0),
@@ -278,9 +269,8 @@ static void fm30_huge_times_never_come_and_can_be_cancelled_or_destroyed(void **
     }
 }
 
-static void a_timer_job_without_a_time_runs_soon_in_the_loop(void **state)
+TEST(a_timer_job_without_a_time_runs_soon_in_the_loop)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct probe probes[2] = {PROBE(NULL, -1), PROBE(NULL, -1)};
     struct ns_job_t *job = NULL, *created = NULL;
@@ -323,9 +313,8 @@ static void count_and_check(struct ns_job_t *job)
     latch_add(&fired, 1);
 }
 
-static void a_hundred_thousand_outstanding_timers_all_fire(void **state)
+TEST(a_hundred_thousand_outstanding_timers_all_fire)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     int count = scaled(100000);
     struct due *dues = calloc((size_t)count, sizeof(*dues));
@@ -362,9 +351,8 @@ static void note_order(struct ns_job_t *job)
     latch_add(&ordered, 1);
 }
 
-static void timers_fire_in_the_order_of_their_times(void **state)
+TEST(timers_fire_in_the_order_of_their_times)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     for (int i = 0; i < IN_ORDER; i++) {
         long usec = 200000 + 100 * (i * 617 % IN_ORDER);
@@ -402,9 +390,8 @@ static void add_for_order(struct ns_thrpool_t *tp, int i, long usec, int fd)
  *
  * To see it fail: in Ring::push, put the link first.
  */
-static void timers_of_one_time_and_overdue_ones_keep_their_order(void **state)
+TEST(timers_of_one_time_and_overdue_ones_keep_their_order)
 {
-    UNUSED(state);
     enum { MANY = IN_ORDER - 1 };
     struct ns_thrpool_t *tp = pool_of(1);
     int ends[2];
@@ -456,9 +443,8 @@ static void timers_of_one_time_and_overdue_ones_keep_their_order(void **state)
  *
  * To see it fail: in EventLoop::start_timer, restart the wheel from the time that it is.
  */
-static void overdue_timers_fire_in_the_order_of_their_times(void **state)
+TEST(overdue_timers_fire_in_the_order_of_their_times)
 {
-    UNUSED(state);
     enum { COUNT = 20 };
     struct ns_thrpool_t *tp = pool_of(1);
     struct gate gate = GATE_INIT;
@@ -509,9 +495,8 @@ static void meet(struct ns_job_t *job)
  *
  * To see it fail: in run::run, restart the time before the state is moved on.
  */
-static void none_is_early_whose_rearm_from_outside_meets_the_return(void **state)
+TEST(none_is_early_whose_rearm_from_outside_meets_the_return)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct timeval tv = {0, 60000};
     struct timeval at_once = {0, 0};
@@ -601,9 +586,8 @@ static void end_flood(pthread_t threads[4])
     }
 }
 
-static void fm31_flood_of_adds_does_not_delay_timers_that_repeat(void **state)
+TEST(fm31_flood_of_adds_does_not_delay_timers_that_repeat)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     struct timed repeating[2] = {
         {.usec = 10000, .wanted = 4, .finished = LATCH_INIT},
@@ -630,9 +614,8 @@ static void fm31_flood_of_adds_does_not_delay_timers_that_repeat(void **state)
     pool_end(tp);
 }
 
-static void fm31_flood_of_adds_does_not_delay_timers_that_are_added_beside_it(void **state)
+TEST(fm31_flood_of_adds_does_not_delay_timers_that_are_added_beside_it)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     pthread_t threads[4];
     begin_flood(threads, tp);
@@ -662,9 +645,8 @@ static void work_for_300_ms(struct ns_job_t *job)
     }
 }
 
-static void fm14_long_callback_in_a_worker_does_not_delay_timers(void **state)
+TEST(fm14_long_callback_in_a_worker_does_not_delay_timers)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     int ends[2];
     socket_pair(ends);
@@ -703,9 +685,8 @@ static void take_50_ms_and_return(struct ns_job_t *job)
     returned_at = now_seconds();
 }
 
-static void persist_counts_from_the_return_and_makes_up_for_nothing(void **state)
+TEST(persist_counts_from_the_return_and_makes_up_for_nothing)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     for (int i = 0; i < 2; i++) {
         struct probe probe = PROBE(take_50_ms_and_return, -1);

@@ -97,9 +97,8 @@ static void crowd_end(struct crowd *crowd, ns_result_t want)
     assert_int_equal(atomic_load(&crowd->results[want]), crowd->count);
 }
 
-static void waiting_job_is_a_success_at_once(void **state)
+TEST(waiting_job_is_a_success_at_once)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct ns_job_t *job = NULL;
     assert_int_equal(ns_create_job(tp, NS_JOB_THREAD, finish_job, &job), NS_SUCCESS);
@@ -110,9 +109,8 @@ static void waiting_job_is_a_success_at_once(void **state)
     pool_end(tp);
 }
 
-static void wait_lasts_until_the_callback_has_returned(void **state)
+TEST(wait_lasts_until_the_callback_has_returned)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     const ns_job_type_t types[] = {NS_JOB_NONE, NS_JOB_THREAD};
     for (size_t type = 0; type < 2; type++) {
@@ -138,9 +136,8 @@ static void finish_in_gate(struct ns_job_t *job)
     ns_job_done(job);
 }
 
-static void waiters_for_a_job_that_is_done_in_its_callback_learn_that_it_goes(void **state)
+TEST(waiters_for_a_job_that_is_done_in_its_callback_learn_that_it_goes)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     const ns_job_type_t types[] = {NS_JOB_NONE, NS_JOB_THREAD};
     for (size_t type = 0; type < 2; type++) {
@@ -158,9 +155,8 @@ static void waiters_for_a_job_that_is_done_in_its_callback_learn_that_it_goes(vo
     pool_end(tp);
 }
 
-static void waiters_for_an_armed_job_that_is_cancelled_learn_that_it_goes(void **state)
+TEST(waiters_for_an_armed_job_that_is_cancelled_learn_that_it_goes)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     for (int timed = 0; timed < 2; timed++) {
         struct ns_job_t *job = NULL;
@@ -174,9 +170,8 @@ static void waiters_for_an_armed_job_that_is_cancelled_learn_that_it_goes(void *
     pool_end(tp);
 }
 
-static void waiters_for_an_armed_job_are_released_when_the_pool_stops(void **state)
+TEST(waiters_for_an_armed_job_are_released_when_the_pool_stops)
 {
-    UNUSED(state);
     for (int timed = 0; timed < 2; timed++) {
         struct ns_thrpool_t *tp = pool_of(2);
         struct ns_job_t *job = NULL;
@@ -194,9 +189,8 @@ static void waiters_for_an_armed_job_are_released_when_the_pool_stops(void **sta
     }
 }
 
-static void waiters_are_released_and_have_left_when_destroy_returns(void **state)
+TEST(waiters_are_released_and_have_left_when_destroy_returns)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     struct ns_job_t *job = NULL;
     struct crowd crowd;
@@ -213,9 +207,8 @@ static void waiters_are_released_and_have_left_when_destroy_returns(void **state
                          + atomic_load(&crowd.results[NS_DELETING]), WAITERS);
 }
 
-static void a_rearmed_job_is_waited_for_to_its_end(void **state)
+TEST(a_rearmed_job_is_waited_for_to_its_end)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct gate gate = GATE_INIT;
     struct ns_job_t *job = NULL;
@@ -253,9 +246,8 @@ static void *visit(void *arg)
     return NULL;
 }
 
-static void nobody_is_lost_while_the_job_is_rearmed_many_times(void **state)
+TEST(nobody_is_lost_while_the_job_is_rearmed_many_times)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     const ns_job_type_t types[] = {NS_JOB_NONE, NS_JOB_THREAD};
     for (size_t type = 0; type < 2; type++) {
@@ -290,9 +282,8 @@ static void nobody_is_lost_while_the_job_is_rearmed_many_times(void **state)
     pool_end(tp);
 }
 
-static void a_job_may_be_finished_as_soon_as_wait_says_so(void **state)
+TEST(a_job_may_be_finished_as_soon_as_wait_says_so)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     struct latch gone = LATCH_INIT;
     int rounds = scaled(20000);
@@ -319,9 +310,8 @@ static void a_job_may_be_finished_as_soon_as_wait_says_so(void **state)
  *
  * To see it fail: in Waiters::wait, clear the job's mark when there is an outcome.
  */
-static void a_waiter_touches_nothing_of_a_job_that_goes(void **state)
+TEST(a_waiter_touches_nothing_of_a_job_that_goes)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = checked_pool(2);
     const ns_job_type_t types[] = {NS_JOB_NONE, NS_JOB_THREAD};
     int rounds = scaled(500);
@@ -357,9 +347,8 @@ static void *race_wait(void *arg)
  *
  * To see it fail: in JobPtr::free, do not ask whether somebody is ENTERING.
  */
-static void a_job_that_goes_while_a_thread_begins_to_wait_stays_in_memory(void **state)
+TEST(a_job_that_goes_while_a_thread_begins_to_wait_stays_in_memory)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = checked_pool(1);
     for (int way = 0; way < 3; way++) {
         struct gate gate = GATE_INIT;
@@ -423,9 +412,8 @@ static void *shut_down_and_wait(void *arg)
  * To see it fail: take Waiters::stop_workers out of Pool::shutdown; for who comes later, in
  * Shared::wait_for, do not ask is_worker.
  */
-static void a_worker_that_waits_is_released_when_the_pool_shuts_down(void **state)
+TEST(a_worker_that_waits_is_released_when_the_pool_shuts_down)
 {
-    UNUSED(state);
     for (int way = 0; way < 4; way++) {
         struct ns_thrpool_t *tp = pool_of(2);
         struct blocked blocked = {.inside = LATCH_INIT, .timed = way & 1};
@@ -485,9 +473,8 @@ static void wait_when_done(struct ns_job_t *job)
 }
 
 /* To see it fail: in Shared::wait_for, do not ask on_loop_of. */
-static void wait_in_a_done_callback_never_blocks_the_loop(void **state)
+TEST(wait_in_a_done_callback_never_blocks_the_loop)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct last_words words = {.over = LATCH_INIT};
     assert_int_equal(ns_add_timeout_job(tp, &far_away, NS_JOB_NONE, finish_job, NULL, &words.armed),
@@ -509,9 +496,8 @@ static void wait_in_a_done_callback_never_blocks_the_loop(void **state)
     pool_end(tp);
 }
 
-static void timed_out_is_never_early(void **state)
+TEST(timed_out_is_never_early)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct ns_job_t *job = NULL;
     assert_int_equal(ns_add_timeout_job(tp, &far_away, NS_JOB_NONE, finish_job, NULL, &job),
@@ -537,9 +523,8 @@ static void timed_out_is_never_early(void **state)
     pool_end(tp);
 }
 
-static void a_huge_time_is_for_ever(void **state)
+TEST(a_huge_time_is_for_ever)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct gate gate = GATE_INIT;
     struct ns_job_t *job = NULL;
@@ -554,9 +539,8 @@ static void a_huge_time_is_for_ever(void **state)
     pool_end(tp);
 }
 
-static void one_that_gives_up_does_not_take_the_others_with_it(void **state)
+TEST(one_that_gives_up_does_not_take_the_others_with_it)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct gate gate = GATE_INIT;
     struct ns_job_t *job = NULL;
@@ -598,9 +582,8 @@ static void wait_inside(struct ns_job_t *job)
     latch_add(&confused->over, 1);
 }
 
-static void wait_from_the_own_callback_or_the_loop_is_the_wrong_state(void **state)
+TEST(wait_from_the_own_callback_or_the_loop_is_the_wrong_state)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct confused confused = {.over = LATCH_INIT};
     assert_int_equal(ns_add_timeout_job(tp, &far_away, NS_JOB_NONE, finish_job, NULL,
@@ -633,9 +616,8 @@ static void wait_for_other(struct ns_job_t *job)
     latch_add(&confused->over, 1);
 }
 
-static void the_loop_of_one_pool_may_wait_for_a_job_of_another(void **state)
+TEST(the_loop_of_one_pool_may_wait_for_a_job_of_another)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct ns_thrpool_t *other = pool_of(1);
     struct confused confused = {.over = LATCH_INIT};
@@ -657,9 +639,8 @@ static void on_signal(int signum)
     UNUSED(signum);
 }
 
-static void a_wait_is_not_cut_short_by_a_signal(void **state)
+TEST(a_wait_is_not_cut_short_by_a_signal)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct gate gate = GATE_INIT;
     struct ns_job_t *job = NULL;
@@ -684,9 +665,8 @@ static void a_wait_is_not_cut_short_by_a_signal(void **state)
     signal(SIGUSR1, SIG_DFL);
 }
 
-static void bad_arguments_are_refused(void **state)
+TEST(bad_arguments_are_refused)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct ns_job_t *job = NULL;
     struct timeval negative = {-1, 0};
