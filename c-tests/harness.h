@@ -45,6 +45,14 @@
 /* The head of a test that needs nothing of what cmocka hands it. */
 #define TEST(name) static void name(void **state __attribute__((unused)))
 
+/* A time that does not come during a test, and one that has come. */
+static struct timeval far_away __attribute__((unused)) = {1000000, 0};
+static struct timeval at_once __attribute__((unused)) = {0, 0};
+
+/* Where a job runs: in the loop, or in a worker. for EACH_THREAD(i) counts through them. */
+static const ns_job_type_t where[] __attribute__((unused)) = {NS_JOB_NONE, NS_JOB_THREAD};
+#define EACH_THREAD(i) (size_t i = 0; i < 2; i++)
+
 /* Seconds on the monotonic clock. */
 static inline double now_seconds(void)
 {
@@ -140,16 +148,23 @@ static inline void quiet_log(int priority, const char *format, va_list args)
     UNUSED(args);
 }
 
-/* A pool of n workers with a silent log. */
-static inline struct ns_thrpool_t *pool_of(size_t workers)
+/* A pool of n workers with this logger. */
+static inline struct ns_thrpool_t *pool_logging_to(size_t workers,
+                                                   void (*log_fct)(int, const char *, va_list))
 {
     struct ns_thrpool_config config;
     ns_thrpool_config_init(&config);
     config.max_threads = workers;
-    config.log_fct = quiet_log;
+    config.log_fct = log_fct;
     struct ns_thrpool_t *tp = ns_thrpool_new(&config);
     assert_non_null(tp);
     return tp;
+}
+
+/* A pool of n workers with a silent log. */
+static inline struct ns_thrpool_t *pool_of(size_t workers)
+{
+    return pool_logging_to(workers, quiet_log);
 }
 
 /* Shut down, wait, destroy. */
@@ -197,12 +212,18 @@ static inline void finish_job(struct ns_job_t *job)
     ns_job_done(job);
 }
 
+/* Give an unarmed job a done callback, and arm it. */
+static inline struct ns_job_t *arm_with(struct ns_job_t *job, ns_job_func_t gone)
+{
+    assert_int_equal(ns_job_set_done_cb(job, gone), NS_SUCCESS);
+    assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
+    return job;
+}
+
 /* Have the callback and the done callback of an unarmed job report to its probe, and arm it. */
 static inline struct ns_job_t *probe_arm(struct ns_job_t *job)
 {
-    assert_int_equal(ns_job_set_done_cb(job, probe_gone), NS_SUCCESS);
-    assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
-    return job;
+    return arm_with(job, probe_gone);
 }
 
 /* Add a job for probe->fd, with a time-out of usec microseconds or, for 0, none. */
@@ -214,6 +235,32 @@ static inline struct ns_job_t *probe_fd(struct ns_thrpool_t *tp, ns_job_type_t t
     assert_int_equal(ns_add_fd_timeout_job(tp, probe->fd, &tv, type | NS_JOB_UNARMED, probe_run,
                                            probe, &job), NS_SUCCESS);
     return probe_arm(job);
+}
+
+/* Wait until a job is idle, and finish it. */
+static inline void finish_idle(struct ns_job_t *job)
+{
+    assert_int_equal(ns_job_wait(job), NS_SUCCESS);
+    assert_int_equal(ns_job_done(job), NS_SUCCESS);
+}
+
+/* Finish a job when it is idle, unless its callback has done so, and see it go. */
+static inline void probe_finish(struct ns_job_t *job, struct probe *probe)
+{
+    ns_result_t result = ns_job_wait(job);
+    assert_true(result == NS_SUCCESS || result == NS_DELETING);
+    if (result == NS_SUCCESS) {
+        assert_int_equal(ns_job_done(job), NS_SUCCESS);
+    }
+    assert_latch(&probe->disposals, 1);
+}
+
+/* Cancel a job in whatever state it is, and see it go. */
+static inline void probe_cancel(struct ns_job_t *job, struct probe *probe)
+{
+    ns_result_t result = ns_job_cancel(job);
+    assert_true(result == NS_SUCCESS || result == NS_RUNNING);
+    assert_latch(&probe->disposals, 1);
 }
 
 /* Let usec microseconds pass in the pool's loop: what was there before has fired by then. */
@@ -278,10 +325,34 @@ static inline void gate_callback(struct ns_job_t *job)
     stay_in_gate(ns_job_get_data(job));
 }
 
+/* Keep a worker, or for type 0 the loop, in a callback until the gate is opened. */
+static inline struct ns_job_t *occupy(struct ns_thrpool_t *tp, ns_job_type_t type,
+                                      struct gate *gate)
+{
+    struct ns_job_t *job = NULL;
+    long begun = latch_count(&gate->begun);
+    assert_int_equal(ns_add_job(tp, type, gate_callback, gate, &job), NS_SUCCESS);
+    assert_latch(&gate->begun, begun + 1);
+    return job;
+}
+
 /* As a callback or a done callback: the job's data is a latch. */
 static inline void count_callback(struct ns_job_t *job)
 {
     latch_add(ns_job_get_data(job), 1);
+}
+
+/* As a callback: the same, and the last run. */
+static inline void count_and_finish(struct ns_job_t *job)
+{
+    count_callback(job);
+    ns_job_done(job);
+}
+
+/* A callback that has nothing to do, or never runs. */
+static inline void do_nothing(struct ns_job_t *job)
+{
+    UNUSED(job);
 }
 
 /* Connected sockets that do not block. */
@@ -308,6 +379,18 @@ static inline void counting_free(void *block)
         atomic_fetch_sub(&blocks_out, 1);
     }
     free(block);
+}
+
+/* A logger that counts the messages of LOG_WARNING. */
+static atomic_int warnings;
+
+static inline void count_warnings(int priority, const char *format, va_list args)
+{
+    UNUSED(format);
+    UNUSED(args);
+    if (priority == LOG_WARNING) {
+        atomic_fetch_add(&warnings, 1);
+    }
 }
 
 /* A logger that keeps the last message of LOG_ERR and counts them. */
@@ -341,6 +424,27 @@ static inline int logged(const char *what)
     int found = strstr(logged_last, what) != NULL;
     pthread_mutex_unlock(&logged_lock);
     return found;
+}
+
+/* A pool of n workers whose blocks are counted in blocks_out, and whose errors are recorded. */
+static inline struct ns_thrpool_t *counting_pool(size_t workers)
+{
+    struct ns_thrpool_config config;
+    ns_thrpool_config_init(&config);
+    config.max_threads = workers;
+    config.log_fct = recording_log;
+    config.calloc_fct = counting_calloc;
+    config.free_fct = counting_free;
+    struct ns_thrpool_t *tp = ns_thrpool_new(&config);
+    assert_non_null(tp);
+    return tp;
+}
+
+/* For qsort. */
+static inline int compare_doubles(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
 }
 
 #endif

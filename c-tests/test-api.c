@@ -3,13 +3,6 @@
 #include "harness.h"
 
 /* A time that does not come during a test. */
-static struct timeval far_away = {1000000, 0};
-static struct timeval at_once = {0, 0};
-
-static void never_run(struct ns_job_t *job)
-{
-    UNUSED(job);
-}
 
 static void another(struct ns_job_t *job)
 {
@@ -35,9 +28,7 @@ TEST(add_job_makes_what_was_asked_for)
 {
     struct ns_thrpool_t *tp = pool_of(1);
     struct gate gate = GATE_INIT;
-    struct ns_job_t *job = NULL;
-    assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, gate_callback, &gate, &job), NS_SUCCESS);
-    assert_latch(&gate.begun, 1);
+    struct ns_job_t *job = occupy(tp, NS_JOB_THREAD, &gate);
     assert_says(job, tp, NS_JOB_THREAD, gate_callback, &gate, -1);
     latch_add(&gate.leave, 1);
     assert_int_equal(ns_job_wait(job), NS_SUCCESS);
@@ -54,8 +45,8 @@ TEST(create_job_makes_it_without_data_and_idle)
     };
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         struct ns_job_t *job = NULL;
-        assert_int_equal(ns_create_job(tp, types[i], never_run, &job), NS_SUCCESS);
-        assert_says(job, tp, types[i], never_run, NULL, -1);
+        assert_int_equal(ns_create_job(tp, types[i], do_nothing, &job), NS_SUCCESS);
+        assert_says(job, tp, types[i], do_nothing, NULL, -1);
         assert_int_equal(ns_job_timedwait(job, &at_once), NS_SUCCESS);
         assert_int_equal(ns_job_done(job), NS_SUCCESS);
     }
@@ -67,13 +58,13 @@ TEST(timer_is_implied_by_a_time)
     struct ns_thrpool_t *tp = pool_of(1);
     struct ns_job_t *job = NULL;
     int data;
-    assert_int_equal(ns_add_timeout_job(tp, &far_away, NS_JOB_THREAD, never_run, &data, &job),
+    assert_int_equal(ns_add_timeout_job(tp, &far_away, NS_JOB_THREAD, do_nothing, &data, &job),
                      NS_SUCCESS);
-    assert_says(job, tp, NS_JOB_THREAD | NS_JOB_TIMER, never_run, &data, -1);
+    assert_says(job, tp, NS_JOB_THREAD | NS_JOB_TIMER, do_nothing, &data, -1);
     assert_int_equal(ns_job_cancel(job), NS_SUCCESS);
-    assert_int_equal(ns_add_timeout_job(tp, &far_away, NS_JOB_TIMER, never_run, &data, &job),
+    assert_int_equal(ns_add_timeout_job(tp, &far_away, NS_JOB_TIMER, do_nothing, &data, &job),
                      NS_SUCCESS);
-    assert_says(job, tp, NS_JOB_TIMER, never_run, &data, -1);
+    assert_says(job, tp, NS_JOB_TIMER, do_nothing, &data, -1);
     assert_int_equal(ns_job_cancel(job), NS_SUCCESS);
     pool_end(tp);
 }
@@ -83,9 +74,9 @@ TEST(signal_is_implied_by_a_signal)
     struct ns_thrpool_t *tp = pool_of(1);
     struct ns_job_t *job = NULL;
     int data;
-    assert_int_equal(ns_add_signal_job(tp, SIGUSR2, NS_JOB_PERSIST, never_run, &data, &job),
+    assert_int_equal(ns_add_signal_job(tp, SIGUSR2, NS_JOB_PERSIST, do_nothing, &data, &job),
                      NS_SUCCESS);
-    assert_says(job, tp, NS_JOB_PERSIST | NS_JOB_SIGNAL, never_run, &data, -1);
+    assert_says(job, tp, NS_JOB_PERSIST | NS_JOB_SIGNAL, do_nothing, &data, -1);
     assert_int_equal(ns_job_cancel(job), NS_SUCCESS);
     pool_end(tp);
 }
@@ -103,12 +94,12 @@ TEST(fd_jobs_tell_their_descriptor)
     for (size_t i = 0; i < sizeof directions / sizeof *directions; i++) {
         ns_job_type_t type = directions[i] | NS_JOB_PRESERVE_FD;
         struct ns_job_t *job = NULL;
-        assert_int_equal(ns_add_fd_job(tp, ends[0], type, never_run, &data, &job), NS_SUCCESS);
-        assert_says(job, tp, type, never_run, &data, ends[0]);
+        assert_int_equal(ns_add_fd_job(tp, ends[0], type, do_nothing, &data, &job), NS_SUCCESS);
+        assert_says(job, tp, type, do_nothing, &data, ends[0]);
         assert_int_equal(ns_job_cancel(job), NS_SUCCESS);
-        assert_int_equal(ns_add_fd_timeout_job(tp, ends[0], &far_away, type, never_run, &data,
+        assert_int_equal(ns_add_fd_timeout_job(tp, ends[0], &far_away, type, do_nothing, &data,
                                                &job), NS_SUCCESS);
-        assert_says(job, tp, type | NS_JOB_TIMER, never_run, &data, ends[0]);
+        assert_says(job, tp, type | NS_JOB_TIMER, do_nothing, &data, ends[0]);
         assert_int_equal(ns_job_cancel(job), NS_SUCCESS);
     }
     pool_end(tp);
@@ -143,8 +134,7 @@ TEST(an_unarmed_job_of_each_kind_waits_and_does_not_show_the_flag)
         assert_int_equal(ns_job_get_type(jobs[i]) & NS_JOB_UNARMED, 0);
         assert_int_equal(ns_job_get_type(jobs[i]) & NS_JOB_THREAD, NS_JOB_THREAD);
         assert_int_equal(ns_job_timedwait(jobs[i], &at_once), NS_SUCCESS);
-        assert_int_equal(ns_job_set_done_cb(jobs[i], probe_gone), NS_SUCCESS);
-        assert_int_equal(ns_job_rearm(jobs[i]), NS_SUCCESS);
+        probe_arm(jobs[i]);
     }
     kill(getpid(), SIGUSR2);
     assert_latch(&probe.disposals, 7);
@@ -169,28 +159,28 @@ TEST(a_failure_sets_the_job_to_null)
 {
     struct ns_thrpool_t *tp = pool_of(1);
     struct timeval negative = {-1, 0};
-    assert_fails(NS_INVALID_REQUEST, ns_create_job(tp, NS_JOB_READ, never_run, &job));
-    assert_fails(NS_INVALID_REQUEST, ns_create_job(NULL, NS_JOB_NONE, never_run, &job));
-    assert_fails(NS_INVALID_REQUEST, ns_add_job(tp, NS_JOB_SIGNAL, never_run, NULL, &job));
+    assert_fails(NS_INVALID_REQUEST, ns_create_job(tp, NS_JOB_READ, do_nothing, &job));
+    assert_fails(NS_INVALID_REQUEST, ns_create_job(NULL, NS_JOB_NONE, do_nothing, &job));
+    assert_fails(NS_INVALID_REQUEST, ns_add_job(tp, NS_JOB_SIGNAL, do_nothing, NULL, &job));
     assert_fails(NS_INVALID_REQUEST, ns_add_job(tp, NS_JOB_NONE, NULL, NULL, &job));
     assert_fails(NS_INVALID_REQUEST,
-                 ns_add_io_job(tp, NULL, NS_JOB_READ, never_run, NULL, &job));
+                 ns_add_io_job(tp, NULL, NS_JOB_READ, do_nothing, NULL, &job));
     assert_fails(NS_INVALID_REQUEST,
-                 ns_add_io_timeout_job(tp, NULL, &far_away, NS_JOB_READ, never_run, NULL, &job));
+                 ns_add_io_timeout_job(tp, NULL, &far_away, NS_JOB_READ, do_nothing, NULL, &job));
     assert_fails(NS_INVALID_REQUEST,
-                 ns_add_timeout_job(tp, &negative, NS_JOB_NONE, never_run, NULL, &job));
+                 ns_add_timeout_job(tp, &negative, NS_JOB_NONE, do_nothing, NULL, &job));
     assert_fails(NS_INVALID_REQUEST,
-                 ns_add_signal_job(tp, SIGKILL, NS_JOB_NONE, never_run, NULL, &job));
-    assert_fails(NS_INVALID_REQUEST, ns_add_fd_job(tp, -1, NS_JOB_READ, never_run, NULL, &job));
+                 ns_add_signal_job(tp, SIGKILL, NS_JOB_NONE, do_nothing, NULL, &job));
+    assert_fails(NS_INVALID_REQUEST, ns_add_fd_job(tp, -1, NS_JOB_READ, do_nothing, NULL, &job));
     assert_fails(NS_INVALID_REQUEST,
-                 ns_add_fd_timeout_job(tp, -1, &far_away, NS_JOB_READ, never_run, NULL, &job));
+                 ns_add_fd_timeout_job(tp, -1, &far_away, NS_JOB_READ, do_nothing, NULL, &job));
     ns_thrpool_shutdown(tp);
-    assert_fails(NS_SHUTDOWN, ns_create_job(tp, NS_JOB_NONE, never_run, &job));
-    assert_fails(NS_SHUTDOWN, ns_add_job(tp, NS_JOB_NONE, never_run, NULL, &job));
+    assert_fails(NS_SHUTDOWN, ns_create_job(tp, NS_JOB_NONE, do_nothing, &job));
+    assert_fails(NS_SHUTDOWN, ns_add_job(tp, NS_JOB_NONE, do_nothing, NULL, &job));
     assert_fails(NS_SHUTDOWN,
-                 ns_add_timeout_job(tp, &far_away, NS_JOB_NONE, never_run, NULL, &job));
-    assert_fails(NS_SHUTDOWN, ns_add_signal_job(tp, SIGUSR2, NS_JOB_NONE, never_run, NULL, &job));
-    assert_fails(NS_SHUTDOWN, ns_add_fd_job(tp, 0, NS_JOB_READ, never_run, NULL, &job));
+                 ns_add_timeout_job(tp, &far_away, NS_JOB_NONE, do_nothing, NULL, &job));
+    assert_fails(NS_SHUTDOWN, ns_add_signal_job(tp, SIGUSR2, NS_JOB_NONE, do_nothing, NULL, &job));
+    assert_fails(NS_SHUTDOWN, ns_add_fd_job(tp, 0, NS_JOB_READ, do_nothing, NULL, &job));
     pool_end(tp);
 }
 
@@ -215,16 +205,16 @@ TEST(a_failed_allocation_sets_the_job_to_null_and_leaves_nothing)
     int ends[2];
     socket_pair(ends);
     atomic_store(&allocations_fail, 1);
-    assert_fails(NS_ALLOCATION_FAILURE, ns_create_job(tp, NS_JOB_NONE, never_run, &job));
-    assert_fails(NS_ALLOCATION_FAILURE, ns_add_job(tp, NS_JOB_NONE, never_run, NULL, &job));
+    assert_fails(NS_ALLOCATION_FAILURE, ns_create_job(tp, NS_JOB_NONE, do_nothing, &job));
+    assert_fails(NS_ALLOCATION_FAILURE, ns_add_job(tp, NS_JOB_NONE, do_nothing, NULL, &job));
     assert_fails(NS_ALLOCATION_FAILURE,
-                 ns_add_timeout_job(tp, &far_away, NS_JOB_NONE, never_run, NULL, &job));
+                 ns_add_timeout_job(tp, &far_away, NS_JOB_NONE, do_nothing, NULL, &job));
     assert_fails(NS_ALLOCATION_FAILURE,
-                 ns_add_signal_job(tp, SIGUSR2, NS_JOB_NONE, never_run, NULL, &job));
+                 ns_add_signal_job(tp, SIGUSR2, NS_JOB_NONE, do_nothing, NULL, &job));
     assert_fails(NS_ALLOCATION_FAILURE,
-                 ns_add_fd_job(tp, ends[0], NS_JOB_READ, never_run, NULL, &job));
+                 ns_add_fd_job(tp, ends[0], NS_JOB_READ, do_nothing, NULL, &job));
     assert_fails(NS_ALLOCATION_FAILURE, ns_add_fd_timeout_job(tp, ends[0], &far_away, NS_JOB_READ,
-                                                              never_run, NULL, &job));
+                                                              do_nothing, NULL, &job));
     atomic_store(&allocations_fail, 0);
     assert_int_equal(atomic_load(&blocks_out), with_pool);
     assert_true(fd_is_open(ends[0]));
@@ -408,16 +398,12 @@ TEST(output_type_is_zero_before_and_after_the_callback)
 TEST(output_type_of_a_run_now_job_is_zero_inside_it_too)
 {
     struct ns_thrpool_t *tp = pool_of(1);
-    const ns_job_type_t types[] = {NS_JOB_NONE, NS_JOB_THREAD};
-    for (size_t i = 0; i < 2; i++) {
+    for EACH_THREAD(i) {
         struct gate gate = GATE_INIT;
-        struct ns_job_t *job = NULL;
-        assert_int_equal(ns_add_job(tp, types[i], gate_callback, &gate, &job), NS_SUCCESS);
-        assert_latch(&gate.begun, 1);
+        struct ns_job_t *job = occupy(tp, where[i], &gate);
         assert_int_equal(ns_job_get_output_type(job), 0);
         latch_add(&gate.leave, 1);
-        assert_int_equal(ns_job_wait(job), NS_SUCCESS);
-        assert_int_equal(ns_job_done(job), NS_SUCCESS);
+        finish_idle(job);
     }
     pool_end(tp);
 }
@@ -477,8 +463,8 @@ TEST(no_function_changes_errno)
     KEEPS_ERRNO(tp = ns_thrpool_new(&config));
     assert_non_null(tp);
 
-    KEEPS_ERRNO(ns_create_job(tp, NS_JOB_READ, never_run, &job));
-    KEEPS_ERRNO(ns_create_job(tp, NS_JOB_TIMER, never_run, &job));
+    KEEPS_ERRNO(ns_create_job(tp, NS_JOB_READ, do_nothing, &job));
+    KEEPS_ERRNO(ns_create_job(tp, NS_JOB_TIMER, do_nothing, &job));
     KEEPS_ERRNO(ns_job_set_data(job, &job));
     KEEPS_ERRNO(ns_job_set_done_cb(job, another));
     KEEPS_ERRNO(ns_job_set_done_cb(job, NULL));
@@ -486,19 +472,19 @@ TEST(no_function_changes_errno)
     KEEPS_ERRNO(ns_job_wait(job));
     KEEPS_ERRNO(ns_job_timedwait(job, &at_once));
     KEEPS_ERRNO(ns_job_done(job));
-    KEEPS_ERRNO(ns_add_job(tp, NS_JOB_SIGNAL, never_run, NULL, &job));
+    KEEPS_ERRNO(ns_add_job(tp, NS_JOB_SIGNAL, do_nothing, NULL, &job));
     KEEPS_ERRNO(ns_add_job(tp, NS_JOB_NONE, finish_job, NULL, NULL));
-    KEEPS_ERRNO(ns_add_io_job(tp, NULL, io, never_run, NULL, &job));
-    KEEPS_ERRNO(ns_add_io_timeout_job(tp, NULL, &far_away, io, never_run, NULL, &job));
-    KEEPS_ERRNO(ns_add_timeout_job(tp, &negative, NS_JOB_NONE, never_run, NULL, &job));
+    KEEPS_ERRNO(ns_add_io_job(tp, NULL, io, do_nothing, NULL, &job));
+    KEEPS_ERRNO(ns_add_io_timeout_job(tp, NULL, &far_away, io, do_nothing, NULL, &job));
+    KEEPS_ERRNO(ns_add_timeout_job(tp, &negative, NS_JOB_NONE, do_nothing, NULL, &job));
     KEEPS_ERRNO(ns_add_timeout_job(tp, &at_once, NS_JOB_NONE, finish_job, NULL, NULL));
-    KEEPS_ERRNO(ns_add_signal_job(tp, SIGKILL, NS_JOB_NONE, never_run, NULL, &job));
-    KEEPS_ERRNO(ns_add_signal_job(tp, SIGUSR2, NS_JOB_NONE, never_run, NULL, &job));
+    KEEPS_ERRNO(ns_add_signal_job(tp, SIGKILL, NS_JOB_NONE, do_nothing, NULL, &job));
+    KEEPS_ERRNO(ns_add_signal_job(tp, SIGUSR2, NS_JOB_NONE, do_nothing, NULL, &job));
     KEEPS_ERRNO(ns_job_cancel(job));
-    KEEPS_ERRNO(ns_add_fd_job(tp, -1, io, never_run, NULL, &job));
-    KEEPS_ERRNO(ns_add_fd_job(tp, ends[0], io, never_run, NULL, &armed));
-    KEEPS_ERRNO(ns_add_fd_timeout_job(tp, ends[0], NULL, io, never_run, NULL, &job));
-    KEEPS_ERRNO(ns_add_fd_timeout_job(tp, ends[0], &far_away, io, never_run, NULL, &job));
+    KEEPS_ERRNO(ns_add_fd_job(tp, -1, io, do_nothing, NULL, &job));
+    KEEPS_ERRNO(ns_add_fd_job(tp, ends[0], io, do_nothing, NULL, &armed));
+    KEEPS_ERRNO(ns_add_fd_timeout_job(tp, ends[0], NULL, io, do_nothing, NULL, &job));
+    KEEPS_ERRNO(ns_add_fd_timeout_job(tp, ends[0], &far_away, io, do_nothing, NULL, &job));
     KEEPS_ERRNO(ns_job_cancel(job));
 
     KEEPS_ERRNO(ns_job_done(armed));
@@ -514,7 +500,7 @@ TEST(no_function_changes_errno)
     KEEPS_ERRNO(ns_job_get_tp(armed));
     KEEPS_ERRNO(ns_job_get_fd(armed));
     KEEPS_ERRNO(ns_job_get_native_fd(armed));
-    KEEPS_ERRNO(ns_job_is_func(armed, never_run));
+    KEEPS_ERRNO(ns_job_is_func(armed, do_nothing));
     KEEPS_ERRNO(ns_job_cancel(armed));
 
     KEEPS_ERRNO(ns_job_done(NULL));
@@ -528,7 +514,7 @@ TEST(no_function_changes_errno)
 
     KEEPS_ERRNO(ns_thrpool_is_shutdown(tp));
     KEEPS_ERRNO(ns_thrpool_shutdown(tp));
-    KEEPS_ERRNO(ns_add_job(tp, NS_JOB_NONE, never_run, NULL, NULL));
+    KEEPS_ERRNO(ns_add_job(tp, NS_JOB_NONE, do_nothing, NULL, NULL));
     KEEPS_ERRNO(ns_thrpool_wait(tp));
     KEEPS_ERRNO(ns_thrpool_wait(NULL));
     KEEPS_ERRNO(ns_thrpool_destroy(tp));

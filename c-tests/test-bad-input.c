@@ -10,11 +10,6 @@ static struct timeval soon = {0, 1000};
 static struct timeval negative_seconds = {-1, 0};
 static struct timeval negative_micros = {1, -1};
 
-static void never_run(struct ns_job_t *job)
-{
-    UNUSED(job);
-}
-
 /* Any pointer but NULL, to see that it is overwritten. */
 #define STALE ((struct ns_job_t *)&soon)
 
@@ -115,27 +110,27 @@ static void a_null_pool_is_refused(void **state)
 {
     struct scene *s = *state;
     int fd = s->ends[0];
-    REFUSED_WITHOUT_POOL(ns_create_job, NS_JOB_NONE, never_run, &job);
-    REFUSED_WITHOUT_POOL(ns_add_job, NS_JOB_NONE, never_run, NULL, &job);
-    REFUSED_WITHOUT_POOL(ns_add_timeout_job, &soon, NS_JOB_NONE, never_run, NULL, &job);
-    REFUSED_WITHOUT_POOL(ns_add_signal_job, SIGUSR1, NS_JOB_NONE, never_run, NULL, &job);
-    REFUSED_WITHOUT_POOL(ns_add_fd_job, fd, NS_JOB_READ, never_run, NULL, &job);
-    REFUSED_WITHOUT_POOL(ns_add_fd_timeout_job, fd, &soon, NS_JOB_READ, never_run, NULL, &job);
+    REFUSED_WITHOUT_POOL(ns_create_job, NS_JOB_NONE, do_nothing, &job);
+    REFUSED_WITHOUT_POOL(ns_add_job, NS_JOB_NONE, do_nothing, NULL, &job);
+    REFUSED_WITHOUT_POOL(ns_add_timeout_job, &soon, NS_JOB_NONE, do_nothing, NULL, &job);
+    REFUSED_WITHOUT_POOL(ns_add_signal_job, SIGUSR1, NS_JOB_NONE, do_nothing, NULL, &job);
+    REFUSED_WITHOUT_POOL(ns_add_fd_job, fd, NS_JOB_READ, do_nothing, NULL, &job);
+    REFUSED_WITHOUT_POOL(ns_add_fd_timeout_job, fd, &soon, NS_JOB_READ, do_nothing, NULL, &job);
     /* Here two arguments are NULL: either may be the one that is named. */
     struct ns_job_t *job = STALE;
     TOLD_TO_SYSLOG("ns_add_io_job", "fd is NULL",
-                   assert_int_equal(ns_add_io_job(NULL, NULL, NS_JOB_READ, never_run, NULL, &job),
+                   assert_int_equal(ns_add_io_job(NULL, NULL, NS_JOB_READ, do_nothing, NULL, &job),
                                     NS_INVALID_REQUEST));
     assert_null(job);
     job = STALE;
     TOLD_TO_SYSLOG("ns_add_io_timeout_job", "fd is NULL",
                    assert_int_equal(ns_add_io_timeout_job(NULL, NULL, &soon, NS_JOB_READ,
-                                                          never_run, NULL, &job),
+                                                          do_nothing, NULL, &job),
                                     NS_INVALID_REQUEST));
     assert_null(job);
     /* And with nowhere to write to. */
     TOLD_TO_SYSLOG("ns_add_job", "tp is NULL",
-                   assert_int_equal(ns_add_job(NULL, NS_JOB_NONE, never_run, NULL, NULL),
+                   assert_int_equal(ns_add_job(NULL, NS_JOB_NONE, do_nothing, NULL, NULL),
                                     NS_INVALID_REQUEST));
 }
 
@@ -156,10 +151,10 @@ static void a_null_or_negative_time_is_refused(void **state)
     struct scene *s = *state;
     struct timeval *const times[] = {NULL, &negative_seconds, &negative_micros};
     for (size_t i = 0; i < 3; i++) {
-        REFUSED(ns_add_timeout_job, "tv", s->tp, times[i], NS_JOB_NONE, never_run, NULL, &job);
-        REFUSED(ns_add_fd_timeout_job, "tv", s->tp, s->ends[0], times[i], NS_JOB_READ, never_run,
+        REFUSED(ns_add_timeout_job, "tv", s->tp, times[i], NS_JOB_NONE, do_nothing, NULL, &job);
+        REFUSED(ns_add_fd_timeout_job, "tv", s->tp, s->ends[0], times[i], NS_JOB_READ, do_nothing,
                 NULL, &job);
-        REFUSED(ns_add_io_timeout_job, "tv", s->tp, NULL, times[i], NS_JOB_READ, never_run, NULL,
+        REFUSED(ns_add_io_timeout_job, "tv", s->tp, NULL, times[i], NS_JOB_READ, do_nothing, NULL,
                 &job);
     }
     /* The caller's time is as it was. */
@@ -171,7 +166,7 @@ static void a_null_place_for_a_job_is_refused_where_it_is_required(void **state)
 {
     struct scene *s = *state;
     int errors = count_logged_errors();
-    assert_int_equal(ns_create_job(s->tp, NS_JOB_NONE, never_run, NULL), NS_INVALID_REQUEST);
+    assert_int_equal(ns_create_job(s->tp, NS_JOB_NONE, do_nothing, NULL), NS_INVALID_REQUEST);
     assert_int_equal(count_logged_errors(), errors + 1);
     assert_true(logged("ns_create_job:") && logged("job"));
 }
@@ -193,12 +188,12 @@ static void an_unarmed_job_needs_a_place_in_every_add(void **state)
     int fd = s->ends[0];
     ns_job_type_t type = NS_JOB_UNARMED;
     for (int threaded = 0; threaded < 2; threaded++) {
-        NOWHERE(ns_create_job, s->tp, type, never_run);
-        NOWHERE(ns_add_job, s->tp, type, never_run, NULL);
-        NOWHERE(ns_add_timeout_job, s->tp, &soon, type, never_run, NULL);
-        NOWHERE(ns_add_signal_job, s->tp, SIGUSR1, type, never_run, NULL);
-        NOWHERE(ns_add_fd_job, s->tp, fd, type | NS_JOB_READ, never_run, NULL);
-        NOWHERE(ns_add_fd_timeout_job, s->tp, fd, &soon, type | NS_JOB_READ, never_run, NULL);
+        NOWHERE(ns_create_job, s->tp, type, do_nothing);
+        NOWHERE(ns_add_job, s->tp, type, do_nothing, NULL);
+        NOWHERE(ns_add_timeout_job, s->tp, &soon, type, do_nothing, NULL);
+        NOWHERE(ns_add_signal_job, s->tp, SIGUSR1, type, do_nothing, NULL);
+        NOWHERE(ns_add_fd_job, s->tp, fd, type | NS_JOB_READ, do_nothing, NULL);
+        NOWHERE(ns_add_fd_timeout_job, s->tp, fd, &soon, type | NS_JOB_READ, do_nothing, NULL);
         type |= NS_JOB_THREAD;
     }
     /* No signal is caught for a job that there is not. */
@@ -214,8 +209,8 @@ static void a_descriptor_that_is_not_open_is_refused(void **state)
     close(closed);
     const int bad[] = {closed, -1, -100, INT_MIN, INT_MAX};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        REFUSED(ns_add_fd_job, "fd", s->tp, bad[i], NS_JOB_READ, never_run, NULL, &job);
-        REFUSED(ns_add_fd_timeout_job, "fd", s->tp, bad[i], &soon, NS_JOB_WRITE, never_run, NULL,
+        REFUSED(ns_add_fd_job, "fd", s->tp, bad[i], NS_JOB_READ, do_nothing, NULL, &job);
+        REFUSED(ns_add_fd_timeout_job, "fd", s->tp, bad[i], &soon, NS_JOB_WRITE, do_nothing, NULL,
                 &job);
     }
 }
@@ -225,10 +220,10 @@ static void an_nspr_descriptor_is_refused_where_there_is_none_or_no_nspr(void **
     struct scene *s = *state;
     /* Never looked into: NSPR is not in this process. */
     struct PRFileDesc *unknown = (struct PRFileDesc *)&soon;
-    REFUSED(ns_add_io_job, "fd", s->tp, NULL, NS_JOB_READ, never_run, NULL, &job);
-    REFUSED(ns_add_io_timeout_job, "fd", s->tp, NULL, &soon, NS_JOB_READ, never_run, NULL, &job);
-    REFUSED(ns_add_io_job, "NSPR", s->tp, unknown, NS_JOB_READ, never_run, NULL, &job);
-    REFUSED(ns_add_io_timeout_job, "NSPR", s->tp, unknown, &soon, NS_JOB_READ, never_run, NULL,
+    REFUSED(ns_add_io_job, "fd", s->tp, NULL, NS_JOB_READ, do_nothing, NULL, &job);
+    REFUSED(ns_add_io_timeout_job, "fd", s->tp, NULL, &soon, NS_JOB_READ, do_nothing, NULL, &job);
+    REFUSED(ns_add_io_job, "NSPR", s->tp, unknown, NS_JOB_READ, do_nothing, NULL, &job);
+    REFUSED(ns_add_io_timeout_job, "NSPR", s->tp, unknown, &soon, NS_JOB_READ, do_nothing, NULL,
             &job);
 }
 
@@ -236,12 +231,12 @@ static void an_nspr_descriptor_is_refused_where_there_is_none_or_no_nspr(void **
 static void refused_everywhere(struct scene *s, ns_job_type_t type, const char *word)
 {
     int fd = s->ends[0];
-    REFUSED(ns_create_job, word, s->tp, type, never_run, &job);
-    REFUSED(ns_add_job, word, s->tp, type, never_run, NULL, &job);
-    REFUSED(ns_add_timeout_job, word, s->tp, &soon, type, never_run, NULL, &job);
-    REFUSED(ns_add_signal_job, word, s->tp, SIGUSR1, type, never_run, NULL, &job);
-    REFUSED(ns_add_fd_job, word, s->tp, fd, type | NS_JOB_READ, never_run, NULL, &job);
-    REFUSED(ns_add_fd_timeout_job, word, s->tp, fd, &soon, type | NS_JOB_READ, never_run, NULL,
+    REFUSED(ns_create_job, word, s->tp, type, do_nothing, &job);
+    REFUSED(ns_add_job, word, s->tp, type, do_nothing, NULL, &job);
+    REFUSED(ns_add_timeout_job, word, s->tp, &soon, type, do_nothing, NULL, &job);
+    REFUSED(ns_add_signal_job, word, s->tp, SIGUSR1, type, do_nothing, NULL, &job);
+    REFUSED(ns_add_fd_job, word, s->tp, fd, type | NS_JOB_READ, do_nothing, NULL, &job);
+    REFUSED(ns_add_fd_timeout_job, word, s->tp, fd, &soon, type | NS_JOB_READ, do_nothing, NULL,
             &job);
 }
 
@@ -266,19 +261,19 @@ static void a_trigger_that_the_call_gives_no_means_for_is_refused(void **state)
     const ns_job_type_t directions[] = {NS_JOB_ACCEPT, NS_JOB_CONNECT, NS_JOB_READ, NS_JOB_WRITE};
     for (size_t i = 0; i < 4; i++) {
         ns_job_type_t type = directions[i];
-        REFUSED(ns_create_job, "type", s->tp, type, never_run, &job);
-        REFUSED(ns_add_job, "type", s->tp, type, never_run, NULL, &job);
-        REFUSED(ns_add_job, "type", s->tp, type | NS_JOB_TIMER, never_run, NULL, &job);
-        REFUSED(ns_add_timeout_job, "type", s->tp, &soon, type, never_run, NULL, &job);
-        REFUSED(ns_add_signal_job, "type", s->tp, SIGUSR1, type, never_run, NULL, &job);
+        REFUSED(ns_create_job, "type", s->tp, type, do_nothing, &job);
+        REFUSED(ns_add_job, "type", s->tp, type, do_nothing, NULL, &job);
+        REFUSED(ns_add_job, "type", s->tp, type | NS_JOB_TIMER, do_nothing, NULL, &job);
+        REFUSED(ns_add_timeout_job, "type", s->tp, &soon, type, do_nothing, NULL, &job);
+        REFUSED(ns_add_signal_job, "type", s->tp, SIGUSR1, type, do_nothing, NULL, &job);
     }
-    REFUSED(ns_create_job, "type", s->tp, NS_JOB_SIGNAL, never_run, &job);
-    REFUSED(ns_add_job, "type", s->tp, NS_JOB_SIGNAL, never_run, NULL, &job);
-    REFUSED(ns_add_timeout_job, "type", s->tp, &soon, NS_JOB_SIGNAL, never_run, NULL, &job);
-    REFUSED(ns_add_signal_job, "type", s->tp, SIGUSR1, NS_JOB_TIMER, never_run, NULL, &job);
+    REFUSED(ns_create_job, "type", s->tp, NS_JOB_SIGNAL, do_nothing, &job);
+    REFUSED(ns_add_job, "type", s->tp, NS_JOB_SIGNAL, do_nothing, NULL, &job);
+    REFUSED(ns_add_timeout_job, "type", s->tp, &soon, NS_JOB_SIGNAL, do_nothing, NULL, &job);
+    REFUSED(ns_add_signal_job, "type", s->tp, SIGUSR1, NS_JOB_TIMER, do_nothing, NULL, &job);
     ns_job_type_t both = NS_JOB_SIGNAL | NS_JOB_READ;
-    REFUSED(ns_add_fd_job, "type", s->tp, fd, both, never_run, NULL, &job);
-    REFUSED(ns_add_fd_timeout_job, "type", s->tp, fd, &soon, both, never_run, NULL, &job);
+    REFUSED(ns_add_fd_job, "type", s->tp, fd, both, do_nothing, NULL, &job);
+    REFUSED(ns_add_fd_timeout_job, "type", s->tp, fd, &soon, both, do_nothing, NULL, &job);
 }
 
 static void io_without_a_direction_is_refused(void **state)
@@ -287,8 +282,8 @@ static void io_without_a_direction_is_refused(void **state)
     int fd = s->ends[0];
     const ns_job_type_t types[] = {NS_JOB_NONE, NS_JOB_THREAD, NS_JOB_TIMER, NS_JOB_PRESERVE_FD};
     for (size_t i = 0; i < 4; i++) {
-        REFUSED(ns_add_fd_job, "type", s->tp, fd, types[i], never_run, NULL, &job);
-        REFUSED(ns_add_fd_timeout_job, "type", s->tp, fd, &soon, types[i], never_run, NULL, &job);
+        REFUSED(ns_add_fd_job, "type", s->tp, fd, types[i], do_nothing, NULL, &job);
+        REFUSED(ns_add_fd_timeout_job, "type", s->tp, fd, &soon, types[i], do_nothing, NULL, &job);
     }
 }
 
@@ -297,9 +292,9 @@ static void accept_in_a_worker_is_refused(void **state)
     struct scene *s = *state;
     int fd = s->ends[0];
     ns_job_type_t type = NS_JOB_ACCEPT | NS_JOB_THREAD;
-    REFUSED(ns_add_fd_job, "ACCEPT", s->tp, fd, type, never_run, NULL, &job);
-    REFUSED(ns_add_fd_job, "ACCEPT", s->tp, fd, type | NS_JOB_READ, never_run, NULL, &job);
-    REFUSED(ns_add_fd_timeout_job, "ACCEPT", s->tp, fd, &soon, type, never_run, NULL, &job);
+    REFUSED(ns_add_fd_job, "ACCEPT", s->tp, fd, type, do_nothing, NULL, &job);
+    REFUSED(ns_add_fd_job, "ACCEPT", s->tp, fd, type | NS_JOB_READ, do_nothing, NULL, &job);
+    REFUSED(ns_add_fd_timeout_job, "ACCEPT", s->tp, fd, &soon, type, do_nothing, NULL, &job);
 }
 
 TEST(timer_on_a_plain_io_job_means_nothing)
@@ -317,8 +312,7 @@ TEST(timer_on_a_plain_io_job_means_nothing)
     assert_int_equal(send(ends[1], "x", 1, 0), 1);
     assert_latch(&probe.runs, 1);
     assert_int_equal(atomic_load(&probe.output), NS_JOB_READ);
-    assert_int_equal(ns_job_wait(job), NS_SUCCESS);
-    assert_int_equal(ns_job_done(job), NS_SUCCESS);
+    finish_idle(job);
     pool_end(tp);
     close(ends[1]);
 }
@@ -331,7 +325,7 @@ static void signals_that_cannot_be_watched_are_refused(void **state)
         INT_MAX, INT_MIN,
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        REFUSED(ns_add_signal_job, "signum", s->tp, bad[i], NS_JOB_NONE, never_run, NULL, &job);
+        REFUSED(ns_add_signal_job, "signum", s->tp, bad[i], NS_JOB_NONE, do_nothing, NULL, &job);
     }
 }
 
@@ -365,7 +359,7 @@ TEST(null_jobs_are_refused_or_answer_nothing)
     JOB_IS_NULL(ns_job_wait, NULL);
     JOB_IS_NULL(ns_job_timedwait, NULL, &soon);
     JOB_IS_NULL(ns_job_set_data, NULL, NULL);
-    JOB_IS_NULL(ns_job_set_done_cb, NULL, never_run);
+    JOB_IS_NULL(ns_job_set_done_cb, NULL, do_nothing);
     /* Either may be the one that is named. */
     TOLD_TO_SYSLOG("ns_job_timedwait", "tv is NULL",
                    assert_int_equal(ns_job_timedwait(NULL, NULL), NS_INVALID_REQUEST));
@@ -376,7 +370,7 @@ TEST(null_jobs_are_refused_or_answer_nothing)
     assert_null(ns_job_get_tp(NULL));
     assert_null(ns_job_get_fd(NULL));
     assert_int_equal(ns_job_get_native_fd(NULL), -1);
-    assert_int_equal(ns_job_is_func(NULL, never_run), 0);
+    assert_int_equal(ns_job_is_func(NULL, do_nothing), 0);
     assert_int_equal(ns_job_is_func(NULL, NULL), 0);
     assert_int_equal(syslog_calls, calls);
 }
@@ -399,7 +393,7 @@ static void bad_times_to_wait_are_refused_and_logged(void **state)
     struct scene *s = *state;
     struct ns_job_t *job = NULL;
     struct timeval *const times[] = {NULL, &negative_seconds, &negative_micros};
-    assert_int_equal(ns_create_job(s->tp, NS_JOB_NONE, never_run, &job), NS_SUCCESS);
+    assert_int_equal(ns_create_job(s->tp, NS_JOB_NONE, do_nothing, &job), NS_SUCCESS);
     for (size_t i = 0; i < 3; i++) {
         int errors = count_logged_errors();
         assert_int_equal(ns_job_timedwait(job, times[i]), NS_INVALID_REQUEST);

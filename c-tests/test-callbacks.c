@@ -1,33 +1,16 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* Callbacks: where they run, never twice at once, with no lock held, free to call anything. */
-#include "harness.h"
+#include "kinds.h"
 
-static struct timeval far_away = {1000000, 0};
-static struct timeval at_once = {0, 0};
 static struct timeval often = {0, 500};
 
-static const ns_job_type_t both[] = {NS_JOB_NONE, NS_JOB_THREAD};
-#define EACH_THREAD(type) (size_t type = 0; type < 2; type++)
-
-/* Every kind of job there is, to be added with one call: armed, and about to fire. */
-enum { NOW, TIMER, FD, FD_TIMEOUT, SIGNALLED, KINDS };
-
-static ns_result_t add_kind(struct ns_thrpool_t *tp, int kind, int fd, ns_job_type_t type,
-                            ns_job_func_t func, void *data, struct ns_job_t **job)
+/* Add a job of a kind that is about to fire, again and again if it is persistent. */
+static ns_result_t add_to_fire(struct ns_thrpool_t *tp, int kind, int fd, ns_job_type_t type,
+                               ns_job_func_t func, void *data, struct ns_job_t **job)
 {
-    ns_job_type_t io = type | NS_JOB_WRITE | NS_JOB_PRESERVE_FD;
-    switch (kind) {
-    case NOW:
-        return ns_add_job(tp, type, func, data, job);
-    case TIMER:
-        return ns_add_timeout_job(tp, &often, type, func, data, job);
-    case FD:
-        return ns_add_fd_job(tp, fd, io, func, data, job);
-    case FD_TIMEOUT:
-        return ns_add_fd_timeout_job(tp, fd, &far_away, io, func, data, job);
-    default:
-        return ns_add_signal_job(tp, SIGUSR1, type, func, data, job);
-    }
+    const struct trigger on = {kind == KIND_FD_TIMEOUT ? &far_away : &often, fd,
+                               NS_JOB_WRITE | NS_JOB_PRESERVE_FD};
+    return add_kind(tp, kind, &on, type, func, data, job);
 }
 
 /* Where the runs of one job were seen. */
@@ -72,17 +55,17 @@ TEST(every_kind_runs_in_the_loop_or_in_a_worker_as_its_flag_says)
     for (int kind = 0; kind < KINDS; kind++) {
         for EACH_THREAD(i) {
             for (int persist = 0; persist < 2; persist++) {
-                struct sightings seen = {.runs = LATCH_INIT, .until = kind == SIGNALLED ? 1 : 50};
-                ns_job_type_t type = both[i] | (persist ? NS_JOB_PERSIST : 0);
-                assert_int_equal(add_kind(tp, kind, ends[0], type, see, &seen, NULL), NS_SUCCESS);
-                if (kind == SIGNALLED) {
+                struct sightings seen = {.runs = LATCH_INIT, .until = kind == KIND_SIGNAL ? 1 : 50};
+                ns_job_type_t type = where[i] | (persist ? NS_JOB_PERSIST : 0);
+                assert_int_equal(add_to_fire(tp, kind, ends[0], type, see, &seen, NULL), NS_SUCCESS);
+                if (kind == KIND_SIGNAL) {
                     kill(getpid(), SIGUSR1);
                 }
                 assert_latch(&seen.runs, seen.until);
                 assert_int_equal(atomic_load(&seen.other), 0);
-                assert_int_equal(atomic_load(&seen.loop), both[i] == NS_JOB_NONE ? seen.until : 0);
+                assert_int_equal(atomic_load(&seen.loop), where[i] == NS_JOB_NONE ? seen.until : 0);
                 assert_int_equal(atomic_load(&seen.most), 1);
-                if (both[i] == NS_JOB_NONE) {
+                if (where[i] == NS_JOB_NONE) {
                     /* One loop, one thread. */
                     loop = loop != 0 ? loop : atomic_load(&seen.thread);
                     assert_int_equal(atomic_load(&seen.thread), loop);
@@ -135,7 +118,7 @@ TEST(a_callback_never_runs_twice_at_once)
             struct sightings seen = {.runs = LATCH_INIT};
             struct ns_job_t *job = NULL;
             pthread_t pokers[2];
-            ns_job_type_t type = both[i] | triggers[t];
+            ns_job_type_t type = where[i] | triggers[t];
             /* A descriptor that is never drained, or a trigger that is always there. */
             ns_result_t made = NS_JOB_IS_IO(type)
                 ? ns_add_fd_job(tp, ends[0], type | NS_JOB_PRESERVE_FD, see_and_stay, &seen, &job)
@@ -237,19 +220,14 @@ static void call_everything_on(struct ns_job_t *job, struct ns_thrpool_t *tp, in
     assert_int_equal(ns_job_cancel(job), running ? NS_RUNNING : NS_SUCCESS);
 }
 
-static void do_nothing(struct ns_job_t *job)
-{
-    UNUSED(job);
-}
-
 /* Everything that can be called on a pool beside them. */
 static void call_everything_on_pool(struct ns_thrpool_t *tp, int fd)
 {
     for (int kind = 0; kind < KINDS; kind++) {
         for EACH_THREAD(i) {
             struct ns_job_t *job = NULL;
-            assert_int_equal(add_kind(tp, kind, fd, both[i], finish_job, NULL, NULL), NS_SUCCESS);
-            assert_int_equal(add_kind(tp, kind, fd, both[i] | NS_JOB_UNARMED, do_nothing, NULL,
+            assert_int_equal(add_to_fire(tp, kind, fd, where[i], finish_job, NULL, NULL), NS_SUCCESS);
+            assert_int_equal(add_to_fire(tp, kind, fd, where[i] | NS_JOB_UNARMED, do_nothing, NULL,
                                       &job), NS_SUCCESS);
             assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
             /* It may be running. */
@@ -275,13 +253,13 @@ TEST(a_caller_may_hold_the_lock_that_the_callback_wants)
             struct ns_job_t *job = NULL;
             long before = latch_count(&wanting);
             pthread_mutex_lock(&application);
-            assert_int_equal(add_kind(tp, kind, ends[0], both[i], want_lock, NULL, &job),
+            assert_int_equal(add_to_fire(tp, kind, ends[0], where[i], want_lock, NULL, &job),
                              NS_SUCCESS);
-            if (kind == SIGNALLED) {
+            if (kind == KIND_SIGNAL) {
                 kill(getpid(), SIGUSR1);
             }
             assert_latch(&wanting, before + 1);
-            if (kind == SIGNALLED) {
+            if (kind == KIND_SIGNAL) {
                 assert_int_equal(ns_job_get_output_type(job), NS_JOB_SIGNAL);
                 assert_int_equal(ns_job_cancel(job), NS_RUNNING);
             } else {
@@ -307,14 +285,14 @@ TEST(a_caller_may_hold_the_lock_that_the_done_callback_wants)
         long before = latch_count(&wanting);
         assert_int_equal(ns_add_timeout_job(tp, &far_away, NS_JOB_NONE, finish_job, NULL, &other),
                          NS_SUCCESS);
-        assert_int_equal(ns_add_job(tp, both[i] | NS_JOB_UNARMED, finish_job, NULL, &job),
+        assert_int_equal(ns_add_job(tp, where[i] | NS_JOB_UNARMED, finish_job, NULL, &job),
                          NS_SUCCESS);
         assert_int_equal(ns_job_set_done_cb(job, want_lock), NS_SUCCESS);
         pthread_mutex_lock(&application);
         assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
         assert_latch(&wanting, before + 1);
         /* The job itself is there as long as its done callback is. */
-        assert_int_equal(ns_job_get_type(job), both[i]);
+        assert_int_equal(ns_job_get_type(job), where[i]);
         assert_int_equal(ns_job_done(job), NS_SUCCESS);
         assert_int_equal(ns_job_cancel(job), NS_SUCCESS);
         assert_int_equal(ns_job_rearm(job), NS_INVALID_STATE);
@@ -348,7 +326,7 @@ static void call_with_lock_held(struct ns_job_t *job)
     caller->wrong += ns_job_done(caller->other) != NS_SUCCESS;
     caller->wrong += ns_job_cancel(caller->other) != NS_RUNNING;
     for (int kind = 0; kind < KINDS; kind++) {
-        caller->wrong += add_kind(tp, kind, caller->fd, NS_JOB_UNARMED, finish_job, NULL, &made)
+        caller->wrong += add_to_fire(tp, kind, caller->fd, NS_JOB_UNARMED, finish_job, NULL, &made)
                          != NS_SUCCESS;
         caller->wrong += ns_job_done(made) != NS_SUCCESS;
     }
@@ -372,15 +350,12 @@ TEST(a_callback_may_hold_the_lock_that_another_wants)
                          NS_SUCCESS);
         assert_latch(&wanting, before + 1);
         pthread_mutex_unlock(&application);
-        assert_int_equal(ns_job_wait(caller.other), NS_SUCCESS);
-        assert_int_equal(ns_job_done(caller.other), NS_SUCCESS);
+        finish_idle(caller.other);
 
         struct gate gate = GATE_INIT;
-        assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, gate_callback, &gate, &caller.other),
-                         NS_SUCCESS);
-        assert_latch(&gate.begun, 1);
+        caller.other = occupy(tp, NS_JOB_THREAD, &gate);
         assert_int_equal(ns_job_set_data(caller.other, &caller), NS_SUCCESS);
-        assert_int_equal(ns_add_job(tp, both[i], call_with_lock_held, &caller, NULL), NS_SUCCESS);
+        assert_int_equal(ns_add_job(tp, where[i], call_with_lock_held, &caller, NULL), NS_SUCCESS);
         assert_latch(&caller.over, 1);
         assert_int_equal(caller.wrong, 0);
         latch_add(&gate.leave, 1);
@@ -414,7 +389,7 @@ TEST(a_caller_may_hold_the_lock_that_the_logger_wants)
         long before = latch_count(&wanting);
         pthread_mutex_lock(&application);
         atomic_store(&want_in_logger, 1);
-        assert_int_equal(ns_add_job(tp, both[i], log_something, NULL, &job), NS_SUCCESS);
+        assert_int_equal(ns_add_job(tp, where[i], log_something, NULL, &job), NS_SUCCESS);
         assert_latch(&wanting, before + 1);
         call_everything_on(job, tp, 1);
         call_everything_on_pool(tp, ends[0]);
@@ -440,7 +415,7 @@ TEST(a_caller_may_hold_the_lock_that_the_allocator_wants)
             assert_int_equal(ns_add_timeout_job(tp, &far_away, NS_JOB_NONE, finish_job, NULL,
                                                 &other), NS_SUCCESS);
             pthread_mutex_lock(&application);
-            assert_int_equal(ns_add_job(tp, both[i] | NS_JOB_UNARMED,
+            assert_int_equal(ns_add_job(tp, where[i] | NS_JOB_UNARMED,
                                         which == 0 ? allocate_something : finish_job, NULL, &job),
                              NS_SUCCESS);
             atomic_store(wants[which], 1);
@@ -466,13 +441,13 @@ TEST(getters_answer_at_once_while_the_callback_stays)
     for EACH_THREAD(i) {
         struct gate gate = GATE_INIT;
         struct ns_job_t *job = NULL;
-        assert_int_equal(ns_add_timeout_job(tp, &at_once, both[i], gate_callback, &gate, &job),
+        assert_int_equal(ns_add_timeout_job(tp, &at_once, where[i], gate_callback, &gate, &job),
                          NS_SUCCESS);
         assert_latch(&gate.begun, 1);
         /* Nobody lets it go before they have answered. */
         for (int n = 0; n < 1000; n++) {
             assert_ptr_equal(ns_job_get_data(job), &gate);
-            assert_int_equal(ns_job_get_type(job), both[i] | NS_JOB_TIMER);
+            assert_int_equal(ns_job_get_type(job), where[i] | NS_JOB_TIMER);
             assert_int_equal(ns_job_get_output_type(job), NS_JOB_TIMER);
             assert_ptr_equal(ns_job_get_tp(job), tp);
             assert_null(ns_job_get_fd(job));
@@ -480,8 +455,7 @@ TEST(getters_answer_at_once_while_the_callback_stays)
             assert_int_equal(ns_job_is_func(job, gate_callback), 1);
         }
         latch_add(&gate.leave, 1);
-        assert_int_equal(ns_job_wait(job), NS_SUCCESS);
-        assert_int_equal(ns_job_done(job), NS_SUCCESS);
+        finish_idle(job);
     }
     pool_end(tp);
 }
@@ -525,14 +499,12 @@ TEST(a_callback_may_end_other_jobs)
         assert_int_equal(ns_create_job(tp, NS_JOB_NONE, finish_job, &ender.idle), NS_SUCCESS);
         assert_int_equal(ns_add_timeout_job(tp, &far_away, NS_JOB_UNARMED, finish_job, NULL,
                                             &ender.armed), NS_SUCCESS);
-        assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, gate_callback, &gate, &ender.running),
-                         NS_SUCCESS);
-        assert_latch(&gate.begun, 1);
+        ender.running = occupy(tp, NS_JOB_THREAD, &gate);
         assert_int_equal(ns_job_set_done_cb(ender.idle, count_going), NS_SUCCESS);
         assert_int_equal(ns_job_set_done_cb(ender.armed, count_going), NS_SUCCESS);
         assert_int_equal(ns_job_set_done_cb(ender.running, count_going), NS_SUCCESS);
         assert_int_equal(ns_job_rearm(ender.armed), NS_SUCCESS);
-        assert_int_equal(ns_add_job(tp, both[i], end_others, &ender, NULL), NS_SUCCESS);
+        assert_int_equal(ns_add_job(tp, where[i], end_others, &ender, NULL), NS_SUCCESS);
         assert_latch(&ender.over, 1);
         assert_latch(&gone, before + 2);
         const ns_result_t want[] = {
@@ -586,8 +558,7 @@ TEST(a_done_callback_may_add_and_end_other_jobs)
     struct ns_job_t *first = NULL;
     assert_int_equal(ns_add_job(tp, NS_JOB_THREAD | NS_JOB_UNARMED, finish_job, &relay, &first),
                      NS_SUCCESS);
-    assert_int_equal(ns_job_set_done_cb(first, pass_on), NS_SUCCESS);
-    assert_int_equal(ns_job_rearm(first), NS_SUCCESS);
+    arm_with(first, pass_on);
     assert_latch(&relay.disposed, jobs + 1);
     assert_int_equal(atomic_load(&relay.wrong), 0);
     pool_end(tp);
@@ -628,10 +599,9 @@ TEST(a_done_callback_sees_what_the_callback_wrote)
         struct page page = {.read = LATCH_INIT};
         struct ns_job_t *job = NULL;
         /* A worker's I/O job is disposed of by the loop. */
-        assert_int_equal(add_kind(tp, round % 4, ends[0], NS_JOB_THREAD | NS_JOB_UNARMED,
+        assert_int_equal(add_to_fire(tp, round % 4, ends[0], NS_JOB_THREAD | NS_JOB_UNARMED,
                                   write_page, &page, &job), NS_SUCCESS);
-        assert_int_equal(ns_job_set_done_cb(job, read_page), NS_SUCCESS);
-        assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
+        arm_with(job, read_page);
         assert_latch(&page.read, 1);
         assert_int_equal(page.torn, 0);
     }
@@ -645,17 +615,16 @@ TEST(done_callbacks_run_on_the_pools_own_threads)
     struct ns_thrpool_t *tp = pool_of(2);
     int ends[2];
     socket_pair(ends);
-    for (int kind = 0; kind < SIGNALLED; kind++) {
+    for (int kind = 0; kind < KIND_SIGNAL; kind++) {
         for EACH_THREAD(i) {
             struct sightings seen = {.runs = LATCH_INIT, .until = 2};
             struct ns_job_t *job = NULL;
-            assert_int_equal(add_kind(tp, kind, ends[0], both[i] | NS_JOB_UNARMED, finish_job,
+            assert_int_equal(add_to_fire(tp, kind, ends[0], where[i] | NS_JOB_UNARMED, finish_job,
                                       &seen, &job), NS_SUCCESS);
-            assert_int_equal(ns_job_set_done_cb(job, see), NS_SUCCESS);
-            assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
+            arm_with(job, see);
             assert_latch(&seen.runs, 1);
             assert_int_equal(atomic_load(&seen.other), 0);
-            if (both[i] == NS_JOB_NONE) {
+            if (where[i] == NS_JOB_NONE) {
                 assert_int_equal(atomic_load(&seen.loop), 1);
             }
         }
@@ -697,16 +666,14 @@ TEST(a_done_callback_may_wait_for_a_worker_that_slept)
         assert_int_equal(ns_create_job(tp, NS_JOB_NONE, tell_that_file_job_ran, &waiting), NS_SUCCESS);
         assert_int_equal(ns_job_set_done_cb(waiting, wait_for_file_job), NS_SUCCESS);
         /* The loop finds both requests at once. */
-        assert_int_equal(ns_add_job(tp, NS_JOB_NONE, gate_callback, &gate, &blocker), NS_SUCCESS);
-        assert_latch(&gate.begun, 1);
+        blocker = occupy(tp, NS_JOB_NONE, &gate);
         assert_int_equal(ns_add_fd_job(tp, file, NS_JOB_READ | NS_JOB_THREAD | NS_JOB_PRESERVE_FD,
                                        tell_that_file_job_ran, NULL, NULL), NS_SUCCESS);
         assert_int_equal(ns_job_done(waiting), NS_SUCCESS);
         latch_add(&gate.leave, 1);
         EVENTUALLY(atomic_load(&waited_for_it) != 0);
         assert_int_equal(atomic_load(&waited_for_it), 1);
-        assert_int_equal(ns_job_wait(blocker), NS_SUCCESS);
-        assert_int_equal(ns_job_done(blocker), NS_SUCCESS);
+        finish_idle(blocker);
         pool_end(tp);
     }
     close(file);

@@ -2,11 +2,6 @@
 /* ns_job_cancel: a job ends whatever it is doing, and the caller knows whether it ran. */
 #include "harness.h"
 
-static struct timeval far_away = {1000000, 0};
-static struct timeval at_once = {0, 0};
-
-static const ns_job_type_t both[] = {NS_JOB_NONE, NS_JOB_THREAD};
-#define EACH_THREAD(type) (size_t type = 0; type < 2; type++)
 
 /* Cancel an armed job that reports to a probe: it never runs and is disposed of, once. */
 static void cancel_armed(struct ns_thrpool_t *tp, struct ns_job_t *job, struct probe *probe)
@@ -27,7 +22,7 @@ TEST(an_armed_timer_never_fires)
             struct probe probe = PROBE(NULL, -1);
             struct timeval soon = {0, 30000};
             struct ns_job_t *job = NULL;
-            ns_job_type_t type = both[i] | (persist ? NS_JOB_PERSIST : 0) | NS_JOB_UNARMED;
+            ns_job_type_t type = where[i] | (persist ? NS_JOB_PERSIST : 0) | NS_JOB_UNARMED;
             assert_int_equal(ns_add_timeout_job(tp, &soon, type, probe_run, &probe, &job),
                              NS_SUCCESS);
             probe_arm(job);
@@ -49,7 +44,7 @@ TEST(an_armed_descriptor_is_closed_or_not_and_never_fires)
                 int ends[2];
                 socket_pair(ends);
                 struct probe probe = PROBE(NULL, ends[0]);
-                ns_job_type_t type = both[i] | NS_JOB_READ | (preserve ? NS_JOB_PRESERVE_FD : 0);
+                ns_job_type_t type = where[i] | NS_JOB_READ | (preserve ? NS_JOB_PRESERVE_FD : 0);
                 struct ns_job_t *job = probe_fd(tp, type, usec, &probe);
                 cancel_armed(tp, job, &probe);
                 assert_int_equal(fd_is_open(ends[0]), preserve);
@@ -80,7 +75,7 @@ TEST(an_armed_signal_job_gives_the_signal_back)
     for EACH_THREAD(i) {
         struct probe probe = PROBE(NULL, -1);
         struct ns_job_t *job = NULL;
-        assert_int_equal(ns_add_signal_job(tp, SIGUSR1, both[i] | NS_JOB_UNARMED, probe_run, &probe,
+        assert_int_equal(ns_add_signal_job(tp, SIGUSR1, where[i] | NS_JOB_UNARMED, probe_run, &probe,
                                            &job), NS_SUCCESS);
         probe_arm(job);
         cancel_armed(tp, job, &probe);
@@ -98,11 +93,9 @@ TEST(a_job_queued_behind_a_busy_worker_goes_at_once)
 {
     struct ns_thrpool_t *tp = pool_of(1);
     struct gate gate = GATE_INIT;
-    struct ns_job_t *busy = NULL;
     int ends[2];
     socket_pair(ends);
-    assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, gate_callback, &gate, &busy), NS_SUCCESS);
-    assert_latch(&gate.begun, 1);
+    struct ns_job_t *busy = occupy(tp, NS_JOB_THREAD, &gate);
     struct probe probes[3] = {PROBE(NULL, -1), PROBE(NULL, -1), PROBE(NULL, ends[0])};
     struct ns_job_t *jobs[3];
     assert_int_equal(ns_add_job(tp, NS_JOB_THREAD | NS_JOB_UNARMED, probe_run, &probes[0],
@@ -121,8 +114,7 @@ TEST(a_job_queued_behind_a_busy_worker_goes_at_once)
     assert_false(fd_is_open(ends[0]));
     assert_int_equal(latch_count(&gate.leave), 0);
     latch_add(&gate.leave, 1);
-    assert_int_equal(ns_job_wait(busy), NS_SUCCESS);
-    assert_int_equal(ns_job_done(busy), NS_SUCCESS);
+    finish_idle(busy);
     pool_end(tp);
     for (int i = 0; i < 3; i++) {
         assert_int_equal(latch_count(&probes[i].runs), 0);
@@ -135,9 +127,7 @@ TEST(a_job_queued_behind_a_blocked_loop_never_runs)
 {
     struct ns_thrpool_t *tp = pool_of(1);
     struct gate gate = GATE_INIT;
-    struct ns_job_t *busy = NULL;
-    assert_int_equal(ns_add_job(tp, NS_JOB_NONE, gate_callback, &gate, &busy), NS_SUCCESS);
-    assert_latch(&gate.begun, 1);
+    struct ns_job_t *busy = occupy(tp, NS_JOB_NONE, &gate);
     enum { JOBS = 100 };
     struct probe probe = PROBE(NULL, -1);
     for (int i = 0; i < JOBS; i++) {
@@ -149,8 +139,7 @@ TEST(a_job_queued_behind_a_blocked_loop_never_runs)
     }
     latch_add(&gate.leave, 1);
     assert_latch(&probe.disposals, JOBS);
-    assert_int_equal(ns_job_wait(busy), NS_SUCCESS);
-    assert_int_equal(ns_job_done(busy), NS_SUCCESS);
+    finish_idle(busy);
     pool_end(tp);
     assert_int_equal(latch_count(&probe.runs), 0);
     assert_int_equal(latch_count(&probe.disposals), JOBS);
@@ -180,9 +169,7 @@ TEST(a_job_that_has_fired_but_not_run_can_be_cancelled_by_one_that_runs)
     int ends[2];
     socket_pair(ends);
     struct gate gate = GATE_INIT;
-    struct ns_job_t *busy = NULL;
-    assert_int_equal(ns_add_job(tp, NS_JOB_NONE, gate_callback, &gate, &busy), NS_SUCCESS);
-    assert_latch(&gate.begun, 1);
+    struct ns_job_t *busy = occupy(tp, NS_JOB_NONE, &gate);
     together_probe.act = cancel_the_others;
     for (int i = 0; i < 16; i++) {
         ns_job_type_t type = NS_JOB_UNARMED;
@@ -200,8 +187,7 @@ TEST(a_job_that_has_fired_but_not_run_can_be_cancelled_by_one_that_runs)
     assert_latch(&together_probe.disposals, 16);
     assert_int_equal(latch_count(&together_probe.runs), 1);
     assert_int_equal(atomic_load(&together_successes), 15);
-    assert_int_equal(ns_job_wait(busy), NS_SUCCESS);
-    assert_int_equal(ns_job_done(busy), NS_SUCCESS);
+    finish_idle(busy);
     pool_end(tp);
     close(ends[0]);
     close(ends[1]);
@@ -241,11 +227,9 @@ TEST(a_job_that_has_fired_is_disposed_of_before_the_next_slow_callback_ends)
     enum { SLOW = 5 };
     struct ns_thrpool_t *tp = pool_of(1);
     struct gate gate = GATE_INIT;
-    struct ns_job_t *blocker = NULL;
     int ends[SLOW + 1][2];
     slow_begun = slow_leave = (struct latch)LATCH_INIT;
-    assert_int_equal(ns_add_job(tp, NS_JOB_NONE, gate_callback, &gate, &blocker), NS_SUCCESS);
-    assert_latch(&gate.begun, 1);
+    struct ns_job_t *blocker = occupy(tp, NS_JOB_NONE, &gate);
     for (int i = 0; i <= SLOW; i++) {
         socket_pair(ends[i]);
         assert_int_equal(send(ends[i][1], "x", 1, 0), 1);
@@ -265,8 +249,7 @@ TEST(a_job_that_has_fired_is_disposed_of_before_the_next_slow_callback_ends)
     assert_false(fd_is_open(probe.fd));
     assert_true(latch_count(&slow_begun) <= 2);
     latch_add(&slow_leave, SLOW);
-    assert_int_equal(ns_job_wait(blocker), NS_SUCCESS);
-    assert_int_equal(ns_job_done(blocker), NS_SUCCESS);
+    finish_idle(blocker);
     assert_latch(&slow_begun, SLOW);
     pool_end(tp);
     assert_int_equal(latch_count(&probe.runs), 0);
@@ -283,10 +266,9 @@ TEST(a_running_job_is_said_to_run_and_runs_no_more)
             struct gate gate = GATE_INIT;
             struct ns_job_t *job = NULL;
             long before = latch_count(&gone);
-            ns_job_type_t type = both[i] | (persist == 1 ? NS_JOB_PERSIST : 0) | NS_JOB_UNARMED;
+            ns_job_type_t type = where[i] | (persist == 1 ? NS_JOB_PERSIST : 0) | NS_JOB_UNARMED;
             assert_int_equal(ns_add_job(tp, type, gate_callback, &gate, &job), NS_SUCCESS);
-            assert_int_equal(ns_job_set_done_cb(job, count_going), NS_SUCCESS);
-            assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
+            arm_with(job, count_going);
             assert_latch(&gate.begun, 1);
             if (persist == 2) {
                 /* Asked for again: NEEDS_ARM. */
@@ -322,7 +304,7 @@ TEST(from_its_own_callback_it_is_a_success_and_the_last_run)
             struct latch runs = LATCH_INIT;
             struct ns_job_t *job = NULL;
             long before = latch_count(&gone);
-            ns_job_type_t type = both[i] | NS_JOB_UNARMED | (kind & 1 ? NS_JOB_PERSIST : 0);
+            ns_job_type_t type = where[i] | NS_JOB_UNARMED | (kind & 1 ? NS_JOB_PERSIST : 0);
             ns_result_t made = kind / 2 == 0 ? ns_add_job(tp, type, cancel_itself, &runs, &job)
                              : kind / 2 == 1 ? ns_add_timeout_job(tp, &at_once, type, cancel_itself,
                                                                   &runs, &job)
@@ -432,8 +414,7 @@ static void race(enum race kind, ns_job_type_t where, int rounds)
                 ? ns_add_fd_job(tp, ends[0], io | NS_JOB_PERSIST, contest_run, &contest, &job)
                 : ns_add_signal_job(tp, SIGUSR1, type, contest_run, &contest, &job);
         assert_int_equal(made, NS_SUCCESS);
-        assert_int_equal(ns_job_set_done_cb(job, contest_gone), NS_SUCCESS);
-        assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
+        arm_with(job, contest_gone);
         if (kind == RACE_FD || kind == RACE_FD_PERSIST) {
             assert_int_equal(send(ends[1], "x", 1, 0), 1);
         } else if (kind == RACE_SIGNAL) {
@@ -480,7 +461,7 @@ static void race(enum race kind, ns_job_type_t where, int rounds)
 static void race_each_thread(enum race kind)
 {
     for EACH_THREAD(i) {
-        race(kind, both[i], scaled(10000));
+        race(kind, where[i], scaled(10000));
     }
 }
 
@@ -522,10 +503,9 @@ TEST(a_repeating_job_is_stopped_at_any_moment)
         for (int round = 0; round < rounds; round++) {
             struct contest contest = {0, 0, 0};
             struct ns_job_t *job = NULL;
-            assert_int_equal(ns_add_job(tp, both[i] | NS_JOB_PERSIST | NS_JOB_UNARMED, contest_run,
+            assert_int_equal(ns_add_job(tp, where[i] | NS_JOB_PERSIST | NS_JOB_UNARMED, contest_run,
                                         &contest, &job), NS_SUCCESS);
-            assert_int_equal(ns_job_set_done_cb(job, contest_gone), NS_SUCCESS);
-            assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
+            arm_with(job, contest_gone);
             while (atomic_load(&contest.begun) < round % 4) {
                 sched_yield();
             }
@@ -571,10 +551,9 @@ TEST(several_threads_cancel_a_running_job_and_it_goes_once)
         pthread_t threads[THREADS];
         long before = latch_count(&gone);
         pthread_barrier_init(&rivals.start, NULL, THREADS + 1);
-        assert_int_equal(ns_add_job(tp, both[round & 1] | NS_JOB_UNARMED, gate_callback, &gate,
+        assert_int_equal(ns_add_job(tp, where[round & 1] | NS_JOB_UNARMED, gate_callback, &gate,
                                     &rivals.job), NS_SUCCESS);
-        assert_int_equal(ns_job_set_done_cb(rivals.job, count_going), NS_SUCCESS);
-        assert_int_equal(ns_job_rearm(rivals.job), NS_SUCCESS);
+        arm_with(rivals.job, count_going);
         assert_latch(&gate.begun, 1);
         for (int t = 0; t < THREADS; t++) {
             assert_int_equal(pthread_create(&threads[t], NULL, cancel_too, &rivals), 0);
@@ -634,7 +613,7 @@ TEST(many_armed_timers_are_cancelled_and_their_memory_comes_back)
     int count = scaled(20000);
     struct ns_job_t **jobs = calloc((size_t)count, sizeof *jobs);
     for (int i = 0; i < count; i++) {
-        assert_int_equal(ns_add_timeout_job(tp, &far_away, both[i & 1], finish_job, NULL, &jobs[i]),
+        assert_int_equal(ns_add_timeout_job(tp, &far_away, where[i & 1], finish_job, NULL, &jobs[i]),
                          NS_SUCCESS);
     }
     assert_int_equal(atomic_load(&blocks_out), before + count);

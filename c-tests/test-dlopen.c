@@ -109,7 +109,7 @@ static void end_pool(struct ns_thrpool_t *tp)
 }
 
 /* A callback: count, and finish. */
-static void count_and_finish(struct ns_job_t *job)
+static void count_and_end(struct ns_job_t *job)
 {
     latch_add(get_data(job), 1);
     job_done(job);
@@ -121,8 +121,8 @@ static void use_without_nspr(struct ns_thrpool_t *tp)
     struct latch runs = LATCH_INIT;
     int ends[2];
     socket_pair(ends);
-    assert_int_equal(add_job(tp, NS_JOB_THREAD, count_and_finish, &runs, NULL), NS_SUCCESS);
-    assert_int_equal(add_fd_job(tp, ends[0], NS_JOB_READ, count_and_finish, &runs, NULL),
+    assert_int_equal(add_job(tp, NS_JOB_THREAD, count_and_end, &runs, NULL), NS_SUCCESS);
+    assert_int_equal(add_fd_job(tp, ends[0], NS_JOB_READ, count_and_end, &runs, NULL),
                      NS_SUCCESS);
     assert_int_equal(write(ends[1], "x", 1), 1);
     assert_latch(&runs, 2);
@@ -139,7 +139,7 @@ static void use_with_nspr(struct ns_thrpool_t *tp)
     socket_pair(ends);
     struct PRFileDesc *prfd = import_socket(ends[0]);
     assert_non_null(prfd);
-    assert_int_equal(add_io_job(tp, prfd, NS_JOB_READ | NS_JOB_THREAD, count_and_finish, &runs,
+    assert_int_equal(add_io_job(tp, prfd, NS_JOB_READ | NS_JOB_THREAD, count_and_end, &runs,
                                 &job), NS_SUCCESS);
     assert_ptr_equal(get_fd(job), prfd);
     assert_int_equal(write(ends[1], "x", 1), 1);
@@ -155,7 +155,7 @@ static void refuses_nspr(struct ns_thrpool_t *tp)
     struct ns_job_t *job = (struct ns_job_t *)something;
     int before = count_logged_errors();
     assert_int_equal(add_io_job(tp, (struct PRFileDesc *)something, NS_JOB_READ,
-                                count_and_finish, NULL, &job), NS_INVALID_REQUEST);
+                                count_and_end, NULL, &job), NS_INVALID_REQUEST);
     assert_null(job);
     assert_int_equal(count_logged_errors(), before + 1);
     assert_true(logged("ns_add_io_job"));
@@ -250,7 +250,7 @@ static void *add_under_the_lock(void *tp)
     while (!atomic_load(&stop_adding)) {
         struct ns_job_t *job = NULL;
         pthread_mutex_lock(&program);
-        ns_result_t result = add_signal_job(tp, SIGUSR1, 0, count_and_finish, NULL, &job);
+        ns_result_t result = add_signal_job(tp, SIGUSR1, 0, count_and_end, NULL, &job);
         pthread_mutex_unlock(&program);
         if (result != NS_SUCCESS || job_cancel(job) != NS_SUCCESS) {
             abort();

@@ -5,10 +5,9 @@
  * and everything else goes on.
  */
 #include "fm.h"
+#include "sockets.h"
 
-#include <arpa/inet.h>
 #include <dlfcn.h>
-#include <netinet/in.h>
 #include <sys/epoll.h>
 #include <sys/wait.h>
 
@@ -40,12 +39,6 @@ int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*
     return next(thread, attributes, body, arg);
 }
 
-static void run_and_count(struct ns_job_t *job)
-{
-    latch_add(ns_job_get_data(job), 1);
-    ns_job_done(job);
-}
-
 /* The pool still does all that it is for. */
 static void assert_works(struct ns_thrpool_t *tp)
 {
@@ -56,11 +49,11 @@ static void assert_works(struct ns_thrpool_t *tp)
     assert_int_equal(write(ends[1], "x", 1), 1);
     for (int threaded = 0; threaded < 2; threaded++) {
         ns_job_type_t type = threaded ? NS_JOB_THREAD : 0;
-        assert_int_equal(ns_add_job(tp, type, run_and_count, &runs, NULL), NS_SUCCESS);
-        assert_int_equal(ns_add_timeout_job(tp, &soon, type, run_and_count, &runs, NULL),
+        assert_int_equal(ns_add_job(tp, type, count_and_finish, &runs, NULL), NS_SUCCESS);
+        assert_int_equal(ns_add_timeout_job(tp, &soon, type, count_and_finish, &runs, NULL),
                          NS_SUCCESS);
         assert_int_equal(ns_add_fd_job(tp, ends[0], type | NS_JOB_READ | NS_JOB_PRESERVE_FD,
-                                       run_and_count, &runs, NULL), NS_SUCCESS);
+                                       count_and_finish, &runs, NULL), NS_SUCCESS);
     }
     assert_latch(&runs, 6);
     loop_passes(tp, 0);
@@ -181,10 +174,10 @@ TEST(a_running_pool_works_without_a_free_descriptor)
     int count = take_all_descriptors();
     int refused = ns_thrpool_new(&config) == NULL;
     ns_result_t results[4] = {
-        ns_add_job(tp, NS_JOB_THREAD, run_and_count, &runs, NULL),
-        ns_add_timeout_job(tp, &soon, NS_JOB_NONE, run_and_count, &runs, NULL),
-        ns_add_fd_job(tp, ends[0], NS_JOB_WRITE, run_and_count, &runs, NULL),
-        ns_add_signal_job(tp, SIGUSR1, NS_JOB_NONE, run_and_count, &runs, NULL),
+        ns_add_job(tp, NS_JOB_THREAD, count_and_finish, &runs, NULL),
+        ns_add_timeout_job(tp, &soon, NS_JOB_NONE, count_and_finish, &runs, NULL),
+        ns_add_fd_job(tp, ends[0], NS_JOB_WRITE, count_and_finish, &runs, NULL),
+        ns_add_signal_job(tp, SIGUSR1, NS_JOB_NONE, count_and_finish, &runs, NULL),
     };
     kill(getpid(), SIGUSR1);
     int reached = latch_reaches(&runs, 4);
@@ -262,7 +255,6 @@ static void take_connection(struct ns_job_t *job)
 static void be_a_client(const struct sockaddr_in *at, enum step until, int reset)
 {
     char bytes[256];
-    struct linger linger = {1, 0};
     int fd = socket(AF_INET, SOCK_STREAM | (until == CONNECTING ? SOCK_NONBLOCK : 0), 0);
     if (connect(fd, (const struct sockaddr *)at, sizeof *at) == 0 && until >= HALF_REQUEST) {
         assert_int_equal(write(fd, "GET / HT", 8), 8);
@@ -276,23 +268,20 @@ static void be_a_client(const struct sockaddr_in *at, enum step until, int reset
         }
     }
     if (reset) {
-        setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger);
+        vanish(fd);
+    } else {
+        close(fd);
     }
-    close(fd);
 }
 
 TEST(clients_may_vanish_at_any_step)
 {
     int fds = count_fds();
-    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t length = sizeof at;
+    struct sockaddr_in at;
     struct ns_thrpool_t *tp = recorded_pool(2);
     struct ns_job_t *listening = NULL;
     int errors = count_logged_errors();
-    server.fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
-    assert_int_equal(bind(server.fd, (struct sockaddr *)&at, sizeof at), 0);
-    assert_int_equal(listen(server.fd, 1024), 0);
-    assert_int_equal(getsockname(server.fd, (struct sockaddr *)&at, &length), 0);
+    server.fd = listen_on_loopback(&at);
     assert_int_equal(ns_add_fd_job(tp, server.fd, NS_JOB_ACCEPT | NS_JOB_PERSIST, take_connection,
                                    NULL, &listening), NS_SUCCESS);
     for (long i = 0; i < count_of(100, 10000); i++) {
@@ -322,7 +311,7 @@ TEST(memory_that_is_refused_now_and_then_fails_the_adds_only)
         the_heap.left = i % 7 == 0 ? 0 : -1;
         pthread_mutex_unlock(&the_heap.lock);
         ns_result_t result =
-            ns_add_job(tp, i & 1 ? NS_JOB_THREAD : 0, run_and_count, &runs, NULL);
+            ns_add_job(tp, i & 1 ? NS_JOB_THREAD : 0, count_and_finish, &runs, NULL);
         made += result == NS_SUCCESS;
         refused += result == NS_ALLOCATION_FAILURE;
         assert_true(result == NS_SUCCESS || i % 7 == 0);
@@ -388,8 +377,7 @@ TEST(a_descriptor_that_the_poller_refuses_is_logged_and_tried_again)
     close(ends[0]);
     assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
     assert_latch(&probe.runs, 2);
-    assert_int_equal(ns_job_wait(job), NS_SUCCESS);
-    assert_int_equal(ns_job_done(job), NS_SUCCESS);
+    finish_idle(job);
     assert_latch(&probe.disposals, 1);
     assert_works(tp);
     checked_end(tp);
@@ -422,7 +410,7 @@ TEST(signals_may_storm_while_jobs_come_and_go)
         struct latch runs = LATCH_INIT;
         for (int n = 0; n < 100; n++) {
             assert_int_equal(ns_add_signal_job(tp, n & 1 ? SIGUSR1 : SIGUSR2,
-                                               n & 2 ? NS_JOB_THREAD : 0, run_and_count, &runs,
+                                               n & 2 ? NS_JOB_THREAD : 0, count_and_finish, &runs,
                                                NULL), NS_SUCCESS);
             if (n % 10 == 9) {
                 assert_latch(&runs, n + 1);
@@ -453,13 +441,13 @@ static void blocking_log(int priority, const char *format, va_list args)
 
 static void *add_badly(void *arg)
 {
-    ns_add_job(arg, NS_JOB_SHUTDOWN_WORKER, run_and_count, NULL, NULL);
+    ns_add_job(arg, NS_JOB_SHUTDOWN_WORKER, count_and_finish, NULL, NULL);
     return NULL;
 }
 
 static void add_badly_inside(struct ns_job_t *job)
 {
-    ns_add_job(ns_job_get_tp(job), NS_JOB_SHUTDOWN_WORKER, run_and_count, NULL, NULL);
+    ns_add_job(ns_job_get_tp(job), NS_JOB_SHUTDOWN_WORKER, count_and_finish, NULL, NULL);
     ns_job_done(job);
 }
 
@@ -503,23 +491,18 @@ TEST(a_callback_that_blocks_delays_its_thread_only)
     struct gate gates[2] = {GATE_INIT, GATE_INIT};
     struct ns_job_t *blockers[2];
     struct latch runs = LATCH_INIT;
-    assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, gate_callback, &gates[0], &blockers[0]),
-                     NS_SUCCESS);
-    assert_latch(&gates[0].begun, 1);
+    blockers[0] = occupy(tp, NS_JOB_THREAD, &gates[0]);
     assert_works(tp);
-    assert_int_equal(ns_add_job(tp, NS_JOB_NONE, gate_callback, &gates[1], &blockers[1]),
-                     NS_SUCCESS);
-    assert_latch(&gates[1].begun, 1);
+    blockers[1] = occupy(tp, NS_JOB_NONE, &gates[1]);
     for (int i = 0; i < 100; i++) {
-        assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, run_and_count, &runs, NULL), NS_SUCCESS);
+        assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, count_and_finish, &runs, NULL), NS_SUCCESS);
     }
     assert_latch(&runs, 100);
     for (int i = 1; i >= 0; i--) {
         /* Still in there: nothing above has waited for it. */
         assert_int_equal(latch_count(&gates[i].leave), 0);
         latch_add(&gates[i].leave, 1);
-        assert_int_equal(ns_job_wait(blockers[i]), NS_SUCCESS);
-        assert_int_equal(ns_job_done(blockers[i]), NS_SUCCESS);
+        finish_idle(blockers[i]);
     }
     assert_works(tp);
     checked_end(tp);
@@ -561,8 +544,7 @@ TEST(a_registration_that_cannot_be_taken_out_keeps_the_loop_from_nothing)
                                        &jobs[i]), NS_SUCCESS);
     }
     EVENTUALLY(atomic_load(&io) > READY && atomic_load(&ticks) > 1);
-    assert_int_equal(ns_add_job(tp, NS_JOB_NONE, gate_callback, &gate, &blocker), NS_SUCCESS);
-    assert_latch(&gate.begun, 1);
+    blocker = occupy(tp, NS_JOB_NONE, &gate);
     int copy = dup(pair[0]);
     close(pair[0]);
     int count = take_all_descriptors();
@@ -583,8 +565,7 @@ TEST(a_registration_that_cannot_be_taken_out_keeps_the_loop_from_nothing)
     assert_true(goes_on);
     assert_true(logged("no new poller"));
     assert_works(tp);
-    assert_int_equal(ns_job_wait(blocker), NS_SUCCESS);
-    assert_int_equal(ns_job_done(blocker), NS_SUCCESS);
+    finish_idle(blocker);
     assert_true(ns_job_cancel(timer) <= NS_RUNNING);
     for (int i = 0; i < READY; i++) {
         assert_true(ns_job_cancel(jobs[i]) <= NS_RUNNING);

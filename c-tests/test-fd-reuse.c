@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* Descriptor numbers are given out again while a job for what they meant before is still there. */
-#include "harness.h"
+#include "sockets.h"
 
 /* What has become of the old job before the number is given out again. */
 enum old { OLD_WAITING, OLD_ARMED, OLD_ARMED_WITH_TIME_OUT, OLD_KINDS };
@@ -10,26 +10,6 @@ static void move_to(int fd, int as)
 {
     assert_int_equal(dup2(fd, as), as);
     close(fd);
-}
-
-static void send_byte(int fd)
-{
-    assert_int_equal(send(fd, "x", 1, MSG_NOSIGNAL), 1);
-}
-
-static void drain_own(struct ns_job_t *job)
-{
-    char bytes[64];
-    while (read(ns_job_get_native_fd(job), bytes, sizeof(bytes)) > 0) {
-    }
-}
-
-/* Finish a job in whatever state, and see it go. */
-static void cancel(struct ns_job_t *job, struct probe *probe)
-{
-    ns_result_t result = ns_job_cancel(job);
-    assert_true(result == NS_SUCCESS || result == NS_RUNNING);
-    assert_latch(&probe->disposals, 1);
 }
 
 /*
@@ -89,7 +69,7 @@ static void reuse_fires(struct reuse *reuse, long runs, long old_runs)
 
 static void reuse_end(struct reuse *reuse)
 {
-    cancel(reuse->new_job, &reuse->new);
+    probe_cancel(reuse->new_job, &reuse->new);
     assert_true(fd_is_open(reuse->new.fd));
     close(reuse->new.fd);
     close(reuse->peer);
@@ -105,7 +85,7 @@ TEST(fm33_new_job_fires_the_old_one_does_not_and_cancelling_it_disturbs_nothing)
             reuse_begin(&reuse, tp, kind, how % 2 ? NS_JOB_THREAD : 0, how / 2);
             long old_runs = kind == OLD_WAITING;
             reuse_fires(&reuse, 1, old_runs);
-            cancel(reuse.old_job, &reuse.old);
+            probe_cancel(reuse.old_job, &reuse.old);
             assert_true(fd_is_open(reuse.new.fd));
             reuse_fires(&reuse, 2, old_runs);
             reuse_end(&reuse);
@@ -129,8 +109,7 @@ TEST(fm33_old_job_with_a_time_out_still_fires_by_time)
         assert_int_equal(ns_job_rearm(reuse.old_job), NS_SUCCESS);
         assert_latch(&reuse.old.runs, 2);
         assert_int_equal(atomic_load(&reuse.old.output), NS_JOB_TIMER);
-        assert_int_equal(ns_job_wait(reuse.old_job), NS_SUCCESS);
-        assert_int_equal(ns_job_done(reuse.old_job), NS_SUCCESS);
+        finish_idle(reuse.old_job);
         assert_latch(&reuse.old.disposals, 1);
         assert_true(fd_is_open(reuse.new.fd));
         assert_int_equal(ns_job_wait(reuse.new_job), NS_SUCCESS);
@@ -158,8 +137,7 @@ TEST(fm33_done_that_was_refused_and_ignored_harms_nobody)
     struct ns_job_t *new_job = probe_fd(tp, NS_JOB_READ | NS_JOB_THREAD, 0, &new);
     send_byte(again[1]);
     assert_latch(&new.runs, 1);
-    assert_int_equal(ns_job_wait(new_job), NS_SUCCESS);
-    assert_int_equal(ns_job_done(new_job), NS_SUCCESS);
+    finish_idle(new_job);
     assert_latch(&new.disposals, 1);
     assert_false(fd_is_open(again[0]));
     close(again[1]);
@@ -215,11 +193,11 @@ TEST(number_that_became_a_file_or_a_directory_serves_its_new_job_only)
         assert_latch(&new.runs, 1);
         loop_passes(tp, 0);
         assert_int_equal(latch_count(&old.runs), 0);
-        cancel(old_job, &old);
+        probe_cancel(old_job, &old);
         assert_int_equal(ns_job_wait(new_job), NS_SUCCESS);
         assert_int_equal(ns_job_rearm(new_job), NS_SUCCESS);
         assert_latch(&new.runs, 2);
-        cancel(new_job, &new);
+        probe_cancel(new_job, &new);
         close(ends[0]);
         close(ends[1]);
     }
@@ -276,12 +254,12 @@ TEST(fm33_many_rounds_in_random_order_keep_the_newest_job_going)
         /* The old ones go, in one order or the other. */
         for (int i = 0; i < OLD - 1; i++) {
             int at = seed & 0x100000 ? i : OLD - 2 - i;
-            cancel(jobs[at], &probes[at]);
+            probe_cancel(jobs[at], &probes[at]);
             assert_int_equal(latch_count(&probes[at].runs), old_runs[at]);
         }
         send_byte(peers[OLD - 1]);
         assert_latch(&probes[OLD - 1].runs, old_runs[OLD - 1] + 2);
-        cancel(jobs[OLD - 1], &probes[OLD - 1]);
+        probe_cancel(jobs[OLD - 1], &probes[OLD - 1]);
         assert_true(fd_is_open(number));
         close(number);
         for (int i = 0; i < OLD; i++) {
@@ -292,17 +270,6 @@ TEST(fm33_many_rounds_in_random_order_keep_the_newest_job_going)
 }
 
 /* Lines of LOG_WARNING. */
-static atomic_int warnings;
-
-static void count_warnings(int priority, const char *format, va_list args)
-{
-    UNUSED(format);
-    UNUSED(args);
-    if (priority == LOG_WARNING) {
-        atomic_fetch_add(&warnings, 1);
-    }
-}
-
 static int new_file = -1;
 
 /* In the first run: closes the job's own number, may give it to another file, and arms the job. */

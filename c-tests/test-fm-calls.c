@@ -154,9 +154,7 @@ TEST(fm15_an_add_to_busy_threads_makes_no_system_call_and_to_idle_ones_few)
     struct ns_job_t *blockers[2];
     atomic_long runs = 0;
     for (int i = 0; i < 2; i++) {
-        assert_int_equal(ns_add_job(tp, i ? NS_JOB_THREAD : 0, gate_callback, &gates[i],
-                                    &blockers[i]), NS_SUCCESS);
-        assert_latch(&gates[i].begun, 1);
+        blockers[i] = occupy(tp, i ? NS_JOB_THREAD : 0, &gates[i]);
     }
     /* Loop and worker are busy: nothing at all. */
     memset(&calls, 0, sizeof calls);
@@ -214,12 +212,10 @@ TEST(fm47_the_loop_is_woken_once_and_only_if_it_sleeps)
     enum { THREADS = 4 };
     struct ns_thrpool_t *tp = pool_of(1);
     struct gate gate = GATE_INIT;
-    struct ns_job_t *blocker;
     atomic_long runs = 0;
     struct flooder flooder = {tp, &runs, count_of(50000, 2500000)};
     pthread_t threads[THREADS];
-    assert_int_equal(ns_add_job(tp, NS_JOB_NONE, gate_callback, &gate, &blocker), NS_SUCCESS);
-    assert_latch(&gate.begun, 1);
+    struct ns_job_t *blocker = occupy(tp, NS_JOB_NONE, &gate);
     /* Against a loop that is in a callback: no byte. */
     long before = atomic_load(&all_writes);
     long turns_before = atomic_load(&turns);
@@ -280,7 +276,6 @@ TEST(fm29_seven_hundred_with_data_are_told_no_time_out)
     for (int round = 0; round < 3; round++) {
         struct ns_thrpool_t *tp = pool_of(1);
         struct gate gate = GATE_INIT;
-        struct ns_job_t *blocker = NULL;
         struct timeval tv = {0, 300000};
         memset(&verdicts, 0, sizeof verdicts);
         for (int i = 0; i < MANY; i++) {
@@ -292,8 +287,7 @@ TEST(fm29_seven_hundred_with_data_are_told_no_time_out)
         hold.until = now_seconds() + 0.301; /* the last deadline is past */
         double first = hold.until - 0.05;   /* and none of them */
         loop_passes(tp, 0);
-        assert_int_equal(ns_add_job(tp, NS_JOB_NONE, gate_callback, &gate, &blocker), NS_SUCCESS);
-        assert_latch(&gate.begun, 1);
+        struct ns_job_t *blocker = occupy(tp, NS_JOB_NONE, &gate);
         for (int i = 0; i < MANY; i++) {
             assert_int_equal(write(ends[i][1], "x", 1), 1);
         }
@@ -302,8 +296,7 @@ TEST(fm29_seven_hundred_with_data_are_told_no_time_out)
         atomic_store(&hold.armed, 1);
         latch_add(&gate.leave, 1);
         EVENTUALLY(atomic_load(&verdicts.ready) + atomic_load(&verdicts.timed_out) == MANY);
-        assert_int_equal(ns_job_wait(blocker), NS_SUCCESS);
-        assert_int_equal(ns_job_done(blocker), NS_SUCCESS);
+        finish_idle(blocker);
         pool_end(tp);
         atomic_store(&hold.armed, 0);
         for (int i = 0; i < MANY; i++) {

@@ -6,9 +6,8 @@
  * to see it fail.
  */
 #include "fm.h"
+#include "sockets.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <sys/wait.h>
 
 static void read_byte(struct ns_job_t *job)
@@ -33,19 +32,6 @@ static double cpu_share(struct ns_thrpool_t *tp, long usec)
     double begin = now_seconds();
     loop_passes(tp, usec);
     return (cpu_seconds() - cpu) / (now_seconds() - begin);
-}
-
-/* A socket that listens on 127.0.0.1, and its address. */
-static int listener(struct sockaddr_in *at)
-{
-    socklen_t length = sizeof *at;
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
-    *at = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    assert_true(fd >= 0);
-    assert_int_equal(bind(fd, (struct sockaddr *)at, sizeof *at), 0);
-    assert_int_equal(listen(fd, 1024), 0);
-    assert_int_equal(getsockname(fd, (struct sockaddr *)at, &length), 0);
-    return fd;
 }
 
 static int connect_to(const struct sockaddr_in *at)
@@ -327,8 +313,7 @@ TEST(fm34_a_reader_and_a_writer_share_a_descriptor)
             assert_int_equal(latch_count(&reader.runs), 1);
         }
         struct ns_job_t *left = kind & 4 ? read_job : write_job;
-        assert_int_equal(ns_job_wait(left), NS_SUCCESS);
-        assert_int_equal(ns_job_done(left), NS_SUCCESS);
+        finish_idle(left);
         assert_latch(&reader.disposals, 1);
         assert_latch(&writer.disposals, 1);
         close(ends[0]);
@@ -381,7 +366,7 @@ TEST(fm36_a_listener_without_descriptors_does_not_spin_and_recovers)
     struct sockaddr_in at;
     int clients[CLIENTS];
     int highest = 0;
-    door.fd = listener(&at);
+    door.fd = listen_on_loopback(&at);
     door.accepted = (struct latch)LATCH_INIT;
     for (int i = 0; i < CLIENTS; i++) {
         clients[i] = connect_to(&at);
@@ -526,9 +511,7 @@ TEST(fm37_descriptors_that_cannot_be_polled_do_not_make_the_loop_spin)
     socket_pair(ends);
     struct probe closed = PROBE(finish_job, ends[0]);
     struct gate gate = GATE_INIT;
-    struct ns_job_t *blocker = NULL;
-    assert_int_equal(ns_add_job(tp, NS_JOB_NONE, gate_callback, &gate, &blocker), NS_SUCCESS);
-    assert_latch(&gate.begun, 1);
+    struct ns_job_t *blocker = occupy(tp, NS_JOB_NONE, &gate);
     probe_fd(tp, NS_JOB_READ | NS_JOB_PRESERVE_FD, 0, &closed);
     close(ends[0]);
     latch_add(&gate.leave, 1);
@@ -568,12 +551,10 @@ static void *keep_coming(void *arg)
     UNUSED(arg);
     while (!atomic_load(&rush.stop)) {
         int fd = socket(AF_INET, SOCK_STREAM, 0);
-        struct linger reset = {1, 0};
-        setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
         if (connect(fd, (struct sockaddr *)&rush.at, sizeof rush.at) != 0) {
             sched_yield();
         }
-        close(fd);
+        vanish(fd);
     }
     return NULL;
 }
@@ -612,7 +593,7 @@ TEST(fm38_accepts_and_reads_get_their_turns_beside_floods_of_the_other)
 {
     struct ns_thrpool_t *tp = checked_pool(1);
     struct ns_job_t *jobs[2];
-    rush.listen_fd = listener(&rush.at);
+    rush.listen_fd = listen_on_loopback(&rush.at);
     socket_pair(rush.busy);
     assert_int_equal(ns_add_fd_job(tp, rush.listen_fd, NS_JOB_ACCEPT | NS_JOB_PERSIST, rush_accept,
                                    NULL, &jobs[0]), NS_SUCCESS);

@@ -480,9 +480,7 @@ TEST(fm09_done_during_shutdown_frees_no_job_that_is_still_queued)
         struct ns_job_t *blockers[3];
         forget_counts();
         for (int i = 0; busy && i < 3; i++) {
-            assert_int_equal(ns_add_job(tp, i ? NS_JOB_THREAD : 0, gate_callback, &gates[i],
-                                        &blockers[i]), NS_SUCCESS);
-            assert_latch(&gates[i].begun, 1);
+            blockers[i] = occupy(tp, i ? NS_JOB_THREAD : 0, &gates[i]);
         }
         for (long i = 0; i < jobs; i++) {
             ns_job_type_t type = NS_JOB_UNARMED | (i & 1 ? NS_JOB_THREAD : 0);

@@ -155,10 +155,7 @@ TEST(fm23_an_add_that_fails_has_had_no_effect)
     for (int which = 0; which < ADDS; which++) {
         struct ns_thrpool_t *tp = checked_pool(1);
         struct gate gate = GATE_INIT;
-        struct ns_job_t *blocker = NULL;
-        assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, gate_callback, &gate, &blocker),
-                         NS_SUCCESS);
-        assert_latch(&gate.begun, 1);
+        struct ns_job_t *blocker = occupy(tp, NS_JOB_THREAD, &gate);
         long out = the_heap.out;
         struct ns_job_t *job = sentinel;
         /* Arguments. */

@@ -7,30 +7,6 @@
 
 enum { WAITERS = 32 };
 
-static void nothing(struct ns_job_t *job)
-{
-    UNUSED(job);
-}
-
-static void count_and_finish(struct ns_job_t *job)
-{
-    atomic_fetch_add((atomic_long *)ns_job_get_data(job), 1);
-    ns_job_done(job);
-}
-
-/* A pool of one worker whose blocks are counted in blocks_out. */
-static struct ns_thrpool_t *counted_pool(void)
-{
-    struct ns_thrpool_config config;
-    ns_thrpool_config_init(&config);
-    config.log_fct = quiet_log;
-    config.calloc_fct = counting_calloc;
-    config.free_fct = counting_free;
-    struct ns_thrpool_t *tp = ns_thrpool_new(&config);
-    assert_non_null(tp);
-    return tp;
-}
-
 /* Threads that wait for an idle job of another pool, again and again. */
 static struct {
     struct ns_job_t *idle;
@@ -52,7 +28,7 @@ static void begin_to_wait(struct ns_thrpool_t *tp)
 {
     atomic_store(&others.stop, 0);
     atomic_store(&others.begun, 0);
-    assert_int_equal(ns_create_job(tp, NS_JOB_NONE, nothing, &others.idle), NS_SUCCESS);
+    assert_int_equal(ns_create_job(tp, NS_JOB_NONE, do_nothing, &others.idle), NS_SUCCESS);
     for (int i = 0; i < WAITERS; i++) {
         assert_int_equal(pthread_create(&others.threads[i], NULL, wait_again_and_again, NULL), 0);
     }
@@ -74,7 +50,7 @@ static void make_and_run(struct ns_thrpool_t *tp, long n)
     static atomic_long done;
     atomic_store(&done, 0);
     for (long made = 0; made < n; made++) {
-        assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, count_and_finish, &done, NULL), NS_SUCCESS);
+        assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, tally_and_finish, &done, NULL), NS_SUCCESS);
         if (made - atomic_load(&done) > 1000) {
             SOON(made - atomic_load(&done) < 1000);
         }
@@ -100,7 +76,7 @@ TEST(fm12_destroy_ends_while_others_wait_again_and_again_in_another_pool)
     struct ns_thrpool_t *other = pool_of(1);
     begin_to_wait(other);
     for (long round = 0; round < count_of(10, 1000); round++) {
-        struct ns_thrpool_t *tp = counted_pool();
+        struct ns_thrpool_t *tp = counting_pool(1);
         pthread_t thread;
         long before = latch_count(&returned);
         make_and_run(tp, 200);
@@ -120,7 +96,7 @@ TEST(fm12_destroy_ends_while_others_wait_again_and_again_in_another_pool)
 TEST(memory_is_given_back_while_others_wait_again_and_again_in_another_pool)
 {
     struct ns_thrpool_t *other = pool_of(1);
-    struct ns_thrpool_t *tp = counted_pool();
+    struct ns_thrpool_t *tp = counting_pool(1);
     long own = atomic_load(&blocks_out);
     begin_to_wait(other);
     /* Of those that are finished with, only as many stay as are freed while one thread is between
@@ -170,13 +146,13 @@ TEST(fm12_a_logger_that_blocks_holds_up_no_other_pool)
     config.log_fct = locking_log;
     struct ns_thrpool_t *other = ns_thrpool_new(&config);
     assert_non_null(other);
-    struct ns_thrpool_t *tp = counted_pool();
+    struct ns_thrpool_t *tp = counting_pool(1);
     long own = atomic_load(&blocks_out);
     struct ns_job_t *idle = NULL;
     pthread_t waiter;
     pthread_t destroyer;
     void *refused = NULL;
-    assert_int_equal(ns_create_job(other, NS_JOB_NONE, nothing, &idle), NS_SUCCESS);
+    assert_int_equal(ns_create_job(other, NS_JOB_NONE, do_nothing, &idle), NS_SUCCESS);
     atomic_store(&in_logger, 0);
     pthread_mutex_lock(&log_lock);
     assert_int_equal(pthread_create(&waiter, NULL, wait_for_a_negative_time, idle), 0);
@@ -213,7 +189,7 @@ TEST(a_pool_stays_while_its_logger_speaks_of_a_wait)
     struct latch gone = LATCH_INIT;
     pthread_t waiter;
     pthread_t destroyer;
-    assert_int_equal(ns_create_job(tp, NS_JOB_NONE, nothing, &job), NS_SUCCESS);
+    assert_int_equal(ns_create_job(tp, NS_JOB_NONE, do_nothing, &job), NS_SUCCESS);
     assert_int_equal(ns_job_set_data(job, &gone), NS_SUCCESS);
     assert_int_equal(ns_job_set_done_cb(job, count_callback), NS_SUCCESS);
     atomic_store(&in_logger, 0);

@@ -9,17 +9,6 @@
 
 #include <sys/wait.h>
 
-static void nothing(struct ns_job_t *job)
-{
-    UNUSED(job);
-}
-
-static void count_and_finish(struct ns_job_t *job)
-{
-    atomic_fetch_add((atomic_long *)ns_job_get_data(job), 1);
-    ns_job_done(job);
-}
-
 /* A repeating timer: how late it was at worst. */
 struct pulse {
     double period;
@@ -193,12 +182,10 @@ TEST(fm29_time_out_or_data_but_the_true_one)
         }
         /* Data first, by far: while the loop is busy until long after the deadline. */
         struct gate gate = GATE_INIT;
-        struct ns_job_t *job = NULL;
         struct contest *contest = &contests[0];
         struct timeval passing = {0, 300};
         *contest = (struct contest){.ends = {fds[0][0], fds[0][1]}, .tv = {0, 200}};
-        assert_int_equal(ns_add_job(tp, NS_JOB_NONE, gate_callback, &gate, &job), NS_SUCCESS);
-        assert_latch(&gate.begun, 1);
+        struct ns_job_t *job = occupy(tp, NS_JOB_NONE, &gate);
         assert_int_equal(write(contest->ends[1], "x", 1), 1);
         contest->armed_at = now_seconds();
         struct ns_job_t *fd_job = NULL;
@@ -213,8 +200,7 @@ TEST(fm29_time_out_or_data_but_the_true_one)
         SOON(atomic_load(&contest->disposals) == 1);
         assert_int_equal(atomic_load(&contest->timed_out), 0);
         assert_int_equal(atomic_load(&contest->bad), 0);
-        assert_int_equal(ns_job_wait(job), NS_SUCCESS);
-        assert_int_equal(ns_job_done(job), NS_SUCCESS);
+        finish_idle(job);
     }
     print_message("# %ld contests, %ld written to in time, %ld timed out\n", rounds * AT_ONCE,
                   in_time, timed_out);
@@ -309,18 +295,12 @@ static void *flood(void *arg)
     struct timeval far = {3600, 0};
     while (!atomic_load(&flooder->stop)) {
         struct ns_job_t *job = NULL;
-        if (ns_add_timeout_job(flooder->tp, &far, NS_JOB_NONE, nothing, NULL, &job) == NS_SUCCESS) {
+        if (ns_add_timeout_job(flooder->tp, &far, NS_JOB_NONE, do_nothing, NULL, &job) == NS_SUCCESS) {
             ns_job_cancel(job);
             atomic_fetch_add(&flooder->adds, 1);
         }
     }
     return NULL;
-}
-
-static int compare_doubles(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
 }
 
 /*
@@ -511,7 +491,7 @@ TEST(fm31_a_timer_keeps_its_time_beside_a_million_that_are_far)
     struct ns_job_t *job = NULL;
     double begin = now_seconds();
     for (long i = 0; i < crowd; i++) {
-        assert_int_equal(ns_add_timeout_job(tp, &far, NS_JOB_NONE, count_and_finish, &fired, NULL),
+        assert_int_equal(ns_add_timeout_job(tp, &far, NS_JOB_NONE, tally_and_finish, &fired, NULL),
                          NS_SUCCESS);
     }
     loop_passes(tp, 0);

@@ -47,14 +47,14 @@ static void keeping_free(void *content)
 /* What destroy says */
 
 static char said[1024];
-static int warnings;
+static int warned;
 
 static void warning_log(int priority, const char *format, va_list args)
 {
     if (priority <= LOG_WARNING) {
         pthread_mutex_lock(&logged_lock);
         vsnprintf(said, sizeof said, format, args);
-        warnings++;
+        warned++;
         pthread_mutex_unlock(&logged_lock);
     }
 }
@@ -69,7 +69,7 @@ static struct ns_thrpool_t *pool(void)
     config.free_fct = keeping_free;
     struct ns_thrpool_t *tp = ns_thrpool_new(&config);
     assert_non_null(tp);
-    warnings = 0;
+    warned = 0;
     said[0] = '\0';
     return tp;
 }
@@ -107,12 +107,12 @@ static void destroy(struct ns_thrpool_t *tp, int jobs)
 {
     ns_thrpool_destroy(tp);
     if (jobs == 0) {
-        assert_int_equal(warnings, 0);
+        assert_int_equal(warned, 0);
     } else {
         char want[100];
         snprintf(want, sizeof want, ": %d idle job%s never finished with: ", jobs,
                  jobs == 1 ? "" : "s");
-        assert_int_equal(warnings, 1);
+        assert_int_equal(warned, 1);
         assert_non_null(strstr(said, "ns_thrpool_destroy: "));
         assert_non_null(strstr(said, want));
         assert_ptr_equal(strchr(said, '\n'), said + strlen(said) - 1);
@@ -253,8 +253,7 @@ TEST(jobs_that_were_finished_with_are_not_told_of)
             struct ns_job_t *job = make(tp, kind, rearms_twice, &chain, ends[0]);
             fire(job, kind);
             assert_latch(&chain, 3);
-            assert_int_equal(ns_job_wait(job), NS_SUCCESS);
-            assert_int_equal(ns_job_done(job), NS_SUCCESS);
+            finish_idle(job);
         }
     }
     /* Left armed, for destroy to dispose of. */
@@ -280,7 +279,7 @@ TEST(what_could_not_be_made_is_not_counted)
     assert_int_equal(ns_add_job(tp, NS_JOB_UNARMED, rests, &runs, NULL), NS_INVALID_REQUEST);
     ns_thrpool_shutdown(tp);
     assert_int_equal(ns_add_job(tp, NS_JOB_UNARMED, rests, &runs, &job), NS_SHUTDOWN);
-    warnings = 0;
+    warned = 0;
     destroy(tp, 0);
 }
 
@@ -313,7 +312,7 @@ TEST(nor_what_there_was_no_memory_for)
     assert_int_equal(ns_add_fd_job(tp, far, NS_JOB_READ | NS_JOB_UNARMED, rests, &runs, &job),
                      NS_ALLOCATION_FAILURE);
     atomic_store(&no_memory, 0);
-    warnings = 0;
+    warned = 0;
     destroy(tp, 0);
     close(far);
 }
@@ -325,8 +324,7 @@ TEST(the_shutdown_leaves_jobs_idle)
     struct gate gate = GATE_INIT;
     struct ns_job_t *job, *persistent;
     /* A rearm that was accepted before comes to nothing; nor is a PERSIST job armed again. */
-    assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, gate_callback, &gate, &job), NS_SUCCESS);
-    assert_latch(&gate.begun, 1);
+    job = occupy(tp, NS_JOB_THREAD, &gate);
     assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
     assert_int_equal(ns_add_job(tp, NS_JOB_PERSIST, rests, &runs, &persistent), NS_SUCCESS);
     assert_latch(&runs, 1);

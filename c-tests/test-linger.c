@@ -7,10 +7,8 @@
  * until the test has it read: so a close lasts for just as long as the test wants. The number is free
  * as soon as a close has begun.
  */
-#include "harness.h"
+#include "sockets.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
 
 #define FOR_EVER (4 * LIMIT_SECONDS)
 
@@ -35,24 +33,15 @@ static void lingering_gone(struct ns_job_t *job)
 /* Connected sockets, the first of which does not block and has sent more than the second can hold. */
 static void full_pair(int ends[2], int seconds)
 {
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t length = sizeof(address);
-    int listener = socket(AF_INET, SOCK_STREAM, 0);
-    assert_int_equal(bind(listener, (struct sockaddr *)&address, sizeof(address)), 0);
-    assert_int_equal(listen(listener, 1), 0);
-    assert_int_equal(getsockname(listener, (struct sockaddr *)&address, &length), 0);
+    struct sockaddr_in address;
+    int listener = listen_on_loopback(&address), small = 4096;
     ends[1] = socket(AF_INET, SOCK_STREAM, 0);
-    int small = 4096;
     assert_int_equal(setsockopt(ends[1], SOL_SOCKET, SO_RCVBUF, &small, sizeof(small)), 0);
     assert_int_equal(connect(ends[1], (struct sockaddr *)&address, sizeof(address)), 0);
-    ends[0] = accept4(listener, NULL, NULL, SOCK_NONBLOCK);
-    assert_true(ends[0] >= 0);
+    ends[0] = accept_soon(listener);
     close(listener);
     assert_int_equal(setsockopt(ends[0], SOL_SOCKET, SO_SNDBUF, &small, sizeof(small)), 0);
-    char bytes[4096] = {0};
-    while (write(ends[0], bytes, sizeof(bytes)) > 0) {
-    }
-    assert_int_equal(errno, EAGAIN);
+    fill(ends[0]);
     struct linger linger = {1, seconds};
     assert_int_equal(setsockopt(ends[0], SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)), 0);
 }
@@ -226,11 +215,9 @@ TEST(one_that_is_cancelled_in_the_work_queue)
 {
     struct ns_thrpool_t *tp = pool_of(1);
     struct gate gate = GATE_INIT;
-    struct ns_job_t *busy = NULL;
     struct lingering one;
     struct ns_job_t *ticking = start_ticking(tp);
-    assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, gate_callback, &gate, &busy), NS_SUCCESS);
-    assert_latch(&gate.begun, 1);
+    struct ns_job_t *busy = occupy(tp, NS_JOB_THREAD, &gate);
     make(&one, tp, NS_JOB_READ | NS_JOB_THREAD, NULL, FOR_EVER);
     arm(&one);
     /* It has fired when a timer that was armed later has; the only worker is busy. */
@@ -275,9 +262,7 @@ TEST(one_that_is_cancelled_when_it_is_about_to_run_in_the_loop)
     struct ns_thrpool_t *tp = pool_of(2);
     struct ns_job_t *ticking = start_ticking(tp);
     struct gate gate = GATE_INIT;
-    struct ns_job_t *busy = NULL;
-    assert_int_equal(ns_add_job(tp, NS_JOB_NONE, gate_callback, &gate, &busy), NS_SUCCESS);
-    assert_latch(&gate.begun, 1);
+    struct ns_job_t *busy = occupy(tp, NS_JOB_NONE, &gate);
     for (int i = 0; i < 2; i++) {
         make(&both[i], tp, NS_JOB_READ, cancel_the_other, FOR_EVER);
         arm(&both[i]);
@@ -416,10 +401,8 @@ TEST(closes_that_do_not_block_need_no_worker)
 {
     struct ns_thrpool_t *tp = pool_of(1);
     struct gate gate = GATE_INIT;
-    struct ns_job_t *busy = NULL;
     struct ns_job_t *ticking = start_ticking(tp);
-    assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, gate_callback, &gate, &busy), NS_SUCCESS);
-    assert_latch(&gate.begun, 1);
+    struct ns_job_t *busy = occupy(tp, NS_JOB_THREAD, &gate);
     /* To be reset, with no time to linger for. */
     struct lingering reset;
     make(&reset, tp, NS_JOB_WRITE, NULL, 0);

@@ -3,22 +3,16 @@
  * What docs/NOTES.md says of descriptors, waits and urgent data, as it happens here. Most of it is
  * the kernel's doing, and stays as it is.
  */
-#include "harness.h"
+#include "signals.h"
+#include "sockets.h"
 
 #include <linux/errqueue.h>
-#include <netinet/in.h>
 #include <netinet/ip.h>
 
 /* A job for fd that reports to probe and keeps fd open. */
 static struct ns_job_t *watch(struct ns_thrpool_t *tp, ns_job_type_t type, struct probe *probe)
 {
     return probe_fd(tp, type | NS_JOB_PRESERVE_FD, 0, probe);
-}
-
-static void cancel(struct ns_job_t *job, struct probe *probe)
-{
-    ns_job_cancel(job);
-    assert_latch(&probe->disposals, 1);
 }
 
 /* A TCP socket of this sort, on 127.0.0.1 but not listening; its address. */
@@ -30,19 +24,6 @@ static int tcp_socket(struct sockaddr_in *at)
     assert_int_equal(bind(fd, (struct sockaddr *)at, size), 0);
     assert_int_equal(getsockname(fd, (struct sockaddr *)at, &size), 0);
     return fd;
-}
-
-/* Two connected TCP sockets. */
-static void tcp_pair(int ends[2])
-{
-    struct sockaddr_in at;
-    int listener = tcp_socket(&at);
-    assert_int_equal(listen(listener, 1), 0);
-    ends[0] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_int_equal(connect(ends[0], (struct sockaddr *)&at, sizeof at), 0);
-    fcntl(ends[0], F_SETFL, O_NONBLOCK);
-    EVENTUALLY((ends[1] = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0);
-    close(listener);
 }
 
 /* Non-blocking descriptors */
@@ -69,9 +50,7 @@ TEST(what_was_readable_may_be_gone)
     int ends[2];
     socket_pair(ends);
     /* Both fire for the same byte. */
-    struct ns_job_t *gate_job;
-    assert_int_equal(ns_add_job(tp, NS_JOB_NONE, gate_callback, &gate, &gate_job), NS_SUCCESS);
-    assert_latch(&gate.begun, 1);
+    struct ns_job_t *gate_job = occupy(tp, NS_JOB_NONE, &gate);
     for (int n = 0; n < 2; n++) {
         probes[n].fd = ends[0];
         watch(tp, NS_JOB_READ, &probes[n]);
@@ -117,7 +96,7 @@ TEST(a_socket_that_does_not_listen_yet_fires_at_once)
     assert_int_equal(connect(client, (struct sockaddr *)&at, sizeof at), 0);
     assert_latch(&probe.runs, 2);
     assert_true(probe.fd >= 0);
-    cancel(job, &probe);
+    probe_cancel(job, &probe);
     pool_end(tp);
     close(probe.fd);
     close(client);
@@ -136,7 +115,7 @@ TEST(a_socket_that_does_not_connect_yet_fires_at_once)
     socklen_t size = sizeof error;
     assert_int_equal(getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size), 0);
     assert_int_equal(error, 0);
-    cancel(job, &probe);
+    probe_cancel(job, &probe);
     pool_end(tp);
     close(fd);
 }
@@ -185,7 +164,7 @@ TEST(what_is_left_in_the_error_queue_fires_a_persist_job_for_ever)
     before = latch_count(&probe.runs);
     loop_passes(tp, 20000);
     assert_int_equal(latch_count(&probe.runs), before);
-    cancel(job, &probe);
+    probe_cancel(job, &probe);
     pool_end(tp);
     close(fd);
 }
@@ -227,7 +206,7 @@ TEST(a_closed_number_fires_by_time_only_if_nobody_else_has_the_file)
         send(ends[1], "x", 1, MSG_NOSIGNAL);
         assert_latch(&probe.runs, 1);
         assert_int_equal(atomic_load(&probe.output), kept == NONE ? NS_JOB_TIMER : NS_JOB_READ);
-        cancel(job, &probe);
+        probe_cancel(job, &probe);
         pool_end(tp);
         close(copy);
         close(ends[1]);
@@ -291,10 +270,8 @@ TEST(urgent_data_is_not_readable_unless_it_is_asked_for)
         tcp_pair(ends);
         setsockopt(ends[0], SOL_SOCKET, SO_OOBINLINE, &in_line, sizeof in_line);
         struct probe probe = PROBE(NULL, ends[0]), urgent = PROBE(NULL, -1);
-        struct ns_job_t *job = watch(tp, NS_JOB_READ, &probe), *signal_job;
-        assert_int_equal(ns_add_signal_job(tp, SIGURG, NS_JOB_UNARMED, probe_run, &urgent,
-                                           &signal_job), NS_SUCCESS);
-        probe_arm(signal_job);
+        struct ns_job_t *job = watch(tp, NS_JOB_READ, &probe);
+        struct ns_job_t *signal_job = probe_signal(tp, SIGURG, 0, &urgent);
         assert_int_equal(fcntl(ends[0], F_SETOWN, getpid()), 0);
         assert_int_equal(send(ends[1], "u", 1, MSG_OOB), 1);
         assert_latch(&urgent.runs, 1);
@@ -307,8 +284,8 @@ TEST(urgent_data_is_not_readable_unless_it_is_asked_for)
             assert_int_equal(recv(ends[0], &byte, 1, MSG_OOB), 1);
         }
         assert_int_equal(byte, 'u');
-        cancel(job, &probe);
-        cancel(signal_job, &urgent);
+        probe_cancel(job, &probe);
+        probe_cancel(signal_job, &urgent);
         close(ends[0]);
         close(ends[1]);
     }

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* Jobs for NSPR descriptors, with the real NSPR. */
-#include "harness.h"
+#include "children.h"
 
 #include <nspr.h>
 #include <private/pprio.h>
-#include <sys/wait.h>
 
 static PRFileDesc *listen_on_loopback(PRNetAddr *address)
 {
@@ -222,8 +221,7 @@ TEST(layer_sees_the_close_exactly_once)
             assert_latch(&probe.runs, 1);
         }
         if (way == 1) {
-            assert_int_equal(ns_job_wait(job), NS_SUCCESS);
-            assert_int_equal(ns_job_done(job), NS_SUCCESS);
+            finish_idle(job);
         }
         if (way == 2) {
             assert_int_equal(ns_job_cancel(job), NS_SUCCESS);
@@ -465,15 +463,6 @@ TEST(fm41_any_allocation_of_an_add_may_fail)
     /* The job, each time. The block of entries is there: the pool's own descriptors have some. */
     assert_true(refused >= 2);
 }
-
-/* In a child there is no test to fail: say what failed, and end. */
-#define CHILD_CHECK(cond)                                                                      \
-    do {                                                                                       \
-        if (!(cond)) {                                                                         \
-            fprintf(stderr, "# child: line %d: %s\n", __LINE__, #cond);                        \
-            _exit(99);                                                                         \
-        }                                                                                      \
-    } while (0)
 
 TEST(calls_in_a_forked_child_answer_shutdown_and_close_nothing)
 {

@@ -66,7 +66,6 @@ struct slot {
 static struct slot slots[SLOTS];
 static int pairs[PAIRS][2];
 static struct ns_thrpool_t *pool;
-static struct timeval at_once = {0, 0};
 
 static struct {
     atomic_long left;  /* operations on a running pool */

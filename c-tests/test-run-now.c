@@ -10,7 +10,7 @@
 
 static struct latch ran = LATCH_INIT;
 
-static void count_and_finish(struct ns_job_t *job)
+static void finish_and_count(struct ns_job_t *job)
 {
     ns_job_done(job);
     latch_add(&ran, 1);
@@ -21,7 +21,7 @@ TEST(every_add_runs_once)
     struct ns_thrpool_t *tp = pool_of(4);
     for (int i = 0; i < 1000; i++) {
         ns_job_type_t type = i % 2 ? NS_JOB_THREAD : NS_JOB_NONE;
-        assert_int_equal(ns_add_job(tp, type, count_and_finish, NULL, NULL), NS_SUCCESS);
+        assert_int_equal(ns_add_job(tp, type, finish_and_count, NULL, NULL), NS_SUCCESS);
     }
     assert_latch(&ran, 1000);
     pool_end(tp);
@@ -148,19 +148,16 @@ TEST(persist_goes_to_the_back_of_its_queue_each_time)
     for (size_t type = 0; type < 2; type++) {
         struct ns_thrpool_t *tp = pool_of(1);
         struct gate gate = GATE_INIT;
-        struct ns_job_t *blocker = NULL;
         long before = latch_count(&ran);
         ordered = 0;
-        assert_int_equal(ns_add_job(tp, types[type], gate_callback, &gate, &blocker), NS_SUCCESS);
-        assert_latch(&gate.begun, 1);
+        struct ns_job_t *blocker = occupy(tp, types[type], &gate);
         for (intptr_t i = 0; i < 3; i++) {
             assert_int_equal(ns_add_job(tp, types[type] | NS_JOB_PERSIST, persist_note_order,
                                         (void *)i, NULL), NS_SUCCESS);
         }
         latch_add(&gate.leave, 1);
         assert_latch(&ran, before + 3);
-        assert_int_equal(ns_job_wait(blocker), NS_SUCCESS);
-        assert_int_equal(ns_job_done(blocker), NS_SUCCESS);
+        finish_idle(blocker);
         pool_end(tp);
         for (int i = 0; i < 200; i++) {
             assert_int_equal(order[i], i % 3);
@@ -197,8 +194,7 @@ TEST(a_job_that_repeats_at_once_keeps_nobody_waiting)
         atomic_store(&repeated, 0);
         assert_int_equal(ns_add_job(tp, types[i] | NS_JOB_UNARMED, repeat_until_told, &gone, &job),
                          NS_SUCCESS);
-        assert_int_equal(ns_job_set_done_cb(job, count_callback), NS_SUCCESS);
-        assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
+        arm_with(job, count_callback);
         EVENTUALLY(atomic_load(&repeated) > 10);
 
         struct probe others = PROBE(finish_job, -1);
@@ -279,11 +275,9 @@ TEST(a_million_adds_against_a_blocked_loop_block_nobody)
 {
     struct ns_thrpool_t *tp = pool_of(1);
     struct gate gate = GATE_INIT;
-    struct ns_job_t *blocker = NULL;
     int adds = scaled(1000000);
     atomic_store(&flood_ran, 0);
-    assert_int_equal(ns_add_job(tp, NS_JOB_NONE, gate_callback, &gate, &blocker), NS_SUCCESS);
-    assert_latch(&gate.begun, 1);
+    struct ns_job_t *blocker = occupy(tp, NS_JOB_NONE, &gate);
     int refused = 0;
     for (int i = 0; i < adds; i++) {
         refused += ns_add_job(tp, NS_JOB_NONE, flood_callback, NULL, NULL) != NS_SUCCESS;
@@ -432,9 +426,7 @@ TEST(a_flood_of_done_callbacks_leaves_timers_alone)
     assert_int_equal(ns_add_timeout_job(tp, &often, NS_JOB_PERSIST, tick, NULL, &timer), NS_SUCCESS);
     EVENTUALLY(atomic_load(&ticks) > 0);
     struct gate gate = GATE_INIT;
-    struct ns_job_t *blocker = NULL;
-    assert_int_equal(ns_add_job(tp, NS_JOB_NONE, gate_callback, &gate, &blocker), NS_SUCCESS);
-    assert_latch(&gate.begun, 1);
+    struct ns_job_t *blocker = occupy(tp, NS_JOB_NONE, &gate);
     for (int i = 0; i < SLOW_TO_GO; i++) {
         assert_int_equal(ns_job_done(jobs[i]), NS_SUCCESS);
     }
@@ -445,8 +437,7 @@ TEST(a_flood_of_done_callbacks_leaves_timers_alone)
     print_message("# %d ticks of 1 ms beside %d done callbacks\n", beside, SLOW_TO_GO);
     assert_true(beside >= 20);
     assert_true(ns_job_cancel(timer) <= NS_RUNNING);
-    assert_int_equal(ns_job_wait(blocker), NS_SUCCESS);
-    assert_int_equal(ns_job_done(blocker), NS_SUCCESS);
+    finish_idle(blocker);
     pool_end(tp);
 }
 
@@ -524,16 +515,13 @@ static void a_callback_that_stays_holds_no_job_back(int flood)
     atomic_store(&near.repeated, 0);
     atomic_store(&near.before, -1);
     atomic_store(&near.flood, flood);
-    assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, gate_callback, &near.blocker, &blocker),
-                     NS_SUCCESS);
-    assert_latch(&near.blocker.begun, 1);
+    blocker = occupy(tp, NS_JOB_THREAD, &near.blocker);
     assert_int_equal(ns_add_job(tp, NS_JOB_THREAD | NS_JOB_PERSIST, run_neighbour, NULL, NULL),
                      NS_SUCCESS);
     assert_int_equal(ns_add_job(tp, NS_JOB_THREAD | NS_JOB_PERSIST, stay, NULL, NULL), NS_SUCCESS);
     assert_latch(&near.over, 1);
     assert_int_equal(latch_count(&near.over), 1);
-    assert_int_equal(ns_job_wait(blocker), NS_SUCCESS);
-    assert_int_equal(ns_job_done(blocker), NS_SUCCESS);
+    finish_idle(blocker);
     pool_end(tp);
 }
 

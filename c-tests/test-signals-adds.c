@@ -5,74 +5,11 @@
  *
  * This program stands in the way of sigaction, as sanitizers do: not for them.
  */
-#include "harness.h"
+#include "children.h"
+#include "signals.h"
 
 #include <dlfcn.h>
 #include <sys/mman.h>
-#include <sys/wait.h>
-
-/* Run a function in a child, and tell how the child ended. */
-static int in_child(void (*body)(int), int arg)
-{
-    fflush(NULL);
-    pid_t child = fork();
-    if (child == 0) {
-        alarm(LIMIT_SECONDS);
-        body(arg);
-        _exit(0);
-    }
-    int status = -1;
-    assert_int_equal(waitpid(child, &status, 0), child);
-    return status;
-}
-
-#define assert_exits(status, code)                                                             \
-    do {                                                                                       \
-        int exits_status = (status);                                                           \
-        if (!WIFEXITED(exits_status) || WEXITSTATUS(exits_status) != (code)) {                 \
-            fail_msg("wait status %#x, wanted exit status %d", exits_status, (code));          \
-        }                                                                                      \
-    } while (0)
-
-#define assert_killed_by(status, signum)                                                       \
-    do {                                                                                       \
-        int killed_status = (status);                                                          \
-        if (!WIFSIGNALED(killed_status) || WTERMSIG(killed_status) != (signum)) {              \
-            fail_msg("wait status %#x, wanted signal %d", killed_status, (signum));            \
-        }                                                                                      \
-    } while (0)
-
-/* In a child, and in another thread, there is no test to fail: say what failed, and end. */
-#define CHILD_CHECK(cond)                                                                      \
-    do {                                                                                       \
-        if (!(cond)) {                                                                         \
-            fprintf(stderr, "# child: line %d: %s\n", __LINE__, #cond);                        \
-            _exit(99);                                                                         \
-        }                                                                                      \
-    } while (0)
-
-static struct ns_job_t *probe_signal(struct ns_thrpool_t *tp, int signum, struct probe *probe)
-{
-    struct ns_job_t *job = NULL;
-    assert_int_equal(ns_add_signal_job(tp, signum, NS_JOB_PERSIST | NS_JOB_UNARMED, probe_run, probe,
-                                       &job), NS_SUCCESS);
-    return probe_arm(job);
-}
-
-static void cancel(struct ns_job_t *job, struct probe *probe)
-{
-    ns_result_t result = ns_job_cancel(job);
-    assert_true(result == NS_SUCCESS || result == NS_RUNNING);
-    assert_latch(&probe->disposals, 1);
-}
-
-static atomic_int handled;
-
-static void plain(int signum)
-{
-    UNUSED(signum);
-    atomic_fetch_add(&handled, 1);
-}
 
 /* What becomes of the library's calls of sigaction for one signal, counted from 1. */
 static struct {
@@ -147,9 +84,9 @@ static void fail_an_add(int n)
     struct ns_job_t *keeping = NULL, *job = (struct ns_job_t *)&probe;
     struct sigaction before, after;
     atomic_store(&handled, 0);
-    signal(SIGUSR1, plain);
+    signal(SIGUSR1, count_handled);
     if (watched) {
-        keeping = probe_signal(keeper, SIGUSR1, &kept);
+        keeping = probe_signal(keeper, SIGUSR1, NS_JOB_PERSIST, &kept);
     }
     real_sigaction(SIGUSR1, NULL, &before);
     struct ns_thrpool_t *tp = pool_of(1);
@@ -170,10 +107,10 @@ static void fail_an_add(int n)
     CHILD_CHECK(atomic_load(&handled) == (watched ? 0 : 10));
     if (watched) {
         CHILD_CHECK(latch_reaches(&kept.runs, 1));
-        cancel(keeping, &kept);
+        probe_cancel(keeping, &kept);
     }
     real_sigaction(SIGUSR1, NULL, &after);
-    CHILD_CHECK(after.sa_handler == plain);
+    CHILD_CHECK(after.sa_handler == count_handled);
 }
 
 TEST(an_add_that_fails_leaves_nothing_behind)
@@ -182,7 +119,7 @@ TEST(an_add_that_fails_leaves_nothing_behind)
         int n = 0, status = 0;
         while (status == 0) {
             n++;
-            status = in_child(fail_an_add, n << 1 | watched);
+            status = in_child_with(fail_an_add, n << 1 | watched);
         }
         assert_exits(status, 1);
         assert_true(n > 1);
@@ -224,10 +161,10 @@ static void watch_beside_others_sigaction(int n)
     struct ns_thrpool_t *tp = pool_of(1);
     struct probe one = PROBE(NULL, -1), two = PROBE(NULL, -1), more = PROBE(NULL, -1);
     struct sigaction now;
-    signal(SIGUSR2, plain);
-    probe_signal(tp, SIGUSR2, &two);
+    signal(SIGUSR2, count_handled);
+    probe_signal(tp, SIGUSR2, NS_JOB_PERSIST, &two);
     begin_fate(SIGUSR1, 0, n);
-    struct ns_job_t *job = probe_signal(tp, SIGUSR1, &one);
+    struct ns_job_t *job = probe_signal(tp, SIGUSR1, NS_JOB_PERSIST, &one);
     if (end_fate() < n) {
         _exit(1);
     }
@@ -236,11 +173,11 @@ static void watch_beside_others_sigaction(int n)
     CHILD_CHECK(atomic_load(&wrong_signal) == 0);
     /* Ours is there or theirs; with a job more it is ours, and in the end theirs or what was there
      * before. */
-    struct ns_job_t *another = probe_signal(tp, SIGUSR1, &more);
+    struct ns_job_t *another = probe_signal(tp, SIGUSR1, NS_JOB_PERSIST, &more);
     raise(SIGUSR1);
     CHILD_CHECK(latch_reaches(&more.runs, 1) && latch_reaches(&one.runs, 1));
-    cancel(job, &one);
-    cancel(another, &more);
+    probe_cancel(job, &one);
+    probe_cancel(another, &more);
     real_sigaction(SIGUSR1, NULL, &now);
     CHILD_CHECK(now.sa_handler == only_usr1 || now.sa_handler == SIG_DFL);
     ns_thrpool_destroy(tp);
@@ -251,7 +188,7 @@ TEST(handlers_that_others_set_during_an_add_are_not_taken_for_ours)
     int n = 0, status = 0;
     while (status == 0) {
         n++;
-        status = in_child(watch_beside_others_sigaction, n);
+        status = in_child_with(watch_beside_others_sigaction, n);
     }
     assert_exits(status, 1);
     assert_true(n > 1);
@@ -337,7 +274,7 @@ static void two_copies(int order)
     load_copy(&copies[1]);
     int first = order & 1, then = (order >> 1) & 1, handler = order & 4;
     if (handler) {
-        signal(SIGTERM, plain);
+        signal(SIGTERM, count_handled);
     }
     copy_begin(&copies[first], SIGTERM);
     copy_begin(&copies[!first], SIGTERM);
@@ -358,7 +295,7 @@ static void two_copies(int order)
 TEST(two_copies_of_the_library_find_each_others_handlers)
 {
     for (int order = 0; order < 16; order++) {
-        int status = in_child(two_copies, order);
+        int status = in_child_with(two_copies, order);
         if (order & 4) {
             assert_exits(status, 0);
         } else {

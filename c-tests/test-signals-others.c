@@ -3,79 +3,27 @@
  * Signals beside others who set handlers too: what our handler does where they put it back and
  * nobody watches, and whom it calls.
  */
-#include "harness.h"
+#include "children.h"
+#include "signals.h"
 
-#include <sys/wait.h>
 
-/* ThreadSanitizer calls handlers by itself, with masks of its own. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-
-/* Run a function in a child, and tell how the child ended, or that it has stopped. */
-static int in_child(void (*body)(int), int arg)
+/* As in_child_with, in a process group of the child's own. Returns the wait status also of a child
+ * that has stopped, which is then continued to its end. */
+static int in_child_of_own_group(void (*body)(int), int number)
 {
-    fflush(NULL);
-    pid_t child = fork();
+    pid_t child = begin_child();
     if (child == 0) {
         setpgid(0, 0);
-        alarm(LIMIT_SECONDS);
-        body(arg);
+        body(number);
         _exit(0);
     }
     int status = -1;
     assert_int_equal(waitpid(child, &status, WUNTRACED), child);
     if (WIFSTOPPED(status)) {
-        int rest = -1;
         assert_int_equal(kill(child, SIGCONT), 0);
-        assert_int_equal(waitpid(child, &rest, 0), child);
-        assert_true(WIFEXITED(rest) && WEXITSTATUS(rest) == 0);
+        assert_exits(end_child(child), 0);
     }
     return status;
-}
-
-#define assert_exits(status, code)                                                             \
-    do {                                                                                       \
-        int exits_status = (status);                                                           \
-        if (!WIFEXITED(exits_status) || WEXITSTATUS(exits_status) != (code)) {                 \
-            fail_msg("wait status %#x, wanted exit status %d", exits_status, (code));          \
-        }                                                                                      \
-    } while (0)
-
-#define assert_killed_by(status, signum)                                                       \
-    do {                                                                                       \
-        int killed_status = (status);                                                          \
-        if (!WIFSIGNALED(killed_status) || WTERMSIG(killed_status) != (signum)) {              \
-            fail_msg("wait status %#x, wanted signal %d", killed_status, (signum));            \
-        }                                                                                      \
-    } while (0)
-
-/* In a child, and in another thread, there is no test to fail: say what failed, and end. */
-#define CHILD_CHECK(cond)                                                                      \
-    do {                                                                                       \
-        if (!(cond)) {                                                                         \
-            fprintf(stderr, "# child: line %d: %s\n", __LINE__, #cond);                        \
-            _exit(99);                                                                         \
-        }                                                                                      \
-    } while (0)
-
-static struct ns_job_t *probe_signal(struct ns_thrpool_t *tp, int signum, struct probe *probe)
-{
-    struct ns_job_t *job = NULL;
-    assert_int_equal(ns_add_signal_job(tp, signum, NS_JOB_PERSIST | NS_JOB_UNARMED, probe_run, probe,
-                                       &job), NS_SUCCESS);
-    return probe_arm(job);
-}
-
-static void cancel(struct ns_job_t *job, struct probe *probe)
-{
-    ns_result_t result = ns_job_cancel(job);
-    assert_true(result == NS_SUCCESS || result == NS_RUNNING);
-    assert_latch(&probe->disposals, 1);
 }
 
 /* As who saves what he finds, while a job watches, and puts it back when there is no job and no
@@ -85,11 +33,11 @@ static void save_ours_and_put_it_back(int signum)
     struct sigaction ignore, saved;
     struct ns_thrpool_t *tp = pool_of(1);
     struct probe probe = PROBE(NULL, -1);
-    struct ns_job_t *job = probe_signal(tp, signum, &probe);
+    struct ns_job_t *job = probe_signal(tp, signum, NS_JOB_PERSIST, &probe);
     memset(&ignore, 0, sizeof ignore);
     ignore.sa_handler = SIG_IGN;
     assert_int_equal(sigaction(signum, &ignore, &saved), 0);
-    cancel(job, &probe);
+    probe_cancel(job, &probe);
     pool_end(tp);
     assert_int_equal(sigaction(signum, &saved, NULL), 0);
 }
@@ -115,15 +63,15 @@ TEST(default_action_is_the_kernels_where_nobody_watches)
 #endif
     };
     for (size_t i = 0; i < sizeof killing / sizeof killing[0]; i++) {
-        assert_killed_by(in_child(raise_with_ours_put_back, killing[i]), killing[i]);
+        assert_killed_by(in_child_of_own_group(raise_with_ours_put_back, killing[i]), killing[i]);
     }
     const int harmless[] = {SIGCHLD, SIGWINCH, SIGURG, SIGCONT};
     for (size_t i = 0; i < sizeof harmless / sizeof harmless[0]; i++) {
-        assert_exits(in_child(raise_with_ours_put_back, harmless[i]), 0);
+        assert_exits(in_child_of_own_group(raise_with_ours_put_back, harmless[i]), 0);
     }
     /* As it is without the library: valgrind does not stop. */
-    int status = in_child(raise_with_ours_put_back, SIGTSTP);
-    assert_int_equal(status, in_child(raise_plainly, SIGTSTP));
+    int status = in_child_of_own_group(raise_with_ours_put_back, SIGTSTP);
+    assert_int_equal(status, in_child_of_own_group(raise_plainly, SIGTSTP));
 }
 
 static void *send_to_process(void *signum)
@@ -150,7 +98,7 @@ static void kill_with_ours_put_back(int signum)
 
 TEST(a_thread_that_is_asked_to_end_the_process_does)
 {
-    assert_killed_by(in_child(kill_with_ours_put_back, SIGTERM), SIGTERM);
+    assert_killed_by(in_child_of_own_group(kill_with_ours_put_back, SIGTERM), SIGTERM);
 }
 
 TEST(an_ignored_signal_is_ignored_where_nobody_watches)
@@ -167,7 +115,7 @@ TEST(an_ignored_signal_is_ignored_where_nobody_watches)
 
 /* Nobody watches: a handler */
 
-static atomic_int handled, value;
+static atomic_int value;
 static sigset_t mask_inside;
 
 static void note_mask(void)
@@ -258,10 +206,10 @@ TEST(a_handler_may_jump_out)
     /* Nobody is thought to be inside a handler still. */
     struct ns_thrpool_t *tp = pool_of(1);
     struct probe probe = PROBE(NULL, -1);
-    struct ns_job_t *job = probe_signal(tp, SIGUSR1, &probe);
+    struct ns_job_t *job = probe_signal(tp, SIGUSR1, NS_JOB_PERSIST, &probe);
     assert_int_equal(raise(SIGUSR1), 0);
     assert_latch(&probe.runs, 1);
-    cancel(job, &probe);
+    probe_cancel(job, &probe);
     pool_end(tp);
     signal(SIGUSR1, SIG_DFL);
 }
@@ -276,17 +224,17 @@ TEST(what_is_there_for_a_while_is_not_taken_for_the_earlier)
         struct ns_job_t *jobs[2];
         struct sigaction saved, now, ignore;
         signal(SIGUSR1, plain);
-        jobs[0] = probe_signal(pools[0], SIGUSR1, &probes[0]);
+        jobs[0] = probe_signal(pools[0], SIGUSR1, NS_JOB_PERSIST, &probes[0]);
         memset(&ignore, 0, sizeof ignore);
         ignore.sa_handler = SIG_IGN;
         assert_int_equal(sigaction(SIGUSR1, &ignore, &saved), 0);
-        jobs[1] = probe_signal(pools[other_pool], SIGUSR1, &probes[1]);
+        jobs[1] = probe_signal(pools[other_pool], SIGUSR1, NS_JOB_PERSIST, &probes[1]);
         assert_int_equal(raise(SIGUSR1), 0);
         assert_latch(&probes[0].runs, 1);
         assert_latch(&probes[1].runs, 1);
         assert_int_equal(sigaction(SIGUSR1, &saved, NULL), 0);
-        cancel(jobs[0], &probes[0]);
-        cancel(jobs[1], &probes[1]);
+        probe_cancel(jobs[0], &probes[0]);
+        probe_cancel(jobs[1], &probes[1]);
         assert_int_equal(sigaction(SIGUSR1, NULL, &now), 0);
         assert_true(now.sa_handler == plain);
         pool_end(pools[0]);
@@ -337,13 +285,13 @@ static void watch_meanwhile(int signum, void (*meanwhile)(int, int), int arg)
 {
     struct ns_thrpool_t *tp = pool_of(1);
     struct probe probe = PROBE(NULL, -1);
-    struct ns_job_t *job = probe_signal(tp, signum, &probe);
+    struct ns_job_t *job = probe_signal(tp, signum, NS_JOB_PERSIST, &probe);
     assert_int_equal(raise(signum), 0);
     assert_latch(&probe.runs, 1);
     if (meanwhile != NULL) {
         meanwhile(signum, arg);
     }
-    cancel(job, &probe);
+    probe_cancel(job, &probe);
     pool_end(tp);
 }
 
@@ -384,8 +332,8 @@ static void chain_over_the_default(int with_number_only)
 
 TEST(a_handler_that_goes_on_to_ours_reaches_the_default_action)
 {
-    assert_killed_by(in_child(chain_over_the_default, 0), SIGTERM);
-    assert_killed_by(in_child(chain_over_the_default, 1), SIGTERM);
+    assert_killed_by(in_child_of_own_group(chain_over_the_default, 0), SIGTERM);
+    assert_killed_by(in_child_of_own_group(chain_over_the_default, 1), SIGTERM);
 }
 
 /* A storm */
@@ -503,11 +451,11 @@ static void watch_at_real_time_priority(int unused)
     struct ns_thrpool_t *tp = pool_of(1);
     for (int i = 0; i < scaled(1000); i++) {
         struct probe probe = PROBE(NULL, -1);
-        struct ns_job_t *job = probe_signal(tp, SIGUSR1, &probe);
+        struct ns_job_t *job = probe_signal(tp, SIGUSR1, NS_JOB_PERSIST, &probe);
         /* The others run until then, and are preempted at ever other points. */
         loop_passes(tp, 200 + i % 16);
         double begin = now_seconds();
-        cancel(job, &probe);
+        probe_cancel(job, &probe);
         double took = now_seconds() - begin;
         longest = took > longest ? took : longest;
     }
@@ -519,7 +467,7 @@ static void watch_at_real_time_priority(int unused)
 
 TEST(stopping_at_real_time_priority_waits_asleep)
 {
-    int status = in_child(watch_at_real_time_priority, 0);
+    int status = in_child_of_own_group(watch_at_real_time_priority, 0);
     if (WIFEXITED(status) && WEXITSTATUS(status) == 77) {
         skip();
     }

@@ -1,35 +1,9 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* Signal jobs: that they fire, and that the process has its signals back afterwards. */
-#include "harness.h"
+#include "children.h"
+#include "signals.h"
 
 #include <dlfcn.h>
-#include <sys/wait.h>
-
-/* Sanitizers stand where this program would: in the way of sigaction. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-
-static struct ns_job_t *probe_signal(struct ns_thrpool_t *tp, int signum, ns_job_type_t type,
-                                     struct probe *probe)
-{
-    struct ns_job_t *job = NULL;
-    assert_int_equal(ns_add_signal_job(tp, signum, type | NS_JOB_UNARMED, probe_run, probe, &job),
-                     NS_SUCCESS);
-    return probe_arm(job);
-}
-
-/* Cancel a job in whatever state, and see it go. */
-static void cancel(struct ns_job_t *job, struct probe *probe)
-{
-    ns_result_t result = ns_job_cancel(job);
-    assert_true(result == NS_SUCCESS || result == NS_RUNNING);
-    assert_latch(&probe->disposals, 1);
-}
 
 /* It may be delivered after this returns, so wait for it to be seen; raise delivers at once. */
 static void send_to_process(int signum)
@@ -66,7 +40,7 @@ TEST(fires_for_raise_kill_and_pthread_kill)
         assert_int_not_equal(atomic_load(&probe.thread), (int)gettid());
         loop_passes(tp, 1000);
         assert_int_equal(latch_count(&probe.runs), 3);
-        cancel(job, &probe);
+        probe_cancel(job, &probe);
     }
     latch_add(&gate.leave, 1);
     pthread_join(thread, NULL);
@@ -91,7 +65,7 @@ TEST(several_jobs_in_two_pools_all_fire)
         assert_int_equal(ns_job_wait(jobs[i]), NS_SUCCESS);
     }
     for (int i = 0; i < 6; i += 2) {
-        cancel(jobs[i], &probes[i]);
+        probe_cancel(jobs[i], &probes[i]);
     }
     pool_end(pools[0]);
     for (int i = 1; i < 6; i += 2) {
@@ -100,7 +74,7 @@ TEST(several_jobs_in_two_pools_all_fire)
     send_to_process(SIGUSR1);
     for (int i = 1; i < 6; i += 2) {
         assert_latch(&probes[i].runs, 2);
-        cancel(jobs[i], &probes[i]);
+        probe_cancel(jobs[i], &probes[i]);
     }
     pool_end(pools[1]);
 }
@@ -123,7 +97,7 @@ TEST(jobs_for_different_signals_fire_each_for_its_own)
     loop_passes(tp, 1000);
     for (int i = 0; i < COUNT; i++) {
         assert_int_equal(latch_count(&probes[i].runs), 1);
-        cancel(jobs[i], &probes[i]);
+        probe_cancel(jobs[i], &probes[i]);
     }
     pool_end(tp);
 }
@@ -156,8 +130,8 @@ TEST(fm32_burst_coalesces_and_its_last_signal_is_not_lost)
     assert_true(latch_count(&other.runs) <= count);
     print_message("# %d signals: %ld runs and %ld runs\n", count, latch_count(&persist.runs),
                   latch_count(&other.runs));
-    cancel(job, &persist);
-    cancel(other_job, &other);
+    probe_cancel(job, &persist);
+    probe_cancel(other_job, &other);
     pool_end(pools[0]);
     pool_end(pools[1]);
 }
@@ -183,7 +157,7 @@ TEST(without_persist_it_fires_once_and_what_came_since_fires_on_rearm)
         assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
         loop_passes(tp, 1000);
         assert_int_equal(latch_count(&probe.runs), 2);
-        cancel(job, &probe);
+        probe_cancel(job, &probe);
     }
     pool_end(tp);
 }
@@ -198,20 +172,12 @@ TEST(what_came_before_the_job_does_not_fire_it)
     struct ns_job_t *second_job = probe_signal(tp, SIGUSR1, 0, &second);
     loop_passes(tp, 1000);
     assert_int_equal(latch_count(&second.runs), 0);
-    cancel(first_job, &first);
-    cancel(second_job, &second);
+    probe_cancel(first_job, &first);
+    probe_cancel(second_job, &second);
     pool_end(tp);
 }
 
 /* The disposition that was there before */
-
-static atomic_int handled;
-
-static void count_handled(int signum)
-{
-    UNUSED(signum);
-    atomic_fetch_add(&handled, 1);
-}
 
 static void count_handled_with_info(int signum, siginfo_t *info, void *context)
 {
@@ -227,7 +193,7 @@ static void watch_once(struct ns_thrpool_t *tp, int signum)
     struct ns_job_t *job = probe_signal(tp, signum, 0, &probe);
     send_to_process(signum);
     assert_latch(&probe.runs, 1);
-    cancel(job, &probe);
+    probe_cancel(job, &probe);
 }
 
 /* Whether two masks hold the same signals. */
@@ -291,7 +257,7 @@ TEST(disposition_stays_ours_until_the_last_job_of_any_pool_is_gone)
     for (int i = 0; i < 2; i++) {
         jobs[i] = probe_signal(pools[i], SIGUSR1, NS_JOB_PERSIST, &probes[i]);
     }
-    cancel(jobs[0], &probes[0]);
+    probe_cancel(jobs[0], &probes[0]);
     assert_int_equal(sigaction(SIGUSR1, NULL, &now), 0);
     assert_true(now.sa_handler != SIG_DFL);
     pool_end(pools[0]);
@@ -306,24 +272,17 @@ TEST(disposition_stays_ours_until_the_last_job_of_any_pool_is_gone)
 }
 
 /* In a child: watch SIGTERM, get one, stop watching, get another. */
-static void take_two_terms(void)
+static void take_two_terms(void *unused)
 {
+    UNUSED(unused);
     struct ns_thrpool_t *tp = pool_of(1);
     watch_once(tp, SIGTERM);
     raise(SIGTERM);
-    _exit(0);
 }
 
 TEST(fm32_second_term_kills_when_nobody_watches_any_more)
 {
-    pid_t child = fork();
-    if (child == 0) {
-        take_two_terms();
-    }
-    int status = 0;
-    assert_int_equal(waitpid(child, &status, 0), child);
-    assert_true(WIFSIGNALED(status));
-    assert_int_equal(WTERMSIG(status), SIGTERM);
+    assert_killed_by(in_child(take_two_terms, NULL), SIGTERM);
 }
 
 TEST(handler_that_somebody_else_set_meanwhile_is_left_alone)
@@ -334,7 +293,7 @@ TEST(handler_that_somebody_else_set_meanwhile_is_left_alone)
     send_to_process(SIGUSR1);
     assert_latch(&probe.runs, 1);
     signal(SIGUSR1, count_handled);
-    cancel(job, &probe);
+    probe_cancel(job, &probe);
     struct sigaction now;
     assert_int_equal(sigaction(SIGUSR1, NULL, &now), 0);
     assert_true(now.sa_handler == count_handled);
@@ -427,7 +386,7 @@ TEST(handler_keeps_errno)
     latch_add(&may_stop, 1);
     pthread_join(thread, NULL);
     assert_int_equal(atomic_load(&lost_errno), 0);
-    cancel(job, &probe);
+    probe_cancel(job, &probe);
     pool_end(tp);
 }
 
@@ -507,7 +466,7 @@ TEST(an_unarmed_job_catches_its_signal_and_fires_when_armed)
     assert_int_equal(latch_count(&probe.runs), 0);
     probe_arm(job);
     assert_latch(&probe.runs, 1);
-    cancel(job, &probe);
+    probe_cancel(job, &probe);
     pool_end(tp);
 }
 
@@ -527,11 +486,11 @@ TEST(a_handler_set_while_a_job_watches_gives_way_to_a_second_job)
         assert_latch(&second.runs, 1);
         assert_int_equal(atomic_load(&handled), 0);
         /* Still ours with one of them; with none, what was there before the first. */
-        cancel(first_job, &first);
+        probe_cancel(first_job, &first);
         assert_int_equal(raise(SIGUSR1), 0);
         assert_latch(&second.runs, 2);
         assert_int_equal(atomic_load(&handled), 0);
-        cancel(second_job, &second);
+        probe_cancel(second_job, &second);
         assert_int_equal(sigaction(SIGUSR1, NULL, &now), 0);
         assert_true(now.sa_handler == SIG_DFL);
         pool_end(pools[0]);
@@ -589,7 +548,7 @@ static int add_under_strike(struct ns_thrpool_t *tp, int signum, int n)
         /* Before anything is changed it is the earlier handler's: one of the two has it. */
         EVENTUALLY(atomic_load(&handled) + latch_count(&probe.runs) > 0);
     }
-    cancel(job, &probe);
+    probe_cancel(job, &probe);
     return struck;
 }
 
@@ -621,8 +580,8 @@ TEST(a_signal_in_the_middle_of_the_add_is_not_lost)
             assert_latch(&other.runs, 1);
             assert_int_equal(atomic_load(&handled), 0);
         }
-        cancel(job, &probe);
-        cancel(other_job, &other);
+        probe_cancel(job, &probe);
+        probe_cancel(other_job, &other);
         assert_int_equal(raise(signum), 0);
         assert_int_equal(atomic_load(&handled), 1);
         signal(signum, SIG_DFL);

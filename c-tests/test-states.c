@@ -2,8 +2,6 @@
 /* A job's life: what each call answers in each state, and what comes of it. */
 #include "harness.h"
 
-static struct timeval far_away = {1000000, 0};
-static struct timeval at_once = {0, 0};
 
 /* One job whose callback stays in a gate, with all that can be done to it meanwhile. */
 struct stage {
@@ -60,15 +58,11 @@ static void stage_end(struct stage *stage)
     assert_int_equal(latch_count(&stage->disposals), 1);
 }
 
-/* Both kinds of thread, in turn. */
-static const ns_job_type_t both[] = {NS_JOB_NONE, NS_JOB_THREAD};
-#define EACH_THREAD(type) (size_t type = 0; type < 2; type++)
-
 TEST(waiting_can_be_set_and_rearmed)
 {
     struct stage stage;
     for EACH_THREAD(i) {
-        stage_begin(&stage, both[i], NULL);
+        stage_begin(&stage, where[i], NULL);
         assert_int_equal(ns_job_set_data(stage.job, NULL), NS_SUCCESS);
         assert_null(ns_job_get_data(stage.job));
         assert_int_equal(ns_job_set_data(stage.job, &stage), NS_SUCCESS);
@@ -93,7 +87,7 @@ TEST(waiting_that_is_done_or_cancelled_is_disposed_of_without_a_run)
     ns_result_t (*const ends[])(struct ns_job_t *) = {ns_job_done, ns_job_cancel};
     for EACH_THREAD(i) {
         for (size_t end = 0; end < 2; end++) {
-            stage_begin(&stage, both[i], NULL);
+            stage_begin(&stage, where[i], NULL);
             assert_int_equal(ends[end](stage.job), NS_SUCCESS);
             assert_latch(&stage.disposals, 1);
             stage_end(&stage);
@@ -138,10 +132,8 @@ TEST(armed_in_the_work_queue_refuses_done_and_then_runs)
     struct ns_thrpool_t *tp = pool_of(1);
     struct gate gate = GATE_INIT;
     struct probe probe = PROBE(finish_job, -1);
-    struct ns_job_t *busy = NULL;
     struct ns_job_t *job = NULL;
-    assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, gate_callback, &gate, &busy), NS_SUCCESS);
-    assert_latch(&gate.begun, 1);
+    struct ns_job_t *busy = occupy(tp, NS_JOB_THREAD, &gate);
     assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, probe_run, &probe, &job), NS_SUCCESS);
     assert_int_equal(ns_job_done(job), NS_INVALID_STATE);
     assert_int_equal(ns_job_rearm(job), NS_INVALID_STATE);
@@ -149,8 +141,7 @@ TEST(armed_in_the_work_queue_refuses_done_and_then_runs)
     assert_int_equal(ns_job_timedwait(job, &at_once), NS_TIMEOUT);
     latch_add(&gate.leave, 1);
     assert_latch(&probe.runs, 1);
-    assert_int_equal(ns_job_wait(busy), NS_SUCCESS);
-    assert_int_equal(ns_job_done(busy), NS_SUCCESS);
+    finish_idle(busy);
     pool_end(tp);
 }
 
@@ -158,7 +149,7 @@ TEST(running_takes_settings_from_outside_at_once)
 {
     struct stage stage;
     for EACH_THREAD(i) {
-        stage_begin(&stage, both[i], NULL);
+        stage_begin(&stage, where[i], NULL);
         stage_run(&stage);
         assert_int_equal(ns_job_set_data(stage.job, NULL), NS_SUCCESS);
         assert_null(ns_job_get_data(stage.job));
@@ -178,7 +169,7 @@ TEST(running_that_is_rearmed_from_outside_runs_again)
 {
     struct stage stage;
     for EACH_THREAD(i) {
-        stage_begin(&stage, both[i], NULL);
+        stage_begin(&stage, where[i], NULL);
         stage_run(&stage);
         assert_int_equal(ns_job_rearm(stage.job), NS_SUCCESS);
         /* Asked for: NEEDS_ARM. */
@@ -211,9 +202,9 @@ TEST(running_timers_and_descriptors_that_are_rearmed_from_outside_fire_again)
         for (int kind = 0; kind < 4; kind++) {
             struct gate gate = GATE_INIT;
             struct ns_job_t *job = NULL;
-            ns_job_type_t io = both[i] | NS_JOB_PRESERVE_FD;
+            ns_job_type_t io = where[i] | NS_JOB_PRESERVE_FD;
             assert_int_equal(
-                kind == 0   ? ns_add_timeout_job(tp, &soon, both[i], gate_callback, &gate, &job)
+                kind == 0   ? ns_add_timeout_job(tp, &soon, where[i], gate_callback, &gate, &job)
                 : kind == 1 ? ns_add_fd_job(tp, ends[0], io | NS_JOB_WRITE, gate_callback, &gate,
                                             &job)
                 : kind == 2 ? ns_add_fd_timeout_job(tp, ends[0], &soon, io | NS_JOB_READ,
@@ -243,7 +234,7 @@ TEST(running_that_is_done_from_outside_is_disposed_of_when_it_returns)
 {
     struct stage stage;
     for EACH_THREAD(i) {
-        stage_begin(&stage, both[i], NULL);
+        stage_begin(&stage, where[i], NULL);
         stage_run(&stage);
         assert_int_equal(ns_job_done(stage.job), NS_SUCCESS);
         /* NEEDS_DELETE. */
@@ -265,7 +256,7 @@ TEST(done_from_outside_wins_over_rearm_in_either_order)
 {
     struct stage stage;
     for EACH_THREAD(i) {
-        stage_begin(&stage, both[i], NULL);
+        stage_begin(&stage, where[i], NULL);
         stage_run(&stage);
         assert_int_equal(ns_job_rearm(stage.job), NS_SUCCESS);
         assert_int_equal(ns_job_done(stage.job), NS_SUCCESS);
@@ -274,7 +265,7 @@ TEST(done_from_outside_wins_over_rearm_in_either_order)
         stage_end(&stage);
         assert_int_equal(latch_count(&stage.runs), 1);
 
-        stage_begin(&stage, both[i], NULL);
+        stage_begin(&stage, where[i], NULL);
         stage_run(&stage);
         assert_int_equal(ns_job_done(stage.job), NS_SUCCESS);
         assert_int_equal(ns_job_rearm(stage.job), NS_INVALID_STATE);
@@ -314,7 +305,7 @@ TEST(own_rearm_then_done_is_done)
     };
     for EACH_THREAD(i) {
         memset(answers, 0xff, sizeof answers);
-        stage_begin(&stage, both[i], rearm_then_try);
+        stage_begin(&stage, where[i], rearm_then_try);
         stage_leave(&stage);
         stage_run(&stage);
         assert_latch(&stage.disposals, 1);
@@ -344,7 +335,7 @@ TEST(own_done_then_rearm_is_done)
         NS_INVALID_STATE,
     };
     for EACH_THREAD(i) {
-        stage_begin(&stage, both[i], done_then_try);
+        stage_begin(&stage, where[i], done_then_try);
         stage_leave(&stage);
         stage_run(&stage);
         assert_latch(&stage.disposals, 1);
@@ -365,7 +356,7 @@ TEST(after_its_own_rearm_a_job_answers_from_outside_as_one_that_was_asked_for)
 {
     struct stage stage;
     for EACH_THREAD(i) {
-        stage_begin(&stage, both[i], rearm_first);
+        stage_begin(&stage, where[i], rearm_first);
         stage_run(&stage);
         assert_int_equal(answers[0], NS_SUCCESS);
         assert_int_equal(ns_job_rearm(stage.job), NS_INVALID_STATE);
@@ -389,7 +380,7 @@ TEST(after_its_own_done_a_job_answers_from_outside_as_finished)
 {
     struct stage stage;
     for EACH_THREAD(i) {
-        stage_begin(&stage, both[i], done_first);
+        stage_begin(&stage, where[i], done_first);
         stage_run(&stage);
         assert_int_equal(answers[0], NS_SUCCESS);
         assert_int_equal(ns_job_done(stage.job), NS_SUCCESS);
@@ -415,7 +406,7 @@ TEST(own_cancel_is_done)
 {
     struct stage stage;
     for EACH_THREAD(i) {
-        stage_begin(&stage, both[i], cancel_first);
+        stage_begin(&stage, where[i], cancel_first);
         stage_run(&stage);
         assert_int_equal(answers[0], NS_SUCCESS);
         assert_int_equal(answers[1], NS_INVALID_STATE);
@@ -431,7 +422,7 @@ TEST(without_rearm_or_persist_a_job_is_waiting_when_it_returns)
 {
     struct stage stage;
     for EACH_THREAD(i) {
-        stage_begin(&stage, both[i], NULL);
+        stage_begin(&stage, where[i], NULL);
         stage_leave(&stage);
         stage_run(&stage);
         assert_int_equal(ns_job_wait(stage.job), NS_SUCCESS);
@@ -466,7 +457,7 @@ TEST(rearm_in_the_callback_of_a_persist_job_is_refused_and_does_no_harm)
         for (size_t trigger = 0; trigger < 3; trigger++) {
             struct ns_job_t *job = NULL;
             struct latch gone = LATCH_INIT;
-            ns_job_type_t type = triggers[trigger] | both[i] | NS_JOB_PERSIST | NS_JOB_UNARMED;
+            ns_job_type_t type = triggers[trigger] | where[i] | NS_JOB_PERSIST | NS_JOB_UNARMED;
             atomic_store(&persist_runs, 0);
             atomic_store(&persist_refusals, 0);
             if (triggers[trigger] == NS_JOB_WRITE) {
@@ -476,8 +467,7 @@ TEST(rearm_in_the_callback_of_a_persist_job_is_refused_and_does_no_harm)
                 assert_int_equal(ns_add_job(tp, type, rearm_though_persistent, &gone, &job),
                                  NS_SUCCESS);
             }
-            assert_int_equal(ns_job_set_done_cb(job, count_callback), NS_SUCCESS);
-            assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
+            arm_with(job, count_callback);
             assert_latch(&gone, 1);
             assert_int_equal(atomic_load(&persist_runs), 100);
             assert_int_equal(atomic_load(&persist_refusals), 100);
@@ -492,7 +482,7 @@ TEST(rearm_of_a_running_persist_job_from_outside_is_refused)
 {
     struct stage stage;
     for EACH_THREAD(i) {
-        stage_begin(&stage, both[i] | NS_JOB_PERSIST, NULL);
+        stage_begin(&stage, where[i] | NS_JOB_PERSIST, NULL);
         stage_run(&stage);
         assert_int_equal(ns_job_rearm(stage.job), NS_INVALID_STATE);
         assert_int_equal(ns_job_set_data(stage.job, &stage), NS_SUCCESS);
@@ -553,13 +543,12 @@ TEST(getters_answer_in_the_done_callback_as_before)
         for (int preserve = 0; preserve < 2; preserve++) {
             int ends[2];
             socket_pair(ends);
-            ns_job_type_t type = both[i] | NS_JOB_WRITE | (preserve ? NS_JOB_PRESERVE_FD : 0);
+            ns_job_type_t type = where[i] | NS_JOB_WRITE | (preserve ? NS_JOB_PRESERVE_FD : 0);
             struct last_words words = {.runs = LATCH_INIT, .said = LATCH_INIT};
             struct ns_job_t *job = NULL;
             assert_int_equal(ns_add_fd_job(tp, ends[0], type | NS_JOB_UNARMED, finish_with_words,
                                            &words, &job), NS_SUCCESS);
-            assert_int_equal(ns_job_set_done_cb(job, say_last_words), NS_SUCCESS);
-            assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
+            arm_with(job, say_last_words);
             assert_latch(&words.said, 1);
             assert_int_equal(words.type, type);
             assert_int_equal(words.output, 0);
@@ -610,7 +599,7 @@ TEST(done_by_many_threads_while_it_runs_disposes_of_it_once)
         struct stage stage;
         for (int round = 0; round < rounds; round++) {
             pthread_t threads[THREADS];
-            stage_begin(&stage, both[i], NULL);
+            stage_begin(&stage, where[i], NULL);
             stage_run(&stage);
             atomic_store(&done_calls, 0);
             for (int t = 0; t < THREADS; t++) {
@@ -675,7 +664,7 @@ TEST(done_callback_never_runs_inside_the_call)
         for (size_t end = 0; end < 2; end++) {
             struct latch gone = LATCH_INIT;
             struct ns_job_t *job = NULL;
-            assert_int_equal(ns_add_job(tp, both[i] | NS_JOB_UNARMED, finish_job, &gone, &job),
+            assert_int_equal(ns_add_job(tp, where[i] | NS_JOB_UNARMED, finish_job, &gone, &job),
                              NS_SUCCESS);
             assert_int_equal(ns_job_set_done_cb(job, note_done_thread), NS_SUCCESS);
             assert_int_equal(ends[end](job), NS_SUCCESS);
@@ -697,7 +686,7 @@ TEST(rearm_while_shutting_down_is_refused_and_the_job_stays_usable)
 {
     struct stage stage;
     for EACH_THREAD(i) {
-        stage_begin(&stage, both[i], shut_pool_down_and_rearm);
+        stage_begin(&stage, where[i], shut_pool_down_and_rearm);
         stage_run(&stage);
         assert_int_equal(answers[0], NS_SHUTDOWN);
         assert_int_equal(answers[1], NS_SUCCESS);

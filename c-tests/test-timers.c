@@ -131,12 +131,6 @@ TEST(none_is_early_after_a_rearm_from_outside)
     pool_end(tp);
 }
 
-static int compare_doubles(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 TEST(lateness_is_that_of_scheduling)
 {
     struct ns_thrpool_t *tp = pool_of(1);
@@ -277,8 +271,7 @@ TEST(a_timer_job_without_a_time_runs_soon_in_the_loop)
     assert_int_equal(ns_add_job(tp, NS_JOB_TIMER, probe_run, &probes[0], &job), NS_SUCCESS);
     assert_latch(&probes[0].runs, 1);
     assert_int_equal(atomic_load(&probes[0].output), NS_JOB_TIMER);
-    assert_int_equal(ns_job_wait(job), NS_SUCCESS);
-    assert_int_equal(ns_job_done(job), NS_SUCCESS);
+    finish_idle(job);
     assert_int_equal(ns_create_job(tp, NS_JOB_TIMER | NS_JOB_THREAD, probe_run, &created),
                      NS_SUCCESS);
     assert_int_equal(ns_job_set_data(created, &probes[1]), NS_SUCCESS);
@@ -288,8 +281,7 @@ TEST(a_timer_job_without_a_time_runs_soon_in_the_loop)
     assert_latch(&probes[1].runs, 1);
     assert_int_equal(atomic_load(&probes[1].output), NS_JOB_TIMER);
     assert_int_not_equal(atomic_load(&probes[1].thread), atomic_load(&probes[0].thread));
-    assert_int_equal(ns_job_wait(created), NS_SUCCESS);
-    assert_int_equal(ns_job_done(created), NS_SUCCESS);
+    finish_idle(created);
     assert_latch(&probes[1].disposals, 1);
     pool_end(tp);
 }
@@ -413,9 +405,7 @@ TEST(timers_of_one_time_and_overdue_ones_keep_their_order)
                 if (armed_first) {
                     loop_passes(tp, 0);
                 }
-                assert_int_equal(ns_add_job(tp, NS_JOB_NONE, gate_callback, &gate, &blocker),
-                                 NS_SUCCESS);
-                assert_latch(&gate.begun, 1);
+                blocker = occupy(tp, NS_JOB_NONE, &gate);
             }
         }
         /* Past them all. */
@@ -429,8 +419,7 @@ TEST(timers_of_one_time_and_overdue_ones_keep_their_order)
                 fail_msg("kind %d: number %d fired as number %d", kind, order[i], i);
             }
         }
-        assert_int_equal(ns_job_wait(blocker), NS_SUCCESS);
-        assert_int_equal(ns_job_done(blocker), NS_SUCCESS);
+        finish_idle(blocker);
     }
     pool_end(tp);
     close(ends[0]);
@@ -448,10 +437,8 @@ TEST(overdue_timers_fire_in_the_order_of_their_times)
     enum { COUNT = 20 };
     struct ns_thrpool_t *tp = pool_of(1);
     struct gate gate = GATE_INIT;
-    struct ns_job_t *blocker = NULL;
     ordered = (struct latch)LATCH_INIT;
-    assert_int_equal(ns_add_job(tp, NS_JOB_NONE, gate_callback, &gate, &blocker), NS_SUCCESS);
-    assert_latch(&gate.begun, 1);
+    struct ns_job_t *blocker = occupy(tp, NS_JOB_NONE, &gate);
     double begin = now_seconds();
     for (int i = 0; i < COUNT; i++) {
         /* So far apart that a slow adder does not change their order. */
@@ -466,8 +453,7 @@ TEST(overdue_timers_fire_in_the_order_of_their_times)
     for (int i = 0; in_time && i < COUNT; i++) {
         assert_int_equal(order[i], COUNT - 1 - i);
     }
-    assert_int_equal(ns_job_wait(blocker), NS_SUCCESS);
-    assert_int_equal(ns_job_done(blocker), NS_SUCCESS);
+    finish_idle(blocker);
     pool_end(tp);
 }
 
@@ -499,7 +485,6 @@ TEST(none_is_early_whose_rearm_from_outside_meets_the_return)
 {
     struct ns_thrpool_t *tp = pool_of(1);
     struct timeval tv = {0, 60000};
-    struct timeval at_once = {0, 0};
     for (int kind = 0; kind < 4; kind++) {
         struct ns_job_t *job = NULL;
         int ends[2];
@@ -539,12 +524,6 @@ static double patience(void)
 }
 
 static atomic_int stop_flood;
-
-static void count_and_finish(struct ns_job_t *job)
-{
-    count_callback(job);
-    ns_job_done(job);
-}
 
 struct adder {
     struct ns_thrpool_t *tp;

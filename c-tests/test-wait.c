@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* ns_job_wait and ns_job_timedwait: what they answer, and that nobody is left waiting. */
 #include "fm.h"
+#include "waiters.h"
 
 #include <sys/syscall.h>
 
@@ -21,81 +22,7 @@ int clock_gettime(clockid_t clock, struct timespec *now)
     return result;
 }
 
-static struct timeval far_away = {1000000, 0};
-static struct timeval at_once = {0, 0};
 static struct timeval limit = {LIMIT_SECONDS, 0};
-
-enum { WAITERS = 16 };
-
-/* Threads that wait for one job, each once. */
-struct crowd {
-    struct ns_job_t *job;
-    struct latch entered;
-    struct latch left;
-    atomic_int results[9]; /* how many got which */
-    int timed;             /* they use ns_job_timedwait */
-    int count;
-    pthread_t threads[WAITERS];
-    atomic_int ids[WAITERS]; /* as gettid says */
-    atomic_int next;
-};
-
-/* Whether the kernel says of a thread that it sleeps. */
-static int sleeps(int thread)
-{
-    char path[64];
-    char line[512] = "";
-    snprintf(path, sizeof path, "/proc/self/task/%d/stat", thread);
-    int fd = open(path, O_RDONLY);
-    ssize_t length = read(fd, line, sizeof line - 1);
-    close(fd);
-    const char *name_end = length > 0 ? strrchr(line, ')') : NULL;
-    return name_end != NULL && name_end[2] == 'S';
-}
-
-static void *wait_once(void *arg)
-{
-    struct crowd *crowd = arg;
-    atomic_store(&crowd->ids[atomic_fetch_add(&crowd->next, 1)], gettid());
-    latch_add(&crowd->entered, 1);
-    ns_result_t result = crowd->timed ? ns_job_timedwait(crowd->job, &limit)
-                                      : ns_job_wait(crowd->job);
-    atomic_fetch_add(&crowd->results[result], 1);
-    latch_add(&crowd->left, 1);
-    return NULL;
-}
-
-/* Have every waiter begin, and see all of them asleep: from then on the job may go. Looked at more
- * than once, since under valgrind a thread sleeps between any two steps. */
-static void crowd_of(struct crowd *crowd, struct ns_job_t *job, int timed, int count)
-{
-    *crowd = (struct crowd){.job = job, .entered = LATCH_INIT, .left = LATCH_INIT, .timed = timed,
-                            .count = count};
-    for (int i = 0; i < count; i++) {
-        assert_int_equal(pthread_create(&crowd->threads[i], NULL, wait_once, crowd), 0);
-    }
-    assert_latch(&crowd->entered, count);
-    for (int looks = 0; looks < 5; looks++) {
-        for (int i = 0; i < count; i++) {
-            EVENTUALLY(sleeps(atomic_load(&crowd->ids[i])));
-        }
-        sched_yield();
-    }
-}
-
-static void crowd_begin(struct crowd *crowd, struct ns_job_t *job, int timed)
-{
-    crowd_of(crowd, job, timed, WAITERS);
-}
-
-static void crowd_end(struct crowd *crowd, ns_result_t want)
-{
-    assert_latch(&crowd->left, crowd->count);
-    for (int i = 0; i < crowd->count; i++) {
-        pthread_join(crowd->threads[i], NULL);
-    }
-    assert_int_equal(atomic_load(&crowd->results[want]), crowd->count);
-}
 
 TEST(waiting_job_is_a_success_at_once)
 {
@@ -112,14 +39,11 @@ TEST(waiting_job_is_a_success_at_once)
 TEST(wait_lasts_until_the_callback_has_returned)
 {
     struct ns_thrpool_t *tp = pool_of(1);
-    const ns_job_type_t types[] = {NS_JOB_NONE, NS_JOB_THREAD};
-    for (size_t type = 0; type < 2; type++) {
+    for EACH_THREAD(type) {
         for (int timed = 0; timed < 2; timed++) {
             struct gate gate = GATE_INIT;
-            struct ns_job_t *job = NULL;
             struct crowd crowd;
-            assert_int_equal(ns_add_job(tp, types[type], gate_callback, &gate, &job), NS_SUCCESS);
-            assert_latch(&gate.begun, 1);
+            struct ns_job_t *job = occupy(tp, where[type], &gate);
             crowd_begin(&crowd, job, timed);
             assert_int_equal(latch_count(&crowd.left), 0);
             latch_add(&gate.leave, 1);
@@ -139,13 +63,12 @@ static void finish_in_gate(struct ns_job_t *job)
 TEST(waiters_for_a_job_that_is_done_in_its_callback_learn_that_it_goes)
 {
     struct ns_thrpool_t *tp = pool_of(1);
-    const ns_job_type_t types[] = {NS_JOB_NONE, NS_JOB_THREAD};
-    for (size_t type = 0; type < 2; type++) {
+    for EACH_THREAD(type) {
         for (int timed = 0; timed < 2; timed++) {
             struct gate gate = GATE_INIT;
             struct ns_job_t *job = NULL;
             struct crowd crowd;
-            assert_int_equal(ns_add_job(tp, types[type], finish_in_gate, &gate, &job), NS_SUCCESS);
+            assert_int_equal(ns_add_job(tp, where[type], finish_in_gate, &gate, &job), NS_SUCCESS);
             assert_latch(&gate.begun, 1);
             crowd_begin(&crowd, job, timed);
             latch_add(&gate.leave, 1);
@@ -211,10 +134,8 @@ TEST(a_rearmed_job_is_waited_for_to_its_end)
 {
     struct ns_thrpool_t *tp = pool_of(1);
     struct gate gate = GATE_INIT;
-    struct ns_job_t *job = NULL;
     struct crowd crowd;
-    assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, gate_callback, &gate, &job), NS_SUCCESS);
-    assert_latch(&gate.begun, 1);
+    struct ns_job_t *job = occupy(tp, NS_JOB_THREAD, &gate);
     assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
     crowd_begin(&crowd, job, 0);
     latch_add(&gate.leave, 1);
@@ -249,14 +170,13 @@ static void *visit(void *arg)
 TEST(nobody_is_lost_while_the_job_is_rearmed_many_times)
 {
     struct ns_thrpool_t *tp = pool_of(2);
-    const ns_job_type_t types[] = {NS_JOB_NONE, NS_JOB_THREAD};
-    for (size_t type = 0; type < 2; type++) {
+    for EACH_THREAD(type) {
         struct visitors visitors = {.rounds = scaled(1000)};
         struct latch runs = LATCH_INIT;
         pthread_t threads[WAITERS];
         pthread_barrier_init(&visitors.begin, NULL, WAITERS + 1);
         pthread_barrier_init(&visitors.end, NULL, WAITERS + 1);
-        assert_int_equal(ns_create_job(tp, types[type], count_callback, &visitors.job),
+        assert_int_equal(ns_create_job(tp, where[type], count_callback, &visitors.job),
                          NS_SUCCESS);
         assert_int_equal(ns_job_set_data(visitors.job, &runs), NS_SUCCESS);
         for (int i = 0; i < WAITERS; i++) {
@@ -293,8 +213,7 @@ TEST(a_job_may_be_finished_as_soon_as_wait_says_so)
         assert_int_equal(ns_create_job(tp, type, count_callback, &job), NS_SUCCESS);
         struct latch runs = LATCH_INIT;
         assert_int_equal(ns_job_set_data(job, &runs), NS_SUCCESS);
-        assert_int_equal(ns_job_set_done_cb(job, count_callback), NS_SUCCESS);
-        assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
+        arm_with(job, count_callback);
         assert_int_equal(ns_job_wait(job), NS_SUCCESS);
         assert_int_equal(latch_count(&runs), 1);
         assert_int_equal(ns_job_set_data(job, &gone), NS_SUCCESS);
@@ -313,13 +232,12 @@ TEST(a_job_may_be_finished_as_soon_as_wait_says_so)
 TEST(a_waiter_touches_nothing_of_a_job_that_goes)
 {
     struct ns_thrpool_t *tp = checked_pool(2);
-    const ns_job_type_t types[] = {NS_JOB_NONE, NS_JOB_THREAD};
     int rounds = scaled(500);
     for (int round = 0; round < rounds; round++) {
         struct gate gate = GATE_INIT;
         struct ns_job_t *job = NULL;
         struct crowd crowd;
-        assert_int_equal(ns_add_job(tp, types[round & 1], finish_in_gate, &gate, &job), NS_SUCCESS);
+        assert_int_equal(ns_add_job(tp, where[round & 1], finish_in_gate, &gate, &job), NS_SUCCESS);
         assert_latch(&gate.begun, 1);
         crowd_of(&crowd, job, round & 2, 3);
         latch_add(&gate.leave, 1);
@@ -371,8 +289,7 @@ TEST(a_job_that_goes_while_a_thread_begins_to_wait_stays_in_memory)
         struct ns_job_t *after = NULL;
         assert_int_equal(ns_add_job(tp, way == 1 ? NS_JOB_THREAD : 0, count_callback, &next, &after),
                          NS_SUCCESS);
-        assert_int_equal(ns_job_wait(after), NS_SUCCESS);
-        assert_int_equal(ns_job_done(after), NS_SUCCESS);
+        finish_idle(after);
         loop_passes(tp, 0);
         latch_add(&on_the_way_in.leave, 1);
         pthread_join(thread, NULL);
@@ -424,14 +341,9 @@ TEST(a_worker_that_waits_is_released_when_the_pool_shuts_down)
                                             &blocked.other), NS_SUCCESS);
         if (way & 2) {
             /* It begins only when the pool is shutting down. */
-            assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, gate_callback, &gate, &blocker),
-                             NS_SUCCESS);
-            assert_latch(&gate.begun, 1);
+            blocker = occupy(tp, NS_JOB_THREAD, &gate);
             struct gate second = GATE_INIT;
-            struct ns_job_t *other_blocker = NULL;
-            assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, gate_callback, &second, &other_blocker),
-                             NS_SUCCESS);
-            assert_latch(&second.begun, 1);
+            struct ns_job_t *other_blocker = occupy(tp, NS_JOB_THREAD, &second);
             assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, wait_in_worker, &blocked, NULL),
                              NS_SUCCESS);
             ns_thrpool_shutdown(tp);
@@ -484,8 +396,7 @@ TEST(wait_in_a_done_callback_never_blocks_the_loop)
         struct ns_job_t *job = NULL;
         assert_int_equal(ns_add_job(tp, NS_JOB_UNARMED | (in_worker ? NS_JOB_THREAD : 0), finish_job,
                                     &words, &job), NS_SUCCESS);
-        assert_int_equal(ns_job_set_done_cb(job, wait_when_done), NS_SUCCESS);
-        assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
+        arm_with(job, wait_when_done);
         assert_latch(&words.over, in_worker + 1);
         assert_int_equal(words.of_own, in_worker ? NS_DELETING : NS_INVALID_STATE);
         assert_int_equal(words.of_armed, in_worker ? NS_TIMEOUT : NS_INVALID_STATE);
@@ -543,11 +454,9 @@ TEST(one_that_gives_up_does_not_take_the_others_with_it)
 {
     struct ns_thrpool_t *tp = pool_of(1);
     struct gate gate = GATE_INIT;
-    struct ns_job_t *job = NULL;
     struct crowd crowd;
     struct timeval soon = {0, 1000};
-    assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, gate_callback, &gate, &job), NS_SUCCESS);
-    assert_latch(&gate.begun, 1);
+    struct ns_job_t *job = occupy(tp, NS_JOB_THREAD, &gate);
     crowd_begin(&crowd, job, 1);
     for (int i = 0; i < 20; i++) {
         assert_int_equal(ns_job_timedwait(job, &soon), NS_TIMEOUT);
@@ -622,9 +531,7 @@ TEST(the_loop_of_one_pool_may_wait_for_a_job_of_another)
     struct ns_thrpool_t *other = pool_of(1);
     struct confused confused = {.over = LATCH_INIT};
     struct gate gate = GATE_INIT;
-    assert_int_equal(ns_add_job(other, NS_JOB_NONE, gate_callback, &gate, &confused.armed),
-                     NS_SUCCESS);
-    assert_latch(&gate.begun, 1);
+    confused.armed = occupy(other, NS_JOB_NONE, &gate);
     assert_int_equal(ns_add_job(tp, NS_JOB_NONE, wait_for_other, &confused, NULL), NS_SUCCESS);
     latch_add(&gate.leave, 1);
     assert_latch(&confused.over, 1);
@@ -649,8 +556,7 @@ TEST(a_wait_is_not_cut_short_by_a_signal)
     assert_int_equal(sigaction(SIGUSR1, &act, NULL), 0);
     for (int timed = 0; timed < 2; timed++) {
         gate = (struct gate)GATE_INIT;
-        assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, gate_callback, &gate, &job), NS_SUCCESS);
-        assert_latch(&gate.begun, 1);
+        job = occupy(tp, NS_JOB_THREAD, &gate);
         crowd_begin(&crowd, job, timed);
         for (int i = 0; i < 100; i++) {
             pthread_kill(crowd.threads[i % WAITERS], SIGUSR1);

@@ -1,317 +1,9 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* The pool's own allocator and logger. */
-#include "harness.h"
+/* The pool's own logger, and syslog where it has none: what is said, to whom, at which priority. */
+#include "kinds.h"
 
 #include <sys/stat.h>
 #include <sys/un.h>
-#include <syslog.h>
-
-/* An allocator that marks its blocks and can be told to fail */
-
-struct block {
-    int tag;
-    size_t size;
-    max_align_t content[];
-};
-
-struct heap {
-    atomic_long out;       /* blocks that are not freed yet */
-    atomic_long made;
-    atomic_long foreign;   /* blocks freed here that come from elsewhere, or were freed before */
-    atomic_long fail_at;   /* the allocation that is to fail, counted from 1; 0: none */
-    atomic_long failed;
-};
-
-static struct heap heaps[2];
-
-static void *heap_calloc(int tag, size_t count, size_t size)
-{
-    struct heap *heap = &heaps[tag];
-    if (atomic_fetch_add(&heap->made, 1) + 1 == atomic_load(&heap->fail_at)) {
-        atomic_fetch_add(&heap->failed, 1);
-        return NULL;
-    }
-    struct block *block = calloc(1, sizeof(*block) + count * size);
-    block->tag = 4711 + tag;
-    block->size = count * size;
-    atomic_fetch_add(&heap->out, 1);
-    return block->content;
-}
-
-static void heap_free(int tag, void *content)
-{
-    if (content == NULL) {
-        return;
-    }
-    struct block *block = (struct block *)((char *)content - offsetof(struct block, content));
-    if (block->tag != 4711 + tag) {
-        atomic_fetch_add(&heaps[tag].foreign, 1);
-        return;
-    }
-    block->tag = 0;
-    /* Whoever reads it later, reads nonsense. */
-    memset(content, 0xa5, block->size);
-    atomic_fetch_sub(&heaps[tag].out, 1);
-    free(block);
-}
-
-static void *calloc_0(size_t count, size_t size)
-{
-    return heap_calloc(0, count, size);
-}
-
-static void free_0(void *content)
-{
-    heap_free(0, content);
-}
-
-static void *calloc_1(size_t count, size_t size)
-{
-    return heap_calloc(1, count, size);
-}
-
-static void free_1(void *content)
-{
-    heap_free(1, content);
-}
-
-static void heap_begin(int tag, long fail_at)
-{
-    atomic_store(&heaps[tag].out, 0);
-    atomic_store(&heaps[tag].made, 0);
-    atomic_store(&heaps[tag].foreign, 0);
-    atomic_store(&heaps[tag].fail_at, fail_at);
-    atomic_store(&heaps[tag].failed, 0);
-}
-
-static void assert_heap_is_empty(int tag)
-{
-    assert_int_equal(atomic_load(&heaps[tag].out), 0);
-    assert_int_equal(atomic_load(&heaps[tag].foreign), 0);
-}
-
-static struct ns_thrpool_config config_with_heap(int tag)
-{
-    struct ns_thrpool_config config;
-    ns_thrpool_config_init(&config);
-    config.max_threads = 2;
-    config.log_fct = quiet_log;
-    config.calloc_fct = tag ? calloc_1 : calloc_0;
-    config.free_fct = tag ? free_1 : free_0;
-    return config;
-}
-
-/* A whole life: a pool and a job of each kind. The first result that is no success, or NS_SUCCESS;
- * how many jobs were made is added to *made. */
-static ns_result_t live(struct ns_thrpool_t *tp, int ends[2], struct latch *finished, int *made)
-{
-    struct timeval tv = {0, 100}, zero = {0, 0};
-    ns_result_t result = NS_SUCCESS;
-    for (int kind = 0; kind < 7 && result == NS_SUCCESS; kind++) {
-        struct ns_job_t *job = (struct ns_job_t *)finished;
-        switch (kind) {
-        case 0:
-            result = ns_add_job(tp, NS_JOB_UNARMED, finish_job, finished, &job);
-            break;
-        case 1:
-            result = ns_add_job(tp, NS_JOB_THREAD | NS_JOB_UNARMED, finish_job, finished, &job);
-            break;
-        case 2:
-            result = ns_add_timeout_job(tp, &tv, NS_JOB_UNARMED, finish_job, finished, &job);
-            break;
-        case 3:
-            result = ns_add_fd_job(tp, ends[0],
-                                   NS_JOB_WRITE | NS_JOB_PRESERVE_FD | NS_JOB_UNARMED, finish_job,
-                                   finished, &job);
-            break;
-        case 4:
-            /* A number far away from the first. */
-            result = ns_add_fd_timeout_job(tp, ends[1], &zero,
-                                           NS_JOB_WRITE | NS_JOB_THREAD | NS_JOB_PRESERVE_FD |
-                                               NS_JOB_UNARMED, finish_job, finished, &job);
-            break;
-        case 5:
-            result = ns_add_signal_job(tp, SIGUSR1, NS_JOB_UNARMED, finish_job, finished, &job);
-            break;
-        default:
-            result = ns_create_job(tp, NS_JOB_THREAD, finish_job, &job);
-            if (result == NS_SUCCESS) {
-                assert_int_equal(ns_job_set_data(job, finished), NS_SUCCESS);
-            }
-        }
-        if (result != NS_SUCCESS) {
-            assert_null(job);
-            break;
-        }
-        ++*made;
-        assert_int_equal(ns_job_set_done_cb(job, count_callback), NS_SUCCESS);
-        assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
-        if (kind == 5) {
-            assert_int_equal(raise(SIGUSR1), 0);
-        }
-    }
-    return result;
-}
-
-TEST(all_memory_comes_from_the_pools_allocator_and_goes_back)
-{
-    heap_begin(0, 0);
-    struct ns_thrpool_config config = config_with_heap(0);
-    struct ns_thrpool_t *tp = ns_thrpool_new(&config);
-    assert_non_null(tp);
-    int ends[2];
-    socket_pair(ends);
-    struct latch finished = LATCH_INIT;
-    long before = atomic_load(&heaps[0].made);
-    assert_true(before > 0);
-    int made = 0;
-    for (int i = 0; i < 10; i++) {
-        assert_int_equal(live(tp, ends, &finished, &made), NS_SUCCESS);
-    }
-    assert_true(atomic_load(&heaps[0].made) - before >= made);
-    assert_latch(&finished, made);
-    pool_end(tp);
-    assert_heap_is_empty(0);
-    close(ends[0]);
-    close(ends[1]);
-}
-
-static void *live_often(void *arg)
-{
-    struct ns_thrpool_t *tp = arg;
-    struct latch finished = LATCH_INIT;
-    int rounds = scaled(400);
-    for (int i = 0; i < rounds; i++) {
-        ns_job_type_t type = i % 2 ? NS_JOB_THREAD : 0;
-        struct timeval tv = {0, 10 * (i % 20)};
-        struct ns_job_t *job = NULL;
-        ns_add_timeout_job(tp, &tv, type | NS_JOB_UNARMED, finish_job, &finished, &job);
-        ns_job_set_done_cb(job, count_callback);
-        ns_job_rearm(job);
-    }
-    latch_reaches(&finished, rounds);
-    return NULL;
-}
-
-TEST(fm42_allocators_of_two_pools_never_mix)
-{
-    struct ns_thrpool_t *pools[2];
-    pthread_t threads[2];
-    for (int i = 0; i < 2; i++) {
-        heap_begin(i, 0);
-        struct ns_thrpool_config config = config_with_heap(i);
-        pools[i] = ns_thrpool_new(&config);
-        assert_non_null(pools[i]);
-    }
-    for (int i = 0; i < 2; i++) {
-        pthread_create(&threads[i], NULL, live_often, pools[i]);
-    }
-    for (int i = 0; i < 2; i++) {
-        pthread_join(threads[i], NULL);
-    }
-    pool_end(pools[0]);
-    assert_heap_is_empty(0);
-    pool_end(pools[1]);
-    assert_heap_is_empty(1);
-}
-
-TEST(fm41_any_allocation_may_fail)
-{
-    int ends[2];
-    socket_pair(ends);
-    assert_int_equal(fcntl(ends[1], F_DUPFD, 900), 900);
-    close(ends[1]);
-    ends[1] = 900;
-    /* Once, so that what is made once for the process is there. */
-    pool_end(pool_of(1));
-    int fds = count_fds(), threads = count_threads(), refused_pools = 0, refused_jobs = 0;
-    for (long n = 1;; n++) {
-        assert_true(n < 1000);
-        heap_begin(0, n);
-        struct ns_thrpool_config config = config_with_heap(0);
-        struct ns_thrpool_t *tp = ns_thrpool_new(&config);
-        if (tp != NULL) {
-            struct latch finished = LATCH_INIT;
-            int made = 0;
-            ns_result_t result = live(tp, ends, &finished, &made);
-            assert_int_equal(result, atomic_load(&heaps[0].failed) ? NS_ALLOCATION_FAILURE
-                                                                   : NS_SUCCESS);
-            refused_jobs += result != NS_SUCCESS;
-            assert_latch(&finished, made);
-            /* What failed once is not spoiled for ever. */
-            atomic_store(&heaps[0].fail_at, 0);
-            int again = 0;
-            assert_int_equal(live(tp, ends, &finished, &again), NS_SUCCESS);
-            assert_latch(&finished, made + again);
-            pool_end(tp);
-        } else {
-            assert_int_equal(atomic_load(&heaps[0].failed), 1);
-            refused_pools++;
-        }
-        assert_heap_is_empty(0);
-        assert_int_equal(count_fds(), fds);
-        EVENTUALLY(count_threads() == threads);
-        struct sigaction now;
-        assert_int_equal(sigaction(SIGUSR1, NULL, &now), 0);
-        assert_true(now.sa_handler == SIG_DFL);
-        if (atomic_load(&heaps[0].failed) == 0) {
-            break;
-        }
-    }
-    print_message("# %d pools and %d jobs were refused\n", refused_pools, refused_jobs);
-    assert_true(refused_pools > 0);
-    assert_true(refused_jobs >= 7);
-    close(ends[0]);
-    close(ends[1]);
-}
-
-TEST(nothing_is_allocated_between_the_add_and_the_disposal)
-{
-    heap_begin(0, 0);
-    struct ns_thrpool_config config = config_with_heap(0);
-    struct ns_thrpool_t *tp = ns_thrpool_new(&config);
-    int ends[2];
-    socket_pair(ends);
-    assert_int_equal(write(ends[1], "x", 1), 1);
-    struct probe probe = PROBE(NULL, ends[0]);
-    struct ns_job_t *job = NULL;
-    struct timeval tv = {1, 0};
-    assert_int_equal(ns_add_fd_timeout_job(tp, ends[0], &tv, NS_JOB_READ | NS_JOB_UNARMED,
-                                           probe_run, &probe, &job), NS_SUCCESS);
-    assert_int_equal(ns_job_set_done_cb(job, probe_gone), NS_SUCCESS);
-    long made = atomic_load(&heaps[0].made);
-    for (int run = 1; run <= 100; run++) {
-        assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
-        assert_latch(&probe.runs, run);
-        assert_int_equal(ns_job_wait(job), NS_SUCCESS);
-    }
-    assert_int_equal(ns_job_done(job), NS_SUCCESS);
-    assert_latch(&probe.disposals, 1);
-    assert_int_equal(atomic_load(&heaps[0].made), made);
-    pool_end(tp);
-    assert_heap_is_empty(0);
-    close(ends[1]);
-}
-
-TEST(a_missing_function_is_libcs)
-{
-    struct ns_thrpool_config config;
-    ns_thrpool_config_init(&config);
-    config.log_fct = quiet_log;
-    config.calloc_fct = counting_calloc; /* free_fct stays NULL */
-    struct ns_thrpool_t *tp = ns_thrpool_new(&config);
-    assert_non_null(tp);
-    assert_true(atomic_load(&blocks_out) > 0);
-    loop_passes(tp, 0);
-    pool_end(tp);
-    config.calloc_fct = NULL;
-    config.free_fct = counting_free;
-    tp = ns_thrpool_new(&config);
-    assert_non_null(tp);
-    loop_passes(tp, 0);
-    pool_end(tp);
-    assert_int_equal(atomic_load(&blocks_out), 0);
-}
 
 /* Loggers */
 
@@ -346,17 +38,6 @@ static void keep_messages(int priority, const char *format, va_list args)
     atomic_fetch_add(&messages_ever, 1);
 }
 
-static struct ns_thrpool_t *pool_that_logs_to(void (*log_fct)(int, const char *, va_list))
-{
-    struct ns_thrpool_config config;
-    ns_thrpool_config_init(&config);
-    config.max_threads = 2;
-    config.log_fct = log_fct;
-    struct ns_thrpool_t *tp = ns_thrpool_new(&config);
-    assert_non_null(tp);
-    return tp;
-}
-
 /* Forget what was logged so far. */
 static void messages_begin(void)
 {
@@ -382,7 +63,7 @@ static void assert_logged(int priority, const char *function)
 
 TEST(refusals_are_errors_and_daily_routine_is_for_debugging)
 {
-    struct ns_thrpool_t *tp = pool_that_logs_to(keep_messages);
+    struct ns_thrpool_t *tp = pool_logging_to(2, keep_messages);
     struct timeval negative = {-1, 0}, never = {1000000, 0};
     struct ns_job_t *job = NULL, *waiting = NULL;
     assert_int_equal(ns_add_timeout_job(tp, &never, 0, finish_job, NULL, &job), NS_SUCCESS);
@@ -430,7 +111,7 @@ TEST(refusals_are_errors_and_daily_routine_is_for_debugging)
 TEST(life_cycle_is_for_information)
 {
     messages_begin();
-    pool_end(pool_that_logs_to(keep_messages));
+    pool_end(pool_logging_to(2, keep_messages));
     assert_true(messages.count > 0);
     for (int i = 0; i < messages.count; i++) {
         assert_int_equal(messages.priority[i], LOG_INFO);
@@ -440,13 +121,13 @@ TEST(life_cycle_is_for_information)
 
 TEST(fm46_nothing_is_logged_where_jobs_come_and_go)
 {
-    struct ns_thrpool_t *tp = pool_that_logs_to(keep_messages);
+    struct ns_thrpool_t *tp = pool_logging_to(2, keep_messages);
     int ends[2];
     socket_pair(ends);
     struct latch finished = LATCH_INIT;
     int made = 0, before = atomic_load(&messages_ever);
     for (int i = 0; i < scaled(300); i++) {
-        assert_int_equal(live(tp, ends, &finished, &made), NS_SUCCESS);
+        assert_int_equal(run_each_kind(tp, ends, &finished, &made), NS_SUCCESS);
     }
     assert_latch(&finished, made);
     assert_int_equal(atomic_load(&messages_ever), before);
@@ -471,7 +152,7 @@ static void be_refused(struct ns_job_t *job)
 
 TEST(any_thread_may_log_and_every_message_is_one_line)
 {
-    struct ns_thrpool_t *tp = pool_that_logs_to(keep_messages);
+    struct ns_thrpool_t *tp = pool_logging_to(2, keep_messages);
     int before = atomic_load(&messages_ever);
     messages_begin();
     pthread_t threads[4];
@@ -506,7 +187,7 @@ static void hear_1(int priority, const char *format, va_list args)
 
 TEST(fm42_loggers_of_two_pools_never_mix)
 {
-    struct ns_thrpool_t *pools[2] = {pool_that_logs_to(hear_0), pool_that_logs_to(hear_1)};
+    struct ns_thrpool_t *pools[2] = {pool_logging_to(2, hear_0), pool_logging_to(2, hear_1)};
     for (int i = 0; i < 2; i++) {
         int own = atomic_load(&heard[i]), other = atomic_load(&heard[!i]);
         assert_int_equal(ns_add_job(pools[i], 0, NULL, NULL, NULL), NS_INVALID_REQUEST);
@@ -596,7 +277,7 @@ static void watch_formats(int priority, const char *format, va_list args)
 
 TEST(the_format_is_percent_s_and_nothing_else)
 {
-    struct ns_thrpool_t *tp = pool_that_logs_to(watch_formats);
+    struct ns_thrpool_t *tp = pool_logging_to(2, watch_formats);
     int before = atomic_load(&formats);
     assert_true(before > 0);
     assert_int_equal(ns_add_job(tp, NS_JOB_READ, finish_job, NULL, NULL), NS_INVALID_REQUEST);
@@ -645,7 +326,7 @@ static void log_with_getters(int priority, const char *format, va_list args)
 
 TEST(logger_may_call_getters)
 {
-    struct ns_thrpool_t *tp = pool_that_logs_to(log_with_getters);
+    struct ns_thrpool_t *tp = pool_logging_to(2, log_with_getters);
     struct timeval never = {1000000, 0};
     struct ns_job_t *job = NULL;
     assert_int_equal(ns_add_timeout_job(tp, &never, NS_JOB_PERSIST, finish_job,
@@ -777,11 +458,6 @@ TEST(without_a_logger_it_is_syslog_at_local1_under_the_applications_ident)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(all_memory_comes_from_the_pools_allocator_and_goes_back),
-        cmocka_unit_test(fm42_allocators_of_two_pools_never_mix),
-        cmocka_unit_test(fm41_any_allocation_may_fail),
-        cmocka_unit_test(nothing_is_allocated_between_the_add_and_the_disposal),
-        cmocka_unit_test(a_missing_function_is_libcs),
         cmocka_unit_test(refusals_are_errors_and_daily_routine_is_for_debugging),
         cmocka_unit_test(life_cycle_is_for_information),
         cmocka_unit_test(fm46_nothing_is_logged_where_jobs_come_and_go),
