@@ -148,17 +148,28 @@ static inline void quiet_log(int priority, const char *format, va_list args)
     UNUSED(args);
 }
 
-/* A pool of n workers with this logger. */
-static inline struct ns_thrpool_t *pool_logging_to(size_t workers,
-                                                   void (*log_fct)(int, const char *, va_list))
+/* A pool of n workers with this logger and this allocator; NULL is what the library has. */
+static inline struct ns_thrpool_t *pool_with(size_t workers,
+                                             void (*log_fct)(int, const char *, va_list),
+                                             void *(*calloc_fct)(size_t, size_t),
+                                             void (*free_fct)(void *))
 {
     struct ns_thrpool_config config;
     ns_thrpool_config_init(&config);
     config.max_threads = workers;
     config.log_fct = log_fct;
+    config.calloc_fct = calloc_fct;
+    config.free_fct = free_fct;
     struct ns_thrpool_t *tp = ns_thrpool_new(&config);
     assert_non_null(tp);
     return tp;
+}
+
+/* A pool of n workers with this logger. */
+static inline struct ns_thrpool_t *pool_logging_to(size_t workers,
+                                                   void (*log_fct)(int, const char *, va_list))
+{
+    return pool_with(workers, log_fct, NULL, NULL);
 }
 
 /* A pool of n workers with a silent log. */
@@ -305,6 +316,14 @@ static inline int count_threads(void)
     return count - 2;
 }
 
+/* See that there are as many descriptors and threads as before. A thread that was joined may still be
+ * listed for a moment. */
+static inline void assert_nothing_left(int fds, int threads)
+{
+    assert_int_equal(count_fds(), fds);
+    EVENTUALLY(count_threads() == threads);
+}
+
 /* A callback that says that it has begun, and stays until it is let go. */
 struct gate {
     struct latch begun;
@@ -429,15 +448,7 @@ static inline int logged(const char *what)
 /* A pool of n workers whose blocks are counted in blocks_out, and whose errors are recorded. */
 static inline struct ns_thrpool_t *counting_pool(size_t workers)
 {
-    struct ns_thrpool_config config;
-    ns_thrpool_config_init(&config);
-    config.max_threads = workers;
-    config.log_fct = recording_log;
-    config.calloc_fct = counting_calloc;
-    config.free_fct = counting_free;
-    struct ns_thrpool_t *tp = ns_thrpool_new(&config);
-    assert_non_null(tp);
-    return tp;
+    return pool_with(workers, recording_log, counting_calloc, counting_free);
 }
 
 /* For qsort. */

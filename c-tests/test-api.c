@@ -193,14 +193,8 @@ static void *failing_calloc(size_t count, size_t size)
 
 TEST(a_failed_allocation_sets_the_job_to_null_and_leaves_nothing)
 {
-    struct ns_thrpool_config config;
-    ns_thrpool_config_init(&config);
-    config.log_fct = quiet_log;
-    config.calloc_fct = failing_calloc;
-    config.free_fct = counting_free;
     long before = atomic_load(&blocks_out);
-    struct ns_thrpool_t *tp = ns_thrpool_new(&config);
-    assert_non_null(tp);
+    struct ns_thrpool_t *tp = pool_with(1, quiet_log, failing_calloc, counting_free);
     long with_pool = atomic_load(&blocks_out);
     int ends[2];
     socket_pair(ends);

@@ -433,8 +433,7 @@ static void assert_no_pool(struct ns_thrpool_config *config)
     assert_null(ns_thrpool_new(config));
     assert_true(count_logged_errors() > errors);
     assert_true(logged("ns_thrpool_new:"));
-    assert_int_equal(count_fds(), fds);
-    EVENTUALLY(count_threads() == threads);
+    assert_nothing_left(fds, threads);
     assert_int_equal(atomic_load(&blocks_out), blocks);
 }
 

@@ -183,15 +183,7 @@ static void locking_free(void *block)
 
 static struct ns_thrpool_t *locking_pool(size_t workers)
 {
-    struct ns_thrpool_config config;
-    ns_thrpool_config_init(&config);
-    config.max_threads = workers;
-    config.log_fct = locking_log;
-    config.calloc_fct = locking_calloc;
-    config.free_fct = locking_free;
-    struct ns_thrpool_t *tp = ns_thrpool_new(&config);
-    assert_non_null(tp);
-    return tp;
+    return pool_with(workers, locking_log, locking_calloc, locking_free);
 }
 
 static void want_lock(struct ns_job_t *job)

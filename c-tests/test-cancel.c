@@ -602,13 +602,7 @@ TEST(an_idle_connections_job_is_replaced_at_once)
 
 TEST(many_armed_timers_are_cancelled_and_their_memory_comes_back)
 {
-    struct ns_thrpool_config config;
-    ns_thrpool_config_init(&config);
-    config.log_fct = quiet_log;
-    config.calloc_fct = counting_calloc;
-    config.free_fct = counting_free;
-    struct ns_thrpool_t *tp = ns_thrpool_new(&config);
-    assert_non_null(tp);
+    struct ns_thrpool_t *tp = pool_with(1, quiet_log, counting_calloc, counting_free);
     long before = atomic_load(&blocks_out);
     int count = scaled(20000);
     struct ns_job_t **jobs = calloc((size_t)count, sizeof *jobs);

@@ -146,8 +146,7 @@ TEST(destroy_disposes_of_all_that_is_armed)
         assert_true(fd_is_open(ends[0]));
         close(ends[0]);
         close(ends[1]);
-        assert_int_equal(count_fds(), fds);
-        EVENTUALLY(count_threads() == threads); /* joined, but maybe still listed */
+        assert_nothing_left(fds, threads);
         assert_int_equal(atomic_load(&blocks_out), blocks);
         assert_int_equal(sigaction(SIGUSR1, NULL, &signals_after), 0);
         assert_true(signals_before.sa_handler == signals_after.sa_handler);
@@ -220,8 +219,7 @@ TEST(pools_without_a_job_come_and_go_and_leave_nothing)
         ns_thrpool_destroy(tp);
         assert_int_equal(atomic_load(&blocks_out), 0);
     }
-    assert_int_equal(count_fds(), fds);
-    EVENTUALLY(count_threads() == threads); /* joined, but maybe still listed */
+    assert_nothing_left(fds, threads);
 }
 
 /* Jobs that are the application's, which it does not finish with: only the process is looked
@@ -231,17 +229,12 @@ static struct ns_job_t *unfinished[2][3];
 TEST(destroy_with_idle_jobs_gives_the_signal_back_and_leaves_the_rest)
 {
     for EACH_THREAD(i) {
-        struct ns_thrpool_config config;
         struct ns_job_t **left = unfinished[i];
         struct timeval soon = {0, 1000};
         struct sigaction now;
         int ends[2];
         socket_pair(ends);
-        ns_thrpool_config_init(&config);
-        config.max_threads = 2;
-        config.log_fct = count_warnings;
-        struct ns_thrpool_t *tp = ns_thrpool_new(&config);
-        assert_non_null(tp);
+        struct ns_thrpool_t *tp = pool_logging_to(2, count_warnings);
         atomic_store(&disposed, 0);
         assert_int_equal(ns_add_signal_job(tp, SIGUSR1, where[i], do_nothing, NULL, &left[0]),
                          NS_SUCCESS);

@@ -90,8 +90,7 @@ TEST(threads_that_are_refused_undo_the_pool)
             assert_true(logged("threads"));
         }
         heap_check(&the_heap);
-        assert_int_equal(count_fds(), fds);
-        EVENTUALLY(count_threads() == threads);
+        assert_nothing_left(fds, threads);
     }
 }
 

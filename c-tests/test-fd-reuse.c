@@ -291,10 +291,7 @@ static void close_own_and_rearm(struct ns_job_t *job)
 
 TEST(a_callback_that_closed_its_number_is_told_alike_in_the_loop_and_in_a_worker)
 {
-    struct ns_thrpool_config config;
-    ns_thrpool_config_init(&config);
-    config.log_fct = count_warnings;
-    struct ns_thrpool_t *tp = ns_thrpool_new(&config);
+    struct ns_thrpool_t *tp = pool_logging_to(1, count_warnings);
     for (int round = 0; round < 4; round++) {
         int ends[2], others[2];
         int reused = round >= 2;

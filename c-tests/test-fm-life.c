@@ -163,8 +163,7 @@ TEST(fm02_every_pool_ends_however_many_workers_it_has)
                   now_seconds() - begin);
     alarm(0);
     signal(SIGALRM, SIG_DFL);
-    assert_int_equal(count_fds(), fds);
-    EVENTUALLY(count_threads() == threads);
+    assert_nothing_left(fds, threads);
 }
 
 /* Messages that say that a shutdown has begun. */

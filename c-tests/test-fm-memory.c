@@ -61,8 +61,7 @@ static int new_pool_or_nothing(struct ns_thrpool_config *config, int fds, int th
     }
     assert_int_equal(count_logged_errors(), errors + 1);
     assert_true(logged("ns_thrpool_new"));
-    assert_int_equal(count_fds(), fds);
-    EVENTUALLY(count_threads() == threads);
+    assert_nothing_left(fds, threads);
     heap_check(&the_heap);
     return 0;
 }

@@ -141,11 +141,7 @@ static void *wait_for_a_negative_time(void *job)
  */
 TEST(fm12_a_logger_that_blocks_holds_up_no_other_pool)
 {
-    struct ns_thrpool_config config;
-    ns_thrpool_config_init(&config);
-    config.log_fct = locking_log;
-    struct ns_thrpool_t *other = ns_thrpool_new(&config);
-    assert_non_null(other);
+    struct ns_thrpool_t *other = pool_logging_to(1, locking_log);
     struct ns_thrpool_t *tp = counting_pool(1);
     long own = atomic_load(&blocks_out);
     struct ns_job_t *idle = NULL;
@@ -178,13 +174,7 @@ TEST(fm12_a_logger_that_blocks_holds_up_no_other_pool)
  */
 TEST(a_pool_stays_while_its_logger_speaks_of_a_wait)
 {
-    struct ns_thrpool_config config;
-    ns_thrpool_config_init(&config);
-    config.log_fct = locking_log;
-    config.calloc_fct = counting_calloc;
-    config.free_fct = counting_free;
-    struct ns_thrpool_t *tp = ns_thrpool_new(&config);
-    assert_non_null(tp);
+    struct ns_thrpool_t *tp = pool_with(1, locking_log, counting_calloc, counting_free);
     struct ns_job_t *job = NULL;
     struct latch gone = LATCH_INIT;
     pthread_t waiter;

@@ -61,14 +61,7 @@ static void warning_log(int priority, const char *format, va_list args)
 
 static struct ns_thrpool_t *pool(void)
 {
-    struct ns_thrpool_config config;
-    ns_thrpool_config_init(&config);
-    config.max_threads = 2;
-    config.log_fct = warning_log;
-    config.calloc_fct = keeping_calloc;
-    config.free_fct = keeping_free;
-    struct ns_thrpool_t *tp = ns_thrpool_new(&config);
-    assert_non_null(tp);
+    struct ns_thrpool_t *tp = pool_with(2, warning_log, keeping_calloc, keeping_free);
     warned = 0;
     said[0] = '\0';
     return tp;
@@ -293,13 +286,7 @@ static void *failing_calloc(size_t count, size_t size)
 
 TEST(nor_what_there_was_no_memory_for)
 {
-    struct ns_thrpool_config config;
-    ns_thrpool_config_init(&config);
-    config.log_fct = warning_log;
-    config.calloc_fct = failing_calloc;
-    config.free_fct = keeping_free;
-    struct ns_thrpool_t *tp = ns_thrpool_new(&config);
-    assert_non_null(tp);
+    struct ns_thrpool_t *tp = pool_with(1, warning_log, failing_calloc, keeping_free);
     struct ns_job_t *job;
     struct latch runs = LATCH_INIT;
     int far = fcntl(0, F_DUPFD_CLOEXEC, 700);

@@ -122,10 +122,7 @@ TEST(job_added_inside_the_callback_of_the_old_one_takes_over)
 
 TEST(shared_descriptor_is_closed_once_and_the_others_keep_their_time)
 {
-    struct ns_thrpool_config config;
-    ns_thrpool_config_init(&config);
-    config.log_fct = count_warnings;
-    struct ns_thrpool_t *tp = ns_thrpool_new(&config);
+    struct ns_thrpool_t *tp = pool_logging_to(1, count_warnings);
     int ends[2];
     socket_pair(ends);
     struct probe first = PROBE(NULL, ends[0]), timed = PROBE(NULL, ends[0]);
@@ -238,10 +235,7 @@ static void read_own(struct ns_job_t *job)
 
 TEST(fm37_descriptor_closed_before_it_is_armed_fires_and_its_read_fails)
 {
-    struct ns_thrpool_config config;
-    ns_thrpool_config_init(&config);
-    config.log_fct = count_warnings;
-    struct ns_thrpool_t *tp = ns_thrpool_new(&config);
+    struct ns_thrpool_t *tp = pool_logging_to(1, count_warnings);
     for (int i = 0; i < 4; i++) {
         ns_job_type_t type = NS_JOB_READ | (i % 2 ? NS_JOB_WRITE : 0);
         int fd = dup(0);

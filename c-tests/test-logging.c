@@ -380,13 +380,7 @@ static void free_that_logs(void *content)
 
 TEST(message_raised_inside_a_logger_or_an_allocator_is_dropped)
 {
-    struct ns_thrpool_config config;
-    ns_thrpool_config_init(&config);
-    config.log_fct = log_that_logs;
-    config.calloc_fct = calloc_that_logs;
-    config.free_fct = free_that_logs;
-    struct ns_thrpool_t *tp = ns_thrpool_new(&config);
-    assert_non_null(tp);
+    struct ns_thrpool_t *tp = pool_with(1, log_that_logs, calloc_that_logs, free_that_logs);
     atomic_store(&refusing_pool, tp);
     int before = atomic_load(&calls);
     raise_a_message();

@@ -193,8 +193,7 @@ TEST(fm41_any_allocation_may_fail)
             refused_pools++;
         }
         assert_heap_is_empty(0);
-        assert_int_equal(count_fds(), fds);
-        EVENTUALLY(count_threads() == threads);
+        assert_nothing_left(fds, threads);
         struct sigaction now;
         assert_int_equal(sigaction(SIGUSR1, NULL, &now), 0);
         assert_true(now.sa_handler == SIG_DFL);

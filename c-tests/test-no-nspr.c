@@ -21,12 +21,7 @@ static int nspr_is_loaded(void)
 
 static struct ns_thrpool_t *logging_pool(void)
 {
-    struct ns_thrpool_config config;
-    ns_thrpool_config_init(&config);
-    config.log_fct = recording_log;
-    struct ns_thrpool_t *tp = ns_thrpool_new(&config);
-    assert_non_null(tp);
-    return tp;
+    return pool_logging_to(1, recording_log);
 }
 
 TEST(library_neither_links_nor_loads_nspr)

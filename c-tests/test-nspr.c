@@ -267,10 +267,7 @@ TEST(preserved_descriptor_is_never_touched)
 
 TEST(descriptor_without_an_open_native_handle_is_refused)
 {
-    struct ns_thrpool_config config;
-    ns_thrpool_config_init(&config);
-    config.log_fct = recording_log;
-    struct ns_thrpool_t *tp = ns_thrpool_new(&config);
+    struct ns_thrpool_t *tp = pool_logging_to(1, recording_log);
     struct timeval tv = {1, 0};
     PRFileDesc *ends[2];
     tcp_pair(ends);
@@ -319,10 +316,7 @@ static void refused_by_both(struct ns_thrpool_t *tp, PRFileDesc *fd, ns_job_type
 
 TEST(flags_and_callbacks_that_are_no_good_are_refused)
 {
-    struct ns_thrpool_config config;
-    ns_thrpool_config_init(&config);
-    config.log_fct = recording_log;
-    struct ns_thrpool_t *tp = ns_thrpool_new(&config);
+    struct ns_thrpool_t *tp = pool_logging_to(1, recording_log);
     PRFileDesc *ends[2];
     tcp_pair(ends);
     push_layer(ends[1]);
@@ -420,14 +414,9 @@ TEST(fm41_any_allocation_of_an_add_may_fail)
     for (int with_time = 0; with_time < 2; with_time++) {
         for (int n = 1;; n++) {
             assert_true(n < 100);
-            struct ns_thrpool_config config;
-            ns_thrpool_config_init(&config);
-            config.log_fct = quiet_log;
-            config.calloc_fct = calloc_that_fails_once;
-            config.free_fct = counting_free;
             atomic_store(&allocations_left, 0);
-            struct ns_thrpool_t *tp = ns_thrpool_new(&config);
-            assert_non_null(tp);
+            struct ns_thrpool_t *tp =
+                pool_with(1, quiet_log, calloc_that_fails_once, counting_free);
             PRFileDesc *ends[2];
             tcp_pair(ends);
             push_layer(ends[1]);

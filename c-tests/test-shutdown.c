@@ -500,8 +500,7 @@ TEST(pools_end_while_their_callbacks_add_more)
         ns_thrpool_destroy(tp);
         assert_int_equal(atomic_load(&blocks_out), 0);
     }
-    assert_int_equal(count_fds(), fds);
-    EVENTUALLY(count_threads() == threads); /* joined, but maybe still listed */
+    assert_nothing_left(fds, threads);
 }
 
 enum { RACING = 20 };

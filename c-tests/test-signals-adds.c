@@ -135,14 +135,8 @@ static void *failing_calloc(size_t count, size_t size)
 
 TEST(an_add_without_memory_touches_no_disposition)
 {
-    struct ns_thrpool_config config;
     struct ns_job_t *job = NULL;
-    ns_thrpool_config_init(&config);
-    config.log_fct = quiet_log;
-    config.calloc_fct = failing_calloc;
-    config.free_fct = free;
-    struct ns_thrpool_t *tp = ns_thrpool_new(&config);
-    assert_non_null(tp);
+    struct ns_thrpool_t *tp = pool_with(1, quiet_log, failing_calloc, free);
     begin_fate(SIGUSR1, 0, 0);
     atomic_store(&no_memory, 1);
     assert_int_equal(ns_add_signal_job(tp, SIGUSR1, 0, probe_run, NULL, &job),
