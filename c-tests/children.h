@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* Children of a test: code that runs in a process of its own, and how that ended. */
+/* Run part of a test in a child process, and look at how the child ended. */
 #ifndef CHILDREN_H
 #define CHILDREN_H
 
@@ -7,7 +7,8 @@
 
 #include <sys/wait.h>
 
-/* As fork. A child that hangs is killed, though not soon: under valgrind children are slow. */
+/* As fork, but a child that hangs is killed. The limit is long, because children are slow under
+ * valgrind. */
 static inline pid_t begin_child(void)
 {
     fflush(NULL);
@@ -64,7 +65,8 @@ static inline int in_child_with(void (*body)(int), int number)
         }                                                                                      \
     } while (0)
 
-/* In a child, as in another thread, there is no test to fail: say what failed, and end. */
+/* cmocka's assertions work only in the test's own process and thread. In a child or another thread,
+ * print what failed and exit. */
 #define CHILD_CHECK(cond)                                                                      \
     do {                                                                                       \
         if (!(cond)) {                                                                         \

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * The clients of test-daemon-patterns. What stands here runs in processes of their own, which report
- * by their exit status.
+ * The clients of test-daemon-patterns. They run in processes of their own, which report by their
+ * exit status.
  */
 #ifndef DAEMON_CLIENTS_H
 #define DAEMON_CLIENTS_H
 
 #include "sockets.h"
 
-#define REMAINING 100   /* connections of each that are there when the daemon stops */
-#define BATCH 5000      /* connections that a client has open at once, at most */
+#define REMAINING 100   /* connections of each client that are open when the daemon stops */
+#define BATCH 5000      /* the most connections that a client has open at once */
 #define PINGS 3
 
 static inline void demand(int holds, const char *what)
@@ -55,7 +55,8 @@ static inline enum kind kind_of(int i)
     return kinds[i % KINDS];
 }
 
-/* One batch, each step for all of them, so that they are served at once. */
+/* One batch of connections. Each step is taken for all of them before the next, so that they are
+ * served together. */
 static inline void client_batch(const int ports[2], int count)
 {
     static int fds[BATCH];
@@ -67,7 +68,7 @@ static inline void client_batch(const int ports[2], int count)
             say(fds[i], 'p');
             vanish(fds[i]);
         } else if (kind_of(i) == LEAVING) {
-            /* Too slow for the server's patience, perhaps: then it has left already. */
+            /* May fail: a slow client has been timed out by now. */
             send(fds[i], "q", 1, MSG_NOSIGNAL);
         }
     }
@@ -93,7 +94,7 @@ static inline void client_batch(const int ports[2], int count)
     }
 }
 
-/* Talk on every second one of these, and be silent on the others, until the server has ended them
+/* Talk on every second connection and stay silent on the others, until the server has ended them
  * all. */
 static inline void client_remains(int *fds, int count)
 {

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * What the C tests share. One file of tests is one process; run.sh gives it a time limit, so that
- * a hang is a failure with a name.
+ * What the C tests share. Each file of tests is one program; run.sh gives it a time limit, so that
+ * a hang is reported as a failure of that program.
  *
- * No test sleeps to be right. A test that waits for something waits on a latch, or with
- * EVENTUALLY, and fails after LIMIT_SECONDS. A test that must see that something does NOT happen
- * lets something else happen that comes after it (a later job, a shutdown and wait).
+ * No test relies on a sleep. A test that waits for something waits on a latch, or with EVENTUALLY,
+ * and fails after LIMIT_SECONDS. A test that must see that something does NOT happen waits for
+ * something that would come later (a later job, a shutdown and wait).
  */
 #ifndef HARNESS_H
 #define HARNESS_H
@@ -37,7 +37,7 @@
 
 #include <nunc-stans.h>
 
-/* How long a test waits for what must come, on however slow a machine. */
+/* How long a test waits for something that must happen, however slow the machine. */
 #define LIMIT_SECONDS 30
 
 #define UNUSED(x) ((void)(x))
@@ -61,7 +61,7 @@ static inline double now_seconds(void)
     return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
-/* Wait until cond holds, looking again and again; fail the test if it does not come to. */
+/* Poll until cond holds. Fail the test if it does not within LIMIT_SECONDS. */
 #define EVENTUALLY(cond)                                                                       \
     do {                                                                                       \
         double eventually_end = now_seconds() + LIMIT_SECONDS;                                 \
@@ -74,7 +74,7 @@ static inline double now_seconds(void)
         }                                                                                      \
     } while (0)
 
-/* n, or a hundredth of it (1 at least) where the environment has NS_SLOW: under valgrind. */
+/* n, or a hundredth of it (at least 1) if NS_SLOW is set, as it is under valgrind. */
 static inline int scaled(int n)
 {
     if (getenv("NS_SLOW") == NULL) {
@@ -116,8 +116,8 @@ static inline long latch_count(struct latch *latch)
     return count;
 }
 
-/* Wait until the count is at least n. 0 if the time ran out: for callbacks, which can't fail a
- * test. */
+/* Wait until the count is at least n. Returns 0 if the time ran out: for callbacks, which can't
+ * fail a test. */
 static inline int latch_reaches(struct latch *latch, long n)
 {
     struct timespec end;
@@ -140,7 +140,7 @@ static inline int latch_reaches(struct latch *latch, long n)
         }                                                                                      \
     } while (0)
 
-/* Swallows the log: tests that refuse on purpose need not fill syslog. */
+/* A logger that drops all messages, so that tests that provoke errors don't fill syslog. */
 static inline void quiet_log(int priority, const char *format, va_list args)
 {
     UNUSED(priority);
@@ -148,7 +148,7 @@ static inline void quiet_log(int priority, const char *format, va_list args)
     UNUSED(args);
 }
 
-/* A pool of n workers with this logger and this allocator; NULL is what the library has. */
+/* A pool of n workers with this logger and this allocator; NULL stands for the library's own. */
 static inline struct ns_thrpool_t *pool_with(size_t workers,
                                              void (*log_fct)(int, const char *, va_list),
                                              void *(*calloc_fct)(size_t, size_t),
@@ -186,7 +186,7 @@ static inline void pool_end(struct ns_thrpool_t *tp)
     ns_thrpool_destroy(tp);
 }
 
-/* What a job's callback saw, and what it does: a job's data. */
+/* A job's data: what its callback has seen, and what it is to do. */
 struct probe {
     struct latch runs;
     struct latch disposals;
@@ -231,13 +231,13 @@ static inline struct ns_job_t *arm_with(struct ns_job_t *job, ns_job_func_t gone
     return job;
 }
 
-/* Have the callback and the done callback of an unarmed job report to its probe, and arm it. */
+/* Have the done callback of an unarmed job report to its probe, and arm it. */
 static inline struct ns_job_t *probe_arm(struct ns_job_t *job)
 {
     return arm_with(job, probe_gone);
 }
 
-/* Add a job for probe->fd, with a time-out of usec microseconds or, for 0, none. */
+/* Add a job for probe->fd, with a time-out of usec microseconds; 0 means none. */
 static inline struct ns_job_t *probe_fd(struct ns_thrpool_t *tp, ns_job_type_t type, long usec,
                                         struct probe *probe)
 {
@@ -274,7 +274,7 @@ static inline void probe_cancel(struct ns_job_t *job, struct probe *probe)
     assert_latch(&probe->disposals, 1);
 }
 
-/* Let usec microseconds pass in the pool's loop: what was there before has fired by then. */
+/* Let usec microseconds pass in the pool's loop. Whatever was due before has fired by then. */
 static inline void loop_passes(struct ns_thrpool_t *tp, long usec)
 {
     struct probe probe = PROBE(finish_job, -1);
@@ -324,7 +324,7 @@ static inline void assert_nothing_left(int fds, int threads)
     EVENTUALLY(count_threads() == threads);
 }
 
-/* A callback that says that it has begun, and stays until it is let go. */
+/* A callback that reports that it has begun, and does not return until the gate is opened. */
 struct gate {
     struct latch begun;
     struct latch leave;
@@ -380,7 +380,7 @@ static inline void socket_pair(int ends[2])
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends), 0);
 }
 
-/* An allocator that counts the blocks that are out, for one pool's config. */
+/* An allocator that counts the blocks in use. */
 static atomic_long blocks_out;
 
 static inline void *counting_calloc(size_t count, size_t size)
@@ -412,7 +412,7 @@ static inline void count_warnings(int priority, const char *format, va_list args
     }
 }
 
-/* A logger that keeps the last message of LOG_ERR and counts them. */
+/* A logger that counts the messages of LOG_ERR and keeps the last. */
 static pthread_mutex_t logged_lock = PTHREAD_MUTEX_INITIALIZER;
 static char logged_last[1024];
 static int logged_errors;
@@ -436,7 +436,7 @@ static inline int count_logged_errors(void)
     return errors;
 }
 
-/* Whether the last error that was logged names what. */
+/* Whether the last error in the log contains this text. */
 static inline int logged(const char *what)
 {
     pthread_mutex_lock(&logged_lock);

@@ -77,11 +77,11 @@ static inline ns_result_t run_each_kind(struct ns_thrpool_t *tp, int ends[2],
     return NS_SUCCESS;
 }
 
-/* Jobs that stay armed, with counts of what became of them. */
+/* Runs and disposals of jobs that stay armed. */
 static atomic_long late_runs;
 static atomic_long disposed;
 
-/* As a callback: count the run, and take what is there to read. */
+/* As a callback: count the run, and read what there is to read. */
 static inline void count_late_run(struct ns_job_t *job)
 {
     char bytes[16];

@@ -5,8 +5,8 @@
 
 #include "harness.h"
 
-/* Whether a sanitizer is linked in: it calls handlers by itself, and stands in the way of
- * sigaction, where these programs would. */
+/* Whether a sanitizer is linked in. Sanitizers intercept sigaction, as some of these programs do,
+ * and call handlers themselves. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define SANITIZED 1
 #elif defined(__has_feature)

@@ -91,7 +91,7 @@ static inline void vanish(int fd)
     close(fd);
 }
 
-/* One job of this type on this descriptor, which is ready: what is its output type? */
+/* The output type of a job of this type on this descriptor, which is ready. */
 static inline unsigned long output_of(struct ns_thrpool_t *tp, int fd, ns_job_type_t type)
 {
     struct probe probe = PROBE(finish_job, fd);

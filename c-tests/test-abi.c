@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* The binary interface of 0.2: sizes, layouts, values. Most of it is settled by the compiler. */
+/* The binary interface of 0.2: sizes, layouts, values. Most of it is checked by the compiler. */
 #include "harness.h"
 
 #include <dlfcn.h>
@@ -176,8 +176,8 @@ TEST(set_and_unset_macros_assign)
     assert_int_equal(type, NS_JOB_PERSIST);
 }
 
-/* Every name of the original can stand in a switch without a default, and no other is wanted:
- * the additions are no enumerators. The compiler says so. */
+/* A switch over the original's results needs no default and no other case: the added results are
+ * not enumerators. The compiler's warnings check it. */
 static const char *name_of(ns_result_t result)
 {
     switch (result) {

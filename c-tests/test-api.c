@@ -1,15 +1,13 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* The adding functions and the getters: what is asked for is what is said. */
+/* The functions that add jobs, and the getters: a job has the properties that it was added with. */
 #include "harness.h"
-
-/* A time that does not come during a test. */
 
 static void another(struct ns_job_t *job)
 {
     UNUSED(job);
 }
 
-/* What every live job says of itself. */
+/* Check the getters of a live job. */
 static void assert_says(struct ns_job_t *job, struct ns_thrpool_t *tp, ns_job_type_t type,
                         ns_job_func_t func, void *data, int fd)
 {
@@ -144,10 +142,10 @@ TEST(an_unarmed_job_of_each_kind_waits_and_does_not_show_the_flag)
     close(ends[1]);
 }
 
-/* Any pointer but NULL, to see that it is overwritten. */
+/* Any pointer but NULL, to see that the call overwrites it. */
 #define STALE ((struct ns_job_t *)&far_away)
 
-/* A call that fails with what it should, and says so in job, too. */
+/* See a call fail with this result, and set job to NULL. */
 #define assert_fails(expected, call)                                                           \
     do {                                                                                       \
         struct ns_job_t *job = STALE;                                                          \
@@ -221,7 +219,7 @@ TEST(a_failed_allocation_sets_the_job_to_null_and_leaves_nothing)
     close(ends[1]);
 }
 
-/* The place where an add writes its job, as the callback finds it. */
+/* What the callback finds in the variable to which the add writes its job. */
 struct slot {
     struct ns_job_t *job;
     struct latch *ran;
@@ -238,7 +236,7 @@ static void compare_with_slot(struct ns_job_t *job)
     latch_add(slot->ran, 1);
 }
 
-/* Callers of every kind, in turn: what fires at once. */
+/* Add one job of each kind, in turn, that fires at once. */
 static ns_result_t add_at_once(struct ns_thrpool_t *tp, int kind, int fd, struct slot *slot)
 {
     const ns_job_type_t thread = kind & 1 ? NS_JOB_THREAD : 0;
@@ -305,7 +303,7 @@ TEST(the_signal_job_is_written_before_it_can_run)
     struct latch ran = LATCH_INIT;
     atomic_int wrong = 0;
     pthread_t raiser;
-    /* Between two jobs the signal goes to whoever had it before. */
+    /* Between two jobs the signal is handled as before the first. */
     struct sigaction ignore = {.sa_handler = ignore_signal};
     assert_int_equal(sigaction(SIGUSR2, &ignore, NULL), 0);
     atomic_store(&raising, 1);
@@ -411,7 +409,7 @@ TEST(output_type_of_a_run_now_job_is_zero_inside_it_too)
         }                                                                                      \
     } while (0)
 
-/* A logger that does what a real one may. */
+/* A logger that does what a real one may do. */
 static void errno_changing_log(int priority, const char *format, va_list args)
 {
     quiet_log(priority, format, args);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* Bad input and exhausted resources: refused with a reason, logged by name, nothing left behind. */
+/* Bad input and exhausted resources: the call fails, the log names the function, and nothing is
+ * left behind. */
 #include "harness.h"
 
 #include <limits.h>
@@ -10,7 +11,7 @@ static struct timeval soon = {0, 1000};
 static struct timeval negative_seconds = {-1, 0};
 static struct timeval negative_micros = {1, -1};
 
-/* Any pointer but NULL, to see that it is overwritten. */
+/* Any pointer but NULL, to see that the call overwrites it. */
 #define STALE ((struct ns_job_t *)&soon)
 
 /* The config of a pool that records what it logs and counts what it allocates. */
@@ -22,7 +23,7 @@ static void careful_config(struct ns_thrpool_config *config)
     config->free_fct = counting_free;
 }
 
-/* One pool for all calls that are refused, and what must be the same after each. */
+/* The pool of all refused calls, and what must be the same after each. */
 struct scene {
     struct ns_thrpool_t *tp;
     int ends[2];
@@ -56,8 +57,8 @@ static int end_scene(void **state)
     return !same || atomic_load(&blocks_out) != 0;
 }
 
-/* A call that is refused, once in the log, with the function's name and a word of the reason.
- * The call writes to &job. */
+/* See a call refused, with one message in the log that has the function's name and a word of the
+ * reason. The call writes to &job. */
 #define REFUSED(function, word, ...)                                                           \
     do {                                                                                       \
         struct ns_job_t *job = STALE;                                                          \
@@ -70,7 +71,7 @@ static int end_scene(void **state)
         }                                                                                      \
     } while (0)
 
-/* What the library says where it knows no pool's logger: this program has a syslog of its own. */
+/* What the library logs when it knows no pool's logger. This program replaces syslog. */
 static char syslog_last[1024];
 static int syslog_calls, syslog_priority;
 
@@ -84,7 +85,7 @@ void syslog(int priority, const char *format, ...)
     syslog_calls++;
 }
 
-/* A call that is refused, once in syslog, with the function's name and that of the argument. */
+/* See a call refused, with one message in syslog that names the function and the argument. */
 #define TOLD_TO_SYSLOG(function, word, call)                                                   \
     do {                                                                                       \
         int calls_before = syslog_calls;                                                       \
@@ -97,7 +98,7 @@ void syslog(int priority, const char *format, ...)
         }                                                                                      \
     } while (0)
 
-/* As REFUSED, where there is no pool whose log it could be in. */
+/* As REFUSED, for calls that name no pool whose logger could be used. */
 #define REFUSED_WITHOUT_POOL(function, ...)                                                    \
     do {                                                                                       \
         struct ns_job_t *job = STALE;                                                          \
@@ -116,7 +117,7 @@ static void a_null_pool_is_refused(void **state)
     REFUSED_WITHOUT_POOL(ns_add_signal_job, SIGUSR1, NS_JOB_NONE, do_nothing, NULL, &job);
     REFUSED_WITHOUT_POOL(ns_add_fd_job, fd, NS_JOB_READ, do_nothing, NULL, &job);
     REFUSED_WITHOUT_POOL(ns_add_fd_timeout_job, fd, &soon, NS_JOB_READ, do_nothing, NULL, &job);
-    /* Here two arguments are NULL: either may be the one that is named. */
+    /* Two arguments are NULL here: the message may name either. */
     struct ns_job_t *job = STALE;
     TOLD_TO_SYSLOG("ns_add_io_job", "fd is NULL",
                    assert_int_equal(ns_add_io_job(NULL, NULL, NS_JOB_READ, do_nothing, NULL, &job),
@@ -128,7 +129,7 @@ static void a_null_pool_is_refused(void **state)
                                                           do_nothing, NULL, &job),
                                     NS_INVALID_REQUEST));
     assert_null(job);
-    /* And with nowhere to write to. */
+    /* The same without a variable to write the job to. */
     TOLD_TO_SYSLOG("ns_add_job", "tp is NULL",
                    assert_int_equal(ns_add_job(NULL, NS_JOB_NONE, do_nothing, NULL, NULL),
                                     NS_INVALID_REQUEST));
@@ -157,7 +158,7 @@ static void a_null_or_negative_time_is_refused(void **state)
         REFUSED(ns_add_io_timeout_job, "tv", s->tp, NULL, times[i], NS_JOB_READ, do_nothing, NULL,
                 &job);
     }
-    /* The caller's time is as it was. */
+    /* The call did not change the caller's timeval. */
     assert_int_equal(negative_seconds.tv_sec, -1);
     assert_int_equal(negative_micros.tv_usec, -1);
 }
@@ -171,7 +172,7 @@ static void a_null_place_for_a_job_is_refused_where_it_is_required(void **state)
     assert_true(logged("ns_create_job:") && logged("job"));
 }
 
-/* A call without a place for its job, which it needs. */
+/* A call that needs a variable to write its job to, and is given none. */
 #define NOWHERE(function, ...)                                                                 \
     do {                                                                                       \
         int errors_before = count_logged_errors();                                             \
@@ -196,7 +197,7 @@ static void an_unarmed_job_needs_a_place_in_every_add(void **state)
         NOWHERE(ns_add_fd_timeout_job, s->tp, fd, &soon, type | NS_JOB_READ, do_nothing, NULL);
         type |= NS_JOB_THREAD;
     }
-    /* No signal is caught for a job that there is not. */
+    /* A refused call leaves the signal's disposition alone. */
     struct sigaction now;
     assert_int_equal(sigaction(SIGUSR1, NULL, &now), 0);
     assert_true(now.sa_handler == SIG_DFL);
@@ -218,7 +219,7 @@ static void a_descriptor_that_is_not_open_is_refused(void **state)
 static void an_nspr_descriptor_is_refused_where_there_is_none_or_no_nspr(void **state)
 {
     struct scene *s = *state;
-    /* Never looked into: NSPR is not in this process. */
+    /* Never dereferenced, because NSPR is not in this process. */
     struct PRFileDesc *unknown = (struct PRFileDesc *)&soon;
     REFUSED(ns_add_io_job, "fd", s->tp, NULL, NS_JOB_READ, do_nothing, NULL, &job);
     REFUSED(ns_add_io_timeout_job, "fd", s->tp, NULL, &soon, NS_JOB_READ, do_nothing, NULL, &job);
@@ -227,7 +228,7 @@ static void an_nspr_descriptor_is_refused_where_there_is_none_or_no_nspr(void **
             &job);
 }
 
-/* A type on each of the functions that can't be given a reason of their own for refusing it. */
+/* See every function refuse this type. */
 static void refused_everywhere(struct scene *s, ns_job_type_t type, const char *word)
 {
     int fd = s->ends[0];
@@ -360,7 +361,7 @@ TEST(null_jobs_are_refused_or_answer_nothing)
     JOB_IS_NULL(ns_job_timedwait, NULL, &soon);
     JOB_IS_NULL(ns_job_set_data, NULL, NULL);
     JOB_IS_NULL(ns_job_set_done_cb, NULL, do_nothing);
-    /* Either may be the one that is named. */
+    /* The message may name either. */
     TOLD_TO_SYSLOG("ns_job_timedwait", "tv is NULL",
                    assert_int_equal(ns_job_timedwait(NULL, NULL), NS_INVALID_REQUEST));
     int calls = syslog_calls;
@@ -410,7 +411,7 @@ TEST(an_uninitialised_config_is_refused)
     memset(&config, 0, sizeof config);
     TOLD_TO_SYSLOG("ns_thrpool_new", "config was not initialised",
                    assert_null(ns_thrpool_new(&config)));
-    /* Nothing in it may be believed: calling any of these would crash. */
+    /* A config full of wild pointers: calling any of them would crash. */
     memset(&config, 0xa5, sizeof config);
     TOLD_TO_SYSLOG("ns_thrpool_new", "config was not initialised",
                    assert_null(ns_thrpool_new(&config)));
@@ -423,7 +424,7 @@ TEST(an_uninitialised_config_is_refused)
     assert_int_equal(count_logged_errors(), errors);
 }
 
-/* A pool that cannot be made: refused, logged, and nothing stays. */
+/* See that a pool cannot be made, that the log says so, and that nothing is left. */
 static void assert_no_pool(struct ns_thrpool_config *config)
 {
     int fds = count_fds();
@@ -551,13 +552,14 @@ TEST(without_descriptors_at_any_step_there_is_no_pool)
         assert_int_equal(count_threads(), threads);
         assert_int_equal(atomic_load(&blocks_out), 0);
     }
-    /* A pipe and a poller are three. */
+    /* The pipe and the poller need three. */
     assert_true(failures >= 3);
     assert_int_equal(count_fds(), fds);
 }
 
-/* In a process of its own, whose limits it spoils: 0 if every pool that could not be made left
- * nothing, and there was one; 77 if the limit does not bind here. */
+/* Runs in a process of its own, since it lowers the limits. Returns 0 if every pool that could not
+ * be made left nothing behind, and at least one could not be made; 77 if the limit does not bind
+ * here. */
 static int without_threads(int resource, rlim_t first, rlim_t step, int steps)
 {
     struct ns_thrpool_config config;
@@ -621,14 +623,15 @@ static int without_address_space(void)
 
 static int without_processes(void)
 {
-    /* The limit does not bind root. */
+    /* Root is exempt from the limit. */
     if (geteuid() == 0) {
         if (setgid(65534) != 0 || setuid(65534) != 0) {
             return 77;
         }
         /* A process that has changed its user can't look at its own descriptors. */
         prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
-        /* The user's other processes count, too: so begin with none and go on. */
+        /* The user's other processes count too, so begin with no room and raise the limit step by
+         * step. */
         return without_threads(RLIMIT_NPROC, 1, 1, 100);
     }
     return 77;
@@ -637,7 +640,7 @@ static int without_processes(void)
 static void in_a_child(int (*test)(void))
 {
     if (scaled(100) != 100) {
-        skip(); /* valgrind needs what is taken away */
+        skip(); /* valgrind needs the resources itself */
     }
     pid_t child = fork();
     assert_int_not_equal(child, -1);

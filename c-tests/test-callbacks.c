@@ -13,11 +13,11 @@ static ns_result_t add_to_fire(struct ns_thrpool_t *tp, int kind, int fd, ns_job
     return add_kind(tp, kind, &on, type, func, data, job);
 }
 
-/* Where the runs of one job were seen. */
+/* Where and how often one job ran. */
 struct sightings {
     struct latch runs;
-    atomic_int now;   /* runs at this moment */
-    atomic_int most;  /* and the most at one */
+    atomic_int now;   /* runs in progress */
+    atomic_int most;  /* the most that were in progress at once */
     atomic_int loop;  /* runs on a thread with the loop's name */
     atomic_int other; /* and on one that is neither that nor a worker */
     atomic_int thread;
@@ -98,7 +98,7 @@ static void see_and_stay(struct ns_job_t *job)
     if (now > atomic_load(&seen->most)) {
         atomic_store(&seen->most, now);
     }
-    sched_yield(); /* let another run begin, if one can */
+    sched_yield(); /* so that another run may begin, if the library lets it */
     atomic_fetch_sub(&seen->now, 1);
     latch_add(&seen->runs, 1);
 }
@@ -119,7 +119,7 @@ TEST(a_callback_never_runs_twice_at_once)
             struct ns_job_t *job = NULL;
             pthread_t pokers[2];
             ns_job_type_t type = where[i] | triggers[t];
-            /* A descriptor that is never drained, or a trigger that is always there. */
+            /* The trigger stays: a descriptor that is never drained, or one that needs no event. */
             ns_result_t made = NS_JOB_IS_IO(type)
                 ? ns_add_fd_job(tp, ends[0], type | NS_JOB_PRESERVE_FD, see_and_stay, &seen, &job)
                 : ns_add_job(tp, type, see_and_stay, &seen, &job);
@@ -142,10 +142,11 @@ TEST(a_callback_never_runs_twice_at_once)
     close(ends[1]);
 }
 
-/* The application's lock, which its callbacks, its logger and its allocator take, and which it
- * holds while it calls. Recursive, for a logger that is called by who holds it. */
+/* The application's lock: its callbacks, logger and allocator take it, and it is held while the
+ * library is called. It is recursive, since the logger may be called by the thread that holds it.
+ * */
 static pthread_mutex_t application;
-static struct latch wanting = LATCH_INIT; /* who is about to take it */
+static struct latch wanting = LATCH_INIT; /* counts those about to take it */
 static atomic_int want_in_logger;
 static atomic_int want_in_calloc;
 static atomic_int want_in_free;
@@ -192,8 +193,8 @@ static void want_lock(struct ns_job_t *job)
     take_application_lock();
 }
 
-/* Everything that can be called on a job but the waits: each returns, though its callback can't
- * go on. The job ends. */
+/* Call everything but the waits on a job. Each call must return although the job's callback is
+ * blocked. The job ends. */
 static void call_everything_on(struct ns_job_t *job, struct ns_thrpool_t *tp, int running)
 {
     void *data = ns_job_get_data(job);
@@ -212,7 +213,7 @@ static void call_everything_on(struct ns_job_t *job, struct ns_thrpool_t *tp, in
     assert_int_equal(ns_job_cancel(job), running ? NS_RUNNING : NS_SUCCESS);
 }
 
-/* Everything that can be called on a pool beside them. */
+/* Call everything that needs only the pool. */
 static void call_everything_on_pool(struct ns_thrpool_t *tp, int fd)
 {
     for (int kind = 0; kind < KINDS; kind++) {
@@ -283,7 +284,7 @@ TEST(a_caller_may_hold_the_lock_that_the_done_callback_wants)
         pthread_mutex_lock(&application);
         assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
         assert_latch(&wanting, before + 1);
-        /* The job itself is there as long as its done callback is. */
+        /* The job lives until its done callback has returned. */
         assert_int_equal(ns_job_get_type(job), where[i]);
         assert_int_equal(ns_job_done(job), NS_SUCCESS);
         assert_int_equal(ns_job_cancel(job), NS_SUCCESS);
@@ -336,7 +337,8 @@ TEST(a_callback_may_hold_the_lock_that_another_wants)
         struct ns_thrpool_t *tp = locking_pool(2);
         struct caller caller = {.fd = ends[0], .over = LATCH_INIT};
         long before = latch_count(&wanting);
-        /* The other is a worker's, so that the caller can be the loop's or another worker's. */
+        /* The other job occupies a worker, so that the caller can run in the loop or in another
+         * worker. */
         pthread_mutex_lock(&application);
         assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, want_lock, &caller, &caller.other),
                          NS_SUCCESS);
@@ -436,7 +438,7 @@ TEST(getters_answer_at_once_while_the_callback_stays)
         assert_int_equal(ns_add_timeout_job(tp, &at_once, where[i], gate_callback, &gate, &job),
                          NS_SUCCESS);
         assert_latch(&gate.begun, 1);
-        /* Nobody lets it go before they have answered. */
+        /* The gate is opened only after they have answered. */
         for (int n = 0; n < 1000; n++) {
             assert_ptr_equal(ns_job_get_data(job), &gate);
             assert_int_equal(ns_job_get_type(job), where[i] | NS_JOB_TIMER);
@@ -512,7 +514,7 @@ TEST(a_callback_may_end_other_jobs)
     }
 }
 
-/* Done callbacks that make the next job, and end others. */
+/* Done callbacks that add the next job and end others. */
 struct relay {
     atomic_int left;
     atomic_int wrong;
@@ -531,7 +533,7 @@ static void pass_on(struct ns_job_t *job)
             || ns_job_set_done_cb(next, pass_on) != NS_SUCCESS) {
             atomic_fetch_add(&relay->wrong, 1);
         }
-        /* The next ends by a run, or at once, by either name. */
+        /* The next job ends after a run, or at once by done or cancel. */
         ns_result_t result = left % 3 == 0   ? ns_job_rearm(next)
                              : left % 3 == 1 ? ns_job_done(next)
                                              : ns_job_cancel(next);
@@ -626,7 +628,7 @@ TEST(done_callbacks_run_on_the_pools_own_threads)
     close(ends[1]);
 }
 
-/* A done callback that waits for a job of the workers', which fired just before. */
+/* A done callback that waits for a threaded job that fired just before. */
 static struct latch file_job_ran;
 static atomic_int waited_for_it;
 
@@ -646,7 +648,7 @@ static void wait_for_file_job(struct ns_job_t *job)
 TEST(a_done_callback_may_wait_for_a_worker_that_slept)
 {
     char path[] = "/tmp/nunc-stans-test-XXXXXX";
-    int file = mkstemp(path); /* always ready: it fires when it is armed */
+    int file = mkstemp(path); /* always ready: the job fires as soon as it is armed */
     assert_true(file >= 0);
     assert_int_equal(unlink(path), 0);
     for (int round = 0; round < 20; round++) {

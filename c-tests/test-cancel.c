@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* ns_job_cancel: a job ends whatever it is doing, and the caller knows whether it ran. */
+/* ns_job_cancel: a job ends in whatever state it is, and the result says whether it may still be
+ * running. */
 #include "harness.h"
-
 
 /* Cancel an armed job that reports to a probe: it never runs and is disposed of, once. */
 static void cancel_armed(struct ns_thrpool_t *tp, struct ns_job_t *job, struct probe *probe)
@@ -108,7 +108,7 @@ TEST(a_job_queued_behind_a_busy_worker_goes_at_once)
     loop_passes(tp, 1000);
     for (int i = 0; i < 3; i++) {
         assert_int_equal(ns_job_cancel(jobs[i]), NS_SUCCESS);
-        /* The worker is still busy: nobody waits for the queue. */
+        /* The disposal did not wait for the queue: the worker is still busy. */
         assert_latch(&probes[i].disposals, 1);
     }
     assert_false(fd_is_open(ends[0]));
@@ -145,7 +145,7 @@ TEST(a_job_queued_behind_a_blocked_loop_never_runs)
     assert_int_equal(latch_count(&probe.disposals), JOBS);
 }
 
-/* Jobs that fire together and of which the first to run cancels the others. */
+/* Jobs that fire together, the first of which cancels the others. */
 static struct ns_job_t *together[16];
 static struct probe together_probe = PROBE(NULL, -1);
 static atomic_int together_successes;
@@ -201,7 +201,7 @@ static void count_going(struct ns_job_t *job)
     latch_add(&gone, 1);
 }
 
-/* Slow callbacks that are ready together: each stays until it is let go. */
+/* Slow callbacks that are ready together. Each stays until it is released. */
 static struct latch slow_begun, slow_leave;
 
 static void stay_slowly(struct ns_job_t *job)
@@ -216,8 +216,8 @@ static void stay_slowly(struct ns_job_t *job)
 }
 
 /*
- * One that stands behind them is disposed of, its descriptor closed, when the one that runs returns;
- * not when its own turn comes.
+ * A job that is cancelled while it waits behind them is disposed of, and its descriptor closed, as
+ * soon as the callback that runs returns: not when its own turn would come.
  *
  * To see it fail: in EventLoop::take_requests, only mark a job that is READY, and dispose of it in
  * run_ready.
@@ -349,7 +349,7 @@ TEST(null_is_refused)
     assert_int_equal(ns_job_cancel(NULL), NS_INVALID_REQUEST);
 }
 
-/* Cancelling against firing. The cancel's answer and the run must agree. */
+/* Cancels against firings: the cancel's result must agree with whether the job ran. */
 enum race { RACE_NOW, RACE_TIMER, RACE_FD, RACE_FD_PERSIST, RACE_SIGNAL };
 
 struct contest {
@@ -378,7 +378,7 @@ static void contest_run(struct ns_job_t *job)
 {
     struct contest *contest = ns_job_get_data(job);
     atomic_fetch_add(&contest->begun, 1);
-    spin_for(3000); /* so that now and then it is met in the middle */
+    spin_for(3000); /* long enough for some cancels to hit it */
     char byte;
     if (ns_job_get_native_fd(job) >= 0) {
         recv(ns_job_get_native_fd(job), &byte, 1, 0);
@@ -420,7 +420,7 @@ static void race(enum race kind, ns_job_type_t where, int rounds)
         } else if (kind == RACE_SIGNAL) {
             kill(getpid(), SIGUSR1);
         }
-        /* Some time between none and what a run takes to begin and to end. */
+        /* Wait for a random time, up to what a run takes to begin and end. */
         spin = spin * 1103515245 + 12345;
         if (round & 1) {
             sched_yield();
@@ -431,7 +431,7 @@ static void race(enum race kind, ns_job_type_t where, int rounds)
         int began = atomic_load(&contest.begun);
         int ended = atomic_load(&contest.ended);
         if (answer == NS_SUCCESS) {
-            /* No run is in progress and none will start. */
+            /* No run was in progress, and none may start. */
             assert_int_equal(began, ended);
             kept += began == 0;
             ran += began != 0;
@@ -487,14 +487,14 @@ TEST(against_a_persistent_descriptor_exactly_one_wins)
 
 TEST(against_a_signal_exactly_one_wins)
 {
-    /* Between two jobs the signal goes to whoever had it before. */
+    /* Between two jobs the signal is handled as before the first. */
     struct sigaction act = {.sa_handler = before_signal};
     assert_int_equal(sigaction(SIGUSR1, &act, NULL), 0);
     race_each_thread(RACE_SIGNAL);
     signal(SIGUSR1, SIG_DFL);
 }
 
-/* A job that repeats by itself, cancelled from outside at any moment. */
+/* A repeating job that is cancelled from outside at a random moment. */
 TEST(a_repeating_job_is_stopped_at_any_moment)
 {
     struct ns_thrpool_t *tp = pool_of(2);
@@ -517,7 +517,7 @@ TEST(a_repeating_job_is_stopped_at_any_moment)
             }
             contest_over(&contest);
             int more = atomic_load(&contest.begun) - began;
-            /* A run may have begun, and not yet said so, when the cancel came. */
+            /* When the cancel came, a run may have begun without having counted itself. */
             assert_true(more == 0 || (more == 1 && answer == NS_RUNNING));
             assert_int_equal(atomic_load(&contest.ended), atomic_load(&contest.begun));
         }
@@ -584,7 +584,7 @@ TEST(an_idle_connections_job_is_replaced_at_once)
         struct probe old = PROBE(NULL, ends[0]);
         struct probe new = PROBE(finish_job, ends[0]);
         struct ns_job_t *job = probe_fd(tp, type, 0, &old);
-        /* Nothing comes, and yet nobody waits for traffic. */
+        /* No data comes on any descriptor, and the disposals must not wait for any. */
         assert_int_equal(ns_job_cancel(job), NS_SUCCESS);
         probe_fd(tp, type, 0, &new);
         assert_latch(&old.disposals, 1);

@@ -34,24 +34,24 @@ struct connection {
     atomic_uint magic;
     pthread_mutex_t mutex;
     PRFileDesc *prfd;           /* NULL when closed */
-    int fd;                     /* its number, for as long as a refused job may be on it */
+    int fd;                     /* its number; a refused job may still be armed on it */
     struct ns_job_t *job;       /* the READ job that was added last, if it may still be named */
     struct timeval idle;
     int references;             /* jobs and orders */
     int turns;
     int closing;
-    struct errand *errands;     /* every one that there was */
+    struct errand *errands;     /* all of this connection's */
     struct server *server;
     struct connection *next;
 };
 
-/* A job's data: the connection, and whether the job's end was told as often as it should be.
- * Atomic, so that tools which can't see into the library see what orders them. */
+/* A job's data: the connection, and whether the done callback came as often as it should. Atomic,
+ * so that tools that can't see into the library know what orders the accesses. */
 struct errand {
     _Atomic(struct connection *) connection;
     atomic_int wanted;
     atomic_int told;
-    int refused;                /* left armed on a number that is closed; under the mutex */
+    int refused;                /* left armed on a closed descriptor; guarded by the mutex */
     struct errand *next;
 };
 
@@ -72,7 +72,7 @@ struct listener {
 struct server {
     struct ns_thrpool_t *tp;
     int unarmed;                /* make jobs unarmed, to set their done callbacks first */
-    int frees;                  /* free what a job has as data in its done callback */
+    int frees;                  /* free a job's data in its done callback */
     pthread_mutex_t lock;       /* for what follows */
     pthread_cond_t wanted;
     struct order *first;
@@ -114,20 +114,20 @@ static void errand_over(struct ns_job_t *job)
         atomic_fetch_add(&doubled, 1);
     }
     if (atomic_load(&errand->connection)->server->frees) {
-        /* Whatever came later would come to freed memory, which tools notice. */
+        /* A later callback would touch freed memory, which tools report. */
         atomic_fetch_sub(&errands_out, 1);
         free(errand);
     }
 }
 
-/* The data of these is freed before. */
+/* Does not touch the data, which is freed before. */
 static void own_job_over(struct ns_job_t *job)
 {
     UNUSED(job);
     atomic_fetch_add(&own_jobs_gone, 1);
 }
 
-/* What the original's interface has: the done callback can be set inside the callback. */
+/* With the original's interface, the done callback can be set only inside the callback. */
 static struct connection *begin_errand(struct ns_job_t *job)
 {
     struct errand *errand = ns_job_get_data(job);
@@ -159,7 +159,7 @@ static struct errand *errand_for(struct connection *connection)
     return errand;
 }
 
-/* There is no job for it. */
+/* The errand of a job that could not be added. */
 static void drop_errand(struct errand *errand)
 {
     if (atomic_load(&errand->connection)->server->frees) {
@@ -225,7 +225,7 @@ static void post_closing(struct connection *connection)
     }
 }
 
-/* The connection is to end. Its descriptor goes at once, the rest when nobody refers to it. */
+/* End the connection: close its descriptor now, and bury it when nobody refers to it any more. */
 static void disconnect(struct connection *connection)
 {
     if (connection->closing) {
@@ -317,7 +317,7 @@ static void *daemon_thread(void *arg)
     return NULL;
 }
 
-/* Serve, and wait for more: the last job's callback may not have come to its end yet. */
+/* Serve, and add the next job, though the last job's callback may not have returned yet. */
 static void serve_in_thread(struct connection *connection)
 {
     if (connection->closing) {
@@ -350,7 +350,7 @@ static void on_readable(struct ns_job_t *job)
         connection->job = NULL;
     }
     if (connection->closing) {
-        /* What was refused before has fired, by its time-out. */
+        /* A job whose done was refused has fired by its time-out. */
     } else if (NS_JOB_IS_TIMER(ns_job_get_output_type(job))) {
         atomic_fetch_add(&timed_out, 1);
         disconnect(connection);
@@ -370,8 +370,8 @@ static void on_readable(struct ns_job_t *job)
     leave();
 }
 
-/* Nobody refers to the connection any more. The memory stays until the end, so that whoever does
- * nevertheless is caught. */
+/* Nobody refers to the connection any more. Its memory stays until the end, so that a late use is
+ * detected. */
 static void bury(struct connection *connection)
 {
     atomic_store(&connection->magic, DEAD);
@@ -485,7 +485,7 @@ static PRFileDesc *listen_somewhere(int *port)
     return prfd;
 }
 
-/* A job that lives as long as the daemon is armed. */
+/* Arm one of the daemon's own jobs, which live as long as it does. */
 static void arm_own(struct server *server, struct ns_job_t *job)
 {
     if (server->unarmed) {
@@ -503,7 +503,7 @@ static struct connection *all_connections(struct server *server)
     return first;
 }
 
-/* Have some of the connections that are left end: every n-th. */
+/* End every n-th of the connections that are left. */
 static void end_some(struct server *server, int n, int by_thread)
 {
     int i = 0;
@@ -532,7 +532,7 @@ static void run_daemon(int unarmed, int frees)
     pid_t clients[CLIENTS];
     int ports[2], ready[2];
 
-    pool_end(pool_of(1)); /* what tools open, they open with the first pool */
+    pool_end(pool_of(1)); /* tools open their own descriptors with the first pool */
     int fds = count_fds();
     long blocks = atomic_load(&blocks_out);
     atomic_store(&stopped, 0);
@@ -600,7 +600,7 @@ static void run_daemon(int unarmed, int frees)
         arm_own(server, listeners[i]->job);
     }
 
-    /* The clients have all come, and some are busy. */
+    /* Wait until all clients are connected. Some are still busy. */
     for (int i = 0; i < CLIENTS; i++) {
         char byte;
         struct pollfd told = {ready[0], POLLIN, 0};
@@ -706,13 +706,13 @@ TEST(a_daemon_that_frees_what_a_job_has_when_it_goes)
     run_daemon(1, 1);
 }
 
-/* What the two were to go through, they did. */
+/* The runs above met every case that they are meant to meet. */
 TEST(nothing_was_spared)
 {
     assert_true(atomic_load(&refusals) > 0);
     assert_true(atomic_load(&refused_adds) > 0);
     assert_true(atomic_load(&done_after_wait) > 0);
-    /* With few connections the number may happen to go to nobody. */
+    /* With few connections, perhaps no number was reused. */
     assert_true(atomic_load(&reused) > 0 || scaled(CONNECTIONS) < CONNECTIONS);
 }
 

@@ -2,7 +2,7 @@
 /* ns_thrpool_destroy: who may call it, what it disposes of, and that nothing is left. */
 #include "kinds.h"
 
-/* What the pool's own threads get that wait for it or destroy it. */
+/* What the pool's own threads get when they wait for the pool or destroy it. */
 struct suicide {
     ns_result_t result;
     int errors_of_wait;
@@ -123,7 +123,7 @@ TEST(destroy_disposes_of_all_that_is_armed)
             struct ns_job_t *job = NULL;
             socket_pair(pair);
             peers[i] = pair[1];
-            /* Some without a time-out, some with, and of all kinds the descriptor is the job's. */
+            /* Some with a time-out, some without. All own their descriptors. */
             assert_int_equal(ns_add_fd_timeout_job(tp, pair[0], i & 2 ? &far_away : &at_once,
                                                    where[i & 1] | NS_JOB_READ | NS_JOB_UNARMED,
                                                    count_late_run, NULL, &job), NS_SUCCESS);
@@ -222,8 +222,8 @@ TEST(pools_without_a_job_come_and_go_and_leave_nothing)
     assert_nothing_left(fds, threads);
 }
 
-/* Jobs that are the application's, which it does not finish with: only the process is looked
- * after. Their memory is lost; here it stays in sight, for the tools that look for leaks. */
+/* Idle jobs that the application never finishes. The library restores the process's state, but
+ * their memory is lost. It stays reachable from here, so that leak checkers stay quiet. */
 static struct ns_job_t *unfinished[2][3];
 
 TEST(destroy_with_idle_jobs_gives_the_signal_back_and_leaves_the_rest)
@@ -267,10 +267,10 @@ static void *shut_down_beside(void *tp)
     return NULL;
 }
 
-/* Destroy overlaps no call that had not let the wait return. */
+/* When the wait has returned, the call that let it return no longer touches the pool. */
 TEST(wait_and_destroy_at_once_when_another_thread_shuts_down)
 {
-    /* Under valgrind as well, which sees what a call touches that outlives the pool. */
+    /* As many under valgrind, which detects a call that touches the pool after destroy. */
     int rounds = 300;
     for (int round = 0; round < rounds; round++) {
         struct ns_thrpool_t *tp = counting_pool(1 + (size_t)round % 3);

@@ -25,7 +25,7 @@ static __typeof__(&ns_job_get_fd) get_fd;
 static __typeof__(&ns_job_done) job_done;
 static __typeof__(&ns_version) version;
 
-/* NSPR's. */
+/* NSPR's functions. */
 static struct PRFileDesc *(*import_socket)(intptr_t fd);
 
 static void *symbol(void *handle, const char *name)
@@ -62,7 +62,7 @@ static void *load_library(void)
     RESOLVE(handle, get_fd, "ns_job_get_fd");
     RESOLVE(handle, job_done, "ns_job_done");
     RESOLVE(handle, version, "ns_version");
-    /* It is private, then. */
+    /* So the library was loaded privately. */
     assert_null(dlsym(RTLD_DEFAULT, "ns_thrpool_new"));
     return handle;
 }
@@ -76,7 +76,7 @@ static void load_nspr(int how)
     RESOLVE(handle, import_socket, "PR_ImportTCPSocket");
 }
 
-/* Whether a file whose name has this in it is mapped. */
+/* Whether a file is mapped whose name contains this. */
 static int is_mapped(const char *name)
 {
     char line[4096];
@@ -212,7 +212,7 @@ TEST(nspr_comes_later_and_private)
     nspr_comes_later(RTLD_LOCAL);
 }
 
-/* Its threads and handlers outlive a dlclose, so it is never unloaded. */
+/* dlclose does not unload the library: its threads and handlers outlive it. */
 TEST(dlclose_leaves_it_working)
 {
     void *handle = load_library();
@@ -230,8 +230,8 @@ TEST(dlclose_leaves_it_working)
     assert_ptr_equal(version(), before);
 }
 
-/* Fork handlers of the program's, registered before the library is loaded, take a lock that is
- * held over an add: they run after any that the library has for before a fork. */
+/* The program registers fork handlers before it loads the library, and they take a lock that is
+ * held during an add. Handlers of the library's that prepare a fork would run before them. */
 static pthread_mutex_t program = PTHREAD_MUTEX_INITIALIZER;
 static atomic_int stop_adding;
 
@@ -283,7 +283,7 @@ TEST(fork_handlers_from_before_the_load_take_a_lock_held_over_adds)
     end_pool(tp);
 }
 
-/* As the program that is run: one case. */
+/* The program as the child: run one case. */
 static const struct CMUnitTest cases[] = {
     cmocka_unit_test(nspr_is_public),
     cmocka_unit_test(nspr_is_private),
@@ -307,7 +307,7 @@ static int run_case(const char *name)
     return EXIT_FAILURE;
 }
 
-/* As the program that runs it. */
+/* The program as the parent: run one case in a child. */
 static void in_a_process_of_its_own(void **state)
 {
     const struct CMUnitTest *test = *state;
@@ -316,7 +316,7 @@ static void in_a_process_of_its_own(void **state)
     pid_t child = fork();
     assert_true(child >= 0);
     if (child == 0) {
-        /* Its words are not to be counted beside ours. */
+        /* Keep the child's TAP lines out of ours. */
         setenv("CMOCKA_MESSAGE_OUTPUT", "STDOUT", 1);
         execl(self, self, test->name, (char *)NULL);
         _exit(EXIT_FAILURE);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * Faults: descriptors, threads and memory that run out, pollers that refuse, clients that vanish,
- * loggers and callbacks that block. Expected each time: a result and a line in the log, no leak,
- * and everything else goes on.
+ * Faults: descriptors, threads and memory run out, the poller refuses, clients vanish, loggers and
+ * callbacks block. Each time the call returns an error, one line is logged, nothing leaks, and
+ * everything else goes on.
  */
 #include "fm.h"
 #include "sockets.h"
@@ -12,8 +12,8 @@
 #include <sys/wait.h>
 
 /*
- * The library starts its threads through this function of the program's, which refuses when none
- * are left; negative: any number.
+ * How many more threads may be started; negative: any number. The library starts its threads
+ * through this program's pthread_create, which fails when none are left.
  */
 static atomic_int threads_left = -1;
 
@@ -94,7 +94,7 @@ TEST(threads_that_are_refused_undo_the_pool)
     }
 }
 
-/* The kernel's own refusal. It binds nobody who may do everything: another user, in a child. */
+/* The kernel's own limit. It does not bind root, so a child becomes another user. */
 static int refused_by_the_kernel(void)
 {
     struct rlimit limit = {5, 5};
@@ -123,12 +123,12 @@ TEST(threads_that_the_kernel_refuses_undo_the_pool)
     assert_int_equal(waitpid(child, &status, 0), child);
     assert_true(WIFEXITED(status));
     if (WEXITSTATUS(status) == 2) {
-        skip(); /* this system does not let us become somebody else */
+        skip(); /* this process may not change its user */
     }
     assert_int_equal(WEXITSTATUS(status), 0);
 }
 
-/* Take all descriptors that there are; give them back. */
+/* The descriptors taken by take_all_descriptors. */
 static int taken[64];
 
 static int take_all_descriptors(void)
@@ -191,7 +191,7 @@ TEST(a_running_pool_works_without_a_free_descriptor)
     close(ends[1]);
 }
 
-/* A server whose clients vanish while it is at any step. */
+/* A server whose clients vanish at every step of a request. */
 enum step { CONNECTING, ACCEPTED, HALF_REQUEST, ANSWERING, HALF_CLOSED, STEPS };
 
 static struct {
@@ -220,7 +220,7 @@ static void serve(struct ns_job_t *job)
         ns_job_done(job);
         return;
     }
-    /* An answer that does not fit, to a client that may be gone. */
+    /* An answer too large for the socket, to a client that may be gone. */
     for (int i = 0; got > 0 && i < 64; i++) {
         if (write(fd, bytes, sizeof bytes) < 0) {
             break;
@@ -298,7 +298,7 @@ TEST(clients_may_vanish_at_any_step)
     assert_int_equal(count_fds(), fds);
 }
 
-/* Memory is refused now and then, while jobs come and go. */
+/* Some allocations fail while jobs come and go. */
 TEST(memory_that_is_refused_now_and_then_fails_the_adds_only)
 {
     struct ns_thrpool_t *tp = recorded_pool(2);
@@ -365,7 +365,7 @@ TEST(a_descriptor_that_the_poller_refuses_is_logged_and_tried_again)
         close(inner[0]);
         close(inner[1]);
     }
-    /* Closed behind the library's back, then armed again. */
+    /* Close it behind the library's back, then arm the job again. */
     int ends[2];
     socket_pair(ends);
     struct probe probe = PROBE(NULL, ends[0]);
@@ -478,8 +478,8 @@ TEST(a_logger_that_blocks_holds_up_its_own_thread_only)
 }
 
 /*
- * Beside a callback that stays in a worker everything goes on; beside one that stays in the loop,
- * what the workers have to run does.
+ * While a callback blocks a worker, everything else goes on. While one blocks the loop, the workers
+ * go on.
  *
  * To see it fail: in Shared::run_now, hand every job to the loop; or in EventLoop::fire, have the
  * loop run threaded jobs.
@@ -498,7 +498,7 @@ TEST(a_callback_that_blocks_delays_its_thread_only)
     }
     assert_latch(&runs, 100);
     for (int i = 1; i >= 0; i--) {
-        /* Still in there: nothing above has waited for it. */
+        /* The callback still blocks: nothing above has waited for it. */
         assert_int_equal(latch_count(&gates[i].leave), 0);
         latch_add(&gates[i].leave, 1);
         finish_idle(blockers[i]);
@@ -513,8 +513,9 @@ static void count_only(struct ns_job_t *job)
 }
 
 /*
- * A registration outlives its number, there is no descriptor for a new poller, as many descriptors
- * are ready as one look at the poller returns, and a timer is due: everything goes on.
+ * All at once: a registration outlives its descriptor number, no descriptor is free for a new
+ * poller, as many descriptors are ready as one poll returns, and a timer is due. Everything goes
+ * on.
  *
  * To see it fail: in EventLoop::poll, look again though the poller stays stale.
  */

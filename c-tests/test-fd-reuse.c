@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* Descriptor numbers are given out again while a job for what they meant before is still there. */
+/* Descriptor numbers are reused while a job for the file that had them before still exists. */
 #include "sockets.h"
 
-/* What has become of the old job before the number is given out again. */
+/* The old job's state when the number is reused. */
 enum old { OLD_WAITING, OLD_ARMED, OLD_ARMED_WITH_TIME_OUT, OLD_KINDS };
 
-/* Put what `fd` means under the number `as`, and close `fd`. */
+/* Move an open file from `fd` to the number `as`. */
 static void move_to(int fd, int as)
 {
     assert_int_equal(dup2(fd, as), as);
@@ -18,7 +18,7 @@ static void move_to(int fd, int as)
  */
 struct reuse {
     int old_peer;
-    int peer; /* of what the number means now */
+    int peer; /* the other end of the socket that has the number now */
     struct probe old;
     struct probe new;
     struct ns_job_t *old_job;
@@ -55,7 +55,7 @@ static void reuse_begin(struct reuse *reuse, struct ns_thrpool_t *tp, enum old k
     loop_passes(tp, 0);
 }
 
-/* The new job fires, so often by now; the old one not. */
+/* The new job fires, for the n-th time; the old one does not. */
 static void reuse_fires(struct reuse *reuse, long runs, long old_runs)
 {
     send_byte(reuse->peer);
@@ -104,7 +104,7 @@ TEST(fm33_old_job_with_a_time_out_still_fires_by_time)
         assert_latch(&reuse.new.runs, 1);
         assert_latch(&reuse.old.runs, 1);
         assert_int_equal(atomic_load(&reuse.old.output), NS_JOB_TIMER);
-        /* And again when it is armed again. */
+        /* And once more after a rearm. */
         assert_int_equal(ns_job_wait(reuse.old_job), NS_SUCCESS);
         assert_int_equal(ns_job_rearm(reuse.old_job), NS_SUCCESS);
         assert_latch(&reuse.old.runs, 2);
@@ -142,7 +142,7 @@ TEST(fm33_done_that_was_refused_and_ignored_harms_nobody)
     assert_false(fd_is_open(again[0]));
     close(again[1]);
     assert_int_equal(latch_count(&old.runs), 0);
-    /* Only the end of the pool disposes of the old one. */
+    /* The old job is disposed of only at the end of the pool. */
     pool_end(tp);
     assert_int_equal(latch_count(&old.disposals), 1);
 }
@@ -157,7 +157,7 @@ TEST(fm33_job_without_preserve_closes_once_and_never_a_reused_number)
         struct probe probe = PROBE(finish_job, ends[0]);
         probe_fd(tp, NS_JOB_READ | (round % 2 ? NS_JOB_THREAD : 0), 0, &probe);
         close(ends[1]);
-        /* Take the number as soon as it is free: it must stay ours. */
+        /* Take the number as soon as it is free. The library must not close it again. */
         int taken;
         do {
             taken = fcntl(STDIN_FILENO, F_DUPFD, ends[0]);
@@ -210,7 +210,7 @@ TEST(fm33_many_rounds_in_random_order_keep_the_newest_job_going)
     unsigned seed = 33;
     enum { OLD = 6 };
     for (int round = 0; round < scaled(300); round++) {
-        /* One number means several things one after another, each with a job left behind. */
+        /* One number stands for several files in turn, and a job is left behind for each. */
         int ends[2], peers[OLD];
         struct probe probes[OLD];
         struct ns_job_t *jobs[OLD];
@@ -237,7 +237,7 @@ TEST(fm33_many_rounds_in_random_order_keep_the_newest_job_going)
                     assert_int_equal(ns_job_rearm(jobs[i]), NS_SUCCESS);
                 }
             }
-            /* Its arming is to be over before the number gets another meaning. */
+            /* The job must be armed before the number is reused. */
             loop_passes(tp, 0);
         }
         long old_runs[OLD];
@@ -251,7 +251,7 @@ TEST(fm33_many_rounds_in_random_order_keep_the_newest_job_going)
         assert_latch(&probes[OLD - 1].runs, old_runs[OLD - 1] + 1);
         assert_int_equal(ns_job_wait(jobs[OLD - 1]), NS_SUCCESS);
         assert_int_equal(ns_job_rearm(jobs[OLD - 1]), NS_SUCCESS);
-        /* The old ones go, in one order or the other. */
+        /* Cancel the old ones, in either order. */
         for (int i = 0; i < OLD - 1; i++) {
             int at = seed & 0x100000 ? i : OLD - 2 - i;
             probe_cancel(jobs[at], &probes[at]);

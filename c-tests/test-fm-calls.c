@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * What broke the original, shown absent: system calls, locks and wake-ups that nobody needs.
+ * What broke the original, shown absent: needless system calls, locks and wake-ups.
  *
- * The library calls these functions of the C library through the program, which counts them and
- * hands them on.
+ * The program replaces these functions of the C library with its own, which count the library's
+ * calls and pass them on.
  */
 #include "fm.h"
 
@@ -12,7 +12,7 @@
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
 
-/* What the calling thread did. */
+/* The calls of this thread. */
 static _Thread_local struct {
     long writes;
     long others;
@@ -80,12 +80,11 @@ int pthread_mutex_lock(pthread_mutex_t *mutex)
 }
 
 /*
- * The loop thread is held up in the way of a scheduler: between a full look at the poller and what
- * comes next, until a moment has passed.
+ * Delay the loop's thread between a full poll and the next step, as a scheduler might.
  */
 static struct {
     atomic_int armed;
-    atomic_int full; /* 1: a look has been full, 2: the thread was held up */
+    atomic_int full; /* 1: a poll has been full, 2: the thread was delayed */
     double until;
 } hold;
 
@@ -142,8 +141,8 @@ static ns_result_t add_any(struct ns_thrpool_t *tp, long i, atomic_long *runs)
 }
 
 /*
- * Locks of pthread are counted each time; those of Rust's library show as system calls, where they
- * are contended or somebody is woken.
+ * Each lock of a pthread mutex is counted. Locks of Rust's library show only as system calls, when
+ * they are contended or wake a thread.
  *
  * To see it fail: call yield_now in Shared::request; or have Wake::wake write always.
  */
@@ -156,7 +155,7 @@ TEST(fm15_an_add_to_busy_threads_makes_no_system_call_and_to_idle_ones_few)
     for (int i = 0; i < 2; i++) {
         blockers[i] = occupy(tp, i ? NS_JOB_THREAD : 0, &gates[i]);
     }
-    /* Loop and worker are busy: nothing at all. */
+    /* The loop and the worker are busy: no call at all. */
     memset(&calls, 0, sizeof calls);
     long refused = 0;
     for (long i = 0; i < 3000; i++) {
@@ -174,8 +173,8 @@ TEST(fm15_an_add_to_busy_threads_makes_no_system_call_and_to_idle_ones_few)
     for (int i = 0; i < 2; i++) {
         assert_int_equal(ns_job_done(blockers[i]), NS_SUCCESS);
     }
-    /* They sleep, or nearly: no more than one for the job and, while the sleeper has the lock,
-     * two for that. */
+    /* They sleep, or are about to: at most one call for the job and, while the sleeper holds the
+     * lock, two for the lock. */
     for (long i = 0; i < count_of(2000, 200000); i++) {
         memset(&calls, 0, sizeof calls);
         ns_result_t result = add_any(tp, i, &runs);
@@ -216,7 +215,7 @@ TEST(fm47_the_loop_is_woken_once_and_only_if_it_sleeps)
     struct flooder flooder = {tp, &runs, count_of(50000, 2500000)};
     pthread_t threads[THREADS];
     struct ns_job_t *blocker = occupy(tp, NS_JOB_NONE, &gate);
-    /* Against a loop that is in a callback: no byte. */
+    /* The loop is in a callback: no byte is written. */
     long before = atomic_load(&all_writes);
     long turns_before = atomic_load(&turns);
     for (int i = 0; i < THREADS; i++) {
@@ -226,7 +225,7 @@ TEST(fm47_the_loop_is_woken_once_and_only_if_it_sleeps)
         pthread_join(threads[i], NULL);
     }
     assert_int_equal(atomic_load(&all_writes), before);
-    /* While a wake is pending: the loop is let go, so that it goes to sleep again and again. */
+    /* The loop is released, so that it goes to sleep again and again and wakes are pending. */
     latch_add(&gate.leave, 1);
     for (int i = 0; i < THREADS; i++) {
         threads[i] = start_thread(flood, &flooder);
@@ -237,7 +236,7 @@ TEST(fm47_the_loop_is_woken_once_and_only_if_it_sleeps)
     EVENTUALLY(atomic_load(&runs) == 2 * THREADS * flooder.adds);
     assert_int_equal(ns_job_done(blocker), NS_SUCCESS);
     pool_end(tp);
-    /* Never more bytes than there are threads that add: these, this one and the worker. */
+    /* Never more bytes than threads that add: these, this one and the worker. */
     assert_true(atomic_load(&most_bytes) <= THREADS + 2);
     long writes = atomic_load(&all_writes) - before;
     long slept = atomic_load(&turns) - turns_before;
@@ -259,8 +258,8 @@ static void take_verdict(struct ns_job_t *job)
 }
 
 /*
- * More descriptors have data, and have had it since long before their deadlines, than one look at
- * the poller returns; and the time is up before the loop looks again.
+ * More descriptors than one poll returns have had data since long before their deadlines, and the
+ * deadlines pass before the loop polls again.
  *
  * To see it fail: in EventLoop::expire, poll once instead of to the end.
  */
@@ -285,7 +284,7 @@ TEST(fm29_seven_hundred_with_data_are_told_no_time_out)
                                                    take_verdict, NULL, NULL), NS_SUCCESS);
         }
         hold.until = now_seconds() + 0.301; /* the last deadline is past */
-        double first = hold.until - 0.05;   /* and none of them */
+        double first = hold.until - 0.05;   /* before any of them */
         loop_passes(tp, 0);
         struct ns_job_t *blocker = occupy(tp, NS_JOB_NONE, &gate);
         for (int i = 0; i < MANY; i++) {

@@ -15,7 +15,7 @@ static void read_byte(struct ns_job_t *job)
     struct probe *probe = ns_job_get_data(job);
     char byte;
     if (read(probe->fd, &byte, 1) < 0) {
-        return; /* nothing there: told by its output type */
+        return; /* nothing to read: the output type says so */
     }
 }
 
@@ -25,7 +25,8 @@ static void read_and_finish(struct ns_job_t *job)
     ns_job_done(job);
 }
 
-/* CPU time that the process uses while usec microseconds pass in the pool's loop, as a share. */
+/* The share of a processor that the process uses while usec microseconds pass in the pool's loop.
+ * */
 static double cpu_share(struct ns_thrpool_t *tp, long usec)
 {
     double cpu = cpu_seconds();
@@ -68,7 +69,7 @@ TEST(fm25_the_job_of_an_idle_connection_is_replaced_at_once)
     close(ends[1]);
 }
 
-/* A job that never reads what is there. */
+/* A job that never reads its data. */
 static struct {
     atomic_int now;
     atomic_int most;
@@ -120,7 +121,7 @@ TEST(fm26_a_threaded_persist_job_runs_once_at_a_time_and_does_not_spin)
         begun = latch_count(&lazy.gate.begun);
         loop_passes(tp, 20000);
     } while (latch_count(&lazy.gate.begun) != begun);
-    /* It is in the gate, its descriptor readable: nobody has anything to do. */
+    /* The callback blocks and its descriptor is readable: no thread has anything to do. */
     double share = cpu_share(tp, 300000);
     assert_int_equal(latch_count(&lazy.gate.begun), begun);
     assert_true(share < 0.3);
@@ -134,7 +135,7 @@ TEST(fm26_a_threaded_persist_job_runs_once_at_a_time_and_does_not_spin)
     close(ends[1]);
 }
 
-/* Data that is written just when the job is armed again, from the callback or from outside. */
+/* Data that is written just when the job is rearmed, in its callback or from outside. */
 struct rally {
     int fd;
     int rearm_first;
@@ -178,7 +179,7 @@ TEST(fm27_no_event_is_lost_around_rearm)
         {NS_JOB_PERSIST, 0, 0}, {NS_JOB_PERSIST | NS_JOB_THREAD, 0, 0},
         {NS_JOB_NONE, 0, 1},    {NS_JOB_THREAD, 0, 1},
     };
-    /* A callback may still run when its job is cancelled: each has its own, until the pool ends. */
+    /* One for each job, until the pool ends: a callback may still run when its job is cancelled. */
     struct rally rallies[sizeof kinds / sizeof *kinds];
     struct ns_thrpool_t *tp = checked_pool(2);
     uint64_t sequence = run_seed();
@@ -197,7 +198,7 @@ TEST(fm27_no_event_is_lost_around_rearm)
             assert_int_equal(write(ends[1], "x", 1), 1);
             SOON(atomic_load(&rally->strokes) == i);
             if (kinds[kind].outside) {
-                /* RUNNING still, or WAITING already: both take it. */
+                /* Still RUNNING or already WAITING: either accepts the rearm. */
                 assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
             }
             hesitate(&sequence, 200);
@@ -209,8 +210,8 @@ TEST(fm27_no_event_is_lost_around_rearm)
 }
 
 /*
- * The application closes a descriptor under a PRESERVE_FD job, and the number comes back as
- * another connection with a job of its own.
+ * The application closes the descriptor of a PRESERVE_FD job, and the number is reused for another
+ * connection with a job of its own.
  *
  * To see it fail: in EventLoop::attach, keep the jobs that the number had instead of abandoning
  * them; in EventLoop::detach_io, take the number out of the poller whoever has it.
@@ -243,7 +244,7 @@ TEST(fm33_a_number_that_is_reused_belongs_to_its_new_job)
         struct ns_job_t *new_job = probe_fd(tp, type & ~(kind & 4 ? NS_JOB_PRESERVE_FD : 0u), 0,
                                             &new);
         loop_passes(tp, 0);
-        /* The old one goes, and nothing happens to the new one. */
+        /* Cancelling the old job does not affect the new one. */
         if (first_to_go) {
             assert_int_equal(waiting ? ns_job_done(old_job) : ns_job_cancel(old_job), NS_SUCCESS);
             assert_latch(&old.disposals, 1);
@@ -322,7 +323,7 @@ TEST(fm34_a_reader_and_a_writer_share_a_descriptor)
     checked_end(tp);
 }
 
-/* A listener that pauses when there is no descriptor for a connection. */
+/* A listener that rests when no descriptor is free for a connection. */
 static struct {
     int fd;
     struct ns_job_t *job;
@@ -358,7 +359,7 @@ TEST(fm36_a_listener_without_descriptors_does_not_spin_and_recovers)
 {
     const char *preload = getenv("LD_PRELOAD");
     if (preload != NULL && strstr(preload, "vgpreload") != NULL) {
-        skip(); /* valgrind has a limit of its own: it accepts, closes, and says EMFILE */
+        skip(); /* valgrind enforces the limit itself: it accepts, closes, and returns EMFILE */
     }
     enum { CLIENTS = 64, ROOM = 4 };
     struct ns_thrpool_t *tp = checked_pool(1);
@@ -393,7 +394,7 @@ TEST(fm36_a_listener_without_descriptors_does_not_spin_and_recovers)
     }
 }
 
-/* CPU seconds that a process has used, of its own and the kernel's. */
+/* User and system CPU seconds of a process. */
 static double cpu_of(pid_t pid)
 {
     char path[64], line[1024] = "";
@@ -410,7 +411,7 @@ static double cpu_of(pid_t pid)
     return (double)(user + kernel) / (double)sysconf(_SC_CLK_TCK);
 }
 
-/* Ask for the daemon's counters, and read all that it says; -1 when it says nothing. */
+/* Ask for the daemon's counters, and read the answer to its end. Returns -1 if there is none. */
 static long ask_daemon(const struct sockaddr_in *at)
 {
     char answer[4096];
@@ -425,7 +426,7 @@ static long ask_daemon(const struct sockaddr_in *at)
 }
 
 /*
- * The example daemon with room for sixteen descriptors, and many clients that stay.
+ * The example daemon, limited to sixteen descriptors, with more clients than that which stay.
  *
  * To see it fail: take the call of pause_accepting out of the daemon.
  */
@@ -447,7 +448,7 @@ TEST(fm36_the_example_daemon_pauses_without_descriptors_and_recovers)
     if (daemon == 0) {
         dup2(out[1], 1);
         for (int fd = 3; fd < 256; fd++) {
-            close(fd); /* its sixteen are to be its own */
+            close(fd); /* so that it inherits none of its sixteen */
         }
         execl(program, program, "-p", "0", "-t", "2", "-i", "60", "-n", "16", "/", NULL);
         _exit(127);
@@ -465,7 +466,7 @@ TEST(fm36_the_example_daemon_pauses_without_descriptors_and_recovers)
     for (int i = 0; i < CLIENTS; i++) {
         clients[i] = connect_to(&at);
     }
-    /* Those that it has no descriptors for wait in the backlog, for a second of ours. */
+    /* For a second, the clients that it has no descriptor for wait in the backlog. */
     struct ns_thrpool_t *tp = checked_pool(1);
     double cpu = cpu_of(daemon);
     loop_passes(tp, 999999);
@@ -484,7 +485,7 @@ TEST(fm36_the_example_daemon_pauses_without_descriptors_and_recovers)
     print_message("# %.0f ms of CPU in the second in which %d clients knocked\n", cpu * 1e3, CLIENTS);
     assert_true(again);
     assert_true(cpu < 0.3);
-    /* It counts its jobs and descriptors itself. */
+    /* The daemon exits with 0 only if its own counts of jobs and descriptors agree. */
     assert_int_equal(status, 0);
 }
 
@@ -506,7 +507,8 @@ TEST(fm37_descriptors_that_cannot_be_polled_do_not_make_the_loop_spin)
         assert_latch(&probe.disposals, 1);
         assert_false(fd_is_open(probe.fd));
     }
-    /* One that is closed before the loop can arm it: fires, so that the callback learns. */
+    /* A descriptor that is closed before the loop can arm the job: it fires, so that the callback
+     * learns of it. */
     int ends[2];
     socket_pair(ends);
     struct probe closed = PROBE(finish_job, ends[0]);
@@ -519,7 +521,7 @@ TEST(fm37_descriptors_that_cannot_be_polled_do_not_make_the_loop_spin)
     assert_int_equal(atomic_load(&closed.output), NS_JOB_READ);
     assert_int_equal(ns_job_done(blocker), NS_SUCCESS);
     close(ends[1]);
-    /* A duplicate that outlives its number: events that no job has. */
+    /* A duplicate that outlives its number: the poller reports events that belong to no job. */
     socket_pair(ends);
     struct probe gone = PROBE(NULL, ends[0]);
     struct ns_job_t *job = probe_fd(tp, NS_JOB_READ | NS_JOB_PRESERVE_FD, 0, &gone);

@@ -8,10 +8,10 @@
 #include "fm.h"
 #include "kinds.h"
 
-/* What a callback got from done and rearm, in one order or the other. */
+/* The results of done and rearm in a callback, called in either order. */
 struct both {
     int rearm_first;
-    ns_result_t results[6]; /* the last two from the done callback */
+    ns_result_t results[6]; /* the last two: in the done callback */
     atomic_int runs;
     atomic_int disposals;
 };
@@ -101,7 +101,7 @@ struct going {
     enum way way;
     struct gate gate;
     atomic_int inside;
-    atomic_int beside; /* done callbacks that ran beside the callback */
+    atomic_int beside; /* done callbacks that ran during the callback */
     atomic_int open;   /* done callbacks that found the descriptor open */
     atomic_int disposals;
     int fd;
@@ -202,7 +202,7 @@ TEST(fm21_the_done_callback_runs_once_and_last_however_a_job_goes)
     assert_int_equal(count_fds(), fds);
 }
 
-/* One race of cancel against firing. */
+/* One race of a cancel against a firing. */
 struct race {
     atomic_int begun;
     atomic_int ended;
@@ -224,7 +224,7 @@ static void race_gone(struct ns_job_t *job)
     atomic_fetch_add(&race->disposals, 1);
 }
 
-/* Cancel jobs that fire just then. Returns how often a run had begun before. */
+/* Cancel jobs just as they fire. Returns how often the run came first. */
 static long race_cancel(int kind, ns_job_type_t thread, long races)
 {
     struct ns_thrpool_t *tp = checked_pool(2);
@@ -247,7 +247,8 @@ static long race_cancel(int kind, ns_job_type_t thread, long races)
             hesitate(&sequence, 1u << next_random(&sequence) % 14);
             assert_int_equal(write(ends[1], "x", 1), 1);
         }
-        /* On a busy machine it would not begin in so short a time: see it begin now and then. */
+        /* On a busy machine no run would begin in so short a time, so wait for it in one race of
+         * eight. */
         int see = next_random(&sequence) % 8 == 0;
         for (int tries = 0; see && tries < 1000 && atomic_load(&race.begun) == 0; tries++) {
             sched_yield();
@@ -256,7 +257,7 @@ static long race_cancel(int kind, ns_job_type_t thread, long races)
         result = ns_job_cancel(job);
         int begun = atomic_load(&race.begun);
         int ended = atomic_load(&race.ended);
-        /* Nobody runs and nobody will; or one runs, and it is the last. */
+        /* Either no run is in progress and none will begin, or one is, and it is the last. */
         if (result == NS_SUCCESS) {
             assert_true(begun == ended);
         } else {
@@ -303,7 +304,7 @@ TEST(fm24_of_cancel_and_firing_exactly_one_wins)
     }
 }
 
-/* Disposal from inside a callback: its own, another's, and in a done callback. */
+/* Jobs that end from inside a callback: the job itself, another job, and in a done callback. */
 struct chain {
     struct ns_job_t *other;
     int cancel;
@@ -314,7 +315,7 @@ struct chain {
 static void chain_gone(struct ns_job_t *job)
 {
     struct chain *chain = ns_job_get_data(job);
-    /* The first that goes takes the other with it. */
+    /* The first to end cancels the other. */
     if (atomic_fetch_add(&chain->disposals, 1) == 0 && chain->other != NULL) {
         struct ns_job_t *other = chain->other;
         chain->other = NULL;
@@ -350,7 +351,7 @@ TEST(fm28_a_job_may_be_finished_from_inside_any_callback)
         struct ns_job_t *job = NULL;
         int ends[2];
         socket_pair(ends);
-        /* The other is an armed reader or timer, that shares nothing or the descriptor. */
+        /* The other job is an armed reader of the same descriptor, or a timer. */
         if (kind & 2) {
             assert_int_equal(ns_add_fd_job(tp, ends[0], NS_JOB_READ | NS_JOB_UNARMED |
                                            NS_JOB_PRESERVE_FD | thread, do_nothing, &chain,
@@ -372,7 +373,7 @@ TEST(fm28_a_job_may_be_finished_from_inside_any_callback)
     }
 }
 
-/* Many that have fired at once, of which the second to run cancels the others. */
+/* Many jobs that have fired at once. The second to run cancels the others. */
 enum { CROWDED = 64 };
 
 static struct {
@@ -397,7 +398,7 @@ static void cancel_the_others(struct ns_job_t *job)
         }
     }
     ns_job_done(job);
-    /* Long enough for the loop to look at what was asked for before it has run them all. */
+    /* Long enough for the loop to take the requests before it has run all jobs. */
     while (now_seconds() < end) {
     }
 }

@@ -33,7 +33,7 @@ static void forget_counts(void)
     atomic_store(&disposals, 0);
 }
 
-/* Let this process run on one CPU, or on those of before. */
+/* Restrict this process to one CPU, or let it use all it had before. */
 static void pin(int to_one)
 {
     static cpu_set_t before;
@@ -53,7 +53,7 @@ static void pin(int to_one)
     assert_int_equal(sched_setaffinity(0, sizeof one, &one), 0);
 }
 
-/* A hang has a limit of its own, and says so: set again for each life. */
+/* Each life has a time limit of its own, and a message for when it hangs. */
 static void too_long(int signum)
 {
     static const char words[] = "a pool does not end\n";
@@ -69,7 +69,7 @@ static void watch_over_a_life(void)
     alarm(2 * LIMIT_SECONDS);
 }
 
-/* Many lives of a pool, of any number of workers, ended at ever other moments. */
+/* Many lives of a pool, with varying numbers of workers, ended at varying moments. */
 static void live_and_die(long lives, uint64_t *sequence)
 {
     for (long i = 0; i < lives; i++) {
@@ -96,7 +96,8 @@ static void live_and_die(long lives, uint64_t *sequence)
     heap_check(&the_heap);
 }
 
-/* Two that meet in two workers: one leaves its worker to go to sleep, the other shuts down. */
+/* Two jobs that meet in two workers: one returns, so that its worker goes to sleep, while the other
+ * shuts the pool down. */
 static atomic_int met;
 
 static void meet(struct ns_job_t *job, int shuts_down)
@@ -147,7 +148,7 @@ TEST(fm02_every_pool_ends_however_many_workers_it_has)
 {
     uint64_t sequence = run_seed();
     signal(SIGALRM, too_long);
-    live_and_die(20, &sequence); /* what tools open, they open with the first pools */
+    live_and_die(20, &sequence); /* tools open their own descriptors with the first pools */
     int fds = count_fds();
     int threads = count_threads();
     double begin = now_seconds();
@@ -166,7 +167,7 @@ TEST(fm02_every_pool_ends_however_many_workers_it_has)
     assert_nothing_left(fds, threads);
 }
 
-/* Messages that say that a shutdown has begun. */
+/* How many messages said that a shutdown has begun. */
 static atomic_int begun;
 
 static void count_begun(int priority, const char *format, va_list args)
@@ -266,7 +267,7 @@ TEST(fm04_shutdown_comes_from_any_thread)
     checked_end(tp);
 }
 
-/* What an application frees once wait has returned. */
+/* What an application would free once wait has returned. */
 static atomic_int freed;
 static atomic_int too_late;
 
@@ -326,7 +327,7 @@ TEST(fm05_after_wait_no_callback_runs_though_sockets_receive)
         ns_thrpool_shutdown(tp);
         assert_int_equal(ns_thrpool_wait(tp), NS_SUCCESS);
         atomic_store(&freed, 1);
-        /* The talker goes on: a socket fills up, so time passes in which a callback could run. */
+        /* The other thread goes on until a socket is full: time in which a callback could run. */
         for (int i = 0; i < 16; i++) {
             while (write(talker.ends[i][1], "y", 1) == 1) {
             }
@@ -382,14 +383,14 @@ TEST(fm06_shutdown_may_race_the_start_and_the_first_add)
 {
     enum { ADDERS = 3 };
     for (long i = 0; i < count_of(300, 30000); i++) {
-        /* No job at all, at once. */
+        /* Shut down at once, without any job. */
         struct ns_thrpool_t *tp = checked_pool(2);
         ns_thrpool_shutdown(tp);
         assert_int_equal(ns_thrpool_wait(tp), NS_SUCCESS);
         ns_thrpool_destroy(tp);
         tp = checked_pool(2);
         ns_thrpool_destroy(tp);
-        /* Against the first adds. */
+        /* Shut down during the first adds. */
         tp = checked_pool(2);
         pthread_barrier_t barrier;
         pthread_t threads[ADDERS];
@@ -458,10 +459,11 @@ TEST(fm08_rearm_during_shutdown_is_refused_and_leaves_the_job_free)
 }
 
 /*
- * Armed jobs in poller and wheel, queued jobs behind busy threads: all done while the pool shuts
- * down, before the queues have let go of them.
+ * Armed jobs in the poller and the wheel, and queued jobs behind busy threads, are all done while
+ * the pool shuts down and the queues still refer to them.
  *
- * Ten thousand also where tools slow the run down: fewer fit into what the heap keeps.
+ * Ten thousand even under slow tools: fewer would all fit into the freed blocks that the heap
+ * keeps.
  *
  * To see it fail: have State::end_disposal always return true.
  */
@@ -542,7 +544,7 @@ TEST(fm10_destroy_disposes_of_all_that_is_armed)
             arm_with(job, gone);
         }
         if (way > 0) {
-            loop_passes(tp, 1000); /* not only in the queue, but armed */
+            loop_passes(tp, 1000); /* armed, and not only in the queue */
         }
         if (way > 1) {
             ns_thrpool_shutdown(tp);
@@ -561,7 +563,7 @@ TEST(fm10_destroy_disposes_of_all_that_is_armed)
     }
 }
 
-/* What the first callbacks of a pool get from what needs to know its threads. */
+/* What the first callbacks of a pool get from calls that depend on which thread calls. */
 static struct {
     atomic_int wrong;
     atomic_int loop_tid;

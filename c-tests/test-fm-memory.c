@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * What broke the original, shown absent: what happens when there is no more, and whose it is.
+ * What broke the original, shown absent: exhausted resources, and memory that goes back to the
+ * wrong allocator.
  *
  * Each test is named for its row in docs/RELIABILITY.md, and says what to take out of the library
  * to see it fail.
@@ -28,7 +29,8 @@ static void refuse_calloc_after(long n)
     pthread_mutex_unlock(&the_heap.lock);
 }
 
-/* How many descriptors may be had beside those that are open now; negative: as before. */
+/* Limit how many descriptors may be opened beyond those that are open now; negative: lift the
+ * limit. */
 static void leave_descriptors(int n)
 {
     static struct rlimit before;
@@ -39,7 +41,7 @@ static void leave_descriptors(int n)
     }
     getrlimit(RLIMIT_NOFILE, &before);
     limit = before;
-    /* Those that are open have the lowest numbers: test for it. */
+    /* The limit counts numbers, so those in use must be the lowest. */
     int lowest = dup(0);
     assert_true(lowest >= 0);
     close(lowest);
@@ -47,7 +49,7 @@ static void leave_descriptors(int n)
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
 }
 
-/* A pool that is refused leaves nothing. True when it was not refused any more. */
+/* See that a pool that could not be made left nothing. Returns whether it could be made. */
 static int new_pool_or_nothing(struct ns_thrpool_config *config, int fds, int threads)
 {
     int errors = count_logged_errors();
@@ -94,11 +96,11 @@ TEST(fm11_a_pool_that_fails_at_any_step_leaves_nothing_behind)
         }
     }
     assert_true(steps >= 2);
-    /* Threads: more memory for their stacks than there is. */
+    /* Threads whose stacks need more memory than there is. */
     config.stacksize = (size_t)1 << 46;
     leave_descriptors(100);
     assert_false(new_pool_or_nothing(&config, fds, threads));
-    /* What no system gives. */
+    /* More than any system has. */
     config = checked_config(SIZE_MAX);
     config.log_fct = recording_log;
     leave_descriptors(100);
@@ -108,7 +110,7 @@ TEST(fm11_a_pool_that_fails_at_any_step_leaves_nothing_behind)
     assert_false(new_pool_or_nothing(&config, fds, threads));
 }
 
-/* All the ways to add, with one argument wrong or one resource refused. */
+/* Every function that adds, with one wrong argument or one resource missing. */
 enum { ADDS = 5 };
 
 static ns_result_t add(int which, struct ns_thrpool_t *tp, int fd, ns_job_type_t type,
@@ -125,7 +127,7 @@ static ns_result_t add(int which, struct ns_thrpool_t *tp, int fd, ns_job_type_t
 
 static struct ns_job_t *const sentinel = (struct ns_job_t *)&calls;
 
-/* The call failed as it should, and nothing else has happened. */
+/* See that the call failed as it should and had no other effect. */
 static void assert_nothing(ns_result_t result, ns_result_t expected, struct ns_job_t **job,
                            int fd, long out)
 {
@@ -250,7 +252,7 @@ TEST(fm35_a_job_is_not_made_without_what_its_type_needs)
 }
 
 /*
- * Whatever succeeds must also work, and go, without any more memory.
+ * A job that could be added must also run and end without further memory.
  *
  * To see it fail: in Shared::make, write to the block without asking whether there is one.
  */
@@ -341,7 +343,7 @@ static void log_1(int priority, const char *format, va_list args)
     atomic_fetch_add(&lines[1], priority == LOG_ERR);
 }
 
-/* A callback of one pool's that works on the other. */
+/* A callback of one pool that works on the other. */
 static struct ns_thrpool_t *others[2];
 
 static void work_on_the_other(struct ns_job_t *job)

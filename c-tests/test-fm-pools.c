@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * Several pools in one process: none holds another up, neither its memory nor its end, whatever the
- * threads, the logger and the allocator of the other do.
+ * Several pools in one process: none delays another, neither the freeing of its memory nor its end,
+ * whatever the other's threads, logger and allocator do.
  */
 #include "fm.h"
 
 enum { WAITERS = 32 };
 
-/* Threads that wait for an idle job of another pool, again and again. */
+/* Threads that wait again and again for an idle job of another pool. */
 static struct {
     struct ns_job_t *idle;
     atomic_int stop;
@@ -44,7 +44,7 @@ static void end_to_wait(void)
     assert_int_equal(ns_job_done(others.idle), NS_SUCCESS);
 }
 
-/* Make n run-now jobs, a thousand of them alive at most, and see the last one go. */
+/* Add n run-now jobs, with at most a thousand alive at a time, and see the last one end. */
 static void make_and_run(struct ns_thrpool_t *tp, long n)
 {
     static atomic_long done;
@@ -58,7 +58,7 @@ static void make_and_run(struct ns_thrpool_t *tp, long n)
     SOON(atomic_load(&done) == n);
 }
 
-/* A thread that does one call, and says when it has returned. */
+/* A thread that makes one call, and reports when it has returned. */
 static struct latch returned = LATCH_INIT;
 
 static void *destroy(void *tp)
@@ -99,8 +99,8 @@ TEST(memory_is_given_back_while_others_wait_again_and_again_in_another_pool)
     struct ns_thrpool_t *tp = counting_pool(1);
     long own = atomic_load(&blocks_out);
     begin_to_wait(other);
-    /* Of those that are finished with, only as many stay as are freed while one thread is between
-     * its call and its mark: however many there were in all. */
+    /* However many jobs end, only as many wait to be freed as end while one thread is between its
+     * call and its mark. */
     long jobs = count_of(30000, 3000000);
     make_and_run(tp, jobs);
     long left = atomic_load(&blocks_out) - own;
@@ -114,7 +114,7 @@ TEST(memory_is_given_back_while_others_wait_again_and_again_in_another_pool)
     assert_int_equal(atomic_load(&blocks_out), 0);
 }
 
-/* A logger that takes a lock of the application's. */
+/* A logger that takes one of the application's locks. */
 static pthread_mutex_t log_lock = PTHREAD_MUTEX_INITIALIZER;
 static atomic_int in_logger;
 
@@ -169,8 +169,8 @@ TEST(fm12_a_logger_that_blocks_holds_up_no_other_pool)
 }
 
 /*
- * A wait that is refused is still inside its own pool while it logs: that pool stays until the logger
- * has returned.
+ * A wait that is refused is inside its own pool while it logs, so that pool is not freed until the
+ * logger has returned.
  */
 TEST(a_pool_stays_while_its_logger_speaks_of_a_wait)
 {
@@ -190,7 +190,7 @@ TEST(a_pool_stays_while_its_logger_speaks_of_a_wait)
     assert_int_equal(ns_job_done(job), NS_SUCCESS);
     long before = latch_count(&returned);
     assert_int_equal(pthread_create(&destroyer, NULL, destroy, tp), 0);
-    /* The job goes, the pool's threads go, and the pool would. */
+    /* The job ends and the pool's threads end: only the pool itself is still there. */
     assert_latch(&gone, 1);
     EVENTUALLY(count_threads() == threads - 2 + 1);
     assert_true(atomic_load(&blocks_out) > 0);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * What broke the original, shown absent: from the caller to the thread that runs the job.
+ * What broke the original, shown absent: a job on its way from the caller to the thread that runs
+ * it.
  *
  * Each test is named for its row in docs/RELIABILITY.md, and says what to take out of the library
  * to see it fail.
@@ -15,10 +16,10 @@ static void add_to_and_finish(struct ns_job_t *job)
     ns_job_done(job);
 }
 
-/* The thread that ran a job last. */
+/* The thread that last ran a job. */
 static atomic_int worker_tid;
 
-/* Tells that it has run a moment before it returns. */
+/* Reports its run just before it returns. */
 static void tell_and_finish(struct ns_job_t *job)
 {
     static uint64_t sequence; /* one worker runs it */
@@ -29,7 +30,7 @@ static void tell_and_finish(struct ns_job_t *job)
     hesitate(&sequence, 1024);
 }
 
-/* How often a thread has gone to sleep, as the kernel counts; -1 where it does not say. */
+/* How often a thread has gone to sleep, by the kernel's count; -1 if the kernel does not count. */
 static long sleeps_of(int tid)
 {
     char path[64], line[128];
@@ -48,9 +49,9 @@ static long sleeps_of(int tid)
 }
 
 /*
- * One job at a time. The next comes a moment after the last has told that it runs: before its
- * callback returns, or while the worker looks for more, or goes to sleep, or when it sleeps. The
- * moments reach beyond the two microseconds for which it looks.
+ * One job at a time. The next is added a moment after the last has reported: before its callback
+ * returns, or while the worker looks for more, goes to sleep, or sleeps. The moments reach beyond
+ * the two microseconds for which a worker looks.
  *
  * With NS_COUNT=full, until the worker has slept ten million times.
  *
@@ -80,7 +81,7 @@ TEST(fm01_no_job_is_stranded_by_a_worker_that_goes_to_sleep)
     assert_true(slept < 0 || slept > 0);
 }
 
-/* As above, with several workers: some asleep, some on the way, bursts of a few jobs. */
+/* As above, with bursts of a few jobs for several workers, some asleep and some going to sleep. */
 TEST(fm01_no_burst_is_stranded_by_workers_that_go_to_sleep)
 {
     struct ns_thrpool_t *tp = pool_of(3);
@@ -100,9 +101,9 @@ TEST(fm01_no_burst_is_stranded_by_workers_that_go_to_sleep)
 }
 
 /*
- * Jobs that are armed again on the worker that ran them, as many as there are workers. In its last
- * run each waits for all others to be in theirs: one that is left behind near a worker, while
- * another sleeps, holds them all.
+ * As many jobs as there are workers, each rearmed on the worker that ran it. In its last run each
+ * waits until all others are in theirs: a job that is stranded in one worker's local queue, while
+ * another worker sleeps, blocks them all.
  */
 struct meeting {
     atomic_long here;
@@ -112,7 +113,7 @@ struct meeting {
 
 struct guest {
     struct meeting *meeting;
-    int runs; /* before it comes */
+    int runs; /* runs before the meeting */
 };
 
 static void meet(struct ns_job_t *job)
@@ -162,8 +163,8 @@ TEST(fm01_no_job_near_a_worker_is_stranded)
 }
 
 /*
- * Jobs for one descriptor, as many as there are workers, which mostly fire in one turn of the loop:
- * it tells the workers once. Each waits for all others to run.
+ * As many jobs for one descriptor as there are workers. They mostly fire in one turn of the loop,
+ * which wakes the workers once. Each waits until all others run.
  *
  * To see it fail: in WorkQueue::next, have a worker that was woken wake nobody.
  */
@@ -197,7 +198,7 @@ TEST(fm01_no_job_of_a_batch_is_stranded)
     close(ends[1]);
 }
 
-/* Shut down behind a queue of jobs: all that was queued before runs. */
+/* Shut down while jobs are queued: all of them still run. */
 struct tally {
     atomic_long runs;
     atomic_long disposals;
@@ -290,7 +291,7 @@ TEST(fm16_a_blocked_loop_takes_any_number_of_adds)
     pool_end(tp);
 }
 
-/* Where an add writes the job, and what its callback found there. */
+/* The variable to which an add writes its job, and what the callback found in it. */
 struct out {
     struct ns_job_t *job;
     atomic_int right;
@@ -343,16 +344,16 @@ TEST(fm17_the_out_pointer_is_written_before_the_job_can_run)
     close(ends[1]);
 }
 
-/* Producers that number what they add, and what came out. */
+/* Producers that number their items, and what came out of the queues. */
 enum { PRODUCERS = 4 };
 
-/* How an item goes in. */
+/* How an item is queued. */
 enum way_in {
-    BY_ADD,    /* a run-now job: by the queue of the workers, or that of the loop */
-    BY_TIMER,  /* a timer without a time: by the requests */
+    BY_ADD,    /* a run-now job, in the workers' queue or the loop's */
+    BY_TIMER,  /* a timer of no time, through the requests */
     BY_REARM,  /* the same, made UNARMED and armed afterwards */
     BY_REPEAT, /* a PERSIST job, which is armed again when it has run once */
-    BY_DONE,   /* an idle job that is finished with: by the requests, to its done callback */
+    BY_DONE,   /* an idle job that is done, through the requests, to its done callback */
 };
 
 struct line {
@@ -363,9 +364,9 @@ struct line {
 };
 
 static struct {
-    atomic_uchar *seen; /* a count for each item, of all producers */
+    atomic_uchar *seen; /* how often each item came out */
     long items;         /* of each producer */
-    long last[PRODUCERS]; /* the number taken last; only the one thread that runs them touches it */
+    long last[PRODUCERS]; /* the last number; touched only by the thread that runs them */
     atomic_long disorder;
     atomic_long taken;
     int ordered;
@@ -384,7 +385,7 @@ static void take_item(struct ns_job_t *job)
     ns_job_done(job);
 }
 
-/* The second time. An item is below 2^62. */
+/* Marks the second run. Items are below 2^62. */
 static void take_item_again(struct ns_job_t *job)
 {
     uintptr_t item = (uintptr_t)ns_job_get_data(job), once = (uintptr_t)1 << 62;
@@ -426,7 +427,7 @@ static void *produce(void *arg)
         if (put_item(line, (void *)(item + 1)) != NS_SUCCESS) {
             atomic_fetch_add(&belt.disorder, 1);
         }
-        /* Memory is finite; and so is the time for those that are lost. */
+        /* Bound the memory in use, and the wait for lost items. */
         double end = i % 1024 == 0 ? now_seconds() + LIMIT_SECONDS : 0;
         while (end != 0 && PRODUCERS * i - atomic_load(&belt.taken) > 500000 &&
                now_seconds() < end) {
@@ -479,14 +480,14 @@ TEST(fm39_queues_neither_drop_nor_double_nor_reorder)
     run_belt(3, BY_ADD, NS_JOB_THREAD, 0);
     run_belt(3, BY_REPEAT, NS_JOB_THREAD, 0);
     run_belt(1, BY_ADD, NS_JOB_NONE, 1);
-    /* Of timers that are long overdue the wheel does not promise the order. */
+    /* The wheel promises no order among timers that are long overdue. */
     run_belt(1, BY_TIMER, NS_JOB_NONE, 0);
     run_belt(1, BY_TIMER, NS_JOB_THREAD, 0);
     run_belt(1, BY_REARM, NS_JOB_NONE, 0);
     run_belt(1, BY_DONE, NS_JOB_NONE, 1);
 }
 
-/* Messages of a pool, counted. */
+/* How many messages a pool has logged. */
 static atomic_int messages;
 
 static void count_log(int priority, const char *format, va_list args)
@@ -524,8 +525,8 @@ TEST(fm46_nothing_is_logged_on_the_way_of_a_job)
 }
 
 /*
- * The library that these tests run on has no assertions in it that a release would not have: what
- * one of them tests is not in its file.
+ * The library under test is a release build: its file does not contain the text of a debug
+ * assertion.
  *
  * To see it fail: build the library without --release.
  */
@@ -533,7 +534,7 @@ TEST(fm43_the_library_under_test_is_a_release_build)
 {
     Dl_info info;
     char assertion[] = "?ssertion failed: step.is_ok()";
-    assertion[0] = 'a'; /* it is not to be found in this program, which may hold the library */
+    assertion[0] = 'a'; /* in two parts, since the library may be linked into this program */
     void *function;
     ns_result_t (*done)(struct ns_job_t *) = ns_job_done;
     memcpy(&function, &done, sizeof function);
@@ -570,13 +571,14 @@ static int file_has_word(const char *path, const char *word)
 }
 
 /*
- * The words are put together here, so that this file does not hold them.
+ * The words are written in two parts, so that this file does not contain them.
  *
  * To see it fail: call sleep, nanosleep, or poll of nothing in any test.
  */
 TEST(fm49_no_test_sleeps_to_be_right_or_needs_ipv6)
 {
-    /* In test-shutdown.c poll gives what is wrong the time to come: what is right never hangs on it. */
+    /* test-shutdown.c may poll nothing: it does so to give a fault time to show, and passes without
+     * it. */
     const char *words[] = {"sle" "ep(",       "usle" "ep(", "nanosle" "ep(", "po" "ll(NULL",
                            "select(0, NU" "LL", "AF_IN" "ET6", "PF_IN" "ET6"};
     char directory[256];
@@ -584,7 +586,7 @@ TEST(fm49_no_test_sleeps_to_be_right_or_needs_ipv6)
     *strrchr(directory, '/') = '\0';
     DIR *dir = opendir(directory);
     if (dir == NULL) {
-        skip(); /* run from elsewhere than where it was built */
+        skip(); /* the source is not where it was at compile time */
     }
     int files = 0;
     for (struct dirent *entry = readdir(dir); entry != NULL; entry = readdir(dir)) {

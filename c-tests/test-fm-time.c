@@ -12,11 +12,11 @@
 /* A repeating timer: how late it was at worst. */
 struct pulse {
     double period;
-    double last; /* when it was armed; then touched by the one thread that runs it */
+    double last; /* when it was armed; later touched only by the thread that runs it */
     _Atomic double worst;
     double *each; /* how late each was, or NULL */
-    double cpu;   /* that its thread had used at the last beat */
-    _Atomic double busiest; /* what it used at most between two beats */
+    double cpu;   /* CPU time of its thread at the last beat */
+    _Atomic double busiest; /* the most that it used between two beats */
     atomic_long beats;
 };
 
@@ -106,7 +106,7 @@ static void judge(struct ns_job_t *job)
     double passed = now_seconds() - contest->armed_at;
     atomic_fetch_add(&contest->runs, 1);
     if (output == NS_JOB_TIMER) {
-        /* Not early. Data that is there now may have come in between. */
+        /* Not early. Data that is there now may have come after the time-out fired. */
         atomic_fetch_add(&contest->timed_out, 1);
         atomic_fetch_add(&contest->bad, passed < (double)contest->tv.tv_usec / 1e6);
     } else {
@@ -122,8 +122,8 @@ static void contest_over(struct ns_job_t *job)
 }
 
 /*
- * Many at once, each written to at about its deadline. What had been written before wins; a time-out
- * is never early; and each of the two happens.
+ * Many jobs at once, each of which is sent data at about its deadline. Data that was sent before
+ * the deadline wins, a time-out is never early, and both outcomes occur.
  *
  * To see it fail: in EventLoop::turn, let timers expire before the poller is asked, and in
  * EventLoop::expire do not ask it again.
@@ -180,7 +180,7 @@ TEST(fm29_time_out_or_data_but_the_true_one)
             while (read(contests[i].ends[0], rest, sizeof rest) > 0) {
             }
         }
-        /* Data first, by far: while the loop is busy until long after the deadline. */
+        /* The data comes long before the deadline, while the loop is busy until long after it. */
         struct gate gate = GATE_INIT;
         struct contest *contest = &contests[0];
         struct timeval passing = {0, 300};
@@ -221,7 +221,7 @@ TEST(fm30_times_of_every_kind)
     const struct {
         struct timeval tv;
         ns_result_t result;
-        double least; /* seconds until it fires; negative: never here */
+        double least; /* seconds until it fires; negative: not during this test */
     } table[] = {
         {{0, 0}, NS_SUCCESS, 0},
         {{0, 1}, NS_SUCCESS, 1e-6},
@@ -282,7 +282,7 @@ TEST(fm30_times_of_every_kind)
     close(ends[1]);
 }
 
-/* Adds that are cancelled at once: the loop is done with each as soon as it takes the request. */
+/* Jobs that are cancelled right after the add: the loop only takes the request and drops it. */
 struct flooder {
     struct ns_thrpool_t *tp;
     atomic_int stop;
@@ -335,7 +335,7 @@ TEST(fm31_a_timer_keeps_its_time_beside_four_threads_that_add)
                   atomic_load(&pulse.beats), late[BEATS / 2] * 1e3, late[BEATS * 9 / 10] * 1e3,
                   pulse.worst * 1e3);
     assert_true(pulse.worst < 1);
-    /* Four threads keep the processors busy, and the loop has to get one. */
+    /* Four threads keep the processors busy, so the loop has to wait for one. */
     assert_true(late[BEATS * 9 / 10] < (getenv("NS_SLOW") != NULL ? 1 : 0.1));
     assert_int_equal(ns_job_done(job), NS_SUCCESS);
     ns_thrpool_destroy(tp);
@@ -373,7 +373,7 @@ TEST(fm32_a_storm_of_signals_loses_no_job_and_leaves_the_disposition)
     sigaddset(&earlier.sa_mask, SIGUSR2);
     sigaddset(&earlier.sa_mask, SIGWINCH);
     sigaction(SIGUSR1, &earlier, NULL);
-    sigaction(SIGUSR1, NULL, &before); /* as the kernel tells it */
+    sigaction(SIGUSR1, NULL, &before); /* as the kernel reports it */
     for (int round = 0; round < 3; round++) {
         struct ns_thrpool_t *pools[2] = {checked_pool(1), checked_pool(2)};
         struct watcher watchers[8];
@@ -422,7 +422,7 @@ static void tell_gone(struct ns_job_t *job)
     atomic_fetch_add((atomic_int *)ns_job_get_data(job), 1);
 }
 
-/* In a child: the first SIGTERM is a job's, the second kills. */
+/* Runs in a child: the first SIGTERM fires a job, the second kills the process. */
 static int live_through_one_signal(int disposition)
 {
     struct ns_thrpool_config config;
@@ -445,7 +445,7 @@ static int live_through_one_signal(int disposition)
         }
         sched_yield();
     }
-    kill(getpid(), SIGTERM); /* delivered before it returns, or never */
+    kill(getpid(), SIGTERM); /* delivered before kill returns, or not at all */
     ns_thrpool_destroy(tp);
     return 4;
 }
@@ -472,10 +472,10 @@ TEST(fm32_the_second_signal_kills_once_its_last_job_is_gone)
 }
 
 /*
- * Many timers of one far time, which the wheel keeps in one slot until that comes up. What the loop
- * does between two beats of a short timer is told by its own processor time, which a busy machine
- * does not add to. In quick runs few, for two seconds; with NS_COUNT=full a million, for forty: to
- * move those all at once takes it about 30 ms.
+ * Many timers for the same distant time, which the wheel keeps in one slot until that slot is due.
+ * The work of the loop between two beats of a short timer is measured in its thread's CPU time,
+ * which a busy machine does not increase. Quick runs have few timers, for two seconds;
+ * NS_COUNT=full has a million, for forty, and moving them all at once would take about 30 ms.
  *
  * To see it fail (full only): make MOVES, in timers.rs, ten million.
  */
@@ -538,7 +538,7 @@ TEST(fm32_a_signal_that_comes_while_the_callback_runs_fires_after_it)
         kill(getpid(), SIGUSR1);
         assert_latch(&gate.begun, 1);
         kill(getpid(), SIGUSR1);
-        loop_passes(tp, 1000); /* the loop has seen it, and could not do anything with it */
+        loop_passes(tp, 1000); /* the loop has seen the signal and found no job to fire */
         latch_add(&gate.leave, 1);
         assert_latch(&gate.begun, 2);
         assert_true(ns_job_cancel(job) <= NS_RUNNING);

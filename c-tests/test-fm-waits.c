@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * What broke the original, shown absent: threads that another's callback keeps waiting.
+ * What broke the original, shown absent: threads that wait for a callback longer than they have to,
+ * or for ever.
  *
  * Each test is named for its row in docs/RELIABILITY.md, and says what to take out of the library
  * to see it fail.
@@ -11,7 +12,8 @@
 /* A descriptor on which nothing comes. */
 static int outside_fd = -1;
 
-/* Act on `job`, which may be RUNNING, and on fresh jobs of its pool: everything but the waits. */
+/* Call everything but the waits on `job`, which may be RUNNING, and on new jobs of its pool.
+ * Returns the number of wrong results. */
 static int use_everything(struct ns_thrpool_t *tp, struct ns_job_t *job, int may_change)
 {
     struct ns_job_t *fresh = NULL;
@@ -54,13 +56,14 @@ static int use_everything(struct ns_thrpool_t *tp, struct ns_job_t *job, int may
                                  NULL, &fresh) != NS_SUCCESS;
     bad += ns_job_cancel(fresh) != NS_SUCCESS;
     if (ns_thrpool_is_shutdown(tp)) {
-        /* It came in between, and some of these were refused. */
+        /* The shutdown came in between, and some of the calls were refused. */
         return bad_before;
     }
     return bad;
 }
 
-/* Whoever is called asks another thread to use everything, and stays until that has done so. */
+/* A callback, logger or allocator asks another thread to call everything, and does not return until
+ * that thread has done so. */
 static struct {
     struct latch asked;
     struct latch answered;
@@ -71,7 +74,7 @@ static struct {
     atomic_int stop;
     int bad;
     atomic_int late;
-    atomic_int armed; /* the logger and the allocator ask once for each time that this is set */
+    atomic_int armed; /* the logger and the allocator ask once each time this is set */
 } outside;
 
 static void *act_outside(void *arg)
@@ -134,8 +137,8 @@ static void ask_in_free(void *at)
 }
 
 /*
- * An application that holds a lock of its own while it calls the library, and takes it in its
- * callbacks, deadlocks if the library holds one across callbacks. Here the other thread's calls
+ * If the library held a lock during a callback, an application that takes a lock of its own in its
+ * callbacks, and holds it while it calls the library, would deadlock. Here the other thread's calls
  * must return while the callback, done callback, logger or allocator waits for them.
  *
  * To see it fail: in run::call, hold the lock of a stripe of the pool's waiters, and have
@@ -166,7 +169,7 @@ TEST(fm12_no_lock_is_held_while_code_of_the_application_runs)
             struct ns_job_t *job = NULL;
             struct timeval soon = {0, 100};
             long before = atomic_load(&outside.wanted);
-            /* In the callback, which the other thread makes the last. */
+            /* In the callback. The other thread's done makes this run the last. */
             assert_int_equal(ns_add_timeout_job(tp, &soon, type, ask_in_callback, NULL, &job),
                              NS_SUCCESS);
             assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
@@ -257,9 +260,8 @@ TEST(fm13_getters_answer_while_the_callback_is_busy)
 }
 
 /*
- * The waiters are let go by what the callback's return makes of the job: WAITING, done, armed and
- * then cancelled, or left armed until the pool stops or is destroyed.
- * All of them sleep when that comes.
+ * All waiters sleep until the job becomes WAITING, is done, is cancelled, or its pool stops or is
+ * destroyed. Then all of them wake.
  *
  * To see it fail: in Waiters::release, wake one of those that wait instead of all.
  */
@@ -285,7 +287,7 @@ TEST(fm18_each_of_sixteen_waiters_is_woken_by_rearm_done_shutdown_and_destroy)
                 crowd_end(&crowd, NS_SUCCESS);
                 assert_int_equal(ns_job_done(job), NS_SUCCESS);
                 break;
-            case 1: /* rearmed, runs again, idle: nobody leaves in between for good or ill */
+            case 1: /* rearmed: it runs again, and only then do the waiters leave */
                 assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
                 latch_add(&gate.leave, 1);
                 crowd_end(&crowd, NS_SUCCESS);
@@ -298,12 +300,12 @@ TEST(fm18_each_of_sixteen_waiters_is_woken_by_rearm_done_shutdown_and_destroy)
                 latch_add(&gate.leave, 1);
                 crowd_end(&crowd, NS_DELETING);
                 break;
-            case 4: /* the pool stops */
+            case 4: /* armed until the pool stops */
                 ns_thrpool_shutdown(tp);
                 assert_int_equal(ns_thrpool_wait(tp), NS_SUCCESS);
                 crowd_end(&crowd, NS_SHUTDOWN);
                 break;
-            default: /* and goes */
+            default: /* armed until the pool is destroyed */
                 ns_thrpool_destroy(tp);
                 crowd_end(&crowd, NS_SHUTDOWN);
                 heap_check(&the_heap);
@@ -315,8 +317,9 @@ TEST(fm18_each_of_sixteen_waiters_is_woken_by_rearm_done_shutdown_and_destroy)
 }
 
 /*
- * Waiters that come at any moment: each to one of many jobs, so that two jobs share a stripe of the
- * pool's table, some for ever, some again and again for a millisecond.
+ * Waiters that come at random moments. Each waits for one of many jobs, so that some jobs share a
+ * stripe of the pool's table; half of them wait without a limit, half again and again for a
+ * millisecond.
  */
 enum { WAITED_FOR = 20 };
 
@@ -327,7 +330,7 @@ static struct {
     atomic_int runs[WAITED_FOR];
     struct gate gate;
     atomic_int over;
-    atomic_int untrue; /* they were told that a job is idle, and it had not run */
+    atomic_int untrue; /* waits that said a job is idle before it had run */
     atomic_int results[8];
 } visit;
 

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * Jobs that are idle when their pool is destroyed are lost: the log says how many, and of which
+ * Jobs that are idle when their pool is destroyed are lost: the log says how many, and with which
  * callbacks.
  *
- * What is left idle here on purpose is memory that nobody gives back but this file's allocator,
- * which keeps a list of it.
+ * The memory of jobs that are left idle here is freed by this file's allocator, which keeps a list
+ * of its blocks.
  */
 #include "harness.h"
 
 #include <dlfcn.h>
 
-/* All blocks, so that lost jobs are no leak of this program's. */
+/* All blocks in use, so that lost jobs can be freed. */
 
 static pthread_mutex_t blocks_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct kept { struct kept *next, **at; max_align_t content[]; } *blocks;
@@ -67,7 +67,7 @@ static struct ns_thrpool_t *pool(void)
     return tp;
 }
 
-/* Free what is left, which the log has told of: as many blocks as that says. */
+/* Free the blocks that are left: as many as the log said jobs were lost. */
 static void free_what_is_left(int jobs)
 {
     while (blocks != NULL) {
@@ -77,7 +77,7 @@ static void free_what_is_left(int jobs)
     assert_int_equal(jobs, 0);
 }
 
-/* How many jobs of func the message names; 0 if it does not name func. */
+/* How many jobs with the callback func the message counts; 0 if it does not name func. */
 static int told(ns_job_func_t func)
 {
     char address[40];
@@ -95,7 +95,7 @@ static int told(ns_job_func_t func)
     return 0;
 }
 
-/* Destroy the pool: exactly one warning, of so many jobs; or, of 0, none. */
+/* Destroy the pool, and see one warning about this many jobs; for 0, none. */
 static void destroy(struct ns_thrpool_t *tp, int jobs)
 {
     ns_thrpool_destroy(tp);
@@ -113,8 +113,8 @@ static void destroy(struct ns_thrpool_t *tp, int jobs)
     free_what_is_left(jobs);
 }
 
-/* The callbacks. A file of their own each would make no difference: they are told apart by
- * address. The data of each job is a latch. */
+/* The callbacks, which the message tells apart by their addresses. The data of each job is a latch.
+ * */
 #define CALLBACK(name)                                                                         \
     static void name(struct ns_job_t *job)                                                     \
     {                                                                                          \
@@ -228,7 +228,8 @@ TEST(jobs_that_were_finished_with_are_not_told_of)
     struct ns_thrpool_t *tp = pool();
     long want = 0;
     for (int kind = 0; kind < KINDS; kind++) {
-        /* In its callback; from outside, idle before and after it ran; armed. */
+        /* Jobs done in their callbacks, done from outside before and after they ran, and left
+         * armed. */
         fire(make(tp, kind, finishes, &runs, ends[0]), kind);
         assert_latch(&runs, ++want);
         assert_int_equal(ns_job_done(make(tp, kind, rests, &runs, ends[0])), NS_SUCCESS);
@@ -240,7 +241,7 @@ TEST(jobs_that_were_finished_with_are_not_told_of)
             assert_int_equal(ns_job_wait(job), NS_SUCCESS);
             assert_int_equal(cancelled ? ns_job_cancel(job) : ns_job_done(job), NS_SUCCESS);
         }
-        /* The ways to be armed again in its own callback, then idle and finished with. */
+        /* Jobs that are rearmed in their own callbacks, then idle, then done. */
         struct latch chain = LATCH_INIT;
         if (kind < SIGNALLED) {
             struct ns_job_t *job = make(tp, kind, rearms_twice, &chain, ends[0]);
@@ -276,7 +277,7 @@ TEST(what_could_not_be_made_is_not_counted)
     destroy(tp, 0);
 }
 
-/* Fails when it is told to, for the pools of one test. */
+/* An allocator that fails while no_memory is set. */
 static atomic_int no_memory;
 
 static void *failing_calloc(size_t count, size_t size)
@@ -295,7 +296,7 @@ TEST(nor_what_there_was_no_memory_for)
     assert_int_equal(ns_add_job(tp, NS_JOB_UNARMED, rests, &runs, &job), NS_ALLOCATION_FAILURE);
     assert_int_equal(ns_add_signal_job(tp, SIGUSR1, NS_JOB_UNARMED, rests, &runs, &job),
                      NS_ALLOCATION_FAILURE);
-    /* The entry of the descriptor fails before the job does. */
+    /* The table entry for so high a descriptor is allocated before the job, so it is what fails. */
     assert_int_equal(ns_add_fd_job(tp, far, NS_JOB_READ | NS_JOB_UNARMED, rests, &runs, &job),
                      NS_ALLOCATION_FAILURE);
     atomic_store(&no_memory, 0);
@@ -310,7 +311,7 @@ TEST(the_shutdown_leaves_jobs_idle)
     struct latch runs = LATCH_INIT;
     struct gate gate = GATE_INIT;
     struct ns_job_t *job, *persistent;
-    /* A rearm that was accepted before comes to nothing; nor is a PERSIST job armed again. */
+    /* At shutdown a rearm that was accepted is dropped, and a PERSIST job is not armed again. */
     job = occupy(tp, NS_JOB_THREAD, &gate);
     assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
     assert_int_equal(ns_add_job(tp, NS_JOB_PERSIST, rests, &runs, &persistent), NS_SUCCESS);
@@ -318,7 +319,8 @@ TEST(the_shutdown_leaves_jobs_idle)
     ns_thrpool_shutdown(tp);
     latch_add(&gate.leave, 1);
     assert_int_equal(ns_thrpool_wait(tp), NS_SUCCESS);
-    /* The PERSIST job was caught in its queue, for destroy to dispose of, or as it returned. */
+    /* The shutdown caught the PERSIST job in its queue, so that destroy disposes of it, or as it
+     * returned, so that it is idle. */
     int idle = ns_job_wait(persistent) == NS_SUCCESS;
     destroy(tp, 1 + idle);
     assert_int_equal(told(gate_callback), 1);
@@ -351,8 +353,8 @@ TEST(a_callback_is_named_where_its_name_is_known)
 {
     struct ns_thrpool_t *tp = pool();
     struct ns_job_t *job;
-    /* Never called: a function that the dynamic linker has a name for. The C library has it, and no
-     * sanitizer stands before it. */
+    /* Never called: a function that the dynamic linker knows by name. It is the C library's, and no
+     * sanitizer intercepts it. */
     ns_job_func_t known;
     *(void **)&known = dlsym(RTLD_DEFAULT, "lfind");
     assert_non_null(known);
@@ -360,11 +362,11 @@ TEST(a_callback_is_named_where_its_name_is_known)
     assert_int_equal(ns_create_job(tp, NS_JOB_THREAD, rests, &job), NS_SUCCESS);
     destroy(tp, 2);
     assert_non_null(strstr(said, " 1 of lfind (0x"));
-    /* The others by their file and the place in it. */
+    /* The message names the others by file and offset. */
     assert_non_null(strstr(said, "test-idle-jobs+0x"));
 }
 
-/* Threads arm and finish what comes to rest on other threads. */
+/* Threads that rearm and finish jobs which become idle on other threads. */
 struct crowd {
     struct ns_thrpool_t *tp;
     struct latch runs;

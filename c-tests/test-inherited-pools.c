@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * Pools that a child inherits by fork: what it may still do with them, and that its parent notices
- * nothing.
+ * Pools that a child inherits by fork: what the child may still do with them. The parent must not
+ * be affected.
  */
 #include "children.h"
 #include "signals.h"
@@ -267,7 +267,7 @@ TEST(fork_while_other_threads_handle_signals_leaves_a_child_that_can_watch)
         pthread_join(signalled[i], NULL);
     }
     assert_exits(status, 0);
-    /* None that came meanwhile is lost. */
+    /* No signal that came during the forks was lost. */
     loop_passes(tp, 0);
     long runs = latch_count(&probe.runs);
     assert_int_equal(raise(SIGUSR1), 0);
@@ -277,7 +277,8 @@ TEST(fork_while_other_threads_handle_signals_leaves_a_child_that_can_watch)
     pool_end(tp);
 }
 
-/* The application's lock, which its fork handlers take: they come before the first pool. */
+/* The application's lock, which its fork handlers take. They are registered before the first pool.
+ * */
 static pthread_mutex_t application = PTHREAD_MUTEX_INITIALIZER;
 
 static void take_application_lock(void)
@@ -290,7 +291,8 @@ static void give_application_lock_back(void)
     pthread_mutex_unlock(&application);
 }
 
-/* Not on stacks alone: valgrind would take it for lost in a child, which has one of them. */
+/* Global, because a child has only one of the stacks, and valgrind would report the pool as lost
+ * there. */
 static struct ns_thrpool_t *forked_beside;
 
 static void *watch_under_the_lock(void *unused)
@@ -332,7 +334,7 @@ TEST(fork_handlers_may_take_a_lock_that_is_held_while_a_signal_is_watched)
     assert_exits(in_child(fork_beside_watchers, NULL), 0);
 }
 
-/* What a callback that forks sees of its child, and what that does: its data. */
+/* The data of a callback that forks: what the child does, and how it ended. */
 struct forker {
     struct latch over;
     void (*in_child)(struct ns_job_t *job);
@@ -378,7 +380,8 @@ static void leave_the_callback(struct ns_job_t *job)
     setrlimit(RLIMIT_CORE, &none);
 }
 
-/* How the child of a callback of this type ends; the pool works on. */
+/* Fork in a callback of this type, and see that the pool still works. Returns the child's wait
+ * status. */
 static int fork_in(ns_job_type_t type, void (*in_child)(struct ns_job_t *))
 {
     struct parent parent;
@@ -387,7 +390,7 @@ static int fork_in(ns_job_type_t type, void (*in_child)(struct ns_job_t *))
     struct ns_job_t *job = probe_signal(parent.tp, SIGUSR1, NS_JOB_PERSIST, &parent.signals);
     assert_int_equal(ns_add_job(parent.tp, type, fork_in_callback, &forker, NULL), NS_SUCCESS);
     assert_latch(&forker.over, 1);
-    /* The child's signals were its own. */
+    /* The child's signals did not reach the parent. */
     loop_passes(parent.tp, 1000);
     assert_int_equal(latch_count(&parent.signals.runs), 0);
     assert_int_equal(raise(SIGUSR1), 0);
@@ -443,7 +446,7 @@ static void destroy_in_child_without_descriptors(void *arg)
     int before = count_fds();
     getrlimit(RLIMIT_NOFILE, &usual);
     few = usual;
-    /* The first that is free becomes the last that may be opened. */
+    /* Lower the limit until no descriptor number is free. */
     int last = dup(STDERR_FILENO);
     CHILD_CHECK(last >= 0);
     few.rlim_cur = (rlim_t)last + 1;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* The descriptors of I/O jobs: shared by several, closed by whom and when, not open, not sockets. */
+/* The descriptors of I/O jobs: shared by several jobs, who closes them and when, not open, not
+ * sockets. */
 #include "sockets.h"
 
 /* Several jobs on one descriptor */
@@ -137,7 +138,7 @@ TEST(shared_descriptor_is_closed_once_and_the_others_keep_their_time)
     probe_cancel(first_job, &first);
     assert_false(fd_is_open(ends[0]));
     assert_int_equal(atomic_load(&warnings), 1);
-    /* The number is given out again: the jobs left are not for this. */
+    /* The number is reused. The jobs that are left must not fire for the new file. */
     int again[2];
     socket_pair(again);
     assert_true(again[0] == ends[0] || again[1] == ends[0]);
@@ -215,7 +216,7 @@ TEST(fm37_files_directories_and_dev_null_are_always_ready)
             struct ns_job_t *job =
                 probe_fd(tp, NS_JOB_READ | NS_JOB_PERSIST | NS_JOB_PRESERVE_FD | where, 0, &probe);
             assert_latch(&probe.runs, 100);
-            /* Others are served meanwhile. */
+            /* Other jobs are served meanwhile. */
             loop_passes(tp, 1000);
             probe_cancel(job, &probe);
         }
@@ -252,7 +253,7 @@ TEST(fm37_descriptor_closed_before_it_is_armed_fires_and_its_read_fails)
         assert_int_equal(atomic_load(&probe.output), type);
         assert_int_equal(atomic_load(&read_errno), EBADF);
         assert_true(atomic_load(&warnings) >= 1);
-        /* And so it does when it is armed again. */
+        /* It fires again after a rearm. */
         assert_int_equal(ns_job_wait(job), NS_SUCCESS);
         assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
         assert_latch(&probe.runs, 2);
@@ -265,7 +266,7 @@ TEST(fm37_descriptor_closed_before_it_is_armed_fires_and_its_read_fails)
 TEST(fm37_duplicate_that_outlives_its_number_costs_nothing)
 {
     struct ns_thrpool_t *tp = pool_of(1);
-    /* The number is left closed, or stands for something else, which has a job or has none. */
+    /* The number stays closed, or is reused by a file without a job, or by one with a job. */
     for (int i = 0; i < 6; i++) {
         int ends[2], other[2];
         socket_pair(ends);
@@ -341,8 +342,6 @@ TEST(registrations_of_others_survive_a_stale_one)
     close(copy);
     close(stale[1]);
 }
-
-/* Fairness */
 
 /*
  * One job closes the descriptor of another that was never armed.

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* I/O jobs with a time-out: which of the two fires, and from when the time counts. */
+/* I/O jobs with a time-out: which of the two fires, and when the time starts. */
 #include "sockets.h"
-
-/* Time-outs */
 
 TEST(io_or_time_fires_but_not_both)
 {
@@ -56,7 +54,7 @@ TEST(time_out_of_zero_means_none)
 static double armed_at;
 static atomic_int early;
 
-/* Drain, and if it was the time-out that fired, see that it was full. */
+/* Drain, and count a time-out that fired early. */
 static void check_time_out(struct ns_job_t *job)
 {
     drain_own(job);
@@ -84,7 +82,7 @@ TEST(each_firing_of_a_persist_job_starts_the_full_time_afresh)
             assert_latch(&probe.runs, ++runs);
             runs = latch_count(&probe.runs);
         }
-        /* Then nothing more comes: time-outs follow each other. */
+        /* No more data comes: only time-outs fire. */
         assert_latch(&probe.runs, runs + 2);
         assert_int_equal(atomic_load(&probe.output), NS_JOB_TIMER);
         probe_cancel(job, &probe);
@@ -141,7 +139,8 @@ TEST(fm29_data_at_about_the_deadline_gives_one_true_answer)
         if (output == NS_JOB_TIMER) {
             times++;
             assert_true(seen - begin >= 0.001);
-            /* The deadline was not before this: what was sent earlier came first. */
+            /* The deadline was no earlier than this. Data that was sent before it would have won.
+             * */
             assert_true(sent > begin + 0.001);
         } else {
             reads++;
@@ -155,8 +154,6 @@ TEST(fm29_data_at_about_the_deadline_gives_one_true_answer)
     pool_end(tp);
 }
 
-/* Fairness */
-
 static atomic_long file_runs, file_time_outs;
 
 static void note_output(struct ns_job_t *job)
@@ -166,7 +163,7 @@ static void note_output(struct ns_job_t *job)
 }
 
 /*
- * What poll(2) calls always ready is so within any time.
+ * A file that poll(2) calls always ready is ready before any time-out.
  *
  * To see it fail: in EventLoop::rearm, let what is always ready wait for its time-out.
  */
@@ -213,14 +210,15 @@ static void stay_and_read(struct ns_job_t *job)
 }
 
 /*
- * Its time is up, and while its callback runs there is data: that is for the next arming.
+ * Data that comes while the callback of a time-out runs does not fire the job before it is armed
+ * again.
  *
  * To see it fail: have io::mode_of say Level always, and io::wanted count all jobs.
  */
 TEST(fm26_a_threaded_job_whose_time_is_up_is_out_of_the_poller_while_it_runs)
 {
     struct ns_thrpool_t *tp = pool_of(3);
-    /* Until the pool has ended: a run may be on its way out of them. */
+    /* They live until the pool has ended, since a run may still be leaving them. */
     struct gate gates[2] = {GATE_INIT, GATE_INIT};
     for (int persist = 0; persist < 2; persist++) {
         struct gate *gate = &gates[persist];
@@ -238,7 +236,7 @@ TEST(fm26_a_threaded_job_whose_time_is_up_is_out_of_the_poller_while_it_runs)
         for (int i = 0; i < 50; i++) {
             loop_passes(tp, 2000);
         }
-        /* Nobody has anything to do. */
+        /* No thread has anything to do. */
         assert_true((cpu_seconds() - cpu) / (now_seconds() - begin) < 0.5);
         assert_int_equal(latch_count(&gate->begun), 1);
         assert_int_equal(ns_job_get_output_type(job), NS_JOB_TIMER);

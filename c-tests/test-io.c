@@ -287,7 +287,7 @@ TEST(fm26_threaded_persist_runs_one_at_a_time_in_workers_and_does_not_spin)
     assert_true(cpu_seconds() - before < 0.1);
     assert_int_equal(latch_count(&probe.runs), 0);
     latch_add(&may_leave, 1);
-    /* Never drained: it runs again and again from now on. */
+    /* Never drained, so it runs again and again from now on. */
     assert_latch(&probe.runs, 1000);
     assert_int_equal(atomic_load(&most_inside), 1);
     assert_int_not_equal(atomic_load(&probe.thread), atomic_load(&loop.thread));

@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* The pool's own logger, and syslog where it has none: what is said, to whom, at which priority. */
+/* The pool's own logger, or syslog if it has none: what is logged, where, and at which priority. */
 #include "kinds.h"
 
 #include <sys/stat.h>
 #include <sys/un.h>
-
-/* Loggers */
 
 enum { MESSAGES = 256 };
 
@@ -47,7 +45,7 @@ static void messages_begin(void)
     atomic_store(&malformed, 0);
 }
 
-/* One message was logged since, of this priority, and it names this function. */
+/* See that one message was logged since, with this priority, which names this function. */
 static void assert_logged(int priority, const char *function)
 {
     pthread_mutex_lock(&messages.lock);
@@ -344,7 +342,7 @@ static struct ns_thrpool_t *_Atomic refusing_pool;
 static atomic_int calls, nested;
 static __thread int depth;
 
-/* Make the library log: from inside a logger or an allocator that is to be dropped. */
+/* Make the library log. A message from inside a logger or an allocator is dropped. */
 static void raise_a_message(void)
 {
     struct ns_thrpool_t *tp = atomic_load(&refusing_pool);
@@ -396,7 +394,7 @@ TEST(message_raised_inside_a_logger_or_an_allocator_is_dropped)
 
 static const char *const LOG_SOCKET = "/dev/log";
 
-/* Receive what comes from us, until a message contains this. */
+/* Receive messages until one contains this. */
 static int arrives(int fd, const char *what, char *text, size_t size)
 {
     double end = now_seconds() + LIMIT_SECONDS;

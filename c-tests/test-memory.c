@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* The pool's own allocator: all memory is its, and each allocation may fail. */
+/* The pool's own allocator: all memory comes from it, and any allocation may fail. */
 #include "kinds.h"
 
 /* An allocator that marks its blocks and can be told to fail */
@@ -11,10 +11,10 @@ struct block {
 };
 
 struct heap {
-    atomic_long out;       /* blocks that are not freed yet */
+    atomic_long out;       /* blocks in use */
     atomic_long made;
-    atomic_long foreign;   /* blocks freed here that come from elsewhere, or were freed before */
-    atomic_long fail_at;   /* the allocation that is to fail, counted from 1; 0: none */
+    atomic_long foreign;   /* blocks freed here that are another heap's, or were freed before */
+    atomic_long fail_at;   /* which allocation fails, counted from 1; 0: none */
     atomic_long failed;
 };
 
@@ -45,7 +45,7 @@ static void heap_free(int tag, void *content)
         return;
     }
     block->tag = 0;
-    /* Whoever reads it later, reads nonsense. */
+    /* A later read finds nonsense. */
     memset(content, 0xa5, block->size);
     atomic_fetch_sub(&heaps[tag].out, 1);
     free(block);
@@ -166,7 +166,7 @@ TEST(fm41_any_allocation_may_fail)
     assert_int_equal(fcntl(ends[1], F_DUPFD, 900), 900);
     close(ends[1]);
     ends[1] = 900;
-    /* Once, so that what is made once for the process is there. */
+    /* A first pool, since some things are made once for the process. */
     pool_end(pool_of(1));
     int fds = count_fds(), threads = count_threads(), refused_pools = 0, refused_jobs = 0;
     for (long n = 1;; n++) {
@@ -182,7 +182,7 @@ TEST(fm41_any_allocation_may_fail)
                                                                    : NS_SUCCESS);
             refused_jobs += result != NS_SUCCESS;
             assert_latch(&finished, made);
-            /* What failed once is not spoiled for ever. */
+            /* A failure leaves the pool usable. */
             atomic_store(&heaps[0].fail_at, 0);
             int again = 0;
             assert_int_equal(run_each_kind(tp, ends, &finished, &again), NS_SUCCESS);

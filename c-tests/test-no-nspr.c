@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* A program without NSPR, that loads it later: not linked to it, nor compiled with its header. */
+/* A program that is neither linked with NSPR nor compiled with its header, and loads it later. */
 #define NS_NO_NSPR
 #include "harness.h"
 

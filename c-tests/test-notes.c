@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * What docs/NOTES.md says of descriptors, waits and urgent data, as it happens here. Most of it is
- * the kernel's doing, and stays as it is.
+ * What docs/NOTES.md says of descriptors, waits and urgent data, as it happens. Most of it is how
+ * the kernel works.
  */
 #include "signals.h"
 #include "sockets.h"
@@ -15,7 +15,7 @@ static struct ns_job_t *watch(struct ns_thrpool_t *tp, ns_job_type_t type, struc
     return probe_fd(tp, type | NS_JOB_PRESERVE_FD, 0, probe);
 }
 
-/* A TCP socket of this sort, on 127.0.0.1 but not listening; its address. */
+/* A TCP socket that is bound to 127.0.0.1 but does not listen; its address. */
 static int tcp_socket(struct sockaddr_in *at)
 {
     socklen_t size = sizeof *at;
@@ -111,7 +111,7 @@ TEST(a_socket_that_does_not_connect_yet_fires_at_once)
     struct ns_job_t *job = watch(tp, NS_JOB_CONNECT, &probe);
     assert_latch(&probe.runs, 1);
     assert_int_equal(atomic_load(&probe.output), NS_JOB_WRITE);
-    /* Nothing says that there is no connection. */
+    /* No error says that there is no connection. */
     socklen_t size = sizeof error;
     assert_int_equal(getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size), 0);
     assert_int_equal(error, 0);
@@ -144,7 +144,7 @@ TEST(what_is_left_in_the_error_queue_fires_a_persist_job_for_ever)
     struct ns_thrpool_t *tp = pool_of(1);
     struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
     socklen_t size = sizeof at;
-    /* To a port that nobody has, and to be told of it. */
+    /* Send to a port that nobody has, and ask for the error. */
     int nobody = socket(AF_INET, SOCK_DGRAM, 0), fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0);
     assert_int_equal(bind(nobody, (struct sockaddr *)&at, size), 0);
     assert_int_equal(getsockname(nobody, (struct sockaddr *)&at, &size), 0);
@@ -157,7 +157,7 @@ TEST(what_is_left_in_the_error_queue_fires_a_persist_job_for_ever)
     /* It has nothing to read, and fires again and again. */
     assert_latch(&probe.runs, 100);
     atomic_store(&take_errors, 1);
-    /* It takes all in one run, which may be under way; no further one follows that. */
+    /* One run reads everything. It may be under way, but no other run follows. */
     long before = latch_count(&probe.runs);
     assert_latch(&probe.runs, before + 1);
     loop_passes(tp, 1000);
@@ -215,7 +215,7 @@ TEST(a_closed_number_fires_by_time_only_if_nobody_else_has_the_file)
     }
 }
 
-/* A worker that waits for what needs a worker */
+/* A worker that waits for a job that needs a worker */
 
 struct waiting {
     struct latch over;
@@ -251,7 +251,7 @@ TEST(a_worker_that_waits_for_a_job_keeps_it_from_running)
     assert_latch(&waiting.over, 1);
     assert_int_equal(atomic_load(&waiting.timed), NS_TIMEOUT);
     assert_int_equal(atomic_load(&waiting.ran), 0);
-    /* The shutdown lets it go, and what was queued runs. */
+    /* The shutdown ends its wait, and the queued job runs. */
     ns_thrpool_shutdown(tp);
     assert_int_equal(ns_thrpool_wait(tp), NS_SUCCESS);
     assert_int_equal(atomic_load(&waiting.waited), NS_SHUTDOWN);

@@ -43,7 +43,7 @@ static struct ns_job_t *probe_io(struct ns_thrpool_t *tp, PRFileDesc *fd, ns_job
     return probe_arm(job);
 }
 
-/* A server and its client, all of it jobs */
+/* A server and its client, all made of jobs */
 
 static struct latch accepted = LATCH_INIT, served = LATCH_INIT, answered = LATCH_INIT;
 static atomic_int wrong;
@@ -248,7 +248,7 @@ TEST(preserved_descriptor_is_never_touched)
     struct probe probe = PROBE(NULL, -1);
     struct ns_job_t *job =
         probe_io(tp, ends[1], NS_JOB_READ | NS_JOB_PERSIST | NS_JOB_PRESERVE_FD, &probe);
-    /* What the pointer points to is made useless while the job is armed. */
+    /* The PRFileDesc is overwritten while the job is armed: the library must not look into it. */
     PRFileDesc kept = *ends[1];
     memset(ends[1], 0xa5, sizeof(*ends[1]));
     PR_Send(ends[0], "x", 1, 0, PR_INTERVAL_NO_WAIT);
@@ -272,7 +272,7 @@ TEST(descriptor_without_an_open_native_handle_is_refused)
     PRFileDesc *ends[2];
     tcp_pair(ends);
     PRFileDesc *bad[2] = {
-        /* A layer on nothing, and one whose descriptor was closed under it. */
+        /* A layer without a descriptor below, and one whose descriptor was closed. */
         PR_CreateIOLayerStub(PR_GetUniqueIdentity("on nothing"), PR_GetDefaultIOMethods()),
         ends[1],
     };
@@ -296,7 +296,8 @@ TEST(descriptor_without_an_open_native_handle_is_refused)
     bad[0]->dtor(bad[0]);
 }
 
-/* Both calls refuse, once in the log, with the function and this word. */
+/* See both calls refuse, each with one message in the log that names the function and has this
+ * word. */
 static void refused_by_both(struct ns_thrpool_t *tp, PRFileDesc *fd, ns_job_type_t type,
                             ns_job_func_t func, const char *word)
 {
@@ -355,7 +356,8 @@ TEST(several_jobs_on_one_descriptor_close_it_once)
 {
     struct ns_thrpool_t *tp = pool_of(2);
     struct timeval far = {1000, 0};
-    /* Which of three keeps the descriptor, which goes first, and whether the last is armed. */
+    /* Which of three jobs preserves the descriptor, which ends first, and whether the last is
+     * armed. */
     static const int orders[6][3] = {{0, 1, 2}, {0, 2, 1}, {1, 0, 2},
                                      {1, 2, 0}, {2, 0, 1}, {2, 1, 0}};
     for (int mix = 0; mix < 8 * 6 * 2; mix++) {
@@ -377,12 +379,12 @@ TEST(several_jobs_on_one_descriptor_close_it_once)
                 assert_int_equal(ns_job_rearm(jobs[i]), NS_SUCCESS);
             }
         }
-        /* One that the loop armed only after the close would fire, for a read that fails. */
+        /* Wait until the loop has armed it: armed after the close, it would fire. */
         loop_passes(tp, 0);
         for (int i = 0; i < 3; i++) {
             assert_int_equal(ns_job_cancel(jobs[order[i]]), NS_SUCCESS);
             assert_latch(&probe.disposals, i + 1);
-            /* By the first that is to close it. */
+            /* The first job that owns it has closed it. */
             wanted |= !(keep >> order[i] & 1);
             assert_int_equal(atomic_load(&layer_closes), wanted);
             assert_int_equal(fd_is_open(native), !wanted);
@@ -438,7 +440,7 @@ TEST(fm41_any_allocation_of_an_add_may_fail)
                 assert_int_equal(ns_job_cancel(job), NS_SUCCESS);
             }
             pool_end(tp);
-            /* The application's still, unless there was a job for it. */
+            /* The descriptor is still the application's, unless a job was added. */
             assert_int_equal(atomic_load(&layer_closes), !failed);
             assert_int_equal(fd_is_open(native), failed);
             assert_int_equal(atomic_load(&blocks_out), 0);
@@ -449,7 +451,8 @@ TEST(fm41_any_allocation_of_an_add_may_fail)
             PR_Close(ends[1]);
         }
     }
-    /* The job, each time. The block of entries is there: the pool's own descriptors have some. */
+    /* The job's allocation failed each time. The block of table entries is there already, because
+     * the pool's own descriptors have entries in it. */
     assert_true(refused >= 2);
 }
 
@@ -485,7 +488,7 @@ TEST(calls_in_a_forked_child_answer_shutdown_and_close_nothing)
     assert_int_equal(waitpid(child, &status, 0), child);
     assert_true(WIFEXITED(status));
     assert_int_equal(WEXITSTATUS(status), 42);
-    /* The parent's is as it was. */
+    /* The parent's job is unaffected. */
     PR_Send(ends[0], "x", 1, 0, PR_INTERVAL_NO_WAIT);
     assert_latch(&probe.runs, 1);
     ns_job_cancel(job);

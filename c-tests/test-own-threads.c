@@ -2,8 +2,6 @@
 /* The pool's own threads: their names, signal masks and stacks; and cancellation, in all threads. */
 #include "signals.h"
 
-/* Threads */
-
 struct thread_facts {
     char name[16];
     sigset_t mask;
@@ -23,7 +21,7 @@ static void note_facts(struct ns_job_t *job)
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &facts->cancel_state);
 }
 
-/* What the loop, for type 0, or a worker of the pool is like. */
+/* Facts about a worker of the pool, or for type 0 the loop. */
 static struct thread_facts facts_of(struct ns_thrpool_t *tp, ns_job_type_t type)
 {
     struct thread_facts facts;
@@ -66,7 +64,7 @@ TEST(threads_have_the_signal_mask_of_their_maker)
     for (int signum = 1; signum < SIGRTMAX; signum++) {
         int blocked = sigismember(&mask, signum);
         assert_int_equal(sigismember(&worker.mask, signum), blocked);
-        /* The loop lets in what its jobs watch. */
+        /* The loop unblocks the signals that its jobs watch. */
         assert_int_equal(sigismember(&loop.mask, signum), blocked && signum != SIGUSR1);
     }
     ns_job_cancel(job);
@@ -83,8 +81,8 @@ TEST(stacksize_is_that_of_the_config_or_of_pthread)
     pthread_attr_init(&attributes);
     pthread_attr_getstacksize(&attributes, &usual);
     pthread_attr_destroy(&attributes);
-    /* glibc hands out the stack of an earlier thread if it is not more than four times too large:
-     * so these are further apart. */
+    /* glibc reuses the stack of an earlier thread if it is at most four times too large, so these
+     * are further apart. */
     size_t sizes[] = {256 * 1024, 1536 * 1024, 0, 40 * 1024 * 1024};
     for (int i = 0; i < 4; i++) {
         struct ns_thrpool_config config;
@@ -96,7 +94,7 @@ TEST(stacksize_is_that_of_the_config_or_of_pthread)
         size_t wanted = sizes[i] ? sizes[i] : usual;
         size_t stacks[] = {facts_of(tp, 0).stack, facts_of(tp, NS_JOB_THREAD).stack};
         for (int n = 0; n < 2; n++) {
-            /* glibc counts the guard page in or not, by version. */
+            /* Some versions of glibc include the guard page. */
             assert_true(stacks[n] >= wanted - 8192);
             assert_true(stacks[n] <= wanted + 65536);
         }
@@ -113,7 +111,7 @@ static void fire_on_small_stack(struct ns_job_t *job)
     raise(SIGUSR1);
 }
 
-/* The least that the system takes, and what is no whole number of pages. */
+/* The least that the system accepts, and sizes that are no multiple of a page. */
 TEST(stacks_may_be_of_the_least_size_and_of_any)
 {
     size_t sizes[] = {(size_t)PTHREAD_STACK_MIN, (size_t)PTHREAD_STACK_MIN + 1, 100001, 262143};
@@ -129,7 +127,7 @@ TEST(stacks_may_be_of_the_least_size_and_of_any)
         struct ns_thrpool_t *tp = ns_thrpool_new(&config);
         assert_non_null(tp);
         watching = probe_signal(tp, SIGUSR1, NS_JOB_PERSIST, &signals);
-        /* On each kind of thread: a callback, and our handler on top of it. */
+        /* On each kind of thread, run a callback, and the library's handler on top of it. */
         for (int type = 0; type < 2; type++) {
             atomic_store(&fired_on_small_stacks, 0);
             assert_int_equal(ns_add_timeout_job(tp, &tv, type ? NS_JOB_THREAD : 0,
@@ -166,7 +164,7 @@ static atomic_int calls_survived;
         atomic_fetch_add(&calls_survived, 1);                                                  \
     } while (0)
 
-/* A logger and an allocator that are places where a cancellation takes effect. */
+/* A logger and an allocator that are cancellation points. */
 static atomic_int places_passed;
 
 static void cancellable_log(int priority, const char *format, va_list args)
@@ -196,7 +194,7 @@ static void cancellable_free(void *block)
     free(block);
 }
 
-/* Call everything with a cancellation pending: none is a place where it takes effect. */
+/* Call everything with a cancellation pending: no call may act on it. */
 static void *call_with_cancellation_pending(void *arg)
 {
     struct ns_thrpool_config config = *(struct ns_thrpool_config *)arg, untouched;
@@ -239,7 +237,7 @@ static void *call_with_cancellation_pending(void *arg)
     SURVIVES(ns_job_get_native_fd(job));
     SURVIVES(ns_job_is_func(job, finish_job));
     SURVIVES(ns_job_done(job));
-    /* Looked for, and not found: NSPR is not in this process. */
+    /* NSPR is looked for, and is not in this process. */
     struct PRFileDesc *unknown = (struct PRFileDesc *)&tv;
     SURVIVES(ns_add_io_job(tp, unknown, NS_JOB_READ, finish_job, NULL, NULL));
     SURVIVES(ns_add_io_timeout_job(tp, unknown, &tv, NS_JOB_READ, finish_job, NULL, NULL));
@@ -264,7 +262,7 @@ static void *call_with_cancellation_pending(void *arg)
     SURVIVES(ns_thrpool_destroy(tp));
     int survived = atomic_exchange(&calls_survived, -1);
     pthread_testcancel();
-    /* Not reached: the cancellation was pending all the time. */
+    /* Not reached, since the cancellation was pending all the time. */
     atomic_store(&calls_survived, survived);
     return NULL;
 }

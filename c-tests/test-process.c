@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* A good citizen of its process: exec, exit, the ends of threads, SIGPIPE. */
+/* How the library fits into a process: exec, exit, the ends of threads, SIGPIPE. */
 #include "children.h"
 #include "signals.h"
 
@@ -82,7 +82,7 @@ TEST(pthread_exit_in_a_callback_aborts)
 static struct ns_thrpool_t *late_pool;
 static struct ns_job_t *late_job;
 
-/* A life of a pool where a thread, or the process, is about to end. */
+/* Use a pool while a thread, or the process, is ending. */
 static void live_late(void)
 {
     struct latch runs = LATCH_INIT;
@@ -146,8 +146,8 @@ TEST(everything_works_in_the_destructor_of_a_thread_key)
     assert_exits(in_child(end_a_thread, NULL), 7);
 }
 
-/* The pool's own threads end too, with the application's destructors: the workers once it shuts
- * down, the loop when it is destroyed. */
+/* The pool's own threads run the application's destructors too when they end: the workers after the
+ * shutdown, the loop when the pool is destroyed. */
 struct own_end {
     struct ns_thrpool_t *tp;
     struct ns_job_t *idle;
@@ -182,7 +182,7 @@ static void call_everything_at_the_end(void *arg)
     CHILD_CHECK(ns_job_wait(end->idle) == NS_SUCCESS);
     CHILD_CHECK(ns_job_set_done_cb(end->idle, count_callback) == NS_SUCCESS);
     CHILD_CHECK(ns_job_done(end->idle) == NS_SUCCESS);
-    /* A pool of their own is a pool like any other. */
+    /* In a destructor a new pool works like any other. */
     struct ns_thrpool_config config;
     struct latch runs = LATCH_INIT;
     ns_thrpool_config_init(&config);
@@ -229,7 +229,7 @@ static void end_the_pools_own_threads(void *arg)
         CHILD_CHECK(ns_add_job(tp, i ? NS_JOB_THREAD : NS_JOB_NONE, have_an_end, &own[i], NULL) ==
                     NS_SUCCESS);
     }
-    /* The loop has had its turn; the worker runs what was queued before. */
+    /* The loop has run its job by now. The worker runs its own before it ends. */
     loop_passes(tp, 0);
     ns_thrpool_shutdown(tp);
     CHILD_CHECK(ns_thrpool_wait(tp) == NS_SUCCESS);
@@ -270,7 +270,7 @@ static void exit_in_callback(void *arg)
     struct ns_job_t *job = NULL;
     late_pool = pool_of(2);
     CHILD_CHECK(atexit(end_the_pool_that_exits) == 0);
-    /* With UNARMED for type, in the done callback of a job that never runs. */
+    /* For the type UNARMED, exit in the done callback of a job that never runs. */
     CHILD_CHECK(ns_add_job(late_pool, *type | NS_JOB_UNARMED, exit_with_42, NULL, &job) ==
                 NS_SUCCESS);
     if (*type == NS_JOB_UNARMED) {
@@ -315,7 +315,7 @@ static void *raise_all_the_time(void *unused)
     return NULL;
 }
 
-/* The pool's pipe is closed here, while what the parent watches still has its handler. */
+/* The child has closed the pool's pipe, but the handler for the parent's job is still installed. */
 static void raise_behind_destroy_in_child(void *arg)
 {
     ns_thrpool_destroy(arg);
@@ -325,11 +325,11 @@ static void raise_behind_destroy_in_child(void *arg)
     CHILD_CHECK(atomic_load(&broken_pipes) == 0);
 }
 
-/* Lives of a pool, with peers that are gone, while signals write into its pipe. */
+/* Pools come and go, with peers that are gone, while signal handlers write into their pipes. */
 TEST(nothing_raises_sigpipe)
 {
     struct sigaction mine, original;
-    signal(SIGUSR1, count_handled); /* what a signal in the child does */
+    signal(SIGUSR1, count_handled); /* what a signal does in the child */
     struct ns_thrpool_t *keeper = pool_of(1);
     struct probe kept = PROBE(NULL, -1);
     pthread_t thread;
@@ -363,7 +363,7 @@ TEST(nothing_raises_sigpipe)
     pthread_join(thread, NULL);
     assert_true(latch_count(&kept.runs) > 0);
     assert_int_equal(atomic_load(&broken_pipes), 0);
-    /* They would have been counted. */
+    /* The handler does count SIGPIPE. */
     raise(SIGPIPE);
     assert_int_equal(atomic_load(&broken_pipes), 1);
     ns_job_cancel(keeping);

@@ -219,7 +219,7 @@ TEST(a_job_that_repeats_at_once_keeps_nobody_waiting)
     close(ends[1]);
 }
 
-/* Plain memory, with no lock and no atomic of its own. */
+/* Plain memory, neither locked nor atomic. */
 struct letter {
     int to_callback[64];
     int from_callback[64];
@@ -339,7 +339,7 @@ static void *add_without_a_wake(void *arg)
     return NULL;
 }
 
-/* In a process of its own, since its threads may be killed. 0 if all went well. */
+/* Runs in a process of its own, which may be killed. Returns 0 if all went well. */
 static int adds_without_a_wake(ns_job_type_t type)
 {
     struct ns_thrpool_config config;
@@ -387,7 +387,7 @@ TEST(an_add_wakes_nobody_while_those_who_would_run_it_are_busy)
     }
 }
 
-/* Done callbacks that take their time, and a timer beside them. */
+/* Slow done callbacks, and a timer beside them. */
 static atomic_int went, ticks, ticks_at_first, ticks_at_last;
 
 enum { SLOW_TO_GO = 2000 };
@@ -441,21 +441,21 @@ TEST(a_flood_of_done_callbacks_leaves_timers_alone)
     pool_end(tp);
 }
 
-/* Two jobs that are armed again and again on one worker, while the other is blocked; then the
- * callback of one of them stays, and only the other worker can run its neighbour. */
+/* Two jobs rearm themselves on one worker while the other worker is blocked. Then one of the two
+ * blocks, so that only the other worker can run its neighbour. */
 static struct {
     struct gate blocker;
     struct latch neighbour;
     struct latch over;
-    atomic_int flood;   /* that worker is never without work: see below */
+    atomic_int flood;   /* that worker always has work: see below */
     atomic_int repeated; /* on that worker */
-    atomic_int before;   /* so often before the neighbour ran there, or -1 */
+    atomic_int before;   /* its runs before the neighbour ran there, or -1 */
     int runs;
 } near;
 
 enum { IDLE, FROM_OUTSIDE, ITS_OWN };
 
-/* Armed again on that worker, and slow. */
+/* A slow job that rearms itself on that worker. */
 static void repeat_slowly(struct ns_job_t *job)
 {
     for (double end = now_seconds() + 0.001; now_seconds() < end;) {
@@ -541,8 +541,8 @@ TEST(a_job_near_a_blocked_worker_is_run_by_one_that_is_never_idle)
     }
 }
 
-/* The same, and not after many runs of that one's own. To see it fail: have Seat::look never find that
- * it was slow. */
+/* The same, before that worker's own job has run many times. To see it fail: have Seat::look never
+ * find that it was slow. */
 TEST(a_job_near_a_blocked_worker_is_run_before_others_are_run_often)
 {
     for (int i = 0; i < 20; i++) {

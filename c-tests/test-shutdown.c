@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* ns_thrpool_shutdown and ns_thrpool_wait: from anywhere, and against everything that adds. */
+/* ns_thrpool_shutdown and ns_thrpool_wait: called from anywhere, and racing with adds. */
 #include "kinds.h"
 
 static void shut_down(struct ns_job_t *job)
@@ -304,7 +304,7 @@ TEST(wait_outlasts_the_callback_that_runs)
         assert_latch(&gate.begun, 1);
         ns_thrpool_shutdown(late.tp);
         assert_int_equal(pthread_create(&thread, NULL, wait_and_look, &late), 0);
-        poll(NULL, 0, 20); /* time for it to return too early */
+        poll(NULL, 0, 20); /* time in which it could return too early */
         assert_int_equal(latch_count(&late.over), 0);
         latch_add(&gate.leave, 1);
         pthread_join(thread, NULL);
@@ -333,15 +333,15 @@ TEST(after_wait_no_callback_runs_though_all_would_fire)
     long runs = atomic_load(&late_runs);
     for (int i = 0; i < 30; i++) {
         assert_int_equal(send(ends[1], "x", 1, 0), 1);
-        /* Still caught: by default it would end this process. */
+        /* Still handled: the default action would end this process. */
         kill(getpid(), SIGUSR1);
         poll(NULL, 0, 1);
     }
-    /* The loop is there and has had its turn: it disposes. */
+    /* The loop still disposes of jobs, so it has had a turn since. */
     assert_int_equal(ns_job_done(idle), NS_SUCCESS);
     EVENTUALLY(atomic_load(&disposed) == 1);
     assert_int_equal(atomic_load(&late_runs), runs);
-    /* One that ran when the pool shut down is WAITING now, and the application's. */
+    /* A job that ran during the shutdown is WAITING now, and must be done like the others. */
     for (int i = 0; i < ARMED; i++) {
         assert_int_equal(ns_job_done(jobs[i]), NS_SUCCESS);
     }
@@ -442,7 +442,7 @@ static void *add_first(void *arg)
             add->wrong += result != NS_SHUTDOWN;
             add->wrong += ns_job_done(job) != NS_SUCCESS;
         }
-        /* An add without a done callback: run, or freed at the end. */
+        /* A job without a done callback runs, or is freed at the end. */
         result = ns_add_job(add->tp, type, finish_job, NULL, NULL);
         add->wrong += result != NS_SUCCESS && result != NS_SHUTDOWN;
     }
@@ -475,7 +475,7 @@ TEST(shutdown_against_the_first_add_loses_no_job)
 
 static void add_more(struct ns_job_t *job)
 {
-    /* As long as it is let. */
+    /* Until the adds are refused. */
     ns_add_job(ns_job_get_tp(job), ns_job_get_type(job), add_more, NULL, NULL);
     ns_add_timeout_job(ns_job_get_tp(job), &at_once, ns_job_get_type(job) & NS_JOB_THREAD,
                        finish_job, NULL, NULL);
@@ -505,7 +505,7 @@ TEST(pools_end_while_their_callbacks_add_more)
 
 enum { RACING = 20 };
 
-/* A thread that adds jobs which take something of the process's while another shuts down. */
+/* A thread that adds jobs for descriptors and signals while another shuts the pool down. */
 struct taking_add {
     struct ns_thrpool_t *tp;
     pthread_barrier_t start;
@@ -569,7 +569,7 @@ TEST(shutdown_against_io_and_signal_adds_leaves_nothing)
         ns_thrpool_destroy(add.tp);
         assert_int_equal(add.wrong, 0);
         for (int i = 0; i < RACING; i++) {
-            /* The descriptor of a job is closed with it, one that was refused is left alone. */
+            /* A job's descriptor is closed with it. That of a refused add is left open. */
             int taken = add.added[i] && !(i & 2);
             char byte;
             assert_int_equal(recv(peers[i], &byte, 1, 0), taken ? 0 : -1);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * The add of a signal job in the middle of trouble: a system that refuses, no memory, others who
- * set handlers at the same time; and two copies of the library in one process.
+ * Adds of signal jobs that meet trouble: a system call that fails, no memory, others that set
+ * handlers at the same time; and two copies of the library in one process.
  *
- * This program stands in the way of sigaction, as sanitizers do: not for them.
+ * This program intercepts sigaction, as sanitizers do, so it does not run under them.
  */
 #include "children.h"
 #include "signals.h"
@@ -11,11 +11,11 @@
 #include <dlfcn.h>
 #include <sys/mman.h>
 
-/* What becomes of the library's calls of sigaction for one signal, counted from 1. */
+/* What happens to the library's calls of sigaction for one signal, counted from 1. */
 static struct {
     atomic_int signum;
-    atomic_int refuse;   /* the one that is refused */
-    atomic_int followed; /* the one behind which somebody else sets a handler */
+    atomic_int refuse;   /* the call that fails */
+    atomic_int followed; /* the call right after which another handler is set */
     atomic_int calls;
 } fate;
 
@@ -27,7 +27,7 @@ static void begin_fate(int signum, int refuse, int followed)
     atomic_store(&fate.signum, signum);
 }
 
-/* Tells how many calls there were. */
+/* Returns how many calls there were. */
 static int end_fate(void)
 {
     atomic_store(&fate.signum, 0);
@@ -74,7 +74,7 @@ int sigaction(int signum, const struct sigaction *new, struct sigaction *old)
     return result;
 }
 
-/* The n-th call is refused; exits with 1 if there are not that many. */
+/* Have the n-th call fail. Exits with 1 if there are fewer calls. */
 static void fail_an_add(int n)
 {
     int watched = n & 1;
@@ -100,7 +100,7 @@ static void fail_an_add(int n)
     real_sigaction(SIGUSR1, NULL, &after);
     CHILD_CHECK(before.sa_sigaction == after.sa_sigaction);
     ns_thrpool_destroy(tp);
-    /* Nothing leads to that pool any more. */
+    /* No handler refers to the pool any more. */
     for (int i = 0; i < 10; i++) {
         raise(SIGUSR1);
     }
@@ -146,10 +146,11 @@ TEST(an_add_without_memory_touches_no_disposition)
     pool_end(tp);
 }
 
-/* Another sets a handler for a signal in the middle of the first add of a job for it: the jobs of
- * another signal fire, and that handler gets none of them. */
+/* Another handler is set for a signal in the middle of the first add of a job for it. Jobs for a
+ * different signal still fire, and that handler gets none of those signals. */
 
-/* In a process where neither signal was ever watched. Exits with 1 if there is no n-th call. */
+/* Runs in a process where neither signal was ever watched. Exits with 1 if there is no n-th call.
+ * */
 static void watch_beside_others_sigaction(int n)
 {
     struct ns_thrpool_t *tp = pool_of(1);
@@ -165,8 +166,8 @@ static void watch_beside_others_sigaction(int n)
     raise(SIGUSR2);
     CHILD_CHECK(latch_reaches(&two.runs, 1));
     CHILD_CHECK(atomic_load(&wrong_signal) == 0);
-    /* Ours is there or theirs; with a job more it is ours, and in the end theirs or what was there
-     * before. */
+    /* Now the library's handler is installed, or theirs. With one more job it is the library's, and
+     * in the end theirs or the one from before. */
     struct ns_job_t *another = probe_signal(tp, SIGUSR1, NS_JOB_PERSIST, &more);
     raise(SIGUSR1);
     CHILD_CHECK(latch_reaches(&more.runs, 1) && latch_reaches(&one.runs, 1));
@@ -258,7 +259,7 @@ static void copy_end(struct copy *copy)
     copy->pool_destroy(copy->tp);
 }
 
-/* Each comes to find the other's handler; which begins and ends when, the bits of `order` say. */
+/* Each copy finds the other's handler. The bits of `order` say which begins and ends first. */
 static void two_copies(int order)
 {
     struct copy copies[2] = {

@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * Signals beside others who set handlers too: what our handler does where they put it back and
- * nobody watches, and whom it calls.
+ * Signals beside other code that sets handlers: what the library's handler does when such code
+ * restores it after the last job has gone, and which handlers it calls.
  */
 #include "children.h"
 #include "signals.h"
-
 
 /* As in_child_with, in a process group of the child's own. Returns the wait status also of a child
  * that has stopped, which is then continued to its end. */
@@ -26,8 +25,8 @@ static int in_child_of_own_group(void (*body)(int), int number)
     return status;
 }
 
-/* As who saves what he finds, while a job watches, and puts it back when there is no job and no
- * pool any more. */
+/* Save the library's handler while a job watches, and restore it when there is no job and no pool
+ * any more, as other code may do. */
 static void save_ours_and_put_it_back(int signum)
 {
     struct sigaction ignore, saved;
@@ -69,7 +68,7 @@ TEST(default_action_is_the_kernels_where_nobody_watches)
     for (size_t i = 0; i < sizeof harmless / sizeof harmless[0]; i++) {
         assert_exits(in_child_of_own_group(raise_with_ours_put_back, harmless[i]), 0);
     }
-    /* As it is without the library: valgrind does not stop. */
+    /* The same status as without the library: valgrind's programs do not stop. */
     int status = in_child_of_own_group(raise_with_ours_put_back, SIGTSTP);
     assert_int_equal(status, in_child_of_own_group(raise_plainly, SIGTSTP));
 }
@@ -80,7 +79,7 @@ static void *send_to_process(void *signum)
     return NULL;
 }
 
-/* The signal comes from another thread, which has it blocked. */
+/* The signal comes from another thread, which blocks it. */
 static void kill_with_ours_put_back(int signum)
 {
     pthread_t thread;
@@ -107,7 +106,7 @@ TEST(an_ignored_signal_is_ignored_where_nobody_watches)
     signal(SIGTERM, SIG_IGN);
     save_ours_and_put_it_back(SIGTERM);
     assert_int_equal(raise(SIGTERM), 0);
-    /* And the one that had been put back too late has gone. */
+    /* And the handler that was restored too late is gone. */
     assert_int_equal(sigaction(SIGTERM, NULL, &now), 0);
     assert_true(now.sa_handler == SIG_IGN);
     signal(SIGTERM, SIG_DFL);
@@ -177,7 +176,7 @@ TEST(a_handler_is_called_by_its_own_conventions_where_nobody_watches)
             assert_int_equal(raise(SIGUSR1), 0);
             assert_int_equal(atomic_load(&handled), 2);
         }
-        /* The mask of the code outside is what it was. */
+        /* The jump has restored the thread's mask. */
         sigset_t after;
         pthread_sigmask(SIG_BLOCK, NULL, &after);
         assert_memory_equal(&after, &outside, sizeof(unsigned long));
@@ -203,7 +202,7 @@ TEST(a_handler_may_jump_out)
             fail();
         }
     }
-    /* Nobody is thought to be inside a handler still. */
+    /* The library must not think that a handler is still running. */
     struct ns_thrpool_t *tp = pool_of(1);
     struct probe probe = PROBE(NULL, -1);
     struct ns_job_t *job = probe_signal(tp, SIGUSR1, NS_JOB_PERSIST, &probe);
@@ -243,7 +242,7 @@ TEST(what_is_there_for_a_while_is_not_taken_for_the_earlier)
     signal(SIGUSR1, SIG_DFL);
 }
 
-/* A handler that goes on to the one that it found */
+/* A handler that calls the one that it replaced */
 
 static struct sigaction found;
 static atomic_int chained;
@@ -258,14 +257,14 @@ static void go_on(int signum, siginfo_t *info, void *context)
     }
 }
 
-/* The same, of those that know nothing of the other arguments. */
+/* The same, for handlers that take the number only. */
 static void go_on_with_the_number(int signum)
 {
     atomic_fetch_add(&chained, 1);
     found.sa_handler(signum);
 }
 
-/* Install one of them over ours. */
+/* Install one of them over the library's. */
 static void chain(int signum, int with_number_only)
 {
     struct sigaction mine;
@@ -301,7 +300,7 @@ TEST(a_handler_that_goes_on_to_ours_reaches_the_one_before)
         signal(SIGUSR1, plain);
         watch_meanwhile(SIGUSR1, chain, with_number_only);
         struct sigaction ours = found, now;
-        /* Then also when later jobs have found it in the place of ours. */
+        /* And also when later jobs have found it instead of the library's. */
         for (int i = 0; i < 3; i++) {
             atomic_store(&handled, 0);
             atomic_store(&chained, 0);
@@ -312,7 +311,7 @@ TEST(a_handler_that_goes_on_to_ours_reaches_the_one_before)
             assert_true(now.sa_sigaction != ours.sa_sigaction);
             watch_meanwhile(SIGUSR1, NULL, 0);
         }
-        /* And when somebody has put ours back over it: it finds ours, and ours finds it. */
+        /* And when the library's has been restored over it: each would call the other. */
         assert_int_equal(sigaction(SIGUSR1, &ours, NULL), 0);
         atomic_store(&handled, 0);
         atomic_store(&chained, 0);
@@ -374,7 +373,8 @@ static void *watch_and_stop(void *kept)
         }
         if (tp != kept) {
             if (i % 2 == 0) {
-                /* Still watched while it goes. One that ran last is idle, and to be finished. */
+                /* The signal is watched until the end. The job that ran last is idle, and must be
+                 * finished. */
                 ns_thrpool_shutdown(tp);
                 CHILD_CHECK(ns_thrpool_wait(tp) == NS_SUCCESS);
                 ns_job_cancel(jobs[0]);
@@ -442,17 +442,17 @@ static void watch_at_real_time_priority(int unused)
     if (sched_setscheduler(0, SCHED_FIFO, &priority) != 0) {
         _exit(77);
     }
-    /* Signals are for the others, which are preempted in the middle of handlers. */
+    /* This thread blocks them, so that the others get them and are preempted inside handlers. */
     sigemptyset(&sent);
     sigaddset(&sent, SIGUSR1);
     sigaddset(&sent, SIGUSR2);
     pthread_sigmask(SIG_BLOCK, &sent, NULL);
-    /* Its threads have the priority, too. */
+    /* The pool's threads inherit the priority. */
     struct ns_thrpool_t *tp = pool_of(1);
     for (int i = 0; i < scaled(1000); i++) {
         struct probe probe = PROBE(NULL, -1);
         struct ns_job_t *job = probe_signal(tp, SIGUSR1, NS_JOB_PERSIST, &probe);
-        /* The others run until then, and are preempted at ever other points. */
+        /* The others run meanwhile, and are preempted at varying points. */
         loop_passes(tp, 200 + i % 16);
         double begin = now_seconds();
         probe_cancel(job, &probe);
@@ -460,8 +460,8 @@ static void watch_at_real_time_priority(int unused)
         longest = took > longest ? took : longest;
     }
     print_message("# the longest stop took %.1f ms\n", longest * 1000);
-    /* Who spins keeps the processor from those that it waits for, until the kernel takes it away:
-     * nearly a second. */
+    /* A thread that spun would keep the processor from those it waits for until the kernel's limit
+     * ends that, after nearly a second. */
     _exit(longest < 0.5 ? 0 : 1);
 }
 

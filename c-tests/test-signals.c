@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* Signal jobs: that they fire, and that the process has its signals back afterwards. */
+/* Signal jobs: they fire, and afterwards the process's signals are as they were. */
 #include "children.h"
 #include "signals.h"
 
 #include <dlfcn.h>
 
-/* It may be delivered after this returns, so wait for it to be seen; raise delivers at once. */
+/* The signal may be delivered after this returns, so wait for its effect. raise delivers at once.
+ * */
 static void send_to_process(int signum)
 {
     assert_int_equal(kill(getpid(), signum), 0);
@@ -36,7 +37,7 @@ TEST(fires_for_raise_kill_and_pthread_kill)
         assert_latch(&probe.runs, 2);
         assert_int_equal(pthread_kill(thread, SIGUSR1), 0);
         assert_latch(&probe.runs, 3);
-        /* Not in the thread that the kernel picked, but in the pool's. */
+        /* The callback ran in the pool's thread, not in the one that the kernel picked. */
         assert_int_not_equal(atomic_load(&probe.thread), (int)gettid());
         loop_passes(tp, 1000);
         assert_int_equal(latch_count(&probe.runs), 3);
@@ -60,7 +61,7 @@ TEST(several_jobs_in_two_pools_all_fire)
     for (int i = 0; i < 6; i++) {
         assert_latch(&probes[i].runs, 1);
     }
-    /* The first pool's go; the second pool's still fire. */
+    /* The first pool's jobs are gone; the second pool's still fire. */
     for (int i = 0; i < 6; i++) {
         assert_int_equal(ns_job_wait(jobs[i]), NS_SUCCESS);
     }
@@ -146,7 +147,7 @@ TEST(without_persist_it_fires_once_and_what_came_since_fires_on_rearm)
         send_to_process(SIGUSR1);
         assert_latch(&probe.runs, 1);
         assert_int_equal(ns_job_wait(job), NS_SUCCESS);
-        /* Still caught: the default action would end this process. */
+        /* Still handled: the default action would end this process. */
         assert_int_equal(raise(SIGUSR1), 0);
         assert_int_equal(raise(SIGUSR1), 0);
         loop_passes(tp, 1000);
@@ -263,7 +264,7 @@ TEST(disposition_stays_ours_until_the_last_job_of_any_pool_is_gone)
     pool_end(pools[0]);
     send_to_process(SIGUSR1);
     assert_latch(&probes[1].runs, 1);
-    /* Armed again, so that destroy disposes of it. */
+    /* Rearm it, so that destroy disposes of it. */
     loop_passes(pools[1], 0);
     ns_thrpool_destroy(pools[1]);
     assert_int_equal(latch_count(&probes[1].disposals), 1);
@@ -271,7 +272,7 @@ TEST(disposition_stays_ours_until_the_last_job_of_any_pool_is_gone)
     assert_true(now.sa_handler == SIG_DFL);
 }
 
-/* In a child: watch SIGTERM, get one, stop watching, get another. */
+/* Runs in a child: watch SIGTERM, get one, stop watching, get another. */
 static void take_two_terms(void *unused)
 {
     UNUSED(unused);
@@ -297,7 +298,7 @@ TEST(handler_that_somebody_else_set_meanwhile_is_left_alone)
     struct sigaction now;
     assert_int_equal(sigaction(SIGUSR1, NULL, &now), 0);
     assert_true(now.sa_handler == count_handled);
-    /* A later job is served all the same, and puts that one back. */
+    /* A later job fires all the same, and restores that handler when it ends. */
     watch_once(tp, SIGUSR1);
     assert_int_equal(sigaction(SIGUSR1, NULL, &now), 0);
     assert_true(now.sa_handler == count_handled);
@@ -485,7 +486,8 @@ TEST(a_handler_set_while_a_job_watches_gives_way_to_a_second_job)
         assert_latch(&first.runs, 1);
         assert_latch(&second.runs, 1);
         assert_int_equal(atomic_load(&handled), 0);
-        /* Still ours with one of them; with none, what was there before the first. */
+        /* With one of them left, the library's handler is still installed. With none, the handler
+         * from before the first is back. */
         probe_cancel(first_job, &first);
         assert_int_equal(raise(SIGUSR1), 0);
         assert_latch(&second.runs, 2);
@@ -500,12 +502,12 @@ TEST(a_handler_set_while_a_job_watches_gives_way_to_a_second_job)
 
 #ifndef SANITIZED
 
-/* A signal that comes right behind one of the library's calls of sigaction, by this thread. */
+/* A signal that comes right after one of the library's calls of sigaction, in this thread. */
 static _Thread_local struct {
     int signum;
     int behind; /* which call, from 1 */
     int calls;
-    int changed; /* that call was to change the disposition */
+    int changed; /* whether that call changed the disposition */
 } strike;
 
 int sigaction(int signum, const struct sigaction *new, struct sigaction *old)
@@ -525,8 +527,8 @@ int sigaction(int signum, const struct sigaction *new, struct sigaction *old)
     return result;
 }
 
-/* Add a job for a signal, and have one come behind the n-th call of sigaction. 0 if there are not
- * that many. */
+/* Add a job for a signal, and have the signal come right after the n-th call of sigaction. Returns
+ * 0 if there are fewer calls. */
 static int add_under_strike(struct ns_thrpool_t *tp, int signum, int n)
 {
     struct probe probe = PROBE(NULL, -1);
@@ -545,7 +547,8 @@ static int add_under_strike(struct ns_thrpool_t *tp, int signum, int n)
         assert_latch(&probe.runs, 1);
         assert_int_equal(atomic_load(&handled), 0);
     } else if (struck) {
-        /* Before anything is changed it is the earlier handler's: one of the two has it. */
+        /* Before the disposition changes, the earlier handler gets the signal: one of the two has
+         * it. */
         EVENTUALLY(atomic_load(&handled) + latch_count(&probe.runs) > 0);
     }
     probe_cancel(job, &probe);

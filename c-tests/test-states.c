@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* A job's life: what each call answers in each state, and what comes of it. */
+/* A job's life: what each call returns in each state, and its effect. */
 #include "harness.h"
 
-
-/* One job whose callback stays in a gate, with all that can be done to it meanwhile. */
+/* A pool and one job, whose callback stays in a gate. */
 struct stage {
     struct ns_thrpool_t *tp;
     struct gate gate;
@@ -29,7 +28,7 @@ static void staged_gone(struct ns_job_t *job)
     latch_add(&stage->disposals, 1);
 }
 
-/* A pool, and a job of a type, WAITING. */
+/* Make the pool and a WAITING job of this type. */
 static void stage_begin(struct stage *stage, ns_job_type_t type, void (*first)(struct ns_job_t *))
 {
     *stage = (struct stage){NULL, GATE_INIT, LATCH_INIT, LATCH_INIT, first, NULL};
@@ -39,7 +38,7 @@ static void stage_begin(struct stage *stage, ns_job_type_t type, void (*first)(s
     assert_int_equal(ns_job_set_done_cb(stage->job, staged_gone), NS_SUCCESS);
 }
 
-/* Have it run, up to the gate. */
+/* Have the job run up to the gate. */
 static void stage_run(struct stage *stage)
 {
     long before = latch_count(&stage->gate.begun);
@@ -96,7 +95,7 @@ TEST(waiting_that_is_done_or_cancelled_is_disposed_of_without_a_run)
     }
 }
 
-/* ARMED on a time that does not come. */
+/* ARMED for a time that does not come. */
 static struct ns_job_t *armed_job(struct ns_thrpool_t *tp, struct probe *probe)
 {
     struct ns_job_t *job = NULL;
@@ -276,7 +275,7 @@ TEST(done_from_outside_wins_over_rearm_in_either_order)
     }
 }
 
-/* What a callback's own calls answered, in order. */
+/* The results of a callback's own calls, in order. */
 static ns_result_t answers[12];
 
 static void rearm_then_try(struct ns_job_t *job)
@@ -494,7 +493,7 @@ TEST(rearm_of_a_running_persist_job_from_outside_is_refused)
     }
 }
 
-/* What a done callback finds out about its job. */
+/* What a done callback learns about its job. */
 struct last_words {
     struct latch runs;
     struct latch said;
@@ -555,7 +554,7 @@ TEST(getters_answer_in_the_done_callback_as_before)
             assert_ptr_equal(words.got_tp, tp);
             assert_null(words.prfd);
             assert_int_equal(words.fd, ends[0]);
-            /* The descriptor was closed before, or was not to be. */
+            /* The descriptor is closed by then, unless the job preserves it. */
             assert_int_equal(words.fd_open, preserve);
             assert_int_equal(words.is_func, 1);
             assert_int_equal(words.runs_before, 1);

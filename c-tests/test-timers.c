@@ -6,8 +6,8 @@
 #include <sys/syscall.h>
 
 /*
- * The library reads the clock through this function of the program's. A thread that asked for it is
- * held up right after it has read the time, as a scheduler may do.
+ * The library reads the clock through this function. A thread that has set hold_me is delayed right
+ * after it has read the time, as a scheduler may do.
  */
 static _Thread_local int hold_me;
 static atomic_int held, let_go;
@@ -28,7 +28,7 @@ int clock_gettime(clockid_t clock, struct timespec *now)
 static const long delays[] = {0, 1, 10, 50, 100, 500, 1000, 5000, 20000, 100000, 300000, 1000000};
 enum { DELAYS = sizeof(delays) / sizeof(delays[0]) };
 
-/* One timer: when it was armed, what it is to wait, and how late each firing was. */
+/* One timer: when it was armed, its delay, and how late each firing was. */
 struct timed {
     double armed_at;
     long usec;
@@ -55,7 +55,7 @@ static void note_lateness(struct ns_job_t *job)
     timed->armed_at = now_seconds();
 }
 
-/* Run every delay up to the longest with this type, each so often: none is to be early. */
+/* Run each delay up to the longest, this many times, with this type: none may be early. */
 static void see_that_none_is_early(ns_job_type_t type, int runs, long longest)
 {
     struct ns_thrpool_t *tp = pool_of(2);
@@ -174,7 +174,7 @@ TEST(lateness_is_that_of_scheduling)
                   median * 1e6, late[count * 9 / 10] * 1e6, late[count * 99 / 100] * 1e6,
                   late[count - 1] * 1e6);
     assert_true(late[0] >= 0);
-    /* 99 in 100 are to be below 1 ms on an idle machine; this one need not be idle. */
+    /* On an idle machine 99 in 100 are below 1 ms, but this one need not be idle. */
     assert_true(median < (getenv("NS_SLOW") != NULL ? 0.050 : 0.005));
     free(late);
     pool_end(tp);
@@ -328,7 +328,7 @@ TEST(a_hundred_thousand_outstanding_timers_all_fire)
 
 enum { IN_ORDER = 1000 };
 
-/* A timer's time lies between the two: it was not read when it was taken. */
+/* The add read the clock at some time between the two. */
 static struct {
     double from;
     double to;
@@ -358,16 +358,14 @@ TEST(timers_fire_in_the_order_of_their_times)
     pool_end(tp);
     double latest = 0;
     for (int i = 0; i < IN_ORDER; i++) {
-        /* None comes after one whose time was later for certain, by more than the tick in which
-         * the library counts. */
+        /* None may fire after one that was certainly due later by more than the library's tick. */
         assert_true(due_between[order[i]].to >= latest - 2e-6);
         double from = due_between[order[i]].from;
         latest = from > latest ? from : latest;
     }
 }
 
-/* Block the loop; the jobs that are added meanwhile note their order; see that it is that of their
- * adding. */
+/* Block the loop while jobs are added, and see that they run in the order of their adds. */
 static void add_for_order(struct ns_thrpool_t *tp, int i, long usec, int fd)
 {
     struct timeval tv = {0, usec};
@@ -378,7 +376,8 @@ static void add_for_order(struct ns_thrpool_t *tp, int i, long usec, int fd)
 }
 
 /*
- * Timers of one time, or that are overdue when the loop gets to them, and time-outs of descriptors.
+ * Timers and time-outs of descriptors that are due at the same time, or are all overdue when the
+ * loop gets to them.
  *
  * To see it fail: in Ring::push, put the link first.
  */
@@ -392,7 +391,7 @@ TEST(timers_of_one_time_and_overdue_ones_keep_their_order)
         struct gate gate = GATE_INIT;
         struct ns_job_t *blocker = NULL;
         int count = kind < 4 ? MANY : 20;
-        int armed_first = kind & 2; /* in the wheel before the loop is blocked, or asked for only */
+        int armed_first = kind & 2; /* in the wheel before the loop is blocked, or only requested */
         int fd = kind & 1 ? ends[0] : -1;
         /* One time for all, or each a millisecond later. */
         long usec = kind < 4 ? (fd < 0 && !armed_first ? 0 : 30000) : 50000;
@@ -427,8 +426,8 @@ TEST(timers_of_one_time_and_overdue_ones_keep_their_order)
 }
 
 /*
- * Timers that are overdue when the loop gets to them fire in the order of their times, whatever that
- * of their adding.
+ * Timers that are overdue when the loop gets to them fire in the order of their times, in whichever
+ * order they were added.
  *
  * To see it fail: in EventLoop::start_timer, restart the wheel from the time that it is.
  */
@@ -441,7 +440,7 @@ TEST(overdue_timers_fire_in_the_order_of_their_times)
     struct ns_job_t *blocker = occupy(tp, NS_JOB_NONE, &gate);
     double begin = now_seconds();
     for (int i = 0; i < COUNT; i++) {
-        /* So far apart that a slow adder does not change their order. */
+        /* Far enough apart that a slow adder does not change their order. */
         add_for_order(tp, i, 10000L * (COUNT - i), -1);
     }
     int in_time = now_seconds() - begin < 0.01;
@@ -476,8 +475,8 @@ static void meet(struct ns_job_t *job)
 }
 
 /*
- * If the library reads the clock between the callback's return and the end of RUNNING, the thread is
- * held there for longer than the timer may be early.
+ * If the library reads the clock between the callback's return and the end of RUNNING, the thread
+ * is delayed there long enough for the second run to be visibly early.
  *
  * To see it fail: in run::run, restart the time before the state is moved on.
  */
@@ -528,7 +527,7 @@ static atomic_int stop_flood;
 struct adder {
     struct ns_thrpool_t *tp;
     struct latch ran;
-    long most; /* how many of its jobs may be queued at once */
+    long most; /* the most of its jobs that may be queued at once */
 };
 
 static void *flood_with_adds(void *arg)

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* ns_job_wait and ns_job_timedwait: what they answer, and that nobody is left waiting. */
+/* ns_job_wait and ns_job_timedwait: what they return, and that no waiter is forgotten. */
 #include "fm.h"
 #include "waiters.h"
 
 #include <sys/syscall.h>
 
 /*
- * The library reads the clock through this function of the program's: a thread that is in
- * ns_job_timedwait can be held up there, before it has looked at the job.
+ * The library reads the clock through this function: a thread in ns_job_timedwait can be delayed
+ * there, before it has looked at the job.
  */
 static _Thread_local int hold_me;
 static struct gate on_the_way_in;
@@ -105,7 +105,7 @@ TEST(waiters_for_an_armed_job_are_released_when_the_pool_stops)
         ns_thrpool_shutdown(tp);
         assert_int_equal(ns_thrpool_wait(tp), NS_SUCCESS);
         crowd_end(&crowd, NS_SHUTDOWN);
-        /* And who comes later. */
+        /* A waiter that comes later gets the same. */
         assert_int_equal(ns_job_wait(job), NS_SHUTDOWN);
         assert_int_equal(ns_job_timedwait(job, &far_away), NS_SHUTDOWN);
         ns_thrpool_destroy(tp);
@@ -125,7 +125,7 @@ TEST(waiters_are_released_and_have_left_when_destroy_returns)
     for (int i = 0; i < WAITERS; i++) {
         pthread_join(crowd.threads[i], NULL);
     }
-    /* The pool stops first, and disposes of the job afterwards: either is true. */
+    /* The pool stops first and disposes of the job afterwards, so either result is true. */
     assert_int_equal(atomic_load(&crowd.results[NS_SHUTDOWN])
                          + atomic_load(&crowd.results[NS_DELETING]), WAITERS);
 }
@@ -145,7 +145,7 @@ TEST(a_rearmed_job_is_waited_for_to_its_end)
     pool_end(tp);
 }
 
-/* Waiters that come again for every run of a job. */
+/* Threads that wait for every run of a job. */
 struct visitors {
     struct ns_job_t *job;
     pthread_barrier_t begin;
@@ -224,8 +224,8 @@ TEST(a_job_may_be_finished_as_soon_as_wait_says_so)
 }
 
 /*
- * The job goes, and its memory with it, while those who waited are on their way out. The heap
- * notices what is written to that memory.
+ * The job and its memory go while its waiters are still leaving. The heap detects writes to that
+ * memory.
  *
  * To see it fail: in Waiters::wait, clear the job's mark when there is an outcome.
  */
@@ -246,7 +246,7 @@ TEST(a_waiter_touches_nothing_of_a_job_that_goes)
     checked_end(tp);
 }
 
-/* One that begins to wait for a live job, which is finished with before it has looked at it. */
+/* A thread that begins to wait for a live job, which ends before the thread has looked at it. */
 struct racer {
     struct ns_job_t *job;
     ns_result_t result;
@@ -261,7 +261,8 @@ static void *race_wait(void *arg)
 }
 
 /*
- * The memory stays as it is until the waiter has seen that the job goes, and is back at the end.
+ * The job's memory must not be freed before the waiter has seen that the job ends, and must be
+ * freed in the end.
  *
  * To see it fail: in JobPtr::free, do not ask whether somebody is ENTERING.
  */
@@ -284,7 +285,7 @@ TEST(a_job_that_goes_while_a_thread_begins_to_wait_stays_in_memory)
         assert_latch(&on_the_way_in.begun, 1);
         assert_true(ns_job_cancel(job) <= NS_RUNNING);
         latch_add(&gate.leave, 1);
-        /* The thread that disposes of it goes on to the next job afterwards. */
+        /* Once the disposing thread has run a later job, it is through with this one. */
         struct latch next = LATCH_INIT;
         struct ns_job_t *after = NULL;
         assert_int_equal(ns_add_job(tp, way == 1 ? NS_JOB_THREAD : 0, count_callback, &next, &after),
@@ -298,7 +299,7 @@ TEST(a_job_that_goes_while_a_thread_begins_to_wait_stays_in_memory)
     checked_end(tp);
 }
 
-/* A worker that waits in a callback for what does not come. */
+/* A worker whose callback waits for a job that never becomes idle. */
 struct blocked {
     struct ns_job_t *other;
     struct latch inside;
@@ -324,10 +325,10 @@ static void *shut_down_and_wait(void *arg)
 }
 
 /*
- * The pool waits for its workers, and so would this one for the pool.
+ * The pool's end waits for its workers, so a worker that waited for the pool's end would deadlock.
  *
- * To see it fail: take Waiters::stop_workers out of Pool::shutdown; for who comes later, in
- * Shared::wait_for, do not ask is_worker.
+ * To see it fail: take Waiters::stop_workers out of Pool::shutdown; for a wait that begins later,
+ * in Shared::wait_for, do not ask is_worker.
  */
 TEST(a_worker_that_waits_is_released_when_the_pool_shuts_down)
 {
@@ -340,7 +341,7 @@ TEST(a_worker_that_waits_is_released_when_the_pool_shuts_down)
         assert_int_equal(ns_add_timeout_job(tp, &far_away, NS_JOB_NONE, finish_job, NULL,
                                             &blocked.other), NS_SUCCESS);
         if (way & 2) {
-            /* It begins only when the pool is shutting down. */
+            /* This wait begins when the pool is already shutting down. */
             blocker = occupy(tp, NS_JOB_THREAD, &gate);
             struct gate second = GATE_INIT;
             struct ns_job_t *other_blocker = occupy(tp, NS_JOB_THREAD, &second);
@@ -366,7 +367,7 @@ TEST(a_worker_that_waits_is_released_when_the_pool_shuts_down)
     }
 }
 
-/* What a done callback gets that waits. */
+/* What a wait in a done callback returns. */
 struct last_words {
     struct ns_job_t *armed;
     struct ns_job_t *idle;
@@ -425,7 +426,7 @@ TEST(timed_out_is_never_early)
             }
         }
     }
-    /* A second and more in the microseconds is as good as in the seconds. */
+    /* The microseconds may be a second or more. */
     struct timeval wide = {0, 1000500};
     double begin = now_seconds();
     assert_int_equal(ns_job_timedwait(job, &wide), NS_TIMEOUT);
@@ -468,7 +469,7 @@ TEST(one_that_gives_up_does_not_take_the_others_with_it)
     pool_end(tp);
 }
 
-/* What a callback gets that waits where it may not. */
+/* What a callback gets when it waits for a job that it may not wait for. */
 struct confused {
     struct ns_job_t *armed;
     struct ns_job_t *idle;

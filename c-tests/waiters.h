@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* Threads that wait for one job, each once, and are known to sleep. */
+/* Threads that wait for one job, once each, and are known to be asleep in the wait. */
 #ifndef WAITERS_H
 #define WAITERS_H
 
@@ -11,15 +11,15 @@ struct crowd {
     struct ns_job_t *job;
     struct latch entered;
     struct latch left;
-    atomic_int results[9]; /* how many got which */
-    int timed;             /* they use ns_job_timedwait */
+    atomic_int results[9]; /* how many waits returned each result */
+    int timed;             /* with ns_job_timedwait */
     int count;
     pthread_t threads[WAITERS];
     atomic_int ids[WAITERS]; /* as gettid says */
     atomic_int next;
 };
 
-/* Whether the kernel says of a thread that it sleeps. */
+/* Whether a thread is asleep, by the kernel's account. */
 static inline int sleeps(int thread)
 {
     char path[64];
@@ -45,8 +45,8 @@ static inline void *wait_once(void *arg)
     return NULL;
 }
 
-/* Have every waiter begin, and see all of them asleep: from then on the job may go. Looked at more
- * than once, since under valgrind a thread sleeps between any two steps. */
+/* Start the waiters, and see all of them asleep. From then on the job may be disposed of. They are
+ * looked at more than once, since under valgrind a thread may sleep between any two steps. */
 static inline void crowd_of(struct crowd *crowd, struct ns_job_t *job, int timed, int count)
 {
     *crowd = (struct crowd){.job = job, .entered = LATCH_INIT, .left = LATCH_INIT, .timed = timed,
@@ -63,13 +63,13 @@ static inline void crowd_of(struct crowd *crowd, struct ns_job_t *job, int timed
     }
 }
 
-/* As many as there may be. */
+/* As crowd_of, with WAITERS threads. */
 static inline void crowd_begin(struct crowd *crowd, struct ns_job_t *job, int timed)
 {
     crowd_of(crowd, job, timed, WAITERS);
 }
 
-/* All of them leave, with this result. */
+/* See every wait return this result. */
 static inline void crowd_end(struct crowd *crowd, ns_result_t want)
 {
     assert_latch(&crowd->left, crowd->count);
