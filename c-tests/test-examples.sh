@@ -2,26 +2,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # The two example servers, as their readers run them: started, used, and stopped by SIGTERM. Run in
 # the project's root.
+. c-tests/tap.sh
 examples=build/examples
-work=$(mktemp -d)
 server=
 clean_up() {
     [ -z "$server" ] || kill -KILL "$server" 2>/dev/null
     rm -rf "$work"
 }
 trap clean_up EXIT
-count=0
-
-# tap STATUS NAME: one result; what is in $work/why is told if it is a failure.
-tap() {
-    count=$((count + 1))
-    if [ "$1" -eq 0 ]; then
-        echo "ok $count - $2"
-    else
-        echo "not ok $count - $2"
-        tail -n 20 "$work/why" | sed 's/^/# /'
-    fi
-}
 
 # eventually COMMAND...: true when it succeeds within ten seconds.
 eventually() {

@@ -99,9 +99,8 @@ static void get_a_term(void *expected)
     CHILD_CHECK(atomic_load(&handled) == *(int *)expected);
 }
 
-static void a_child_gets_its_signals_as_before_the_first_job(void **state)
+TEST(a_child_gets_its_signals_as_before_the_first_job)
 {
-    UNUSED(state);
     static void (*const earlier[])(int) = {SIG_DFL, SIG_IGN, count_handled};
     int ways_there_are = count_of_ways();
     for (int i = 0; i < 3; i++) {
@@ -135,9 +134,8 @@ static void a_child_gets_its_signals_as_before_the_first_job(void **state)
 #pragma GCC diagnostic ignored "-Wdeprecated-declarations"
 
 /* Such a child shares the memory, and not the signals. */
-static void a_child_of_vfork_gets_its_signals_as_before_the_first_job(void **state)
+TEST(a_child_of_vfork_gets_its_signals_as_before_the_first_job)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct probe probe = PROBE(NULL, -1);
     struct ns_job_t *job = probe_signal(tp, SIGTERM, &probe);
@@ -234,9 +232,8 @@ static void call_all_in_a_grandchild(void *arg)
     }
 }
 
-static void children_answer_and_have_pools_of_their_own(void **state)
+TEST(children_answer_and_have_pools_of_their_own)
 {
-    UNUSED(state);
     struct parent parent = {.watched = PROBE(NULL, -1)};
     int before = count_fds();
     signal(SIGTERM, SIG_IGN);
@@ -366,9 +363,8 @@ static void *add_and_cancel(void *tp)
     return NULL;
 }
 
-static void a_fork_in_a_handler_inside_the_library_leaves_all_sound(void **state)
+TEST(a_fork_in_a_handler_inside_the_library_leaves_all_sound)
 {
-    UNUSED(state);
     if (getenv("NS_SLOW") != NULL) {
         /* Valgrind, which has an allocator of its own in place of the functions above, and looks
          * for leaks in each child, takes for lost what the interrupted threads were about to keep. */

@@ -104,9 +104,8 @@ static void refused_as_descriptors_of_jobs(void)
     }
 }
 
-static void a_descriptor_of_the_pools_own_is_refused(void **state)
+TEST(a_descriptor_of_the_pools_own_is_refused)
 {
-    UNUSED(state);
     begin();
     refused_as_descriptors_of_jobs();
     runs_of_each_kind();
@@ -142,9 +141,8 @@ static void a_descriptor_of_the_pools_own_is_refused(void **state)
     pool_end(pool.tp);
 }
 
-static void its_numbers_are_three_and_up(void **state)
+TEST(its_numbers_are_three_and_up)
 {
-    UNUSED(state);
     for (int closed = 1; closed < 8; closed++) {
         int saved[3];
         int low_taken = 0;
@@ -178,9 +176,8 @@ static void close_own(int which)
 }
 
 /* All of them, as closefrom(3) does, or one; the loop sleeps then. */
-static void closed_behind_its_back_they_are_made_anew(void **state)
+TEST(closed_behind_its_back_they_are_made_anew)
 {
-    UNUSED(state);
     int before = count_fds();
     for (int which = -1; which < 8; which++) {
         begin();
@@ -218,9 +215,8 @@ static void closed_behind_its_back_they_are_made_anew(void **state)
 }
 
 /* Nothing is asked of the pool until it is destroyed. */
-static void a_pool_without_descriptors_is_destroyed(void **state)
+TEST(a_pool_without_descriptors_is_destroyed)
 {
-    UNUSED(state);
     int before = count_fds();
     for (int quiet = 0; quiet < 2; quiet++) {
         begin();
@@ -236,9 +232,8 @@ static void a_pool_without_descriptors_is_destroyed(void **state)
 }
 
 /* The numbers stand for files of the application's by then: those are not closed. */
-static void numbers_that_are_somebody_elses_by_now_stay_open(void **state)
+TEST(numbers_that_are_somebody_elses_by_now_stay_open)
 {
-    UNUSED(state);
     int before = count_fds();
     begin();
     /* In the loop, which is to look at nothing until all of it has happened. */
@@ -275,9 +270,8 @@ static void on_signal(int signum)
 }
 
 /* The signal that is borrowed to rouse the loop is one that nobody uses, and is given back. */
-static void dispositions_are_what_they_were(void **state)
+TEST(dispositions_are_what_they_were)
 {
-    UNUSED(state);
     struct sigaction action = {.sa_handler = on_signal}, now;
     static struct sigaction before[128];
     sigaction(SIGURG, &action, NULL);

@@ -286,9 +286,8 @@ static void end(struct scene *scene)
 
 static const int transient[] = {ENOSPC, ENOMEM, ELOOP, EINVAL};
 
-static void a_refusal_is_logged_once_tried_again_and_over_when_it_is_over(void **state)
+TEST(a_refusal_is_logged_once_tried_again_and_over_when_it_is_over)
 {
-    UNUSED(state);
     EACH(road, error, transient)
     {
         struct scene scene;
@@ -316,9 +315,8 @@ static void a_refusal_is_logged_once_tried_again_and_over_when_it_is_over(void *
     }
 }
 
-static void the_time_out_of_a_refused_descriptor_comes_in_its_time(void **state)
+TEST(the_time_out_of_a_refused_descriptor_comes_in_its_time)
 {
-    UNUSED(state);
     EACH(road, error, transient)
     {
         struct scene scene;
@@ -341,9 +339,8 @@ static void the_time_out_of_a_refused_descriptor_comes_in_its_time(void **state)
     }
 }
 
-static void a_job_of_a_refused_descriptor_is_cancelled_and_its_pool_destroyed(void **state)
+TEST(a_job_of_a_refused_descriptor_is_cancelled_and_its_pool_destroyed)
 {
-    UNUSED(state);
     int before = count_fds();
     for (int by_destroy = 0; by_destroy < 2; by_destroy++) {
         struct ns_thrpool_t *tp = counted_pool();
@@ -368,9 +365,8 @@ static void a_job_of_a_refused_descriptor_is_cancelled_and_its_pool_destroyed(vo
 }
 
 /* What is refused for good does not keep another, which is refused for a moment, waiting. */
-static void each_descriptor_has_its_own_first_tries(void **state)
+TEST(each_descriptor_has_its_own_first_tries)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = counted_pool();
     int circle = epoll_create1(EPOLL_CLOEXEC);
     struct epoll_event event = {.events = EPOLLIN};
@@ -427,9 +423,8 @@ static void finish_third(struct ns_job_t *job)
 }
 
 /* Open, and not to be polled: always ready. */
-static void what_is_open_and_cannot_be_polled_is_always_ready(void **state)
+TEST(what_is_open_and_cannot_be_polled_is_always_ready)
 {
-    UNUSED(state);
     static const int errors[] = {EPERM, EBADF, 0};
     for (int threaded = 0; threaded < 2; threaded++) {
         for (int i = 0; i < 3; i++) {
@@ -451,9 +446,8 @@ static void what_is_open_and_cannot_be_polled_is_always_ready(void **state)
 }
 
 /* The poller does not know the descriptor any more, though the number is open. */
-static void a_registration_that_is_gone_is_told_once_and_leaves_the_time_out(void **state)
+TEST(a_registration_that_is_gone_is_told_once_and_leaves_the_time_out)
 {
-    UNUSED(state);
     static const int errors[] = {ENOENT, EPERM, EBADF};
     /* Each road that changes a registration. */
     for (int road = 1; road <= 3; road++) {
@@ -474,9 +468,8 @@ static void a_registration_that_is_gone_is_told_once_and_leaves_the_time_out(voi
 }
 
 /* timerfd_settime is refused for good, as a sandbox does. */
-static void timers_go_on_without_a_timerfd(void **state)
+TEST(timers_go_on_without_a_timerfd)
 {
-    UNUSED(state);
     refuse(SYS_timerfd_settime, -1, 0, EINVAL);
     struct ns_thrpool_t *tp = counted_pool();
     double cpu = cpu_seconds();
@@ -504,9 +497,8 @@ static void timers_go_on_without_a_timerfd(void **state)
 }
 
 /* Waiting itself is refused: all that needs no descriptor goes on, and descriptors afterwards. */
-static void a_poller_that_fails_for_good_neither_spins_nor_floods_the_log(void **state)
+TEST(a_poller_that_fails_for_good_neither_spins_nor_floods_the_log)
 {
-    UNUSED(state);
     int before = count_fds();
     struct ns_thrpool_t *tp = counted_pool();
     int ends[2];

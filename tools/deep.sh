@@ -116,9 +116,9 @@ perturbed() {
     }
     wrapper perturb
     programs=
-    for name in cancel fd-reuse forks idle-jobs io linger log-without-pool own-descriptors process refusals \
-        shutdown signals signals-adds signals-others timers wait fm-descriptors fm-jobs fm-life fm-memory fm-pools fm-queue \
-        fm-time; do
+    for name in cancel destroy fd-reuse forks idle-jobs inherited-pools io io-descriptors io-timeouts linger \
+        log-without-pool own-descriptors own-threads process refusals shutdown signals signals-adds signals-others \
+        timers wait fm-descriptors fm-jobs fm-life fm-memory fm-pools fm-queue fm-time fm-waits; do
         programs="$programs $build/c-tests/test-$name"
     done
     # shellcheck disable=SC2086 # a list of words
@@ -138,8 +138,8 @@ portable() {
     }
     wrapper portable
     programs=
-    for name in cancel fd-reuse forks idle-jobs io linger process refusals shutdown signals signals-others timers \
-        fm-descriptors fm-time; do
+    for name in cancel destroy fd-reuse forks idle-jobs inherited-pools io io-descriptors io-timeouts linger \
+        own-threads process refusals shutdown signals signals-others timers fm-descriptors fm-time; do
         programs="$programs $build/c-tests/test-$name"
     done
     # shellcheck disable=SC2086 # a list of words
@@ -197,16 +197,19 @@ link_tests() {
 
 # The tests that run with the library linked in. Left out, for both sanitizers:
 #   test-abi, test-dlopen  look at the shared library as a file
-#   test-process, test-forks
+#   test-process, test-inherited-pools, test-forks
 #                          their children make threads and allocate; gcc's AddressSanitizer does not
 #                          guard its heap across a fork (a child of threads that allocate hangs,
 #                          with or without this library), ThreadSanitizer does not support it
+#   test-own-threads       it measures stacks, which ThreadSanitizer enlarges, and runs on the smallest,
+#                          where instrumented code may not fit
 #   test-signals-adds      it stands in the way of sigaction, as they do, and loads a second copy
 sanitizer_tests() {
     for file in c-tests/test-*.c; do
         name=$(basename "$file" .c)
         case $name in
-        test-abi | test-dlopen | test-process | test-forks | test-signals-adds) ;;
+        test-abi | test-dlopen | test-process | test-inherited-pools | test-forks) ;;
+        test-own-threads | test-signals-adds) ;;
         *) echo "$name" ;;
         esac
     done
