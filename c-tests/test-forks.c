@@ -3,7 +3,7 @@
  * Children beside a pool that watches signals: made by fork, by _Fork and clone, which run no fork
  * handlers, by vfork, and in a signal handler that has interrupted the library itself.
  */
-#include "harness.h"
+#include "fm.h"
 
 #include <dlfcn.h>
 #include <sys/syscall.h>
@@ -309,7 +309,7 @@ void free(void *block)
     ALLOCATING(__libc_free(block));
 }
 
-static atomic_int forks, broken;
+static atomic_int handled, forks, broken;
 /* Not on stacks alone: valgrind would take it for lost in a child, which has one of them. */
 static struct ns_thrpool_t *forked_beside;
 static volatile sig_atomic_t is_child;
@@ -319,6 +319,7 @@ static void fork_in_handler(int signum)
     UNUSED(signum);
     int error = errno;
     if (allocating || is_child) {
+        atomic_fetch_add(&handled, 1);
         return;
     }
     pid_t child = fork();
@@ -338,6 +339,7 @@ static void fork_in_handler(int signum)
         atomic_fetch_add(&broken, 1);
     }
     atomic_fetch_add(&forks, 1);
+    atomic_fetch_add(&handled, 1);
     errno = error;
 }
 
@@ -380,9 +382,12 @@ TEST(a_fork_in_a_handler_inside_the_library_leaves_all_sound)
     double end = now_seconds() + LIMIT_SECONDS;
     int wanted = scaled(300);
     for (unsigned i = 0; atomic_load(&forks) < wanted && now_seconds() < end; i++) {
+        int before = atomic_load(&handled);
         pthread_kill(threads[i % 2], SIGUSR1);
-        struct timespec pause = {0, 100000 + i % 64 * 1000};
-        nanosleep(&pause, NULL);
+        SOON(atomic_load(&handled) > before);
+        /* The next comes upon the thread at another step. */
+        for (volatile unsigned spin = i % 64 * 200; spin > 0; spin--) {
+        }
     }
     atomic_store(&stop, 1);
     pthread_join(threads[0], NULL);

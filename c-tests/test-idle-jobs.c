@@ -118,8 +118,8 @@ static void destroy(struct ns_thrpool_t *tp, int jobs)
 #define CALLBACK(name)                                                                         \
     static void name(struct ns_job_t *job)                                                     \
     {                                                                                          \
-        static volatile int ran;                                                               \
-        ran++;                                                                                 \
+        static atomic_int ran;                                                                 \
+        atomic_fetch_add(&ran, 1);                                                             \
         latch_add(ns_job_get_data(job), 1);                                                    \
     }
 CALLBACK(rests)

@@ -447,6 +447,8 @@ static struct {
     struct gate blocker;
     struct latch neighbour;
     struct latch over;
+    struct latch gone;  /* of the jobs that repeat */
+    atomic_int added;   /* of those */
     atomic_int flood;   /* that worker always has work: see below */
     atomic_int repeated; /* on that worker */
     atomic_int before;   /* its runs before the neighbour ran there, or -1 */
@@ -454,6 +456,23 @@ static struct {
 } near;
 
 enum { IDLE, FROM_OUTSIDE, ITS_OWN };
+
+static void repeating_gone(struct ns_job_t *job)
+{
+    UNUSED(job);
+    latch_add(&near.gone, 1);
+}
+
+/* A job that repeats until its callback finishes it. */
+static void repeat(struct ns_thrpool_t *tp, ns_job_func_t func)
+{
+    struct ns_job_t *job = NULL;
+    if (ns_create_job(tp, NS_JOB_THREAD | NS_JOB_PERSIST, func, &job) != NS_SUCCESS ||
+        ns_job_set_done_cb(job, repeating_gone) != NS_SUCCESS || ns_job_rearm(job) != NS_SUCCESS) {
+        abort();
+    }
+    atomic_fetch_add(&near.added, 1);
+}
 
 /* A slow job that rearms itself on that worker. */
 static void repeat_slowly(struct ns_job_t *job)
@@ -496,7 +515,7 @@ static void stay(struct ns_job_t *job)
     if (atomic_load(&near.flood) == FROM_OUTSIDE) {
         ns_add_job(ns_job_get_tp(job), NS_JOB_THREAD, add_another, NULL, NULL);
     } else if (atomic_load(&near.flood) == ITS_OWN) {
-        ns_add_job(ns_job_get_tp(job), NS_JOB_THREAD | NS_JOB_PERSIST, repeat_slowly, NULL, NULL);
+        repeat(ns_job_get_tp(job), repeat_slowly);
     }
     latch_add(&near.blocker.leave, 1);
     int ran = latch_reaches(&near.neighbour, before + 1);
@@ -510,17 +529,19 @@ static void a_callback_that_stays_holds_no_job_back(int flood)
     struct ns_thrpool_t *tp = pool_of(2);
     struct ns_job_t *blocker = NULL;
     near.blocker = (struct gate)GATE_INIT;
-    near.neighbour = near.over = (struct latch)LATCH_INIT;
+    near.neighbour = near.over = near.gone = (struct latch)LATCH_INIT;
+    atomic_store(&near.added, 0);
     near.runs = 0;
     atomic_store(&near.repeated, 0);
     atomic_store(&near.before, -1);
     atomic_store(&near.flood, flood);
     blocker = occupy(tp, NS_JOB_THREAD, &near.blocker);
-    assert_int_equal(ns_add_job(tp, NS_JOB_THREAD | NS_JOB_PERSIST, run_neighbour, NULL, NULL),
-                     NS_SUCCESS);
-    assert_int_equal(ns_add_job(tp, NS_JOB_THREAD | NS_JOB_PERSIST, stay, NULL, NULL), NS_SUCCESS);
+    repeat(tp, run_neighbour);
+    repeat(tp, stay);
     assert_latch(&near.over, 1);
     assert_int_equal(latch_count(&near.over), 1);
+    /* A job that shutdown stops from repeating would be left idle. */
+    assert_latch(&near.gone, atomic_load(&near.added));
     finish_idle(blocker);
     pool_end(tp);
 }

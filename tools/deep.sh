@@ -118,12 +118,13 @@ perturbed() {
     programs=
     for name in cancel destroy fd-reuse forks idle-jobs inherited-pools io io-descriptors io-timeouts linger \
         log-without-pool own-descriptors own-threads process refusals shutdown signals signals-adds signals-others \
-        timers wait fm-descriptors fm-jobs fm-life fm-memory fm-pools fm-queue fm-time fm-waits; do
+        timers wait fm-descriptors fm-jobs fm-life fm-memory fm-queue fm-time fm-waits; do
         programs="$programs $build/c-tests/test-$name"
     done
     # shellcheck disable=SC2086 # a list of words
     c-tests/run.sh -t 120 -w "$deep/perturb/run" $programs >"$log" 2>&1
-    NS_SLOW=1 c-tests/run.sh -t 120 -w "$deep/perturb/run" "$build/c-tests/test-random" >>"$log" 2>&1
+    NS_SLOW=1 c-tests/run.sh -t 120 -w "$deep/perturb/run" "$build/c-tests/test-random" \
+        "$build/c-tests/test-fm-pools" >>"$log" 2>&1
     add_up
     count "noise in the schedule"
 }
