@@ -29,7 +29,8 @@ thread_local! {
     static HERE: Cell<Here> = const { Cell::new(Here { pool: ptr::null(), is_loop: false }) };
     /// The job whose callback runs on this thread, or null.
     static RUNNING: Cell<*const Job> = const { Cell::new(ptr::null()) };
-    /// The callback that ran last on this thread and left its job idle.
+    /// The callback that ran last on this thread and left its job idle. Kept here and not in [`run`],
+    /// since that would cost each run that ends otherwise five to ten instructions.
     static IDLE: Cell<Option<Func>> = const { Cell::new(None) };
 }
 

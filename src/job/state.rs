@@ -274,7 +274,9 @@ impl State {
 
     /// The loop took the job from the request queue. Returns the state that it finds.
     pub(crate) fn take_request(&self) -> u32 {
-        self.word().fetch_and(!REQ, Ordering::AcqRel) & STATE
+        let before = self.word().fetch_and(!REQ, Ordering::AcqRel);
+        debug_assert!(before & REQ != 0, "in the queue, and not marked");
+        before & STATE
     }
 
     /// A threaded job fired: ARMED stays ARMED, with WORK set. False if it was cancelled.
@@ -298,6 +300,7 @@ impl State {
                 _ => word,
             })
         });
+        debug_assert!(step.is_ok_and(|word| word & WORK != 0));
         match step {
             Ok(word) if word & STATE == ARMED => Work::Run,
             Ok(word) if word & DISPOSED != 0 => Work::Free,
