@@ -116,8 +116,8 @@ perturbed() {
     }
     wrapper perturb
     programs=
-    for name in cancel fd-reuse forks idle-jobs io linger log-without-pool own-descriptors process refusals \
-        shutdown signals signals-adds signals-others timers wait fm-descriptors fm-jobs fm-life fm-memory fm-pools fm-queue \
+    for name in bounded-steps cancel fd-reuse forks idle-jobs io linger log-without-pool own-descriptors process \
+        refusals shutdown signals signals-adds signals-others timers wait fm-descriptors fm-jobs fm-life fm-memory fm-pools fm-queue \
         fm-time; do
         programs="$programs $build/c-tests/test-$name"
     done
@@ -128,8 +128,7 @@ perturbed() {
     count "noise in the schedule"
 }
 
-# 6. The poller of other systems: polling alone, without epoll_wait and timerfd of our own. It waits on
-# when a signal interrupts it, so own-descriptors, where only a signal wakes the loop, is left out.
+# 6. The poller of other systems: polling and poll(2), without epoll_wait and timerfd of our own.
 portable() {
     RUSTFLAGS="--cfg ns_portable_poller" CARGO_TARGET_DIR=$target/portable \
         cargo rustc --quiet --release --locked --lib --crate-type cdylib >"$log" 2>&1 || {
@@ -138,8 +137,8 @@ portable() {
     }
     wrapper portable
     programs=
-    for name in cancel fd-reuse forks idle-jobs io linger process refusals shutdown signals signals-others timers \
-        fm-descriptors fm-time; do
+    for name in bounded-steps cancel fd-reuse forks idle-jobs io linger own-descriptors process refusals shutdown \
+        signals signals-others timers fm-descriptors fm-time; do
         programs="$programs $build/c-tests/test-$name"
     done
     # shellcheck disable=SC2086 # a list of words
