@@ -12,6 +12,7 @@
 pub(crate) mod fds;
 mod io;
 mod lists;
+mod lost;
 pub(crate) mod poller;
 mod renew;
 mod retry;
