@@ -96,7 +96,7 @@ build/c-tests/test-dlopen: c-tests/test-dlopen.c c-tests/harness.h include/nunc-
 	@mkdir -p $(@D)
 	$(CC) $(C_FLAGS) -O1 -Ic-tests $< -o $@ -ldl -lcmocka -lpthread $(LDFLAGS)
 
-build/c-tests/%: c-tests/%.c c-tests/harness.h c-tests/fm.h include/nunc-stans.h build/lib/$(SHARED)
+build/c-tests/%: c-tests/%.c c-tests/harness.h c-tests/fm.h c-tests/notify.h include/nunc-stans.h build/lib/$(SHARED)
 	@mkdir -p $(@D)
 	$(CC) $(C_FLAGS) -O1 -Ic-tests $< -o $@ $(LINK) -lcmocka $(NSPR)
 
