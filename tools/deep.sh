@@ -116,7 +116,7 @@ perturbed() {
     }
     wrapper perturb
     programs=
-    for name in cancel destroy fd-reuse forks idle-jobs inherited-pools io io-descriptors io-timeouts linger \
+    for name in bounded-steps cancel destroy fd-reuse forks idle-jobs inherited-pools io io-descriptors io-timeouts linger \
         log-without-pool own-descriptors own-threads process refusals shutdown signals signals-adds signals-others \
         timers wait fm-descriptors fm-jobs fm-life fm-memory fm-queue fm-time fm-waits; do
         programs="$programs $build/c-tests/test-$name"
@@ -129,8 +129,7 @@ perturbed() {
     count "noise in the schedule"
 }
 
-# 6. The poller of other systems: polling alone, without epoll_wait and timerfd of our own. It waits on
-# when a signal interrupts it, so own-descriptors, where only a signal wakes the loop, is left out.
+# 6. The poller of other systems: polling and poll(2), without epoll_wait and timerfd of our own.
 portable() {
     RUSTFLAGS="--cfg ns_portable_poller" CARGO_TARGET_DIR=$target/portable \
         cargo rustc --quiet --release --locked --lib --crate-type cdylib >"$log" 2>&1 || {
@@ -139,8 +138,8 @@ portable() {
     }
     wrapper portable
     programs=
-    for name in cancel destroy fd-reuse forks idle-jobs inherited-pools io io-descriptors io-timeouts linger \
-        own-threads process refusals shutdown signals signals-others timers fm-descriptors fm-time; do
+    for name in bounded-steps cancel destroy fd-reuse forks idle-jobs inherited-pools io io-descriptors io-timeouts linger \
+        own-descriptors own-threads process refusals shutdown signals signals-others timers fm-descriptors fm-time; do
         programs="$programs $build/c-tests/test-$name"
     done
     # shellcheck disable=SC2086 # a list of words

@@ -12,6 +12,7 @@
 pub(crate) mod fds;
 mod io;
 mod lists;
+mod lost;
 pub(crate) mod poller;
 mod renew;
 mod retry;
@@ -139,6 +140,8 @@ pub(crate) struct EventLoop {
     closing: usize,
     /// Nothing fires any more.
     quiet: bool,
+    /// Whether a signal can end its waits.
+    roused: bool,
     /// The signal mask that the thread began with.
     mask: libc::sigset_t,
 }
@@ -155,9 +158,10 @@ impl EventLoop {
             libc::pthread_sigmask(libc::SIG_BLOCK, ptr::null(), &mut mask);
             mask
         };
+        let roused = rouse::reaches(&mask);
         let _low = sys::LowNumbers::take();
         Ok(Self {
-            poller: Native::init(wake)?,
+            poller: Native::init(wake, roused)?,
             // SAFETY: by the caller's promise.
             wheel: unsafe {
                 let timers = &raw mut (*lists.as_ptr()).timers;
@@ -173,6 +177,7 @@ impl EventLoop {
             lists,
             closing: 0,
             quiet: false,
+            roused,
             mask,
         })
     }
@@ -195,7 +200,7 @@ impl EventLoop {
     /// runs any more.
     pub(crate) fn run(&mut self, pool: &Shared, quiet: impl FnOnce()) {
         run::enter_pool(pool, true);
-        pool.wake.rouse.enter(self.mask);
+        pool.wake.rouse.enter(self.mask, self.roused);
         while !(pool.is_shutting_down() && pool.workers.load(Ordering::SeqCst) == 0) {
             self.turn(pool);
         }

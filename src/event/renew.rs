@@ -241,7 +241,7 @@ impl EventLoop {
         // Before the old one is closed, so that its descriptors get numbers that no job has lost.
         let poller = {
             let _low = sys::LowNumbers::take();
-            Native::init(pool.wake.read_end())?
+            Native::init(pool.wake.read_end(), self.roused)?
         };
         if why == Stale::Registration {
             self.abandon_lost(pool);

@@ -16,7 +16,7 @@ use std::ptr;
 
 use libc::c_int;
 
-use super::{Event, Key, Numbers, Poller, Refusal, Registry, Trouble, Until, WAKE_KEY};
+use super::{Event, Key, LONGEST, Numbers, Poller, Refusal, Registry, Trouble, Until, WAKE_KEY};
 use crate::event::fds::{Interest, Mode};
 use crate::sys;
 
@@ -39,11 +39,13 @@ pub(crate) struct Epoll {
     rests: u64,
     /// What the timer is set to, in nanoseconds of the monotonic clock; `u64::MAX`: not set.
     set: u64,
+    /// The time-out of a wait that nothing else bounds, in milliseconds, or -1.
+    longest: c_int,
     events: [MaybeUninit<libc::epoll_event>; EVENTS],
 }
 
 impl Poller for Epoll {
-    fn init(wake: RawFd) -> io::Result<Self> {
+    fn init(wake: RawFd, roused: bool) -> io::Result<Self> {
         let registry = Registry::new(wake)?;
         let timer = match Self::make_timer() {
             // Others would fail for the same reason later.
@@ -66,6 +68,7 @@ impl Poller for Epoll {
             timer,
             rests: 0,
             set: u64::MAX,
+            longest: if roused { -1 } else { LONGEST },
             events: [MaybeUninit::uninit(); EVENTS],
         })
     }
@@ -95,9 +98,11 @@ impl Poller for Epoll {
     fn wait(&mut self, until: Until) -> Result<(usize, bool), Trouble> {
         let timeout = match until {
             Until::Now => 0,
-            Until::Event => -1,
-            Until::Deadline(deadline) if deadline >= self.set => -1,
-            Until::Deadline(deadline) if self.rests == 0 && self.set_timer(deadline) => -1,
+            Until::Event => self.longest,
+            Until::Deadline(deadline) if deadline >= self.set => self.longest,
+            Until::Deadline(deadline) if self.rests == 0 && self.set_timer(deadline) => {
+                self.longest
+            }
             Until::Deadline(deadline) => self.without_timer(deadline)?,
         };
         // SAFETY: room for as many events as is said.
@@ -194,7 +199,7 @@ impl Epoll {
                 errno => Err(Trouble::Broken(errno)),
             };
         }
-        if timeout == 0 {
+        if timeout == 0 || timeout == self.longest {
             return Ok((0, false));
         }
         // As the timer would say it.
@@ -224,13 +229,20 @@ impl Epoll {
         if now >= self.rests && self.timer.is_ok() {
             self.rests = 0;
             if self.set_timer(deadline) {
-                return Ok(-1);
+                return Ok(self.longest);
             }
             self.rests = now + RETRY;
             self.let_go_if_lost();
         }
-        let left = deadline.saturating_sub(now).div_ceil(1_000_000);
-        Ok(c_int::try_from(left).unwrap_or(c_int::MAX))
+        // Not 0, or nobody would be told that the time has come.
+        let left = deadline.saturating_sub(now).div_ceil(1_000_000).max(1);
+        let left = c_int::try_from(left).unwrap_or(c_int::MAX);
+        // Below that, a wait that ends has come to its deadline.
+        Ok(if self.longest < 0 {
+            left
+        } else {
+            left.min(self.longest)
+        })
     }
 
     /// The timer's number may have been closed behind our back and stand for something else: then

@@ -121,10 +121,15 @@ pub(crate) enum Until {
     Event,
 }
 
+/// Milliseconds that a wait lasts at most which no signal would end.
+const LONGEST: c_int = 1_000;
+
 /// What the loop needs of an event framework. One thread uses it.
 pub(crate) trait Poller: Sized {
-    /// Make one that watches the readable end of the wake pipe.
-    fn init(wake: RawFd) -> io::Result<Self>;
+    /// Make one that watches the readable end of the wake pipe. Its descriptors may be closed behind
+    /// its back while it waits. A signal ends the wait then; without one that reaches the thread, not
+    /// `roused`, no wait lasts longer than [`LONGEST`], and the next fails.
+    fn init(wake: RawFd, roused: bool) -> io::Result<Self>;
 
     /// The numbers of its own descriptors: no job is to watch them. `wake` was given to
     /// [`Poller::init`] and is not among them.
@@ -289,7 +294,7 @@ mod tests {
         // SAFETY: room for two descriptors.
         let made = unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) };
         assert_eq!(made, 0);
-        let mut poller = Native::init(ends[0]).expect("descriptors");
+        let mut poller = Native::init(ends[0], true).expect("descriptors");
         let numbers = poller.numbers(ends[0]);
         // epoll, an eventfd and a timerfd of polling's, and one timerfd of ours but on the portable
         // one.
