@@ -23,6 +23,7 @@ LINK := -Lbuild/lib -Wl,-rpath,$(CURDIR)/build/lib -lnunc-stans -lpthread $(LDFL
 
 EXAMPLES := $(patsubst examples/%.c,build/examples/%,$(wildcard examples/*.c))
 C_TESTS := $(patsubst c-tests/%.c,build/c-tests/%,$(wildcard c-tests/test-*.c))
+C_TEST_HEADERS := $(wildcard c-tests/*.h)
 # The programs that use NSPR themselves.
 WITH_NSPR := build/examples/nspr-echo \
              $(patsubst %,build/c-tests/test-%,nspr original-shape daemon-patterns)
@@ -92,11 +93,11 @@ build/examples/%: examples/%.c include/nunc-stans.h build/lib/$(SHARED)
 	$(CC) $(C_FLAGS) $< -o $@ $(LINK) $(NSPR)
 
 # Linked with neither the library nor NSPR: it loads them.
-build/c-tests/test-dlopen: c-tests/test-dlopen.c c-tests/harness.h include/nunc-stans.h build/lib/$(SHARED)
+build/c-tests/test-dlopen: c-tests/test-dlopen.c $(C_TEST_HEADERS) include/nunc-stans.h build/lib/$(SHARED)
 	@mkdir -p $(@D)
 	$(CC) $(C_FLAGS) -O1 -Ic-tests $< -o $@ -ldl -lcmocka -lpthread $(LDFLAGS)
 
-build/c-tests/%: c-tests/%.c c-tests/harness.h c-tests/fm.h include/nunc-stans.h build/lib/$(SHARED)
+build/c-tests/%: c-tests/%.c $(C_TEST_HEADERS) include/nunc-stans.h build/lib/$(SHARED)
 	@mkdir -p $(@D)
 	$(CC) $(C_FLAGS) -O1 -Ic-tests $< -o $@ $(LINK) -lcmocka $(NSPR)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs a program under callgrind and reads what that has counted."""
+"""Runs a program under callgrind and reads its counts."""
 
 import os
 import re

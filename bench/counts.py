@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Counts what one unit of each main work costs, in things that do not wobble.
+"""Counts what one unit of each main work costs, in numbers that hardly vary.
 
     bench/counts.py [--write] [--programs DIR] [--counts FILE]
 
-Instructions in user space (callgrind), those of the library's own and those of the whole process,
-system calls (strace) and context switches (getrusage): each the difference between a run of twice as
-many units and one of as many, divided; so what starting costs is not in it. Fails when one is more
-than a tenth above what the committed file says. Those that depend on how threads happen to meet, or
-on how malloc's heap happens to lie, are shown, but not held.
+Instructions in user space (callgrind), those of the library's own and those of the whole
+process, system calls (strace) and context switches (getrusage): each is the difference between
+a run of twice as many units and one of as many, per unit, so the cost of starting cancels out.
+Fails if a count is more than a tenth above that in the committed file. Counts that depend on
+how threads happen to meet, or on the layout of malloc's heap, are shown but not checked.
 """
 
 import argparse

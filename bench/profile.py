@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Where the instructions of the two main paths go: bench/profile.py [PROGRAM].
 
-Of a run-now job that a worker runs, and of a round trip that the loop serves: the functions that
-take a fiftieth or more, and how many instructions for each job or round trip, by callgrind. What
-the compiler has inlined is its caller's.
+For a run-now job that a worker runs, and for a round trip that the loop serves: the functions
+that take a fiftieth or more of the instructions, and how many for each job or round trip, by
+callgrind. Inlined functions count as their callers.
 """
 
 import os

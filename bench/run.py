@@ -4,8 +4,9 @@
 
     bench/run.py [--rounds N] [--quick] [--only WORK] [--programs DIR]
 
-Each work is done by one peer after the other before the next one begins, and all of that in
-several rounds: so whatever else the machine does meets all peers alike. The table shows medians.
+One peer after the other does each work before the next work begins, and there are several
+rounds of that. So whatever else the machine does affects all peers alike. The table shows
+medians.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * What the reliability tests share beside the harness: counts that grow with NS_COUNT, a seed, a
- * heap that notices misuse, and threads.
+ * What the reliability tests share beyond the harness: counts that grow with NS_COUNT, a seed, a
+ * heap that detects misuse, and threads.
  */
 #ifndef FM_H
 #define FM_H
@@ -9,8 +9,9 @@
 #include "harness.h"
 
 /*
- * How often: `quick` by default, `full` with NS_COUNT=full, a hundredth of that with
- * NS_COUNT=deep, and a hundredth of `quick` where NS_SLOW says that a tool slows the run down.
+ * How often to repeat something: `quick` by default, `full` with NS_COUNT=full, a hundredth of
+ * `full` with NS_COUNT=deep, and a hundredth of `quick` if NS_SLOW says that a tool slows the run
+ * down.
  */
 static inline long count_of(long quick, long full)
 {
@@ -27,7 +28,8 @@ static inline long count_of(long quick, long full)
     return quick;
 }
 
-/* The seed of this run: NS_SEED, or a new one. Printed, so that a failure can be played again. */
+/* The seed of this run: NS_SEED, or a new one. It is printed, so that a failing run can be
+ * repeated. */
 static inline uint64_t run_seed(void)
 {
     static uint64_t seed;
@@ -53,14 +55,15 @@ static inline uint64_t next_random(uint64_t *sequence)
     return z ^ z >> 31;
 }
 
-/* Let a moment pass, of up to a few microseconds: to meet another thread at ever other points. */
+/* Spin for a random moment of up to a few microseconds, to meet another thread at a different point
+ * each time. */
 static inline void hesitate(uint64_t *sequence, unsigned most)
 {
     for (volatile unsigned i = (unsigned)(next_random(sequence) % most); i > 0; i--) {
     }
 }
 
-/* As EVENTUALLY, for what comes within microseconds. */
+/* As EVENTUALLY, for conditions that should hold within microseconds. */
 #define SOON(cond)                                                                             \
     do {                                                                                       \
         for (int soon_tries = 0; soon_tries < 2000 && !(cond); soon_tries++) {                 \
@@ -69,8 +72,8 @@ static inline void hesitate(uint64_t *sequence, unsigned most)
         EVENTUALLY(cond);                                                                      \
     } while (0)
 
-/* Look without a pause until cond holds, but not for long: to see at once what another thread
- * does, where there is a processor for it. */
+/* Spin until cond holds, but not for long: to see at once what a thread on another processor does.
+ * */
 #define AT_ONCE(cond)                                                                          \
     do {                                                                                       \
         for (int at_once_tries = 0; at_once_tries < 30000 && !(cond); at_once_tries++) {       \
@@ -78,8 +81,8 @@ static inline void hesitate(uint64_t *sequence, unsigned most)
     } while (0)
 
 /*
- * A heap that notices blocks that are freed twice, or written to after they were freed: those
- * stay here for a while, filled with a pattern. Tagged: each pool may have one of its own.
+ * A heap that detects blocks that are freed twice, or written to after they were freed: freed
+ * blocks are kept for a while, filled with a pattern. A tag tells the heaps of several pools apart.
  */
 enum { HEAP_HELD = 1024, HEAP_LIVE = 0x11fe, HEAP_FREED = 0xdead };
 
@@ -91,9 +94,9 @@ struct heap_block {
 
 struct heap {
     pthread_mutex_t lock;
-    long out;  /* blocks that are in use */
+    long out;  /* blocks in use */
     long bad;  /* misuses */
-    long left; /* how many more may be had; negative: any number */
+    long left; /* allocations that still succeed; negative: all */
     struct heap_block *held[HEAP_HELD];
     size_t at;
 };
@@ -155,7 +158,7 @@ static inline void heap_free(struct heap *heap, int tag, void *at)
     pthread_mutex_unlock(&heap->lock);
 }
 
-/* All that was taken is back, and nobody touched what he had given back. */
+/* All blocks are back, and none was misused. */
 static inline void heap_check(struct heap *heap)
 {
     pthread_mutex_lock(&heap->lock);
@@ -212,12 +215,11 @@ static inline void checked_end(struct ns_thrpool_t *tp)
     heap_check(&the_heap);
 }
 
-/* Give an unarmed job a done callback, and arm it. */
-static inline struct ns_job_t *arm_with(struct ns_job_t *job, ns_job_func_t gone)
+/* As a callback: count in the job's data, an atomic_long, and finish. */
+static inline void tally_and_finish(struct ns_job_t *job)
 {
-    assert_int_equal(ns_job_set_done_cb(job, gone), NS_SUCCESS);
-    assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
-    return job;
+    atomic_fetch_add((atomic_long *)ns_job_get_data(job), 1);
+    ns_job_done(job);
 }
 
 /* A thread of the test's. */

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * What the C tests share. One file of tests is one process; run.sh gives it a time limit, so that
- * a hang is a failure with a name.
+ * What the C tests share. Each file of tests is one program; run.sh gives it a time limit, so that
+ * a hang is reported as a failure of that program.
  *
- * No test sleeps to be right. A test that waits for something waits on a latch, or with
- * EVENTUALLY, and fails after LIMIT_SECONDS. A test that must see that something does NOT happen
- * lets something else happen that comes after it (a later job, a shutdown and wait).
+ * No test relies on a sleep. A test that waits for something waits on a latch, or with EVENTUALLY,
+ * and fails after LIMIT_SECONDS. A test that must see that something does NOT happen waits for
+ * something that would come later (a later job, a shutdown and wait).
  */
 #ifndef HARNESS_H
 #define HARNESS_H
@@ -37,10 +37,21 @@
 
 #include <nunc-stans.h>
 
-/* How long a test waits for what must come, on however slow a machine. */
+/* How long a test waits for something that must happen, however slow the machine. */
 #define LIMIT_SECONDS 30
 
 #define UNUSED(x) ((void)(x))
+
+/* The head of a test that needs nothing of what cmocka hands it. */
+#define TEST(name) static void name(void **state __attribute__((unused)))
+
+/* A time that does not come during a test, and one that has come. */
+static struct timeval far_away __attribute__((unused)) = {1000000, 0};
+static struct timeval at_once __attribute__((unused)) = {0, 0};
+
+/* Where a job runs: in the loop, or in a worker. for EACH_THREAD(i) counts through them. */
+static const ns_job_type_t where[] __attribute__((unused)) = {NS_JOB_NONE, NS_JOB_THREAD};
+#define EACH_THREAD(i) (size_t i = 0; i < 2; i++)
 
 /* Seconds on the monotonic clock. */
 static inline double now_seconds(void)
@@ -50,7 +61,7 @@ static inline double now_seconds(void)
     return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
-/* Wait until cond holds, looking again and again; fail the test if it does not come to. */
+/* Poll until cond holds. Fail the test if it does not within LIMIT_SECONDS. */
 #define EVENTUALLY(cond)                                                                       \
     do {                                                                                       \
         double eventually_end = now_seconds() + LIMIT_SECONDS;                                 \
@@ -63,7 +74,7 @@ static inline double now_seconds(void)
         }                                                                                      \
     } while (0)
 
-/* n, or a hundredth of it (1 at least) where the environment has NS_SLOW: under valgrind. */
+/* n, or a hundredth of it (at least 1) if NS_SLOW is set, as it is under valgrind. */
 static inline int scaled(int n)
 {
     if (getenv("NS_SLOW") == NULL) {
@@ -105,8 +116,8 @@ static inline long latch_count(struct latch *latch)
     return count;
 }
 
-/* Wait until the count is at least n. 0 if the time ran out: for callbacks, which can't fail a
- * test. */
+/* Wait until the count is at least n. Returns 0 if the time ran out: for callbacks, which can't
+ * fail a test. */
 static inline int latch_reaches(struct latch *latch, long n)
 {
     struct timespec end;
@@ -129,7 +140,7 @@ static inline int latch_reaches(struct latch *latch, long n)
         }                                                                                      \
     } while (0)
 
-/* Swallows the log: tests that refuse on purpose need not fill syslog. */
+/* A logger that drops all messages, so that tests that provoke errors don't fill syslog. */
 static inline void quiet_log(int priority, const char *format, va_list args)
 {
     UNUSED(priority);
@@ -137,16 +148,34 @@ static inline void quiet_log(int priority, const char *format, va_list args)
     UNUSED(args);
 }
 
-/* A pool of n workers with a silent log. */
-static inline struct ns_thrpool_t *pool_of(size_t workers)
+/* A pool of n workers with this logger and this allocator; NULL stands for the library's own. */
+static inline struct ns_thrpool_t *pool_with(size_t workers,
+                                             void (*log_fct)(int, const char *, va_list),
+                                             void *(*calloc_fct)(size_t, size_t),
+                                             void (*free_fct)(void *))
 {
     struct ns_thrpool_config config;
     ns_thrpool_config_init(&config);
     config.max_threads = workers;
-    config.log_fct = quiet_log;
+    config.log_fct = log_fct;
+    config.calloc_fct = calloc_fct;
+    config.free_fct = free_fct;
     struct ns_thrpool_t *tp = ns_thrpool_new(&config);
     assert_non_null(tp);
     return tp;
+}
+
+/* A pool of n workers with this logger. */
+static inline struct ns_thrpool_t *pool_logging_to(size_t workers,
+                                                   void (*log_fct)(int, const char *, va_list))
+{
+    return pool_with(workers, log_fct, NULL, NULL);
+}
+
+/* A pool of n workers with a silent log. */
+static inline struct ns_thrpool_t *pool_of(size_t workers)
+{
+    return pool_logging_to(workers, quiet_log);
 }
 
 /* Shut down, wait, destroy. */
@@ -157,7 +186,7 @@ static inline void pool_end(struct ns_thrpool_t *tp)
     ns_thrpool_destroy(tp);
 }
 
-/* What a job's callback saw, and what it does: a job's data. */
+/* A job's data: what its callback has seen, and what it is to do. */
 struct probe {
     struct latch runs;
     struct latch disposals;
@@ -194,15 +223,21 @@ static inline void finish_job(struct ns_job_t *job)
     ns_job_done(job);
 }
 
-/* Have the callback and the done callback of an unarmed job report to its probe, and arm it. */
-static inline struct ns_job_t *probe_arm(struct ns_job_t *job)
+/* Give an unarmed job a done callback, and arm it. */
+static inline struct ns_job_t *arm_with(struct ns_job_t *job, ns_job_func_t gone)
 {
-    assert_int_equal(ns_job_set_done_cb(job, probe_gone), NS_SUCCESS);
+    assert_int_equal(ns_job_set_done_cb(job, gone), NS_SUCCESS);
     assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
     return job;
 }
 
-/* Add a job for probe->fd, with a time-out of usec microseconds or, for 0, none. */
+/* Have the done callback of an unarmed job report to its probe, and arm it. */
+static inline struct ns_job_t *probe_arm(struct ns_job_t *job)
+{
+    return arm_with(job, probe_gone);
+}
+
+/* Add a job for probe->fd, with a time-out of usec microseconds; 0 means none. */
 static inline struct ns_job_t *probe_fd(struct ns_thrpool_t *tp, ns_job_type_t type, long usec,
                                         struct probe *probe)
 {
@@ -213,7 +248,33 @@ static inline struct ns_job_t *probe_fd(struct ns_thrpool_t *tp, ns_job_type_t t
     return probe_arm(job);
 }
 
-/* Let usec microseconds pass in the pool's loop: what was there before has fired by then. */
+/* Wait until a job is idle, and finish it. */
+static inline void finish_idle(struct ns_job_t *job)
+{
+    assert_int_equal(ns_job_wait(job), NS_SUCCESS);
+    assert_int_equal(ns_job_done(job), NS_SUCCESS);
+}
+
+/* Finish a job when it is idle, unless its callback has done so, and see it go. */
+static inline void probe_finish(struct ns_job_t *job, struct probe *probe)
+{
+    ns_result_t result = ns_job_wait(job);
+    assert_true(result == NS_SUCCESS || result == NS_DELETING);
+    if (result == NS_SUCCESS) {
+        assert_int_equal(ns_job_done(job), NS_SUCCESS);
+    }
+    assert_latch(&probe->disposals, 1);
+}
+
+/* Cancel a job in whatever state it is, and see it go. */
+static inline void probe_cancel(struct ns_job_t *job, struct probe *probe)
+{
+    ns_result_t result = ns_job_cancel(job);
+    assert_true(result == NS_SUCCESS || result == NS_RUNNING);
+    assert_latch(&probe->disposals, 1);
+}
+
+/* Let usec microseconds pass in the pool's loop. Whatever was due before has fired by then. */
 static inline void loop_passes(struct ns_thrpool_t *tp, long usec)
 {
     struct probe probe = PROBE(finish_job, -1);
@@ -255,7 +316,15 @@ static inline int count_threads(void)
     return count - 2;
 }
 
-/* A callback that says that it has begun, and stays until it is let go. */
+/* See that there are as many descriptors and threads as before. A thread that was joined may still be
+ * listed for a moment. */
+static inline void assert_nothing_left(int fds, int threads)
+{
+    assert_int_equal(count_fds(), fds);
+    EVENTUALLY(count_threads() == threads);
+}
+
+/* A callback that reports that it has begun, and does not return until the gate is opened. */
 struct gate {
     struct latch begun;
     struct latch leave;
@@ -275,10 +344,34 @@ static inline void gate_callback(struct ns_job_t *job)
     stay_in_gate(ns_job_get_data(job));
 }
 
+/* Keep a worker, or for type 0 the loop, in a callback until the gate is opened. */
+static inline struct ns_job_t *occupy(struct ns_thrpool_t *tp, ns_job_type_t type,
+                                      struct gate *gate)
+{
+    struct ns_job_t *job = NULL;
+    long begun = latch_count(&gate->begun);
+    assert_int_equal(ns_add_job(tp, type, gate_callback, gate, &job), NS_SUCCESS);
+    assert_latch(&gate->begun, begun + 1);
+    return job;
+}
+
 /* As a callback or a done callback: the job's data is a latch. */
 static inline void count_callback(struct ns_job_t *job)
 {
     latch_add(ns_job_get_data(job), 1);
+}
+
+/* As a callback: the same, and the last run. */
+static inline void count_and_finish(struct ns_job_t *job)
+{
+    count_callback(job);
+    ns_job_done(job);
+}
+
+/* A callback that has nothing to do, or never runs. */
+static inline void do_nothing(struct ns_job_t *job)
+{
+    UNUSED(job);
 }
 
 /* Connected sockets that do not block. */
@@ -287,7 +380,7 @@ static inline void socket_pair(int ends[2])
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends), 0);
 }
 
-/* An allocator that counts the blocks that are out, for one pool's config. */
+/* An allocator that counts the blocks in use. */
 static atomic_long blocks_out;
 
 static inline void *counting_calloc(size_t count, size_t size)
@@ -307,7 +400,19 @@ static inline void counting_free(void *block)
     free(block);
 }
 
-/* A logger that keeps the last message of LOG_ERR and counts them. */
+/* A logger that counts the messages of LOG_WARNING. */
+static atomic_int warnings;
+
+static inline void count_warnings(int priority, const char *format, va_list args)
+{
+    UNUSED(format);
+    UNUSED(args);
+    if (priority == LOG_WARNING) {
+        atomic_fetch_add(&warnings, 1);
+    }
+}
+
+/* A logger that counts the messages of LOG_ERR and keeps the last. */
 static pthread_mutex_t logged_lock = PTHREAD_MUTEX_INITIALIZER;
 static char logged_last[1024];
 static int logged_errors;
@@ -331,13 +436,26 @@ static inline int count_logged_errors(void)
     return errors;
 }
 
-/* Whether the last error that was logged names what. */
+/* Whether the last error in the log contains this text. */
 static inline int logged(const char *what)
 {
     pthread_mutex_lock(&logged_lock);
     int found = strstr(logged_last, what) != NULL;
     pthread_mutex_unlock(&logged_lock);
     return found;
+}
+
+/* A pool of n workers whose blocks are counted in blocks_out, and whose errors are recorded. */
+static inline struct ns_thrpool_t *counting_pool(size_t workers)
+{
+    return pool_with(workers, recording_log, counting_calloc, counting_free);
+}
+
+/* For qsort. */
+static inline int compare_doubles(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
 }
 
 #endif

@@ -39,7 +39,7 @@ run_one() {
     124 | 137) echo "$name: HANGS: no end after $limit s" && bad=$((bad + 1)) ;;
     *) [ "$bad" -gt 0 ] || { echo "$name: exit status $status" && bad=1; } ;;
     esac
-    [ "$ok" -gt 0 ] || [ "$bad" -gt 0 ] || { echo "$name: ran no test" && bad=1; }
+    [ $((ok + bad + skipped)) -gt 0 ] || { echo "$name: ran no test" && bad=1; }
     [ "$bad" -eq 0 ] || sed 's/^/    /' "$log"
 }
 

@@ -226,7 +226,7 @@ static void pause_until(struct timespec *at)
     }
 }
 
-/* The most that any of rows [from, to) had. */
+/* The maximum over rows [from, to). */
 static struct sample most(const struct row *rows, long from, long to, int self)
 {
     struct sample max = {0, 0, 0};
@@ -303,8 +303,8 @@ int main(int argc, char **argv)
     printf("%ld requests served, %ld clients vanished, %ld stalled, %ld half-closed, %ld pools\n",
            atomic_load(&requests), atomic_load(&vanished), atomic_load(&stalled),
            atomic_load(&half_closed), atomic_load(&pools));
-    /* The second quarter against the last. What grows with time would have grown by then; memory
-     * may go up and down by a tenth and a megabyte. */
+    /* Compare the last quarter with the second. Memory may vary by a tenth and a megabyte; a leak
+     * would exceed that. */
     for (int self = 0; self < 2; self++) {
         struct sample early = most(rows, seconds / 4, seconds / 2, self);
         struct sample late = most(rows, seconds - seconds / 4, seconds, self);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* The binary interface of 0.2: sizes, layouts, values. Most of it is settled by the compiler. */
+/* The binary interface of 0.2: sizes, layouts, values. Most of it is checked by the compiler. */
 #include "harness.h"
 
 #include <dlfcn.h>
@@ -114,9 +114,8 @@ FUNCTION(ns_job_cancel, ns_result_t (*)(struct ns_job_t *));
 FUNCTION(ns_job_timedwait, ns_result_t (*)(struct ns_job_t *, const struct timeval *));
 FUNCTION(ns_set_log, void (*)(void (*)(void *, int, const char *), void *));
 
-static void config_init_sets_one_worker_and_else_nothing(void **state)
+TEST(config_init_sets_one_worker_and_else_nothing)
 {
-    UNUSED(state);
     struct ns_thrpool_config config;
     memset(&config, 0xa5, sizeof config);
     ns_thrpool_config_init(&config);
@@ -133,17 +132,15 @@ static void config_init_sets_one_worker_and_else_nothing(void **state)
     assert_true(config.free_fct == NULL);
 }
 
-static void version_is_that_of_the_header(void **state)
+TEST(version_is_that_of_the_header)
 {
-    UNUSED(state);
     char want[64];
     snprintf(want, sizeof want, "%d.%d.%d", NS_VERSION_MAJOR, NS_VERSION_MINOR, NS_VERSION_PATCH);
     assert_string_equal(ns_version(), want);
 }
 
-static void is_macros_pick_their_own_flag(void **state)
+TEST(is_macros_pick_their_own_flag)
 {
-    UNUSED(state);
     for (ns_job_type_t flag = 1; flag <= NS_JOB_UNARMED; flag <<= 1) {
         assert_int_equal(!!NS_JOB_IS_ACCEPT(flag), flag == NS_JOB_ACCEPT);
         assert_int_equal(!!NS_JOB_IS_CONNECT(flag), flag == NS_JOB_CONNECT);
@@ -162,9 +159,8 @@ static void is_macros_pick_their_own_flag(void **state)
     }
 }
 
-static void set_and_unset_macros_assign(void **state)
+TEST(set_and_unset_macros_assign)
 {
-    UNUSED(state);
     ns_job_type_t type = NS_JOB_PERSIST;
     NS_JOB_SET_READ(type);
     assert_int_equal(type, NS_JOB_PERSIST | NS_JOB_READ);
@@ -180,8 +176,8 @@ static void set_and_unset_macros_assign(void **state)
     assert_int_equal(type, NS_JOB_PERSIST);
 }
 
-/* Every name of the original can stand in a switch without a default, and no other is wanted:
- * the additions are no enumerators. The compiler says so. */
+/* A switch over the original's results needs no default and no other case: the added results are
+ * not enumerators. The compiler's warnings check it. */
 static const char *name_of(ns_result_t result)
 {
     switch (result) {
@@ -203,17 +199,15 @@ static const char *name_of(ns_result_t result)
     return "an addition";
 }
 
-static void a_switch_over_the_results_needs_no_addition(void **state)
+TEST(a_switch_over_the_results_needs_no_addition)
 {
-    UNUSED(state);
     assert_string_equal(name_of(NS_DELETING), "deleting");
     assert_string_equal(name_of(NS_TIMEOUT), "an addition");
     assert_string_equal(name_of(NS_RUNNING), "an addition");
 }
 
-static void private_functions_of_the_original_are_not_exported(void **state)
+TEST(private_functions_of_the_original_are_not_exported)
 {
-    UNUSED(state);
     void *library = dlopen("libnunc-stans.so.0", RTLD_NOW | RTLD_NOLOAD);
     assert_non_null(library);
     assert_non_null(dlsym(library, "ns_thrpool_new"));

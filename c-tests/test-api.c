@@ -1,22 +1,13 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* The adding functions and the getters: what is asked for is what is said. */
+/* The functions that add jobs, and the getters: a job has the properties that it was added with. */
 #include "harness.h"
-
-/* A time that does not come during a test. */
-static struct timeval far_away = {1000000, 0};
-static struct timeval at_once = {0, 0};
-
-static void never_run(struct ns_job_t *job)
-{
-    UNUSED(job);
-}
 
 static void another(struct ns_job_t *job)
 {
     UNUSED(job);
 }
 
-/* What every live job says of itself. */
+/* Check the getters of a live job. */
 static void assert_says(struct ns_job_t *job, struct ns_thrpool_t *tp, ns_job_type_t type,
                         ns_job_func_t func, void *data, int fd)
 {
@@ -31,14 +22,11 @@ static void assert_says(struct ns_job_t *job, struct ns_thrpool_t *tp, ns_job_ty
     assert_int_equal(ns_job_is_func(job, another), 0);
 }
 
-static void add_job_makes_what_was_asked_for(void **state)
+TEST(add_job_makes_what_was_asked_for)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct gate gate = GATE_INIT;
-    struct ns_job_t *job = NULL;
-    assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, gate_callback, &gate, &job), NS_SUCCESS);
-    assert_latch(&gate.begun, 1);
+    struct ns_job_t *job = occupy(tp, NS_JOB_THREAD, &gate);
     assert_says(job, tp, NS_JOB_THREAD, gate_callback, &gate, -1);
     latch_add(&gate.leave, 1);
     assert_int_equal(ns_job_wait(job), NS_SUCCESS);
@@ -47,56 +35,52 @@ static void add_job_makes_what_was_asked_for(void **state)
     pool_end(tp);
 }
 
-static void create_job_makes_it_without_data_and_idle(void **state)
+TEST(create_job_makes_it_without_data_and_idle)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     const ns_job_type_t types[] = {
         NS_JOB_NONE, NS_JOB_THREAD, NS_JOB_PERSIST, NS_JOB_TIMER, NS_JOB_TIMER | NS_JOB_THREAD,
     };
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         struct ns_job_t *job = NULL;
-        assert_int_equal(ns_create_job(tp, types[i], never_run, &job), NS_SUCCESS);
-        assert_says(job, tp, types[i], never_run, NULL, -1);
+        assert_int_equal(ns_create_job(tp, types[i], do_nothing, &job), NS_SUCCESS);
+        assert_says(job, tp, types[i], do_nothing, NULL, -1);
         assert_int_equal(ns_job_timedwait(job, &at_once), NS_SUCCESS);
         assert_int_equal(ns_job_done(job), NS_SUCCESS);
     }
     pool_end(tp);
 }
 
-static void timer_is_implied_by_a_time(void **state)
+TEST(timer_is_implied_by_a_time)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct ns_job_t *job = NULL;
     int data;
-    assert_int_equal(ns_add_timeout_job(tp, &far_away, NS_JOB_THREAD, never_run, &data, &job),
+    assert_int_equal(ns_add_timeout_job(tp, &far_away, NS_JOB_THREAD, do_nothing, &data, &job),
                      NS_SUCCESS);
-    assert_says(job, tp, NS_JOB_THREAD | NS_JOB_TIMER, never_run, &data, -1);
+    assert_says(job, tp, NS_JOB_THREAD | NS_JOB_TIMER, do_nothing, &data, -1);
     assert_int_equal(ns_job_cancel(job), NS_SUCCESS);
-    assert_int_equal(ns_add_timeout_job(tp, &far_away, NS_JOB_TIMER, never_run, &data, &job),
+    assert_int_equal(ns_add_timeout_job(tp, &far_away, NS_JOB_TIMER, do_nothing, &data, &job),
                      NS_SUCCESS);
-    assert_says(job, tp, NS_JOB_TIMER, never_run, &data, -1);
+    assert_says(job, tp, NS_JOB_TIMER, do_nothing, &data, -1);
     assert_int_equal(ns_job_cancel(job), NS_SUCCESS);
     pool_end(tp);
 }
 
-static void signal_is_implied_by_a_signal(void **state)
+TEST(signal_is_implied_by_a_signal)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct ns_job_t *job = NULL;
     int data;
-    assert_int_equal(ns_add_signal_job(tp, SIGUSR2, NS_JOB_PERSIST, never_run, &data, &job),
+    assert_int_equal(ns_add_signal_job(tp, SIGUSR2, NS_JOB_PERSIST, do_nothing, &data, &job),
                      NS_SUCCESS);
-    assert_says(job, tp, NS_JOB_PERSIST | NS_JOB_SIGNAL, never_run, &data, -1);
+    assert_says(job, tp, NS_JOB_PERSIST | NS_JOB_SIGNAL, do_nothing, &data, -1);
     assert_int_equal(ns_job_cancel(job), NS_SUCCESS);
     pool_end(tp);
 }
 
-static void fd_jobs_tell_their_descriptor(void **state)
+TEST(fd_jobs_tell_their_descriptor)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     int ends[2];
     int data;
@@ -108,12 +92,12 @@ static void fd_jobs_tell_their_descriptor(void **state)
     for (size_t i = 0; i < sizeof directions / sizeof *directions; i++) {
         ns_job_type_t type = directions[i] | NS_JOB_PRESERVE_FD;
         struct ns_job_t *job = NULL;
-        assert_int_equal(ns_add_fd_job(tp, ends[0], type, never_run, &data, &job), NS_SUCCESS);
-        assert_says(job, tp, type, never_run, &data, ends[0]);
+        assert_int_equal(ns_add_fd_job(tp, ends[0], type, do_nothing, &data, &job), NS_SUCCESS);
+        assert_says(job, tp, type, do_nothing, &data, ends[0]);
         assert_int_equal(ns_job_cancel(job), NS_SUCCESS);
-        assert_int_equal(ns_add_fd_timeout_job(tp, ends[0], &far_away, type, never_run, &data,
+        assert_int_equal(ns_add_fd_timeout_job(tp, ends[0], &far_away, type, do_nothing, &data,
                                                &job), NS_SUCCESS);
-        assert_says(job, tp, type | NS_JOB_TIMER, never_run, &data, ends[0]);
+        assert_says(job, tp, type | NS_JOB_TIMER, do_nothing, &data, ends[0]);
         assert_int_equal(ns_job_cancel(job), NS_SUCCESS);
     }
     pool_end(tp);
@@ -121,9 +105,8 @@ static void fd_jobs_tell_their_descriptor(void **state)
     close(ends[1]);
 }
 
-static void an_unarmed_job_of_each_kind_waits_and_does_not_show_the_flag(void **state)
+TEST(an_unarmed_job_of_each_kind_waits_and_does_not_show_the_flag)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     int ends[2];
     socket_pair(ends);
@@ -149,8 +132,7 @@ static void an_unarmed_job_of_each_kind_waits_and_does_not_show_the_flag(void **
         assert_int_equal(ns_job_get_type(jobs[i]) & NS_JOB_UNARMED, 0);
         assert_int_equal(ns_job_get_type(jobs[i]) & NS_JOB_THREAD, NS_JOB_THREAD);
         assert_int_equal(ns_job_timedwait(jobs[i], &at_once), NS_SUCCESS);
-        assert_int_equal(ns_job_set_done_cb(jobs[i], probe_gone), NS_SUCCESS);
-        assert_int_equal(ns_job_rearm(jobs[i]), NS_SUCCESS);
+        probe_arm(jobs[i]);
     }
     kill(getpid(), SIGUSR2);
     assert_latch(&probe.disposals, 7);
@@ -160,10 +142,10 @@ static void an_unarmed_job_of_each_kind_waits_and_does_not_show_the_flag(void **
     close(ends[1]);
 }
 
-/* Any pointer but NULL, to see that it is overwritten. */
+/* Any pointer but NULL, to see that the call overwrites it. */
 #define STALE ((struct ns_job_t *)&far_away)
 
-/* A call that fails with what it should, and says so in job, too. */
+/* See a call fail with this result, and set job to NULL. */
 #define assert_fails(expected, call)                                                           \
     do {                                                                                       \
         struct ns_job_t *job = STALE;                                                          \
@@ -171,33 +153,32 @@ static void an_unarmed_job_of_each_kind_waits_and_does_not_show_the_flag(void **
         assert_null(job);                                                                      \
     } while (0)
 
-static void a_failure_sets_the_job_to_null(void **state)
+TEST(a_failure_sets_the_job_to_null)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct timeval negative = {-1, 0};
-    assert_fails(NS_INVALID_REQUEST, ns_create_job(tp, NS_JOB_READ, never_run, &job));
-    assert_fails(NS_INVALID_REQUEST, ns_create_job(NULL, NS_JOB_NONE, never_run, &job));
-    assert_fails(NS_INVALID_REQUEST, ns_add_job(tp, NS_JOB_SIGNAL, never_run, NULL, &job));
+    assert_fails(NS_INVALID_REQUEST, ns_create_job(tp, NS_JOB_READ, do_nothing, &job));
+    assert_fails(NS_INVALID_REQUEST, ns_create_job(NULL, NS_JOB_NONE, do_nothing, &job));
+    assert_fails(NS_INVALID_REQUEST, ns_add_job(tp, NS_JOB_SIGNAL, do_nothing, NULL, &job));
     assert_fails(NS_INVALID_REQUEST, ns_add_job(tp, NS_JOB_NONE, NULL, NULL, &job));
     assert_fails(NS_INVALID_REQUEST,
-                 ns_add_io_job(tp, NULL, NS_JOB_READ, never_run, NULL, &job));
+                 ns_add_io_job(tp, NULL, NS_JOB_READ, do_nothing, NULL, &job));
     assert_fails(NS_INVALID_REQUEST,
-                 ns_add_io_timeout_job(tp, NULL, &far_away, NS_JOB_READ, never_run, NULL, &job));
+                 ns_add_io_timeout_job(tp, NULL, &far_away, NS_JOB_READ, do_nothing, NULL, &job));
     assert_fails(NS_INVALID_REQUEST,
-                 ns_add_timeout_job(tp, &negative, NS_JOB_NONE, never_run, NULL, &job));
+                 ns_add_timeout_job(tp, &negative, NS_JOB_NONE, do_nothing, NULL, &job));
     assert_fails(NS_INVALID_REQUEST,
-                 ns_add_signal_job(tp, SIGKILL, NS_JOB_NONE, never_run, NULL, &job));
-    assert_fails(NS_INVALID_REQUEST, ns_add_fd_job(tp, -1, NS_JOB_READ, never_run, NULL, &job));
+                 ns_add_signal_job(tp, SIGKILL, NS_JOB_NONE, do_nothing, NULL, &job));
+    assert_fails(NS_INVALID_REQUEST, ns_add_fd_job(tp, -1, NS_JOB_READ, do_nothing, NULL, &job));
     assert_fails(NS_INVALID_REQUEST,
-                 ns_add_fd_timeout_job(tp, -1, &far_away, NS_JOB_READ, never_run, NULL, &job));
+                 ns_add_fd_timeout_job(tp, -1, &far_away, NS_JOB_READ, do_nothing, NULL, &job));
     ns_thrpool_shutdown(tp);
-    assert_fails(NS_SHUTDOWN, ns_create_job(tp, NS_JOB_NONE, never_run, &job));
-    assert_fails(NS_SHUTDOWN, ns_add_job(tp, NS_JOB_NONE, never_run, NULL, &job));
+    assert_fails(NS_SHUTDOWN, ns_create_job(tp, NS_JOB_NONE, do_nothing, &job));
+    assert_fails(NS_SHUTDOWN, ns_add_job(tp, NS_JOB_NONE, do_nothing, NULL, &job));
     assert_fails(NS_SHUTDOWN,
-                 ns_add_timeout_job(tp, &far_away, NS_JOB_NONE, never_run, NULL, &job));
-    assert_fails(NS_SHUTDOWN, ns_add_signal_job(tp, SIGUSR2, NS_JOB_NONE, never_run, NULL, &job));
-    assert_fails(NS_SHUTDOWN, ns_add_fd_job(tp, 0, NS_JOB_READ, never_run, NULL, &job));
+                 ns_add_timeout_job(tp, &far_away, NS_JOB_NONE, do_nothing, NULL, &job));
+    assert_fails(NS_SHUTDOWN, ns_add_signal_job(tp, SIGUSR2, NS_JOB_NONE, do_nothing, NULL, &job));
+    assert_fails(NS_SHUTDOWN, ns_add_fd_job(tp, 0, NS_JOB_READ, do_nothing, NULL, &job));
     pool_end(tp);
 }
 
@@ -208,31 +189,24 @@ static void *failing_calloc(size_t count, size_t size)
     return atomic_load(&allocations_fail) ? NULL : counting_calloc(count, size);
 }
 
-static void a_failed_allocation_sets_the_job_to_null_and_leaves_nothing(void **state)
+TEST(a_failed_allocation_sets_the_job_to_null_and_leaves_nothing)
 {
-    UNUSED(state);
-    struct ns_thrpool_config config;
-    ns_thrpool_config_init(&config);
-    config.log_fct = quiet_log;
-    config.calloc_fct = failing_calloc;
-    config.free_fct = counting_free;
     long before = atomic_load(&blocks_out);
-    struct ns_thrpool_t *tp = ns_thrpool_new(&config);
-    assert_non_null(tp);
+    struct ns_thrpool_t *tp = pool_with(1, quiet_log, failing_calloc, counting_free);
     long with_pool = atomic_load(&blocks_out);
     int ends[2];
     socket_pair(ends);
     atomic_store(&allocations_fail, 1);
-    assert_fails(NS_ALLOCATION_FAILURE, ns_create_job(tp, NS_JOB_NONE, never_run, &job));
-    assert_fails(NS_ALLOCATION_FAILURE, ns_add_job(tp, NS_JOB_NONE, never_run, NULL, &job));
+    assert_fails(NS_ALLOCATION_FAILURE, ns_create_job(tp, NS_JOB_NONE, do_nothing, &job));
+    assert_fails(NS_ALLOCATION_FAILURE, ns_add_job(tp, NS_JOB_NONE, do_nothing, NULL, &job));
     assert_fails(NS_ALLOCATION_FAILURE,
-                 ns_add_timeout_job(tp, &far_away, NS_JOB_NONE, never_run, NULL, &job));
+                 ns_add_timeout_job(tp, &far_away, NS_JOB_NONE, do_nothing, NULL, &job));
     assert_fails(NS_ALLOCATION_FAILURE,
-                 ns_add_signal_job(tp, SIGUSR2, NS_JOB_NONE, never_run, NULL, &job));
+                 ns_add_signal_job(tp, SIGUSR2, NS_JOB_NONE, do_nothing, NULL, &job));
     assert_fails(NS_ALLOCATION_FAILURE,
-                 ns_add_fd_job(tp, ends[0], NS_JOB_READ, never_run, NULL, &job));
+                 ns_add_fd_job(tp, ends[0], NS_JOB_READ, do_nothing, NULL, &job));
     assert_fails(NS_ALLOCATION_FAILURE, ns_add_fd_timeout_job(tp, ends[0], &far_away, NS_JOB_READ,
-                                                              never_run, NULL, &job));
+                                                              do_nothing, NULL, &job));
     atomic_store(&allocations_fail, 0);
     assert_int_equal(atomic_load(&blocks_out), with_pool);
     assert_true(fd_is_open(ends[0]));
@@ -245,7 +219,7 @@ static void a_failed_allocation_sets_the_job_to_null_and_leaves_nothing(void **s
     close(ends[1]);
 }
 
-/* The place where an add writes its job, as the callback finds it. */
+/* What the callback finds in the variable to which the add writes its job. */
 struct slot {
     struct ns_job_t *job;
     struct latch *ran;
@@ -262,7 +236,7 @@ static void compare_with_slot(struct ns_job_t *job)
     latch_add(slot->ran, 1);
 }
 
-/* Callers of every kind, in turn: what fires at once. */
+/* Add one job of each kind, in turn, that fires at once. */
 static ns_result_t add_at_once(struct ns_thrpool_t *tp, int kind, int fd, struct slot *slot)
 {
     const ns_job_type_t thread = kind & 1 ? NS_JOB_THREAD : 0;
@@ -281,9 +255,8 @@ static ns_result_t add_at_once(struct ns_thrpool_t *tp, int kind, int fd, struct
     }
 }
 
-static void the_job_is_written_before_it_can_run(void **state)
+TEST(the_job_is_written_before_it_can_run)
 {
-    UNUSED(state);
     enum { KINDS = 10, BATCH = 8 };
     struct ns_thrpool_t *tp = pool_of(2);
     int ends[2];
@@ -324,14 +297,13 @@ static void ignore_signal(int signum)
     UNUSED(signum);
 }
 
-static void the_signal_job_is_written_before_it_can_run(void **state)
+TEST(the_signal_job_is_written_before_it_can_run)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct latch ran = LATCH_INIT;
     atomic_int wrong = 0;
     pthread_t raiser;
-    /* Between two jobs the signal goes to whoever had it before. */
+    /* Between two jobs the signal is handled as before the first. */
     struct sigaction ignore = {.sa_handler = ignore_signal};
     assert_int_equal(sigaction(SIGUSR2, &ignore, NULL), 0);
     atomic_store(&raising, 1);
@@ -350,9 +322,8 @@ static void the_signal_job_is_written_before_it_can_run(void **state)
     signal(SIGUSR2, SIG_DFL);
 }
 
-static void the_job_pointer_may_be_null(void **state)
+TEST(the_job_pointer_may_be_null)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     int ends[2];
     socket_pair(ends);
@@ -385,9 +356,8 @@ static void look_at_output_and_rearm(struct ns_job_t *job)
     stay_in_gate(ns_job_get_data(job));
 }
 
-static void output_type_lasts_as_long_as_the_callback(void **state)
+TEST(output_type_lasts_as_long_as_the_callback)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct gate gate = GATE_INIT;
     struct ns_job_t *job = NULL;
@@ -401,9 +371,8 @@ static void output_type_lasts_as_long_as_the_callback(void **state)
     pool_end(tp);
 }
 
-static void output_type_is_zero_before_and_after_the_callback(void **state)
+TEST(output_type_is_zero_before_and_after_the_callback)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct probe probe = PROBE(NULL, -1);
     struct ns_job_t *job = NULL;
@@ -418,20 +387,15 @@ static void output_type_is_zero_before_and_after_the_callback(void **state)
     pool_end(tp);
 }
 
-static void output_type_of_a_run_now_job_is_zero_inside_it_too(void **state)
+TEST(output_type_of_a_run_now_job_is_zero_inside_it_too)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
-    const ns_job_type_t types[] = {NS_JOB_NONE, NS_JOB_THREAD};
-    for (size_t i = 0; i < 2; i++) {
+    for EACH_THREAD(i) {
         struct gate gate = GATE_INIT;
-        struct ns_job_t *job = NULL;
-        assert_int_equal(ns_add_job(tp, types[i], gate_callback, &gate, &job), NS_SUCCESS);
-        assert_latch(&gate.begun, 1);
+        struct ns_job_t *job = occupy(tp, where[i], &gate);
         assert_int_equal(ns_job_get_output_type(job), 0);
         latch_add(&gate.leave, 1);
-        assert_int_equal(ns_job_wait(job), NS_SUCCESS);
-        assert_int_equal(ns_job_done(job), NS_SUCCESS);
+        finish_idle(job);
     }
     pool_end(tp);
 }
@@ -445,7 +409,7 @@ static void output_type_of_a_run_now_job_is_zero_inside_it_too(void **state)
         }                                                                                      \
     } while (0)
 
-/* A logger that does what a real one may. */
+/* A logger that does what a real one may do. */
 static void errno_changing_log(int priority, const char *format, va_list args)
 {
     quiet_log(priority, format, args);
@@ -465,9 +429,8 @@ static void errno_changing_free(void *block)
     errno = EBUSY;
 }
 
-static void no_function_changes_errno(void **state)
+TEST(no_function_changes_errno)
 {
-    UNUSED(state);
     struct ns_thrpool_config config;
     struct ns_thrpool_t *tp = NULL;
     struct ns_job_t *job = NULL;
@@ -492,8 +455,8 @@ static void no_function_changes_errno(void **state)
     KEEPS_ERRNO(tp = ns_thrpool_new(&config));
     assert_non_null(tp);
 
-    KEEPS_ERRNO(ns_create_job(tp, NS_JOB_READ, never_run, &job));
-    KEEPS_ERRNO(ns_create_job(tp, NS_JOB_TIMER, never_run, &job));
+    KEEPS_ERRNO(ns_create_job(tp, NS_JOB_READ, do_nothing, &job));
+    KEEPS_ERRNO(ns_create_job(tp, NS_JOB_TIMER, do_nothing, &job));
     KEEPS_ERRNO(ns_job_set_data(job, &job));
     KEEPS_ERRNO(ns_job_set_done_cb(job, another));
     KEEPS_ERRNO(ns_job_set_done_cb(job, NULL));
@@ -501,19 +464,19 @@ static void no_function_changes_errno(void **state)
     KEEPS_ERRNO(ns_job_wait(job));
     KEEPS_ERRNO(ns_job_timedwait(job, &at_once));
     KEEPS_ERRNO(ns_job_done(job));
-    KEEPS_ERRNO(ns_add_job(tp, NS_JOB_SIGNAL, never_run, NULL, &job));
+    KEEPS_ERRNO(ns_add_job(tp, NS_JOB_SIGNAL, do_nothing, NULL, &job));
     KEEPS_ERRNO(ns_add_job(tp, NS_JOB_NONE, finish_job, NULL, NULL));
-    KEEPS_ERRNO(ns_add_io_job(tp, NULL, io, never_run, NULL, &job));
-    KEEPS_ERRNO(ns_add_io_timeout_job(tp, NULL, &far_away, io, never_run, NULL, &job));
-    KEEPS_ERRNO(ns_add_timeout_job(tp, &negative, NS_JOB_NONE, never_run, NULL, &job));
+    KEEPS_ERRNO(ns_add_io_job(tp, NULL, io, do_nothing, NULL, &job));
+    KEEPS_ERRNO(ns_add_io_timeout_job(tp, NULL, &far_away, io, do_nothing, NULL, &job));
+    KEEPS_ERRNO(ns_add_timeout_job(tp, &negative, NS_JOB_NONE, do_nothing, NULL, &job));
     KEEPS_ERRNO(ns_add_timeout_job(tp, &at_once, NS_JOB_NONE, finish_job, NULL, NULL));
-    KEEPS_ERRNO(ns_add_signal_job(tp, SIGKILL, NS_JOB_NONE, never_run, NULL, &job));
-    KEEPS_ERRNO(ns_add_signal_job(tp, SIGUSR2, NS_JOB_NONE, never_run, NULL, &job));
+    KEEPS_ERRNO(ns_add_signal_job(tp, SIGKILL, NS_JOB_NONE, do_nothing, NULL, &job));
+    KEEPS_ERRNO(ns_add_signal_job(tp, SIGUSR2, NS_JOB_NONE, do_nothing, NULL, &job));
     KEEPS_ERRNO(ns_job_cancel(job));
-    KEEPS_ERRNO(ns_add_fd_job(tp, -1, io, never_run, NULL, &job));
-    KEEPS_ERRNO(ns_add_fd_job(tp, ends[0], io, never_run, NULL, &armed));
-    KEEPS_ERRNO(ns_add_fd_timeout_job(tp, ends[0], NULL, io, never_run, NULL, &job));
-    KEEPS_ERRNO(ns_add_fd_timeout_job(tp, ends[0], &far_away, io, never_run, NULL, &job));
+    KEEPS_ERRNO(ns_add_fd_job(tp, -1, io, do_nothing, NULL, &job));
+    KEEPS_ERRNO(ns_add_fd_job(tp, ends[0], io, do_nothing, NULL, &armed));
+    KEEPS_ERRNO(ns_add_fd_timeout_job(tp, ends[0], NULL, io, do_nothing, NULL, &job));
+    KEEPS_ERRNO(ns_add_fd_timeout_job(tp, ends[0], &far_away, io, do_nothing, NULL, &job));
     KEEPS_ERRNO(ns_job_cancel(job));
 
     KEEPS_ERRNO(ns_job_done(armed));
@@ -529,7 +492,7 @@ static void no_function_changes_errno(void **state)
     KEEPS_ERRNO(ns_job_get_tp(armed));
     KEEPS_ERRNO(ns_job_get_fd(armed));
     KEEPS_ERRNO(ns_job_get_native_fd(armed));
-    KEEPS_ERRNO(ns_job_is_func(armed, never_run));
+    KEEPS_ERRNO(ns_job_is_func(armed, do_nothing));
     KEEPS_ERRNO(ns_job_cancel(armed));
 
     KEEPS_ERRNO(ns_job_done(NULL));
@@ -543,7 +506,7 @@ static void no_function_changes_errno(void **state)
 
     KEEPS_ERRNO(ns_thrpool_is_shutdown(tp));
     KEEPS_ERRNO(ns_thrpool_shutdown(tp));
-    KEEPS_ERRNO(ns_add_job(tp, NS_JOB_NONE, never_run, NULL, NULL));
+    KEEPS_ERRNO(ns_add_job(tp, NS_JOB_NONE, do_nothing, NULL, NULL));
     KEEPS_ERRNO(ns_thrpool_wait(tp));
     KEEPS_ERRNO(ns_thrpool_wait(NULL));
     KEEPS_ERRNO(ns_thrpool_destroy(tp));

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* Bad input and exhausted resources: refused with a reason, logged by name, nothing left behind. */
+/* Bad input and exhausted resources: the call fails, the log names the function, and nothing is
+ * left behind. */
 #include "harness.h"
 
 #include <limits.h>
@@ -10,12 +11,7 @@ static struct timeval soon = {0, 1000};
 static struct timeval negative_seconds = {-1, 0};
 static struct timeval negative_micros = {1, -1};
 
-static void never_run(struct ns_job_t *job)
-{
-    UNUSED(job);
-}
-
-/* Any pointer but NULL, to see that it is overwritten. */
+/* Any pointer but NULL, to see that the call overwrites it. */
 #define STALE ((struct ns_job_t *)&soon)
 
 /* The config of a pool that records what it logs and counts what it allocates. */
@@ -27,7 +23,7 @@ static void careful_config(struct ns_thrpool_config *config)
     config->free_fct = counting_free;
 }
 
-/* One pool for all calls that are refused, and what must be the same after each. */
+/* The pool of all refused calls, and what must be the same after each. */
 struct scene {
     struct ns_thrpool_t *tp;
     int ends[2];
@@ -61,8 +57,8 @@ static int end_scene(void **state)
     return !same || atomic_load(&blocks_out) != 0;
 }
 
-/* A call that is refused, once in the log, with the function's name and a word of the reason.
- * The call writes to &job. */
+/* See a call refused, with one message in the log that has the function's name and a word of the
+ * reason. The call writes to &job. */
 #define REFUSED(function, word, ...)                                                           \
     do {                                                                                       \
         struct ns_job_t *job = STALE;                                                          \
@@ -75,7 +71,7 @@ static int end_scene(void **state)
         }                                                                                      \
     } while (0)
 
-/* What the library says where it knows no pool's logger: this program has a syslog of its own. */
+/* What the library logs when it knows no pool's logger. This program replaces syslog. */
 static char syslog_last[1024];
 static int syslog_calls, syslog_priority;
 
@@ -89,7 +85,7 @@ void syslog(int priority, const char *format, ...)
     syslog_calls++;
 }
 
-/* A call that is refused, once in syslog, with the function's name and that of the argument. */
+/* See a call refused, with one message in syslog that names the function and the argument. */
 #define TOLD_TO_SYSLOG(function, word, call)                                                   \
     do {                                                                                       \
         int calls_before = syslog_calls;                                                       \
@@ -102,7 +98,7 @@ void syslog(int priority, const char *format, ...)
         }                                                                                      \
     } while (0)
 
-/* As REFUSED, where there is no pool whose log it could be in. */
+/* As REFUSED, for calls that name no pool whose logger could be used. */
 #define REFUSED_WITHOUT_POOL(function, ...)                                                    \
     do {                                                                                       \
         struct ns_job_t *job = STALE;                                                          \
@@ -115,27 +111,27 @@ static void a_null_pool_is_refused(void **state)
 {
     struct scene *s = *state;
     int fd = s->ends[0];
-    REFUSED_WITHOUT_POOL(ns_create_job, NS_JOB_NONE, never_run, &job);
-    REFUSED_WITHOUT_POOL(ns_add_job, NS_JOB_NONE, never_run, NULL, &job);
-    REFUSED_WITHOUT_POOL(ns_add_timeout_job, &soon, NS_JOB_NONE, never_run, NULL, &job);
-    REFUSED_WITHOUT_POOL(ns_add_signal_job, SIGUSR1, NS_JOB_NONE, never_run, NULL, &job);
-    REFUSED_WITHOUT_POOL(ns_add_fd_job, fd, NS_JOB_READ, never_run, NULL, &job);
-    REFUSED_WITHOUT_POOL(ns_add_fd_timeout_job, fd, &soon, NS_JOB_READ, never_run, NULL, &job);
-    /* Here two arguments are NULL: either may be the one that is named. */
+    REFUSED_WITHOUT_POOL(ns_create_job, NS_JOB_NONE, do_nothing, &job);
+    REFUSED_WITHOUT_POOL(ns_add_job, NS_JOB_NONE, do_nothing, NULL, &job);
+    REFUSED_WITHOUT_POOL(ns_add_timeout_job, &soon, NS_JOB_NONE, do_nothing, NULL, &job);
+    REFUSED_WITHOUT_POOL(ns_add_signal_job, SIGUSR1, NS_JOB_NONE, do_nothing, NULL, &job);
+    REFUSED_WITHOUT_POOL(ns_add_fd_job, fd, NS_JOB_READ, do_nothing, NULL, &job);
+    REFUSED_WITHOUT_POOL(ns_add_fd_timeout_job, fd, &soon, NS_JOB_READ, do_nothing, NULL, &job);
+    /* Two arguments are NULL here: the message may name either. */
     struct ns_job_t *job = STALE;
     TOLD_TO_SYSLOG("ns_add_io_job", "fd is NULL",
-                   assert_int_equal(ns_add_io_job(NULL, NULL, NS_JOB_READ, never_run, NULL, &job),
+                   assert_int_equal(ns_add_io_job(NULL, NULL, NS_JOB_READ, do_nothing, NULL, &job),
                                     NS_INVALID_REQUEST));
     assert_null(job);
     job = STALE;
     TOLD_TO_SYSLOG("ns_add_io_timeout_job", "fd is NULL",
                    assert_int_equal(ns_add_io_timeout_job(NULL, NULL, &soon, NS_JOB_READ,
-                                                          never_run, NULL, &job),
+                                                          do_nothing, NULL, &job),
                                     NS_INVALID_REQUEST));
     assert_null(job);
-    /* And with nowhere to write to. */
+    /* The same without a variable to write the job to. */
     TOLD_TO_SYSLOG("ns_add_job", "tp is NULL",
-                   assert_int_equal(ns_add_job(NULL, NS_JOB_NONE, never_run, NULL, NULL),
+                   assert_int_equal(ns_add_job(NULL, NS_JOB_NONE, do_nothing, NULL, NULL),
                                     NS_INVALID_REQUEST));
 }
 
@@ -156,13 +152,13 @@ static void a_null_or_negative_time_is_refused(void **state)
     struct scene *s = *state;
     struct timeval *const times[] = {NULL, &negative_seconds, &negative_micros};
     for (size_t i = 0; i < 3; i++) {
-        REFUSED(ns_add_timeout_job, "tv", s->tp, times[i], NS_JOB_NONE, never_run, NULL, &job);
-        REFUSED(ns_add_fd_timeout_job, "tv", s->tp, s->ends[0], times[i], NS_JOB_READ, never_run,
+        REFUSED(ns_add_timeout_job, "tv", s->tp, times[i], NS_JOB_NONE, do_nothing, NULL, &job);
+        REFUSED(ns_add_fd_timeout_job, "tv", s->tp, s->ends[0], times[i], NS_JOB_READ, do_nothing,
                 NULL, &job);
-        REFUSED(ns_add_io_timeout_job, "tv", s->tp, NULL, times[i], NS_JOB_READ, never_run, NULL,
+        REFUSED(ns_add_io_timeout_job, "tv", s->tp, NULL, times[i], NS_JOB_READ, do_nothing, NULL,
                 &job);
     }
-    /* The caller's time is as it was. */
+    /* The call did not change the caller's timeval. */
     assert_int_equal(negative_seconds.tv_sec, -1);
     assert_int_equal(negative_micros.tv_usec, -1);
 }
@@ -171,12 +167,12 @@ static void a_null_place_for_a_job_is_refused_where_it_is_required(void **state)
 {
     struct scene *s = *state;
     int errors = count_logged_errors();
-    assert_int_equal(ns_create_job(s->tp, NS_JOB_NONE, never_run, NULL), NS_INVALID_REQUEST);
+    assert_int_equal(ns_create_job(s->tp, NS_JOB_NONE, do_nothing, NULL), NS_INVALID_REQUEST);
     assert_int_equal(count_logged_errors(), errors + 1);
     assert_true(logged("ns_create_job:") && logged("job"));
 }
 
-/* A call without a place for its job, which it needs. */
+/* A call that needs a variable to write its job to, and is given none. */
 #define NOWHERE(function, ...)                                                                 \
     do {                                                                                       \
         int errors_before = count_logged_errors();                                             \
@@ -193,15 +189,15 @@ static void an_unarmed_job_needs_a_place_in_every_add(void **state)
     int fd = s->ends[0];
     ns_job_type_t type = NS_JOB_UNARMED;
     for (int threaded = 0; threaded < 2; threaded++) {
-        NOWHERE(ns_create_job, s->tp, type, never_run);
-        NOWHERE(ns_add_job, s->tp, type, never_run, NULL);
-        NOWHERE(ns_add_timeout_job, s->tp, &soon, type, never_run, NULL);
-        NOWHERE(ns_add_signal_job, s->tp, SIGUSR1, type, never_run, NULL);
-        NOWHERE(ns_add_fd_job, s->tp, fd, type | NS_JOB_READ, never_run, NULL);
-        NOWHERE(ns_add_fd_timeout_job, s->tp, fd, &soon, type | NS_JOB_READ, never_run, NULL);
+        NOWHERE(ns_create_job, s->tp, type, do_nothing);
+        NOWHERE(ns_add_job, s->tp, type, do_nothing, NULL);
+        NOWHERE(ns_add_timeout_job, s->tp, &soon, type, do_nothing, NULL);
+        NOWHERE(ns_add_signal_job, s->tp, SIGUSR1, type, do_nothing, NULL);
+        NOWHERE(ns_add_fd_job, s->tp, fd, type | NS_JOB_READ, do_nothing, NULL);
+        NOWHERE(ns_add_fd_timeout_job, s->tp, fd, &soon, type | NS_JOB_READ, do_nothing, NULL);
         type |= NS_JOB_THREAD;
     }
-    /* No signal is caught for a job that there is not. */
+    /* A refused call leaves the signal's disposition alone. */
     struct sigaction now;
     assert_int_equal(sigaction(SIGUSR1, NULL, &now), 0);
     assert_true(now.sa_handler == SIG_DFL);
@@ -214,8 +210,8 @@ static void a_descriptor_that_is_not_open_is_refused(void **state)
     close(closed);
     const int bad[] = {closed, -1, -100, INT_MIN, INT_MAX};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        REFUSED(ns_add_fd_job, "fd", s->tp, bad[i], NS_JOB_READ, never_run, NULL, &job);
-        REFUSED(ns_add_fd_timeout_job, "fd", s->tp, bad[i], &soon, NS_JOB_WRITE, never_run, NULL,
+        REFUSED(ns_add_fd_job, "fd", s->tp, bad[i], NS_JOB_READ, do_nothing, NULL, &job);
+        REFUSED(ns_add_fd_timeout_job, "fd", s->tp, bad[i], &soon, NS_JOB_WRITE, do_nothing, NULL,
                 &job);
     }
 }
@@ -223,25 +219,25 @@ static void a_descriptor_that_is_not_open_is_refused(void **state)
 static void an_nspr_descriptor_is_refused_where_there_is_none_or_no_nspr(void **state)
 {
     struct scene *s = *state;
-    /* Never looked into: NSPR is not in this process. */
+    /* Never dereferenced, because NSPR is not in this process. */
     struct PRFileDesc *unknown = (struct PRFileDesc *)&soon;
-    REFUSED(ns_add_io_job, "fd", s->tp, NULL, NS_JOB_READ, never_run, NULL, &job);
-    REFUSED(ns_add_io_timeout_job, "fd", s->tp, NULL, &soon, NS_JOB_READ, never_run, NULL, &job);
-    REFUSED(ns_add_io_job, "NSPR", s->tp, unknown, NS_JOB_READ, never_run, NULL, &job);
-    REFUSED(ns_add_io_timeout_job, "NSPR", s->tp, unknown, &soon, NS_JOB_READ, never_run, NULL,
+    REFUSED(ns_add_io_job, "fd", s->tp, NULL, NS_JOB_READ, do_nothing, NULL, &job);
+    REFUSED(ns_add_io_timeout_job, "fd", s->tp, NULL, &soon, NS_JOB_READ, do_nothing, NULL, &job);
+    REFUSED(ns_add_io_job, "NSPR", s->tp, unknown, NS_JOB_READ, do_nothing, NULL, &job);
+    REFUSED(ns_add_io_timeout_job, "NSPR", s->tp, unknown, &soon, NS_JOB_READ, do_nothing, NULL,
             &job);
 }
 
-/* A type on each of the functions that can't be given a reason of their own for refusing it. */
+/* See every function refuse this type. */
 static void refused_everywhere(struct scene *s, ns_job_type_t type, const char *word)
 {
     int fd = s->ends[0];
-    REFUSED(ns_create_job, word, s->tp, type, never_run, &job);
-    REFUSED(ns_add_job, word, s->tp, type, never_run, NULL, &job);
-    REFUSED(ns_add_timeout_job, word, s->tp, &soon, type, never_run, NULL, &job);
-    REFUSED(ns_add_signal_job, word, s->tp, SIGUSR1, type, never_run, NULL, &job);
-    REFUSED(ns_add_fd_job, word, s->tp, fd, type | NS_JOB_READ, never_run, NULL, &job);
-    REFUSED(ns_add_fd_timeout_job, word, s->tp, fd, &soon, type | NS_JOB_READ, never_run, NULL,
+    REFUSED(ns_create_job, word, s->tp, type, do_nothing, &job);
+    REFUSED(ns_add_job, word, s->tp, type, do_nothing, NULL, &job);
+    REFUSED(ns_add_timeout_job, word, s->tp, &soon, type, do_nothing, NULL, &job);
+    REFUSED(ns_add_signal_job, word, s->tp, SIGUSR1, type, do_nothing, NULL, &job);
+    REFUSED(ns_add_fd_job, word, s->tp, fd, type | NS_JOB_READ, do_nothing, NULL, &job);
+    REFUSED(ns_add_fd_timeout_job, word, s->tp, fd, &soon, type | NS_JOB_READ, do_nothing, NULL,
             &job);
 }
 
@@ -266,19 +262,19 @@ static void a_trigger_that_the_call_gives_no_means_for_is_refused(void **state)
     const ns_job_type_t directions[] = {NS_JOB_ACCEPT, NS_JOB_CONNECT, NS_JOB_READ, NS_JOB_WRITE};
     for (size_t i = 0; i < 4; i++) {
         ns_job_type_t type = directions[i];
-        REFUSED(ns_create_job, "type", s->tp, type, never_run, &job);
-        REFUSED(ns_add_job, "type", s->tp, type, never_run, NULL, &job);
-        REFUSED(ns_add_job, "type", s->tp, type | NS_JOB_TIMER, never_run, NULL, &job);
-        REFUSED(ns_add_timeout_job, "type", s->tp, &soon, type, never_run, NULL, &job);
-        REFUSED(ns_add_signal_job, "type", s->tp, SIGUSR1, type, never_run, NULL, &job);
+        REFUSED(ns_create_job, "type", s->tp, type, do_nothing, &job);
+        REFUSED(ns_add_job, "type", s->tp, type, do_nothing, NULL, &job);
+        REFUSED(ns_add_job, "type", s->tp, type | NS_JOB_TIMER, do_nothing, NULL, &job);
+        REFUSED(ns_add_timeout_job, "type", s->tp, &soon, type, do_nothing, NULL, &job);
+        REFUSED(ns_add_signal_job, "type", s->tp, SIGUSR1, type, do_nothing, NULL, &job);
     }
-    REFUSED(ns_create_job, "type", s->tp, NS_JOB_SIGNAL, never_run, &job);
-    REFUSED(ns_add_job, "type", s->tp, NS_JOB_SIGNAL, never_run, NULL, &job);
-    REFUSED(ns_add_timeout_job, "type", s->tp, &soon, NS_JOB_SIGNAL, never_run, NULL, &job);
-    REFUSED(ns_add_signal_job, "type", s->tp, SIGUSR1, NS_JOB_TIMER, never_run, NULL, &job);
+    REFUSED(ns_create_job, "type", s->tp, NS_JOB_SIGNAL, do_nothing, &job);
+    REFUSED(ns_add_job, "type", s->tp, NS_JOB_SIGNAL, do_nothing, NULL, &job);
+    REFUSED(ns_add_timeout_job, "type", s->tp, &soon, NS_JOB_SIGNAL, do_nothing, NULL, &job);
+    REFUSED(ns_add_signal_job, "type", s->tp, SIGUSR1, NS_JOB_TIMER, do_nothing, NULL, &job);
     ns_job_type_t both = NS_JOB_SIGNAL | NS_JOB_READ;
-    REFUSED(ns_add_fd_job, "type", s->tp, fd, both, never_run, NULL, &job);
-    REFUSED(ns_add_fd_timeout_job, "type", s->tp, fd, &soon, both, never_run, NULL, &job);
+    REFUSED(ns_add_fd_job, "type", s->tp, fd, both, do_nothing, NULL, &job);
+    REFUSED(ns_add_fd_timeout_job, "type", s->tp, fd, &soon, both, do_nothing, NULL, &job);
 }
 
 static void io_without_a_direction_is_refused(void **state)
@@ -287,8 +283,8 @@ static void io_without_a_direction_is_refused(void **state)
     int fd = s->ends[0];
     const ns_job_type_t types[] = {NS_JOB_NONE, NS_JOB_THREAD, NS_JOB_TIMER, NS_JOB_PRESERVE_FD};
     for (size_t i = 0; i < 4; i++) {
-        REFUSED(ns_add_fd_job, "type", s->tp, fd, types[i], never_run, NULL, &job);
-        REFUSED(ns_add_fd_timeout_job, "type", s->tp, fd, &soon, types[i], never_run, NULL, &job);
+        REFUSED(ns_add_fd_job, "type", s->tp, fd, types[i], do_nothing, NULL, &job);
+        REFUSED(ns_add_fd_timeout_job, "type", s->tp, fd, &soon, types[i], do_nothing, NULL, &job);
     }
 }
 
@@ -297,14 +293,13 @@ static void accept_in_a_worker_is_refused(void **state)
     struct scene *s = *state;
     int fd = s->ends[0];
     ns_job_type_t type = NS_JOB_ACCEPT | NS_JOB_THREAD;
-    REFUSED(ns_add_fd_job, "ACCEPT", s->tp, fd, type, never_run, NULL, &job);
-    REFUSED(ns_add_fd_job, "ACCEPT", s->tp, fd, type | NS_JOB_READ, never_run, NULL, &job);
-    REFUSED(ns_add_fd_timeout_job, "ACCEPT", s->tp, fd, &soon, type, never_run, NULL, &job);
+    REFUSED(ns_add_fd_job, "ACCEPT", s->tp, fd, type, do_nothing, NULL, &job);
+    REFUSED(ns_add_fd_job, "ACCEPT", s->tp, fd, type | NS_JOB_READ, do_nothing, NULL, &job);
+    REFUSED(ns_add_fd_timeout_job, "ACCEPT", s->tp, fd, &soon, type, do_nothing, NULL, &job);
 }
 
-static void timer_on_a_plain_io_job_means_nothing(void **state)
+TEST(timer_on_a_plain_io_job_means_nothing)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     int ends[2];
     socket_pair(ends);
@@ -318,8 +313,7 @@ static void timer_on_a_plain_io_job_means_nothing(void **state)
     assert_int_equal(send(ends[1], "x", 1, 0), 1);
     assert_latch(&probe.runs, 1);
     assert_int_equal(atomic_load(&probe.output), NS_JOB_READ);
-    assert_int_equal(ns_job_wait(job), NS_SUCCESS);
-    assert_int_equal(ns_job_done(job), NS_SUCCESS);
+    finish_idle(job);
     pool_end(tp);
     close(ends[1]);
 }
@@ -332,13 +326,12 @@ static void signals_that_cannot_be_watched_are_refused(void **state)
         INT_MAX, INT_MIN,
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        REFUSED(ns_add_signal_job, "signum", s->tp, bad[i], NS_JOB_NONE, never_run, NULL, &job);
+        REFUSED(ns_add_signal_job, "signum", s->tp, bad[i], NS_JOB_NONE, do_nothing, NULL, &job);
     }
 }
 
-static void times_that_are_odd_but_times_are_taken(void **state)
+TEST(times_that_are_odd_but_times_are_taken)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     time_t most = (time_t)(((uint64_t)1 << (sizeof(time_t) * 8 - 1)) - 1);
     struct timeval times[] = {{most, 0}, {most, 999999}, {0, LONG_MAX}, {most, LONG_MAX}};
@@ -359,17 +352,16 @@ static void times_that_are_odd_but_times_are_taken(void **state)
     TOLD_TO_SYSLOG(#function, "job is NULL",                                                   \
                    assert_int_equal(function(__VA_ARGS__), NS_INVALID_REQUEST))
 
-static void null_jobs_are_refused_or_answer_nothing(void **state)
+TEST(null_jobs_are_refused_or_answer_nothing)
 {
-    UNUSED(state);
     JOB_IS_NULL(ns_job_rearm, NULL);
     JOB_IS_NULL(ns_job_done, NULL);
     JOB_IS_NULL(ns_job_cancel, NULL);
     JOB_IS_NULL(ns_job_wait, NULL);
     JOB_IS_NULL(ns_job_timedwait, NULL, &soon);
     JOB_IS_NULL(ns_job_set_data, NULL, NULL);
-    JOB_IS_NULL(ns_job_set_done_cb, NULL, never_run);
-    /* Either may be the one that is named. */
+    JOB_IS_NULL(ns_job_set_done_cb, NULL, do_nothing);
+    /* The message may name either. */
     TOLD_TO_SYSLOG("ns_job_timedwait", "tv is NULL",
                    assert_int_equal(ns_job_timedwait(NULL, NULL), NS_INVALID_REQUEST));
     int calls = syslog_calls;
@@ -379,14 +371,13 @@ static void null_jobs_are_refused_or_answer_nothing(void **state)
     assert_null(ns_job_get_tp(NULL));
     assert_null(ns_job_get_fd(NULL));
     assert_int_equal(ns_job_get_native_fd(NULL), -1);
-    assert_int_equal(ns_job_is_func(NULL, never_run), 0);
+    assert_int_equal(ns_job_is_func(NULL, do_nothing), 0);
     assert_int_equal(ns_job_is_func(NULL, NULL), 0);
     assert_int_equal(syslog_calls, calls);
 }
 
-static void null_pools_are_refused_or_nothing(void **state)
+TEST(null_pools_are_refused_or_nothing)
 {
-    UNUSED(state);
     int calls = syslog_calls;
     ns_thrpool_config_init(NULL);
     ns_thrpool_shutdown(NULL);
@@ -403,7 +394,7 @@ static void bad_times_to_wait_are_refused_and_logged(void **state)
     struct scene *s = *state;
     struct ns_job_t *job = NULL;
     struct timeval *const times[] = {NULL, &negative_seconds, &negative_micros};
-    assert_int_equal(ns_create_job(s->tp, NS_JOB_NONE, never_run, &job), NS_SUCCESS);
+    assert_int_equal(ns_create_job(s->tp, NS_JOB_NONE, do_nothing, &job), NS_SUCCESS);
     for (size_t i = 0; i < 3; i++) {
         int errors = count_logged_errors();
         assert_int_equal(ns_job_timedwait(job, times[i]), NS_INVALID_REQUEST);
@@ -414,14 +405,13 @@ static void bad_times_to_wait_are_refused_and_logged(void **state)
     EVENTUALLY(atomic_load(&blocks_out) == s->blocks);
 }
 
-static void an_uninitialised_config_is_refused(void **state)
+TEST(an_uninitialised_config_is_refused)
 {
-    UNUSED(state);
     struct ns_thrpool_config config;
     memset(&config, 0, sizeof config);
     TOLD_TO_SYSLOG("ns_thrpool_new", "config was not initialised",
                    assert_null(ns_thrpool_new(&config)));
-    /* Nothing in it may be believed: calling any of these would crash. */
+    /* A config full of wild pointers: calling any of them would crash. */
     memset(&config, 0xa5, sizeof config);
     TOLD_TO_SYSLOG("ns_thrpool_new", "config was not initialised",
                    assert_null(ns_thrpool_new(&config)));
@@ -434,7 +424,7 @@ static void an_uninitialised_config_is_refused(void **state)
     assert_int_equal(count_logged_errors(), errors);
 }
 
-/* A pool that cannot be made: refused, logged, and nothing stays. */
+/* See that a pool cannot be made, that the log says so, and that nothing is left. */
 static void assert_no_pool(struct ns_thrpool_config *config)
 {
     int fds = count_fds();
@@ -444,8 +434,7 @@ static void assert_no_pool(struct ns_thrpool_config *config)
     assert_null(ns_thrpool_new(config));
     assert_true(count_logged_errors() > errors);
     assert_true(logged("ns_thrpool_new:"));
-    assert_int_equal(count_fds(), fds);
-    EVENTUALLY(count_threads() == threads);
+    assert_nothing_left(fds, threads);
     assert_int_equal(atomic_load(&blocks_out), blocks);
 }
 
@@ -457,9 +446,8 @@ static int logged_argument(const char *name, size_t value)
     return logged(name) && logged(digits);
 }
 
-static void no_workers_are_refused(void **state)
+TEST(no_workers_are_refused)
 {
-    UNUSED(state);
     struct ns_thrpool_config config;
     careful_config(&config);
     config.max_threads = 0;
@@ -467,9 +455,8 @@ static void no_workers_are_refused(void **state)
     assert_true(logged("max_threads"));
 }
 
-static void more_workers_than_there_can_be_are_refused(void **state)
+TEST(more_workers_than_there_can_be_are_refused)
 {
-    UNUSED(state);
     struct ns_thrpool_config config;
     const size_t counts[] = {SIZE_MAX, SIZE_MAX - 1, SIZE_MAX / 8, SIZE_MAX / 8 + 1, SIZE_MAX / 16};
     for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
@@ -480,9 +467,8 @@ static void more_workers_than_there_can_be_are_refused(void **state)
     }
 }
 
-static void a_stack_below_the_least_is_refused_and_not_rounded(void **state)
+TEST(a_stack_below_the_least_is_refused_and_not_rounded)
 {
-    UNUSED(state);
     struct ns_thrpool_config config;
     const size_t least = (size_t)sysconf(_SC_THREAD_STACK_MIN);
     const size_t sizes[] = {1, 1024, least - 1};
@@ -494,9 +480,8 @@ static void a_stack_below_the_least_is_refused_and_not_rounded(void **state)
     }
 }
 
-static void a_stack_that_cannot_be_had_is_refused(void **state)
+TEST(a_stack_that_cannot_be_had_is_refused)
 {
-    UNUSED(state);
     struct ns_thrpool_config config;
     careful_config(&config);
     config.stacksize = SIZE_MAX / 4;
@@ -511,9 +496,8 @@ static void *counted_out_calloc(size_t count, size_t size)
     return atomic_fetch_sub(&allocations_left, 1) > 0 ? counting_calloc(count, size) : NULL;
 }
 
-static void without_memory_at_any_step_there_is_no_pool(void **state)
+TEST(without_memory_at_any_step_there_is_no_pool)
 {
-    UNUSED(state);
     struct ns_thrpool_config config;
     careful_config(&config);
     config.calloc_fct = counted_out_calloc;
@@ -537,9 +521,8 @@ static void without_memory_at_any_step_there_is_no_pool(void **state)
     assert_int_equal(atomic_load(&blocks_out), 0);
 }
 
-static void without_descriptors_at_any_step_there_is_no_pool(void **state)
+TEST(without_descriptors_at_any_step_there_is_no_pool)
 {
-    UNUSED(state);
     struct ns_thrpool_config config;
     struct rlimit before;
     assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
@@ -569,13 +552,14 @@ static void without_descriptors_at_any_step_there_is_no_pool(void **state)
         assert_int_equal(count_threads(), threads);
         assert_int_equal(atomic_load(&blocks_out), 0);
     }
-    /* A pipe and a poller are three. */
+    /* The pipe and the poller need three. */
     assert_true(failures >= 3);
     assert_int_equal(count_fds(), fds);
 }
 
-/* In a process of its own, whose limits it spoils: 0 if every pool that could not be made left
- * nothing, and there was one; 77 if the limit does not bind here. */
+/* Runs in a process of its own, since it lowers the limits. Returns 0 if every pool that could not
+ * be made left nothing behind, and at least one could not be made; 77 if the limit does not bind
+ * here. */
 static int without_threads(int resource, rlim_t first, rlim_t step, int steps)
 {
     struct ns_thrpool_config config;
@@ -639,14 +623,15 @@ static int without_address_space(void)
 
 static int without_processes(void)
 {
-    /* The limit does not bind root. */
+    /* Root is exempt from the limit. */
     if (geteuid() == 0) {
         if (setgid(65534) != 0 || setuid(65534) != 0) {
             return 77;
         }
         /* A process that has changed its user can't look at its own descriptors. */
         prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
-        /* The user's other processes count, too: so begin with none and go on. */
+        /* The user's other processes count too, so begin with no room and raise the limit step by
+         * step. */
         return without_threads(RLIMIT_NPROC, 1, 1, 100);
     }
     return 77;
@@ -655,7 +640,7 @@ static int without_processes(void)
 static void in_a_child(int (*test)(void))
 {
     if (scaled(100) != 100) {
-        skip(); /* valgrind needs what is taken away */
+        skip(); /* valgrind needs the resources itself */
     }
     pid_t child = fork();
     assert_int_not_equal(child, -1);
@@ -671,15 +656,13 @@ static void in_a_child(int (*test)(void))
     assert_int_equal(WEXITSTATUS(status), 0);
 }
 
-static void without_room_for_stacks_at_any_step_there_is_no_pool(void **state)
+TEST(without_room_for_stacks_at_any_step_there_is_no_pool)
 {
-    UNUSED(state);
     in_a_child(without_address_space);
 }
 
-static void without_processes_at_any_step_there_is_no_pool(void **state)
+TEST(without_processes_at_any_step_there_is_no_pool)
 {
-    UNUSED(state);
     in_a_child(without_processes);
 }
 

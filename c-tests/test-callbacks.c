@@ -1,40 +1,23 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* Callbacks: where they run, never twice at once, with no lock held, free to call anything. */
-#include "harness.h"
+#include "kinds.h"
 
-static struct timeval far_away = {1000000, 0};
-static struct timeval at_once = {0, 0};
 static struct timeval often = {0, 500};
 
-static const ns_job_type_t both[] = {NS_JOB_NONE, NS_JOB_THREAD};
-#define EACH_THREAD(type) (size_t type = 0; type < 2; type++)
-
-/* Every kind of job there is, to be added with one call: armed, and about to fire. */
-enum { NOW, TIMER, FD, FD_TIMEOUT, SIGNALLED, KINDS };
-
-static ns_result_t add_kind(struct ns_thrpool_t *tp, int kind, int fd, ns_job_type_t type,
-                            ns_job_func_t func, void *data, struct ns_job_t **job)
+/* Add a job of a kind that is about to fire, again and again if it is persistent. */
+static ns_result_t add_to_fire(struct ns_thrpool_t *tp, int kind, int fd, ns_job_type_t type,
+                               ns_job_func_t func, void *data, struct ns_job_t **job)
 {
-    ns_job_type_t io = type | NS_JOB_WRITE | NS_JOB_PRESERVE_FD;
-    switch (kind) {
-    case NOW:
-        return ns_add_job(tp, type, func, data, job);
-    case TIMER:
-        return ns_add_timeout_job(tp, &often, type, func, data, job);
-    case FD:
-        return ns_add_fd_job(tp, fd, io, func, data, job);
-    case FD_TIMEOUT:
-        return ns_add_fd_timeout_job(tp, fd, &far_away, io, func, data, job);
-    default:
-        return ns_add_signal_job(tp, SIGUSR1, type, func, data, job);
-    }
+    const struct trigger on = {kind == KIND_FD_TIMEOUT ? &far_away : &often, fd,
+                               NS_JOB_WRITE | NS_JOB_PRESERVE_FD};
+    return add_kind(tp, kind, &on, type, func, data, job);
 }
 
-/* Where the runs of one job were seen. */
+/* Where and how often one job ran. */
 struct sightings {
     struct latch runs;
-    atomic_int now;   /* runs at this moment */
-    atomic_int most;  /* and the most at one */
+    atomic_int now;   /* runs in progress */
+    atomic_int most;  /* the most that were in progress at once */
     atomic_int loop;  /* runs on a thread with the loop's name */
     atomic_int other; /* and on one that is neither that nor a worker */
     atomic_int thread;
@@ -63,9 +46,8 @@ static void see(struct ns_job_t *job)
     latch_add(&seen->runs, 1);
 }
 
-static void every_kind_runs_in_the_loop_or_in_a_worker_as_its_flag_says(void **state)
+TEST(every_kind_runs_in_the_loop_or_in_a_worker_as_its_flag_says)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(4);
     int ends[2];
     socket_pair(ends);
@@ -73,17 +55,17 @@ static void every_kind_runs_in_the_loop_or_in_a_worker_as_its_flag_says(void **s
     for (int kind = 0; kind < KINDS; kind++) {
         for EACH_THREAD(i) {
             for (int persist = 0; persist < 2; persist++) {
-                struct sightings seen = {.runs = LATCH_INIT, .until = kind == SIGNALLED ? 1 : 50};
-                ns_job_type_t type = both[i] | (persist ? NS_JOB_PERSIST : 0);
-                assert_int_equal(add_kind(tp, kind, ends[0], type, see, &seen, NULL), NS_SUCCESS);
-                if (kind == SIGNALLED) {
+                struct sightings seen = {.runs = LATCH_INIT, .until = kind == KIND_SIGNAL ? 1 : 50};
+                ns_job_type_t type = where[i] | (persist ? NS_JOB_PERSIST : 0);
+                assert_int_equal(add_to_fire(tp, kind, ends[0], type, see, &seen, NULL), NS_SUCCESS);
+                if (kind == KIND_SIGNAL) {
                     kill(getpid(), SIGUSR1);
                 }
                 assert_latch(&seen.runs, seen.until);
                 assert_int_equal(atomic_load(&seen.other), 0);
-                assert_int_equal(atomic_load(&seen.loop), both[i] == NS_JOB_NONE ? seen.until : 0);
+                assert_int_equal(atomic_load(&seen.loop), where[i] == NS_JOB_NONE ? seen.until : 0);
                 assert_int_equal(atomic_load(&seen.most), 1);
-                if (both[i] == NS_JOB_NONE) {
+                if (where[i] == NS_JOB_NONE) {
                     /* One loop, one thread. */
                     loop = loop != 0 ? loop : atomic_load(&seen.thread);
                     assert_int_equal(atomic_load(&seen.thread), loop);
@@ -116,14 +98,13 @@ static void see_and_stay(struct ns_job_t *job)
     if (now > atomic_load(&seen->most)) {
         atomic_store(&seen->most, now);
     }
-    sched_yield(); /* let another run begin, if one can */
+    sched_yield(); /* so that another run may begin, if the library lets it */
     atomic_fetch_sub(&seen->now, 1);
     latch_add(&seen->runs, 1);
 }
 
-static void a_callback_never_runs_twice_at_once(void **state)
+TEST(a_callback_never_runs_twice_at_once)
 {
-    UNUSED(state);
     int ends[2];
     socket_pair(ends);
     const ns_job_type_t triggers[] = {
@@ -137,8 +118,8 @@ static void a_callback_never_runs_twice_at_once(void **state)
             struct sightings seen = {.runs = LATCH_INIT};
             struct ns_job_t *job = NULL;
             pthread_t pokers[2];
-            ns_job_type_t type = both[i] | triggers[t];
-            /* A descriptor that is never drained, or a trigger that is always there. */
+            ns_job_type_t type = where[i] | triggers[t];
+            /* The trigger stays: a descriptor that is never drained, or one that needs no event. */
             ns_result_t made = NS_JOB_IS_IO(type)
                 ? ns_add_fd_job(tp, ends[0], type | NS_JOB_PRESERVE_FD, see_and_stay, &seen, &job)
                 : ns_add_job(tp, type, see_and_stay, &seen, &job);
@@ -161,10 +142,11 @@ static void a_callback_never_runs_twice_at_once(void **state)
     close(ends[1]);
 }
 
-/* The application's lock, which its callbacks, its logger and its allocator take, and which it
- * holds while it calls. Recursive, for a logger that is called by who holds it. */
+/* The application's lock: its callbacks, logger and allocator take it, and it is held while the
+ * library is called. It is recursive, since the logger may be called by the thread that holds it.
+ * */
 static pthread_mutex_t application;
-static struct latch wanting = LATCH_INIT; /* who is about to take it */
+static struct latch wanting = LATCH_INIT; /* counts those about to take it */
 static atomic_int want_in_logger;
 static atomic_int want_in_calloc;
 static atomic_int want_in_free;
@@ -202,15 +184,7 @@ static void locking_free(void *block)
 
 static struct ns_thrpool_t *locking_pool(size_t workers)
 {
-    struct ns_thrpool_config config;
-    ns_thrpool_config_init(&config);
-    config.max_threads = workers;
-    config.log_fct = locking_log;
-    config.calloc_fct = locking_calloc;
-    config.free_fct = locking_free;
-    struct ns_thrpool_t *tp = ns_thrpool_new(&config);
-    assert_non_null(tp);
-    return tp;
+    return pool_with(workers, locking_log, locking_calloc, locking_free);
 }
 
 static void want_lock(struct ns_job_t *job)
@@ -219,8 +193,8 @@ static void want_lock(struct ns_job_t *job)
     take_application_lock();
 }
 
-/* Everything that can be called on a job but the waits: each returns, though its callback can't
- * go on. The job ends. */
+/* Call everything but the waits on a job. Each call must return although the job's callback is
+ * blocked. The job ends. */
 static void call_everything_on(struct ns_job_t *job, struct ns_thrpool_t *tp, int running)
 {
     void *data = ns_job_get_data(job);
@@ -239,19 +213,14 @@ static void call_everything_on(struct ns_job_t *job, struct ns_thrpool_t *tp, in
     assert_int_equal(ns_job_cancel(job), running ? NS_RUNNING : NS_SUCCESS);
 }
 
-static void do_nothing(struct ns_job_t *job)
-{
-    UNUSED(job);
-}
-
-/* Everything that can be called on a pool beside them. */
+/* Call everything that needs only the pool. */
 static void call_everything_on_pool(struct ns_thrpool_t *tp, int fd)
 {
     for (int kind = 0; kind < KINDS; kind++) {
         for EACH_THREAD(i) {
             struct ns_job_t *job = NULL;
-            assert_int_equal(add_kind(tp, kind, fd, both[i], finish_job, NULL, NULL), NS_SUCCESS);
-            assert_int_equal(add_kind(tp, kind, fd, both[i] | NS_JOB_UNARMED, do_nothing, NULL,
+            assert_int_equal(add_to_fire(tp, kind, fd, where[i], finish_job, NULL, NULL), NS_SUCCESS);
+            assert_int_equal(add_to_fire(tp, kind, fd, where[i] | NS_JOB_UNARMED, do_nothing, NULL,
                                       &job), NS_SUCCESS);
             assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
             /* It may be running. */
@@ -267,9 +236,8 @@ static void call_everything_on_pool(struct ns_thrpool_t *tp, int fd)
     assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, finish_job, NULL, NULL), NS_SHUTDOWN);
 }
 
-static void a_caller_may_hold_the_lock_that_the_callback_wants(void **state)
+TEST(a_caller_may_hold_the_lock_that_the_callback_wants)
 {
-    UNUSED(state);
     int ends[2];
     socket_pair(ends);
     for (int kind = 0; kind < KINDS; kind++) {
@@ -278,13 +246,13 @@ static void a_caller_may_hold_the_lock_that_the_callback_wants(void **state)
             struct ns_job_t *job = NULL;
             long before = latch_count(&wanting);
             pthread_mutex_lock(&application);
-            assert_int_equal(add_kind(tp, kind, ends[0], both[i], want_lock, NULL, &job),
+            assert_int_equal(add_to_fire(tp, kind, ends[0], where[i], want_lock, NULL, &job),
                              NS_SUCCESS);
-            if (kind == SIGNALLED) {
+            if (kind == KIND_SIGNAL) {
                 kill(getpid(), SIGUSR1);
             }
             assert_latch(&wanting, before + 1);
-            if (kind == SIGNALLED) {
+            if (kind == KIND_SIGNAL) {
                 assert_int_equal(ns_job_get_output_type(job), NS_JOB_SIGNAL);
                 assert_int_equal(ns_job_cancel(job), NS_RUNNING);
             } else {
@@ -299,9 +267,8 @@ static void a_caller_may_hold_the_lock_that_the_callback_wants(void **state)
     close(ends[1]);
 }
 
-static void a_caller_may_hold_the_lock_that_the_done_callback_wants(void **state)
+TEST(a_caller_may_hold_the_lock_that_the_done_callback_wants)
 {
-    UNUSED(state);
     int ends[2];
     socket_pair(ends);
     for EACH_THREAD(i) {
@@ -311,14 +278,14 @@ static void a_caller_may_hold_the_lock_that_the_done_callback_wants(void **state
         long before = latch_count(&wanting);
         assert_int_equal(ns_add_timeout_job(tp, &far_away, NS_JOB_NONE, finish_job, NULL, &other),
                          NS_SUCCESS);
-        assert_int_equal(ns_add_job(tp, both[i] | NS_JOB_UNARMED, finish_job, NULL, &job),
+        assert_int_equal(ns_add_job(tp, where[i] | NS_JOB_UNARMED, finish_job, NULL, &job),
                          NS_SUCCESS);
         assert_int_equal(ns_job_set_done_cb(job, want_lock), NS_SUCCESS);
         pthread_mutex_lock(&application);
         assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
         assert_latch(&wanting, before + 1);
-        /* The job itself is there as long as its done callback is. */
-        assert_int_equal(ns_job_get_type(job), both[i]);
+        /* The job lives until its done callback has returned. */
+        assert_int_equal(ns_job_get_type(job), where[i]);
         assert_int_equal(ns_job_done(job), NS_SUCCESS);
         assert_int_equal(ns_job_cancel(job), NS_SUCCESS);
         assert_int_equal(ns_job_rearm(job), NS_INVALID_STATE);
@@ -352,7 +319,7 @@ static void call_with_lock_held(struct ns_job_t *job)
     caller->wrong += ns_job_done(caller->other) != NS_SUCCESS;
     caller->wrong += ns_job_cancel(caller->other) != NS_RUNNING;
     for (int kind = 0; kind < KINDS; kind++) {
-        caller->wrong += add_kind(tp, kind, caller->fd, NS_JOB_UNARMED, finish_job, NULL, &made)
+        caller->wrong += add_to_fire(tp, kind, caller->fd, NS_JOB_UNARMED, finish_job, NULL, &made)
                          != NS_SUCCESS;
         caller->wrong += ns_job_done(made) != NS_SUCCESS;
     }
@@ -362,30 +329,27 @@ static void call_with_lock_held(struct ns_job_t *job)
     latch_add(&caller->over, 1);
 }
 
-static void a_callback_may_hold_the_lock_that_another_wants(void **state)
+TEST(a_callback_may_hold_the_lock_that_another_wants)
 {
-    UNUSED(state);
     int ends[2];
     socket_pair(ends);
     for EACH_THREAD(i) {
         struct ns_thrpool_t *tp = locking_pool(2);
         struct caller caller = {.fd = ends[0], .over = LATCH_INIT};
         long before = latch_count(&wanting);
-        /* The other is a worker's, so that the caller can be the loop's or another worker's. */
+        /* The other job occupies a worker, so that the caller can run in the loop or in another
+         * worker. */
         pthread_mutex_lock(&application);
         assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, want_lock, &caller, &caller.other),
                          NS_SUCCESS);
         assert_latch(&wanting, before + 1);
         pthread_mutex_unlock(&application);
-        assert_int_equal(ns_job_wait(caller.other), NS_SUCCESS);
-        assert_int_equal(ns_job_done(caller.other), NS_SUCCESS);
+        finish_idle(caller.other);
 
         struct gate gate = GATE_INIT;
-        assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, gate_callback, &gate, &caller.other),
-                         NS_SUCCESS);
-        assert_latch(&gate.begun, 1);
+        caller.other = occupy(tp, NS_JOB_THREAD, &gate);
         assert_int_equal(ns_job_set_data(caller.other, &caller), NS_SUCCESS);
-        assert_int_equal(ns_add_job(tp, both[i], call_with_lock_held, &caller, NULL), NS_SUCCESS);
+        assert_int_equal(ns_add_job(tp, where[i], call_with_lock_held, &caller, NULL), NS_SUCCESS);
         assert_latch(&caller.over, 1);
         assert_int_equal(caller.wrong, 0);
         latch_add(&gate.leave, 1);
@@ -409,9 +373,8 @@ static void allocate_something(struct ns_job_t *job)
     }
 }
 
-static void a_caller_may_hold_the_lock_that_the_logger_wants(void **state)
+TEST(a_caller_may_hold_the_lock_that_the_logger_wants)
 {
-    UNUSED(state);
     int ends[2];
     socket_pair(ends);
     for EACH_THREAD(i) {
@@ -420,7 +383,7 @@ static void a_caller_may_hold_the_lock_that_the_logger_wants(void **state)
         long before = latch_count(&wanting);
         pthread_mutex_lock(&application);
         atomic_store(&want_in_logger, 1);
-        assert_int_equal(ns_add_job(tp, both[i], log_something, NULL, &job), NS_SUCCESS);
+        assert_int_equal(ns_add_job(tp, where[i], log_something, NULL, &job), NS_SUCCESS);
         assert_latch(&wanting, before + 1);
         call_everything_on(job, tp, 1);
         call_everything_on_pool(tp, ends[0]);
@@ -432,9 +395,8 @@ static void a_caller_may_hold_the_lock_that_the_logger_wants(void **state)
     close(ends[1]);
 }
 
-static void a_caller_may_hold_the_lock_that_the_allocator_wants(void **state)
+TEST(a_caller_may_hold_the_lock_that_the_allocator_wants)
 {
-    UNUSED(state);
     int ends[2];
     socket_pair(ends);
     atomic_int *const wants[] = {&want_in_calloc, &want_in_free};
@@ -447,7 +409,7 @@ static void a_caller_may_hold_the_lock_that_the_allocator_wants(void **state)
             assert_int_equal(ns_add_timeout_job(tp, &far_away, NS_JOB_NONE, finish_job, NULL,
                                                 &other), NS_SUCCESS);
             pthread_mutex_lock(&application);
-            assert_int_equal(ns_add_job(tp, both[i] | NS_JOB_UNARMED,
+            assert_int_equal(ns_add_job(tp, where[i] | NS_JOB_UNARMED,
                                         which == 0 ? allocate_something : finish_job, NULL, &job),
                              NS_SUCCESS);
             atomic_store(wants[which], 1);
@@ -467,20 +429,19 @@ static void a_caller_may_hold_the_lock_that_the_allocator_wants(void **state)
     close(ends[1]);
 }
 
-static void getters_answer_at_once_while_the_callback_stays(void **state)
+TEST(getters_answer_at_once_while_the_callback_stays)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     for EACH_THREAD(i) {
         struct gate gate = GATE_INIT;
         struct ns_job_t *job = NULL;
-        assert_int_equal(ns_add_timeout_job(tp, &at_once, both[i], gate_callback, &gate, &job),
+        assert_int_equal(ns_add_timeout_job(tp, &at_once, where[i], gate_callback, &gate, &job),
                          NS_SUCCESS);
         assert_latch(&gate.begun, 1);
-        /* Nobody lets it go before they have answered. */
+        /* The gate is opened only after they have answered. */
         for (int n = 0; n < 1000; n++) {
             assert_ptr_equal(ns_job_get_data(job), &gate);
-            assert_int_equal(ns_job_get_type(job), both[i] | NS_JOB_TIMER);
+            assert_int_equal(ns_job_get_type(job), where[i] | NS_JOB_TIMER);
             assert_int_equal(ns_job_get_output_type(job), NS_JOB_TIMER);
             assert_ptr_equal(ns_job_get_tp(job), tp);
             assert_null(ns_job_get_fd(job));
@@ -488,8 +449,7 @@ static void getters_answer_at_once_while_the_callback_stays(void **state)
             assert_int_equal(ns_job_is_func(job, gate_callback), 1);
         }
         latch_add(&gate.leave, 1);
-        assert_int_equal(ns_job_wait(job), NS_SUCCESS);
-        assert_int_equal(ns_job_done(job), NS_SUCCESS);
+        finish_idle(job);
     }
     pool_end(tp);
 }
@@ -523,9 +483,8 @@ static void count_going(struct ns_job_t *job)
     latch_add(&gone, 1);
 }
 
-static void a_callback_may_end_other_jobs(void **state)
+TEST(a_callback_may_end_other_jobs)
 {
-    UNUSED(state);
     for EACH_THREAD(i) {
         struct ns_thrpool_t *tp = pool_of(2);
         struct gate gate = GATE_INIT;
@@ -534,14 +493,12 @@ static void a_callback_may_end_other_jobs(void **state)
         assert_int_equal(ns_create_job(tp, NS_JOB_NONE, finish_job, &ender.idle), NS_SUCCESS);
         assert_int_equal(ns_add_timeout_job(tp, &far_away, NS_JOB_UNARMED, finish_job, NULL,
                                             &ender.armed), NS_SUCCESS);
-        assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, gate_callback, &gate, &ender.running),
-                         NS_SUCCESS);
-        assert_latch(&gate.begun, 1);
+        ender.running = occupy(tp, NS_JOB_THREAD, &gate);
         assert_int_equal(ns_job_set_done_cb(ender.idle, count_going), NS_SUCCESS);
         assert_int_equal(ns_job_set_done_cb(ender.armed, count_going), NS_SUCCESS);
         assert_int_equal(ns_job_set_done_cb(ender.running, count_going), NS_SUCCESS);
         assert_int_equal(ns_job_rearm(ender.armed), NS_SUCCESS);
-        assert_int_equal(ns_add_job(tp, both[i], end_others, &ender, NULL), NS_SUCCESS);
+        assert_int_equal(ns_add_job(tp, where[i], end_others, &ender, NULL), NS_SUCCESS);
         assert_latch(&ender.over, 1);
         assert_latch(&gone, before + 2);
         const ns_result_t want[] = {
@@ -557,7 +514,7 @@ static void a_callback_may_end_other_jobs(void **state)
     }
 }
 
-/* Done callbacks that make the next job, and end others. */
+/* Done callbacks that add the next job and end others. */
 struct relay {
     atomic_int left;
     atomic_int wrong;
@@ -576,7 +533,7 @@ static void pass_on(struct ns_job_t *job)
             || ns_job_set_done_cb(next, pass_on) != NS_SUCCESS) {
             atomic_fetch_add(&relay->wrong, 1);
         }
-        /* The next ends by a run, or at once, by either name. */
+        /* The next job ends after a run, or at once by done or cancel. */
         ns_result_t result = left % 3 == 0   ? ns_job_rearm(next)
                              : left % 3 == 1 ? ns_job_done(next)
                                              : ns_job_cancel(next);
@@ -587,17 +544,15 @@ static void pass_on(struct ns_job_t *job)
     latch_add(&relay->disposed, 1);
 }
 
-static void a_done_callback_may_add_and_end_other_jobs(void **state)
+TEST(a_done_callback_may_add_and_end_other_jobs)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     int jobs = scaled(5000);
     struct relay relay = {jobs, 0, LATCH_INIT};
     struct ns_job_t *first = NULL;
     assert_int_equal(ns_add_job(tp, NS_JOB_THREAD | NS_JOB_UNARMED, finish_job, &relay, &first),
                      NS_SUCCESS);
-    assert_int_equal(ns_job_set_done_cb(first, pass_on), NS_SUCCESS);
-    assert_int_equal(ns_job_rearm(first), NS_SUCCESS);
+    arm_with(first, pass_on);
     assert_latch(&relay.disposed, jobs + 1);
     assert_int_equal(atomic_load(&relay.wrong), 0);
     pool_end(tp);
@@ -628,9 +583,8 @@ static void read_page(struct ns_job_t *job)
     latch_add(&page->read, 1);
 }
 
-static void a_done_callback_sees_what_the_callback_wrote(void **state)
+TEST(a_done_callback_sees_what_the_callback_wrote)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     int ends[2];
     socket_pair(ends);
@@ -639,10 +593,9 @@ static void a_done_callback_sees_what_the_callback_wrote(void **state)
         struct page page = {.read = LATCH_INIT};
         struct ns_job_t *job = NULL;
         /* A worker's I/O job is disposed of by the loop. */
-        assert_int_equal(add_kind(tp, round % 4, ends[0], NS_JOB_THREAD | NS_JOB_UNARMED,
+        assert_int_equal(add_to_fire(tp, round % 4, ends[0], NS_JOB_THREAD | NS_JOB_UNARMED,
                                   write_page, &page, &job), NS_SUCCESS);
-        assert_int_equal(ns_job_set_done_cb(job, read_page), NS_SUCCESS);
-        assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
+        arm_with(job, read_page);
         assert_latch(&page.read, 1);
         assert_int_equal(page.torn, 0);
     }
@@ -651,23 +604,21 @@ static void a_done_callback_sees_what_the_callback_wrote(void **state)
     close(ends[1]);
 }
 
-static void done_callbacks_run_on_the_pools_own_threads(void **state)
+TEST(done_callbacks_run_on_the_pools_own_threads)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     int ends[2];
     socket_pair(ends);
-    for (int kind = 0; kind < SIGNALLED; kind++) {
+    for (int kind = 0; kind < KIND_SIGNAL; kind++) {
         for EACH_THREAD(i) {
             struct sightings seen = {.runs = LATCH_INIT, .until = 2};
             struct ns_job_t *job = NULL;
-            assert_int_equal(add_kind(tp, kind, ends[0], both[i] | NS_JOB_UNARMED, finish_job,
+            assert_int_equal(add_to_fire(tp, kind, ends[0], where[i] | NS_JOB_UNARMED, finish_job,
                                       &seen, &job), NS_SUCCESS);
-            assert_int_equal(ns_job_set_done_cb(job, see), NS_SUCCESS);
-            assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
+            arm_with(job, see);
             assert_latch(&seen.runs, 1);
             assert_int_equal(atomic_load(&seen.other), 0);
-            if (both[i] == NS_JOB_NONE) {
+            if (where[i] == NS_JOB_NONE) {
                 assert_int_equal(atomic_load(&seen.loop), 1);
             }
         }
@@ -677,7 +628,7 @@ static void done_callbacks_run_on_the_pools_own_threads(void **state)
     close(ends[1]);
 }
 
-/* A done callback that waits for a job of the workers', which fired just before. */
+/* A done callback that waits for a threaded job that fired just before. */
 static struct latch file_job_ran;
 static atomic_int waited_for_it;
 
@@ -694,11 +645,10 @@ static void wait_for_file_job(struct ns_job_t *job)
 }
 
 /* To see it fail: in EventLoop::take_requests, do not tell the workers before it disposes. */
-static void a_done_callback_may_wait_for_a_worker_that_slept(void **state)
+TEST(a_done_callback_may_wait_for_a_worker_that_slept)
 {
-    UNUSED(state);
     char path[] = "/tmp/nunc-stans-test-XXXXXX";
-    int file = mkstemp(path); /* always ready: it fires when it is armed */
+    int file = mkstemp(path); /* always ready: the job fires as soon as it is armed */
     assert_true(file >= 0);
     assert_int_equal(unlink(path), 0);
     for (int round = 0; round < 20; round++) {
@@ -710,16 +660,14 @@ static void a_done_callback_may_wait_for_a_worker_that_slept(void **state)
         assert_int_equal(ns_create_job(tp, NS_JOB_NONE, tell_that_file_job_ran, &waiting), NS_SUCCESS);
         assert_int_equal(ns_job_set_done_cb(waiting, wait_for_file_job), NS_SUCCESS);
         /* The loop finds both requests at once. */
-        assert_int_equal(ns_add_job(tp, NS_JOB_NONE, gate_callback, &gate, &blocker), NS_SUCCESS);
-        assert_latch(&gate.begun, 1);
+        blocker = occupy(tp, NS_JOB_NONE, &gate);
         assert_int_equal(ns_add_fd_job(tp, file, NS_JOB_READ | NS_JOB_THREAD | NS_JOB_PRESERVE_FD,
                                        tell_that_file_job_ran, NULL, NULL), NS_SUCCESS);
         assert_int_equal(ns_job_done(waiting), NS_SUCCESS);
         latch_add(&gate.leave, 1);
         EVENTUALLY(atomic_load(&waited_for_it) != 0);
         assert_int_equal(atomic_load(&waited_for_it), 1);
-        assert_int_equal(ns_job_wait(blocker), NS_SUCCESS);
-        assert_int_equal(ns_job_done(blocker), NS_SUCCESS);
+        finish_idle(blocker);
         pool_end(tp);
     }
     close(file);

@@ -1,12 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* ns_job_cancel: a job ends whatever it is doing, and the caller knows whether it ran. */
+/* ns_job_cancel: a job ends in whatever state it is, and the result says whether it may still be
+ * running. */
 #include "harness.h"
-
-static struct timeval far_away = {1000000, 0};
-static struct timeval at_once = {0, 0};
-
-static const ns_job_type_t both[] = {NS_JOB_NONE, NS_JOB_THREAD};
-#define EACH_THREAD(type) (size_t type = 0; type < 2; type++)
 
 /* Cancel an armed job that reports to a probe: it never runs and is disposed of, once. */
 static void cancel_armed(struct ns_thrpool_t *tp, struct ns_job_t *job, struct probe *probe)
@@ -19,16 +14,15 @@ static void cancel_armed(struct ns_thrpool_t *tp, struct ns_job_t *job, struct p
     assert_int_equal(latch_count(&probe->disposals), 1);
 }
 
-static void an_armed_timer_never_fires(void **state)
+TEST(an_armed_timer_never_fires)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     for EACH_THREAD(i) {
         for (int persist = 0; persist < 2; persist++) {
             struct probe probe = PROBE(NULL, -1);
             struct timeval soon = {0, 30000};
             struct ns_job_t *job = NULL;
-            ns_job_type_t type = both[i] | (persist ? NS_JOB_PERSIST : 0) | NS_JOB_UNARMED;
+            ns_job_type_t type = where[i] | (persist ? NS_JOB_PERSIST : 0) | NS_JOB_UNARMED;
             assert_int_equal(ns_add_timeout_job(tp, &soon, type, probe_run, &probe, &job),
                              NS_SUCCESS);
             probe_arm(job);
@@ -41,9 +35,8 @@ static void an_armed_timer_never_fires(void **state)
     pool_end(tp);
 }
 
-static void an_armed_descriptor_is_closed_or_not_and_never_fires(void **state)
+TEST(an_armed_descriptor_is_closed_or_not_and_never_fires)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     for EACH_THREAD(i) {
         for (int preserve = 0; preserve < 2; preserve++) {
@@ -51,7 +44,7 @@ static void an_armed_descriptor_is_closed_or_not_and_never_fires(void **state)
                 int ends[2];
                 socket_pair(ends);
                 struct probe probe = PROBE(NULL, ends[0]);
-                ns_job_type_t type = both[i] | NS_JOB_READ | (preserve ? NS_JOB_PRESERVE_FD : 0);
+                ns_job_type_t type = where[i] | NS_JOB_READ | (preserve ? NS_JOB_PRESERVE_FD : 0);
                 struct ns_job_t *job = probe_fd(tp, type, usec, &probe);
                 cancel_armed(tp, job, &probe);
                 assert_int_equal(fd_is_open(ends[0]), preserve);
@@ -73,9 +66,8 @@ static void before_signal(int signum)
     UNUSED(signum);
 }
 
-static void an_armed_signal_job_gives_the_signal_back(void **state)
+TEST(an_armed_signal_job_gives_the_signal_back)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct sigaction act = {.sa_handler = before_signal};
     struct sigaction now;
@@ -83,7 +75,7 @@ static void an_armed_signal_job_gives_the_signal_back(void **state)
     for EACH_THREAD(i) {
         struct probe probe = PROBE(NULL, -1);
         struct ns_job_t *job = NULL;
-        assert_int_equal(ns_add_signal_job(tp, SIGUSR1, both[i] | NS_JOB_UNARMED, probe_run, &probe,
+        assert_int_equal(ns_add_signal_job(tp, SIGUSR1, where[i] | NS_JOB_UNARMED, probe_run, &probe,
                                            &job), NS_SUCCESS);
         probe_arm(job);
         cancel_armed(tp, job, &probe);
@@ -97,16 +89,13 @@ static void an_armed_signal_job_gives_the_signal_back(void **state)
     signal(SIGUSR1, SIG_DFL);
 }
 
-static void a_job_queued_behind_a_busy_worker_goes_at_once(void **state)
+TEST(a_job_queued_behind_a_busy_worker_goes_at_once)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct gate gate = GATE_INIT;
-    struct ns_job_t *busy = NULL;
     int ends[2];
     socket_pair(ends);
-    assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, gate_callback, &gate, &busy), NS_SUCCESS);
-    assert_latch(&gate.begun, 1);
+    struct ns_job_t *busy = occupy(tp, NS_JOB_THREAD, &gate);
     struct probe probes[3] = {PROBE(NULL, -1), PROBE(NULL, -1), PROBE(NULL, ends[0])};
     struct ns_job_t *jobs[3];
     assert_int_equal(ns_add_job(tp, NS_JOB_THREAD | NS_JOB_UNARMED, probe_run, &probes[0],
@@ -119,14 +108,13 @@ static void a_job_queued_behind_a_busy_worker_goes_at_once(void **state)
     loop_passes(tp, 1000);
     for (int i = 0; i < 3; i++) {
         assert_int_equal(ns_job_cancel(jobs[i]), NS_SUCCESS);
-        /* The worker is still busy: nobody waits for the queue. */
+        /* The disposal did not wait for the queue: the worker is still busy. */
         assert_latch(&probes[i].disposals, 1);
     }
     assert_false(fd_is_open(ends[0]));
     assert_int_equal(latch_count(&gate.leave), 0);
     latch_add(&gate.leave, 1);
-    assert_int_equal(ns_job_wait(busy), NS_SUCCESS);
-    assert_int_equal(ns_job_done(busy), NS_SUCCESS);
+    finish_idle(busy);
     pool_end(tp);
     for (int i = 0; i < 3; i++) {
         assert_int_equal(latch_count(&probes[i].runs), 0);
@@ -135,14 +123,11 @@ static void a_job_queued_behind_a_busy_worker_goes_at_once(void **state)
     close(ends[1]);
 }
 
-static void a_job_queued_behind_a_blocked_loop_never_runs(void **state)
+TEST(a_job_queued_behind_a_blocked_loop_never_runs)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct gate gate = GATE_INIT;
-    struct ns_job_t *busy = NULL;
-    assert_int_equal(ns_add_job(tp, NS_JOB_NONE, gate_callback, &gate, &busy), NS_SUCCESS);
-    assert_latch(&gate.begun, 1);
+    struct ns_job_t *busy = occupy(tp, NS_JOB_NONE, &gate);
     enum { JOBS = 100 };
     struct probe probe = PROBE(NULL, -1);
     for (int i = 0; i < JOBS; i++) {
@@ -154,14 +139,13 @@ static void a_job_queued_behind_a_blocked_loop_never_runs(void **state)
     }
     latch_add(&gate.leave, 1);
     assert_latch(&probe.disposals, JOBS);
-    assert_int_equal(ns_job_wait(busy), NS_SUCCESS);
-    assert_int_equal(ns_job_done(busy), NS_SUCCESS);
+    finish_idle(busy);
     pool_end(tp);
     assert_int_equal(latch_count(&probe.runs), 0);
     assert_int_equal(latch_count(&probe.disposals), JOBS);
 }
 
-/* Jobs that fire together and of which the first to run cancels the others. */
+/* Jobs that fire together, the first of which cancels the others. */
 static struct ns_job_t *together[16];
 static struct probe together_probe = PROBE(NULL, -1);
 static atomic_int together_successes;
@@ -179,16 +163,13 @@ static void cancel_the_others(struct ns_job_t *job)
     ns_job_done(job);
 }
 
-static void a_job_that_has_fired_but_not_run_can_be_cancelled_by_one_that_runs(void **state)
+TEST(a_job_that_has_fired_but_not_run_can_be_cancelled_by_one_that_runs)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     int ends[2];
     socket_pair(ends);
     struct gate gate = GATE_INIT;
-    struct ns_job_t *busy = NULL;
-    assert_int_equal(ns_add_job(tp, NS_JOB_NONE, gate_callback, &gate, &busy), NS_SUCCESS);
-    assert_latch(&gate.begun, 1);
+    struct ns_job_t *busy = occupy(tp, NS_JOB_NONE, &gate);
     together_probe.act = cancel_the_others;
     for (int i = 0; i < 16; i++) {
         ns_job_type_t type = NS_JOB_UNARMED;
@@ -206,8 +187,7 @@ static void a_job_that_has_fired_but_not_run_can_be_cancelled_by_one_that_runs(v
     assert_latch(&together_probe.disposals, 16);
     assert_int_equal(latch_count(&together_probe.runs), 1);
     assert_int_equal(atomic_load(&together_successes), 15);
-    assert_int_equal(ns_job_wait(busy), NS_SUCCESS);
-    assert_int_equal(ns_job_done(busy), NS_SUCCESS);
+    finish_idle(busy);
     pool_end(tp);
     close(ends[0]);
     close(ends[1]);
@@ -221,7 +201,7 @@ static void count_going(struct ns_job_t *job)
     latch_add(&gone, 1);
 }
 
-/* Slow callbacks that are ready together: each stays until it is let go. */
+/* Slow callbacks that are ready together. Each stays until it is released. */
 static struct latch slow_begun, slow_leave;
 
 static void stay_slowly(struct ns_job_t *job)
@@ -236,23 +216,20 @@ static void stay_slowly(struct ns_job_t *job)
 }
 
 /*
- * One that stands behind them is disposed of, its descriptor closed, when the one that runs returns;
- * not when its own turn comes.
+ * A job that is cancelled while it waits behind them is disposed of, and its descriptor closed, as
+ * soon as the callback that runs returns: not when its own turn would come.
  *
  * To see it fail: in EventLoop::take_requests, only mark a job that is READY, and dispose of it in
  * run_ready.
  */
-static void a_job_that_has_fired_is_disposed_of_before_the_next_slow_callback_ends(void **state)
+TEST(a_job_that_has_fired_is_disposed_of_before_the_next_slow_callback_ends)
 {
-    UNUSED(state);
     enum { SLOW = 5 };
     struct ns_thrpool_t *tp = pool_of(1);
     struct gate gate = GATE_INIT;
-    struct ns_job_t *blocker = NULL;
     int ends[SLOW + 1][2];
     slow_begun = slow_leave = (struct latch)LATCH_INIT;
-    assert_int_equal(ns_add_job(tp, NS_JOB_NONE, gate_callback, &gate, &blocker), NS_SUCCESS);
-    assert_latch(&gate.begun, 1);
+    struct ns_job_t *blocker = occupy(tp, NS_JOB_NONE, &gate);
     for (int i = 0; i <= SLOW; i++) {
         socket_pair(ends[i]);
         assert_int_equal(send(ends[i][1], "x", 1, 0), 1);
@@ -272,8 +249,7 @@ static void a_job_that_has_fired_is_disposed_of_before_the_next_slow_callback_en
     assert_false(fd_is_open(probe.fd));
     assert_true(latch_count(&slow_begun) <= 2);
     latch_add(&slow_leave, SLOW);
-    assert_int_equal(ns_job_wait(blocker), NS_SUCCESS);
-    assert_int_equal(ns_job_done(blocker), NS_SUCCESS);
+    finish_idle(blocker);
     assert_latch(&slow_begun, SLOW);
     pool_end(tp);
     assert_int_equal(latch_count(&probe.runs), 0);
@@ -282,19 +258,17 @@ static void a_job_that_has_fired_is_disposed_of_before_the_next_slow_callback_en
     }
 }
 
-static void a_running_job_is_said_to_run_and_runs_no_more(void **state)
+TEST(a_running_job_is_said_to_run_and_runs_no_more)
 {
-    UNUSED(state);
     for EACH_THREAD(i) {
         for (int persist = 0; persist < 3; persist++) {
             struct ns_thrpool_t *tp = pool_of(1);
             struct gate gate = GATE_INIT;
             struct ns_job_t *job = NULL;
             long before = latch_count(&gone);
-            ns_job_type_t type = both[i] | (persist == 1 ? NS_JOB_PERSIST : 0) | NS_JOB_UNARMED;
+            ns_job_type_t type = where[i] | (persist == 1 ? NS_JOB_PERSIST : 0) | NS_JOB_UNARMED;
             assert_int_equal(ns_add_job(tp, type, gate_callback, &gate, &job), NS_SUCCESS);
-            assert_int_equal(ns_job_set_done_cb(job, count_going), NS_SUCCESS);
-            assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
+            arm_with(job, count_going);
             assert_latch(&gate.begun, 1);
             if (persist == 2) {
                 /* Asked for again: NEEDS_ARM. */
@@ -320,9 +294,8 @@ static void cancel_itself(struct ns_job_t *job)
     latch_add(ns_job_get_data(job), 1);
 }
 
-static void from_its_own_callback_it_is_a_success_and_the_last_run(void **state)
+TEST(from_its_own_callback_it_is_a_success_and_the_last_run)
 {
-    UNUSED(state);
     int ends[2];
     socket_pair(ends);
     for EACH_THREAD(i) {
@@ -331,7 +304,7 @@ static void from_its_own_callback_it_is_a_success_and_the_last_run(void **state)
             struct latch runs = LATCH_INIT;
             struct ns_job_t *job = NULL;
             long before = latch_count(&gone);
-            ns_job_type_t type = both[i] | NS_JOB_UNARMED | (kind & 1 ? NS_JOB_PERSIST : 0);
+            ns_job_type_t type = where[i] | NS_JOB_UNARMED | (kind & 1 ? NS_JOB_PERSIST : 0);
             ns_result_t made = kind / 2 == 0 ? ns_add_job(tp, type, cancel_itself, &runs, &job)
                              : kind / 2 == 1 ? ns_add_timeout_job(tp, &at_once, type, cancel_itself,
                                                                   &runs, &job)
@@ -353,9 +326,8 @@ static void from_its_own_callback_it_is_a_success_and_the_last_run(void **state)
     close(ends[1]);
 }
 
-static void an_idle_job_is_disposed_of_without_a_run(void **state)
+TEST(an_idle_job_is_disposed_of_without_a_run)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     int ends[2];
     socket_pair(ends);
@@ -372,13 +344,12 @@ static void an_idle_job_is_disposed_of_without_a_run(void **state)
     close(ends[1]);
 }
 
-static void null_is_refused(void **state)
+TEST(null_is_refused)
 {
-    UNUSED(state);
     assert_int_equal(ns_job_cancel(NULL), NS_INVALID_REQUEST);
 }
 
-/* Cancelling against firing. The cancel's answer and the run must agree. */
+/* Cancels against firings: the cancel's result must agree with whether the job ran. */
 enum race { RACE_NOW, RACE_TIMER, RACE_FD, RACE_FD_PERSIST, RACE_SIGNAL };
 
 struct contest {
@@ -407,7 +378,7 @@ static void contest_run(struct ns_job_t *job)
 {
     struct contest *contest = ns_job_get_data(job);
     atomic_fetch_add(&contest->begun, 1);
-    spin_for(3000); /* so that now and then it is met in the middle */
+    spin_for(3000); /* long enough for some cancels to hit it */
     char byte;
     if (ns_job_get_native_fd(job) >= 0) {
         recv(ns_job_get_native_fd(job), &byte, 1, 0);
@@ -443,14 +414,13 @@ static void race(enum race kind, ns_job_type_t where, int rounds)
                 ? ns_add_fd_job(tp, ends[0], io | NS_JOB_PERSIST, contest_run, &contest, &job)
                 : ns_add_signal_job(tp, SIGUSR1, type, contest_run, &contest, &job);
         assert_int_equal(made, NS_SUCCESS);
-        assert_int_equal(ns_job_set_done_cb(job, contest_gone), NS_SUCCESS);
-        assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
+        arm_with(job, contest_gone);
         if (kind == RACE_FD || kind == RACE_FD_PERSIST) {
             assert_int_equal(send(ends[1], "x", 1, 0), 1);
         } else if (kind == RACE_SIGNAL) {
             kill(getpid(), SIGUSR1);
         }
-        /* Some time between none and what a run takes to begin and to end. */
+        /* Wait for a random time, up to what a run takes to begin and end. */
         spin = spin * 1103515245 + 12345;
         if (round & 1) {
             sched_yield();
@@ -461,7 +431,7 @@ static void race(enum race kind, ns_job_type_t where, int rounds)
         int began = atomic_load(&contest.begun);
         int ended = atomic_load(&contest.ended);
         if (answer == NS_SUCCESS) {
-            /* No run is in progress and none will start. */
+            /* No run was in progress, and none may start. */
             assert_int_equal(began, ended);
             kept += began == 0;
             ran += began != 0;
@@ -491,58 +461,51 @@ static void race(enum race kind, ns_job_type_t where, int rounds)
 static void race_each_thread(enum race kind)
 {
     for EACH_THREAD(i) {
-        race(kind, both[i], scaled(10000));
+        race(kind, where[i], scaled(10000));
     }
 }
 
-static void against_a_run_now_job_exactly_one_wins(void **state)
+TEST(against_a_run_now_job_exactly_one_wins)
 {
-    UNUSED(state);
     race_each_thread(RACE_NOW);
 }
 
-static void against_a_timer_exactly_one_wins(void **state)
+TEST(against_a_timer_exactly_one_wins)
 {
-    UNUSED(state);
     race_each_thread(RACE_TIMER);
 }
 
-static void against_a_descriptor_exactly_one_wins(void **state)
+TEST(against_a_descriptor_exactly_one_wins)
 {
-    UNUSED(state);
     race_each_thread(RACE_FD);
 }
 
-static void against_a_persistent_descriptor_exactly_one_wins(void **state)
+TEST(against_a_persistent_descriptor_exactly_one_wins)
 {
-    UNUSED(state);
     race_each_thread(RACE_FD_PERSIST);
 }
 
-static void against_a_signal_exactly_one_wins(void **state)
+TEST(against_a_signal_exactly_one_wins)
 {
-    UNUSED(state);
-    /* Between two jobs the signal goes to whoever had it before. */
+    /* Between two jobs the signal is handled as before the first. */
     struct sigaction act = {.sa_handler = before_signal};
     assert_int_equal(sigaction(SIGUSR1, &act, NULL), 0);
     race_each_thread(RACE_SIGNAL);
     signal(SIGUSR1, SIG_DFL);
 }
 
-/* A job that repeats by itself, cancelled from outside at any moment. */
-static void a_repeating_job_is_stopped_at_any_moment(void **state)
+/* A repeating job that is cancelled from outside at a random moment. */
+TEST(a_repeating_job_is_stopped_at_any_moment)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     int rounds = scaled(2000);
     for EACH_THREAD(i) {
         for (int round = 0; round < rounds; round++) {
             struct contest contest = {0, 0, 0};
             struct ns_job_t *job = NULL;
-            assert_int_equal(ns_add_job(tp, both[i] | NS_JOB_PERSIST | NS_JOB_UNARMED, contest_run,
+            assert_int_equal(ns_add_job(tp, where[i] | NS_JOB_PERSIST | NS_JOB_UNARMED, contest_run,
                                         &contest, &job), NS_SUCCESS);
-            assert_int_equal(ns_job_set_done_cb(job, contest_gone), NS_SUCCESS);
-            assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
+            arm_with(job, contest_gone);
             while (atomic_load(&contest.begun) < round % 4) {
                 sched_yield();
             }
@@ -554,7 +517,7 @@ static void a_repeating_job_is_stopped_at_any_moment(void **state)
             }
             contest_over(&contest);
             int more = atomic_load(&contest.begun) - began;
-            /* A run may have begun, and not yet said so, when the cancel came. */
+            /* When the cancel came, a run may have begun without having counted itself. */
             assert_true(more == 0 || (more == 1 && answer == NS_RUNNING));
             assert_int_equal(atomic_load(&contest.ended), atomic_load(&contest.begun));
         }
@@ -577,9 +540,8 @@ static void *cancel_too(void *arg)
     return NULL;
 }
 
-static void several_threads_cancel_a_running_job_and_it_goes_once(void **state)
+TEST(several_threads_cancel_a_running_job_and_it_goes_once)
 {
-    UNUSED(state);
     enum { THREADS = 4 };
     struct ns_thrpool_t *tp = pool_of(1);
     int rounds = scaled(200);
@@ -589,10 +551,9 @@ static void several_threads_cancel_a_running_job_and_it_goes_once(void **state)
         pthread_t threads[THREADS];
         long before = latch_count(&gone);
         pthread_barrier_init(&rivals.start, NULL, THREADS + 1);
-        assert_int_equal(ns_add_job(tp, both[round & 1] | NS_JOB_UNARMED, gate_callback, &gate,
+        assert_int_equal(ns_add_job(tp, where[round & 1] | NS_JOB_UNARMED, gate_callback, &gate,
                                     &rivals.job), NS_SUCCESS);
-        assert_int_equal(ns_job_set_done_cb(rivals.job, count_going), NS_SUCCESS);
-        assert_int_equal(ns_job_rearm(rivals.job), NS_SUCCESS);
+        arm_with(rivals.job, count_going);
         assert_latch(&gate.begun, 1);
         for (int t = 0; t < THREADS; t++) {
             assert_int_equal(pthread_create(&threads[t], NULL, cancel_too, &rivals), 0);
@@ -612,9 +573,8 @@ static void several_threads_cancel_a_running_job_and_it_goes_once(void **state)
     pool_end(tp);
 }
 
-static void an_idle_connections_job_is_replaced_at_once(void **state)
+TEST(an_idle_connections_job_is_replaced_at_once)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     int ends[2];
     socket_pair(ends);
@@ -624,7 +584,7 @@ static void an_idle_connections_job_is_replaced_at_once(void **state)
         struct probe old = PROBE(NULL, ends[0]);
         struct probe new = PROBE(finish_job, ends[0]);
         struct ns_job_t *job = probe_fd(tp, type, 0, &old);
-        /* Nothing comes, and yet nobody waits for traffic. */
+        /* No data comes on any descriptor, and the disposals must not wait for any. */
         assert_int_equal(ns_job_cancel(job), NS_SUCCESS);
         probe_fd(tp, type, 0, &new);
         assert_latch(&old.disposals, 1);
@@ -640,21 +600,14 @@ static void an_idle_connections_job_is_replaced_at_once(void **state)
     close(ends[1]);
 }
 
-static void many_armed_timers_are_cancelled_and_their_memory_comes_back(void **state)
+TEST(many_armed_timers_are_cancelled_and_their_memory_comes_back)
 {
-    UNUSED(state);
-    struct ns_thrpool_config config;
-    ns_thrpool_config_init(&config);
-    config.log_fct = quiet_log;
-    config.calloc_fct = counting_calloc;
-    config.free_fct = counting_free;
-    struct ns_thrpool_t *tp = ns_thrpool_new(&config);
-    assert_non_null(tp);
+    struct ns_thrpool_t *tp = pool_with(1, quiet_log, counting_calloc, counting_free);
     long before = atomic_load(&blocks_out);
     int count = scaled(20000);
     struct ns_job_t **jobs = calloc((size_t)count, sizeof *jobs);
     for (int i = 0; i < count; i++) {
-        assert_int_equal(ns_add_timeout_job(tp, &far_away, both[i & 1], finish_job, NULL, &jobs[i]),
+        assert_int_equal(ns_add_timeout_job(tp, &far_away, where[i & 1], finish_job, NULL, &jobs[i]),
                          NS_SUCCESS);
     }
     assert_int_equal(atomic_load(&blocks_out), before + count);

@@ -15,19 +15,15 @@
  *
  * Clients are processes of their own. Some are polite, some never speak, some vanish.
  */
-#include "harness.h"
+#include "daemon-clients.h"
 
-#include <netinet/in.h>
 #include <nspr.h>
 #include <private/pprio.h>
 #include <sys/wait.h>
 
 #define THREADS 4       /* of the daemon's own */
 #define CLIENTS 2       /* processes */
-#define REMAINING 100   /* connections of each that are there when the daemon stops */
 #define CONNECTIONS 10000
-#define BATCH 5000      /* connections that a client has open at once, at most */
-#define PINGS 3
 #define PATIENT_SECONDS 20
 
 enum { ALIVE = 0x600d600d, DEAD = 0x0bad0bad };
@@ -38,24 +34,24 @@ struct connection {
     atomic_uint magic;
     pthread_mutex_t mutex;
     PRFileDesc *prfd;           /* NULL when closed */
-    int fd;                     /* its number, for as long as a refused job may be on it */
+    int fd;                     /* its number; a refused job may still be armed on it */
     struct ns_job_t *job;       /* the READ job that was added last, if it may still be named */
     struct timeval idle;
     int references;             /* jobs and orders */
     int turns;
     int closing;
-    struct errand *errands;     /* every one that there was */
+    struct errand *errands;     /* all of this connection's */
     struct server *server;
     struct connection *next;
 };
 
-/* A job's data: the connection, and whether the job's end was told as often as it should be.
- * Atomic, so that tools which can't see into the library see what orders them. */
+/* A job's data: the connection, and whether the done callback came as often as it should. Atomic,
+ * so that tools that can't see into the library know what orders the accesses. */
 struct errand {
     _Atomic(struct connection *) connection;
     atomic_int wanted;
     atomic_int told;
-    int refused;                /* left armed on a number that is closed; under the mutex */
+    int refused;                /* left armed on a closed descriptor; guarded by the mutex */
     struct errand *next;
 };
 
@@ -76,7 +72,7 @@ struct listener {
 struct server {
     struct ns_thrpool_t *tp;
     int unarmed;                /* make jobs unarmed, to set their done callbacks first */
-    int frees;                  /* free what a job has as data in its done callback */
+    int frees;                  /* free a job's data in its done callback */
     pthread_mutex_t lock;       /* for what follows */
     pthread_cond_t wanted;
     struct order *first;
@@ -118,20 +114,20 @@ static void errand_over(struct ns_job_t *job)
         atomic_fetch_add(&doubled, 1);
     }
     if (atomic_load(&errand->connection)->server->frees) {
-        /* Whatever came later would come to freed memory, which tools notice. */
+        /* A later callback would touch freed memory, which tools report. */
         atomic_fetch_sub(&errands_out, 1);
         free(errand);
     }
 }
 
-/* The data of these is freed before. */
+/* Does not touch the data, which is freed before. */
 static void own_job_over(struct ns_job_t *job)
 {
     UNUSED(job);
     atomic_fetch_add(&own_jobs_gone, 1);
 }
 
-/* What the original's interface has: the done callback can be set inside the callback. */
+/* With the original's interface, the done callback can be set only inside the callback. */
 static struct connection *begin_errand(struct ns_job_t *job)
 {
     struct errand *errand = ns_job_get_data(job);
@@ -163,7 +159,7 @@ static struct errand *errand_for(struct connection *connection)
     return errand;
 }
 
-/* There is no job for it. */
+/* The errand of a job that could not be added. */
 static void drop_errand(struct errand *errand)
 {
     if (atomic_load(&errand->connection)->server->frees) {
@@ -229,7 +225,7 @@ static void post_closing(struct connection *connection)
     }
 }
 
-/* The connection is to end. Its descriptor goes at once, the rest when nobody refers to it. */
+/* End the connection: close its descriptor now, and bury it when nobody refers to it any more. */
 static void disconnect(struct connection *connection)
 {
     if (connection->closing) {
@@ -321,7 +317,7 @@ static void *daemon_thread(void *arg)
     return NULL;
 }
 
-/* Serve, and wait for more: the last job's callback may not have come to its end yet. */
+/* Serve, and add the next job, though the last job's callback may not have returned yet. */
 static void serve_in_thread(struct connection *connection)
 {
     if (connection->closing) {
@@ -354,7 +350,7 @@ static void on_readable(struct ns_job_t *job)
         connection->job = NULL;
     }
     if (connection->closing) {
-        /* What was refused before has fired, by its time-out. */
+        /* A job whose done was refused has fired by its time-out. */
     } else if (NS_JOB_IS_TIMER(ns_job_get_output_type(job))) {
         atomic_fetch_add(&timed_out, 1);
         disconnect(connection);
@@ -374,8 +370,8 @@ static void on_readable(struct ns_job_t *job)
     leave();
 }
 
-/* Nobody refers to the connection any more. The memory stays until the end, so that whoever does
- * nevertheless is caught. */
+/* Nobody refers to the connection any more. Its memory stays until the end, so that a late use is
+ * detected. */
 static void bury(struct connection *connection)
 {
     atomic_store(&connection->magic, DEAD);
@@ -451,141 +447,6 @@ static void on_signal(struct ns_job_t *job)
 }
 
 /*
- * The clients: what follows runs in processes of its own, which report by their exit status.
- */
-
-static void demand(int holds, const char *what)
-{
-    if (!holds) {
-        fprintf(stderr, "# client: %s: %s\n", what, strerror(errno));
-        _exit(1);
-    }
-}
-
-static int dial(int port)
-{
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
-    struct timeval limit = {LIMIT_SECONDS, 0};
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-    demand(fd >= 0, "socket");
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
-    demand(connect(fd, (struct sockaddr *)&address, sizeof address) == 0, "connect");
-    return fd;
-}
-
-/* Close so that the other side gets an error, not an end. */
-static void vanish(int fd)
-{
-    struct linger linger = {1, 0};
-    setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger);
-    close(fd);
-}
-
-static void say(int fd, char what)
-{
-    demand(send(fd, &what, 1, MSG_NOSIGNAL) == 1, "send");
-}
-
-/* The server's answer: a byte, or 0 when it has ended the connection. */
-static char answer(int fd)
-{
-    char byte = 0;
-    ssize_t n = recv(fd, &byte, 1, 0);
-    demand(n >= 0 || errno == ECONNRESET, "recv");
-    return n == 1 ? byte : 0;
-}
-
-enum kind { POLITE, SILENT, VANISHES, ASKS_AND_VANISHES, LEAVING, KINDS = 8 };
-
-static enum kind kind_of(int i)
-{
-    static const enum kind kinds[KINDS] = {POLITE, SILENT, POLITE,  VANISHES,
-                                           POLITE, LEAVING, POLITE, ASKS_AND_VANISHES};
-    return kinds[i % KINDS];
-}
-
-/* One batch, each step for all of them, so that they are served at once. */
-static void client_batch(const int ports[2], int count)
-{
-    static int fds[BATCH];
-    for (int i = 0; i < count; i++) {
-        fds[i] = dial(ports[kind_of(i) != POLITE]);
-        if (kind_of(i) == VANISHES) {
-            vanish(fds[i]);
-        } else if (kind_of(i) == ASKS_AND_VANISHES) {
-            say(fds[i], 'p');
-            vanish(fds[i]);
-        } else if (kind_of(i) == LEAVING) {
-            /* Too slow for the server's patience, perhaps: then it has left already. */
-            send(fds[i], "q", 1, MSG_NOSIGNAL);
-        }
-    }
-    for (int round = 0; round < PINGS; round++) {
-        for (int i = 0; i < count; i++) {
-            if (kind_of(i) == POLITE) {
-                say(fds[i], 'p');
-            }
-        }
-        for (int i = 0; i < count; i++) {
-            if (kind_of(i) == POLITE) {
-                demand(answer(fds[i]) == 'p', "no answer");
-            }
-        }
-    }
-    for (int i = 0; i < count; i++) {
-        if (kind_of(i) == SILENT || kind_of(i) == LEAVING) {
-            demand(answer(fds[i]) == 0, "not disconnected");
-        }
-        if (kind_of(i) != VANISHES && kind_of(i) != ASKS_AND_VANISHES) {
-            close(fds[i]);
-        }
-    }
-}
-
-/* Talk on every second one of these, and be silent on the others, until the server has ended them
- * all. */
-static void client_remains(int *fds, int count)
-{
-    double end = now_seconds() + LIMIT_SECONDS;
-    int left = count;
-    while (left > 0) {
-        demand(now_seconds() < end, "the server does not end");
-        for (int i = 0; i < count; i++) {
-            char bytes[64];
-            if (fds[i] < 0) {
-                continue;
-            }
-            int ended = i % 2 == 0 && send(fds[i], "p", 1, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 &&
-                        errno != EAGAIN;
-            ssize_t got = recv(fds[i], bytes, sizeof bytes, MSG_DONTWAIT);
-            if (ended || got == 0 || (got < 0 && errno != EAGAIN)) {
-                close(fds[i]);
-                fds[i] = -1;
-                left--;
-            }
-        }
-    }
-}
-
-static void client(const int ports[2], int count, int ready)
-{
-    static int fds[REMAINING];
-    int remaining = scaled(REMAINING * 10) < REMAINING ? 10 : REMAINING;
-    for (int done = 0; done < count; done += BATCH) {
-        client_batch(ports, count - done < BATCH ? count - done : BATCH);
-    }
-    for (int i = 0; i < remaining; i++) {
-        fds[i] = dial(ports[0]);
-        say(fds[i], 'p');
-        demand(answer(fds[i]) == 'p', "no answer");
-    }
-    demand(write(ready, "r", 1) == 1, "write");
-    client_remains(fds, remaining);
-    _exit(0);
-}
-
-/*
  * The daemon
  */
 
@@ -624,7 +485,7 @@ static PRFileDesc *listen_somewhere(int *port)
     return prfd;
 }
 
-/* A job that lives as long as the daemon is armed. */
+/* Arm one of the daemon's own jobs, which live as long as it does. */
 static void arm_own(struct server *server, struct ns_job_t *job)
 {
     if (server->unarmed) {
@@ -642,7 +503,7 @@ static struct connection *all_connections(struct server *server)
     return first;
 }
 
-/* Have some of the connections that are left end: every n-th. */
+/* End every n-th of the connections that are left. */
 static void end_some(struct server *server, int n, int by_thread)
 {
     int i = 0;
@@ -671,7 +532,7 @@ static void run_daemon(int unarmed, int frees)
     pid_t clients[CLIENTS];
     int ports[2], ready[2];
 
-    pool_end(pool_of(1)); /* what tools open, they open with the first pool */
+    pool_end(pool_of(1)); /* tools open their own descriptors with the first pool */
     int fds = count_fds();
     long blocks = atomic_load(&blocks_out);
     atomic_store(&stopped, 0);
@@ -739,7 +600,7 @@ static void run_daemon(int unarmed, int frees)
         arm_own(server, listeners[i]->job);
     }
 
-    /* The clients have all come, and some are busy. */
+    /* Wait until all clients are connected. Some are still busy. */
     for (int i = 0; i < CLIENTS; i++) {
         char byte;
         struct pollfd told = {ready[0], POLLIN, 0};
@@ -829,33 +690,29 @@ static void run_daemon(int unarmed, int frees)
     free(server);
 }
 
-static void a_daemon_that_uses_what_the_original_had(void **state)
+TEST(a_daemon_that_uses_what_the_original_had)
 {
-    UNUSED(state);
     run_daemon(0, 0);
 }
 
-static void a_daemon_that_sees_every_job_go(void **state)
+TEST(a_daemon_that_sees_every_job_go)
 {
-    UNUSED(state);
     run_daemon(1, 0);
 }
 
 /* To see it fail: in run::dispose, call the done callback twice. */
-static void a_daemon_that_frees_what_a_job_has_when_it_goes(void **state)
+TEST(a_daemon_that_frees_what_a_job_has_when_it_goes)
 {
-    UNUSED(state);
     run_daemon(1, 1);
 }
 
-/* What the two were to go through, they did. */
-static void nothing_was_spared(void **state)
+/* The runs above met every case that they are meant to meet. */
+TEST(nothing_was_spared)
 {
-    UNUSED(state);
     assert_true(atomic_load(&refusals) > 0);
     assert_true(atomic_load(&refused_adds) > 0);
     assert_true(atomic_load(&done_after_wait) > 0);
-    /* With few connections the number may happen to go to nobody. */
+    /* With few connections, perhaps no number was reused. */
     assert_true(atomic_load(&reused) > 0 || scaled(CONNECTIONS) < CONNECTIONS);
 }
 

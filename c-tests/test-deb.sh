@@ -2,21 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # The Debian packages: made, installed into an empty root, used there, and removed. Run in the
 # project's root, with the library built.
-count=0
-here=$(mktemp -d)
-trap 'rm -rf "$here"' EXIT
-root=$here/root
-
-# tap STATUS NAME: one result; what is in $here/why is told if it is a failure.
-tap() {
-    count=$((count + 1))
-    if [ "$1" -eq 0 ]; then
-        echo "ok $count - $2"
-    else
-        echo "not ok $count - $2"
-        sed 's/^/# /' "$here/why"
-    fi
-}
+. c-tests/tap.sh
+root=$work/root
 
 # dpkg on the empty root. It has no other package, so what ours depend on is missing there.
 as_root=
@@ -26,10 +13,10 @@ in_root() {
         --log=/dev/null "$@"
 }
 
-ls -AR debian >"$here/before"
-tools/deb.sh >"$here/why" 2>&1
+ls -AR debian >"$work/before"
+tools/deb.sh >"$work/why" 2>&1
 tap $? "the packages can be made"
-ls -AR debian | diff "$here/before" - >"$here/why"
+ls -AR debian | diff "$work/before" - >"$work/why"
 tap $? "which leaves nothing behind in debian/"
 
 runtime=$(echo build/deb/libnunc-stans0_*.deb)
@@ -38,11 +25,11 @@ libdir=usr/lib/$(dpkg-architecture -q DEB_HOST_MULTIARCH)
 
 mkdir -p "$root/var/lib/dpkg/info" "$root/var/lib/dpkg/updates"
 : >"$root/var/lib/dpkg/status"
-in_root -i "$runtime" "$devel" >"$here/why" 2>&1
+in_root -i "$runtime" "$devel" >"$work/why" 2>&1
 tap $? "they can be installed"
 
 # Documentation aside, these files and links are in the packages, and no others.
-cat >"$here/want" <<END
+cat >"$work/want" <<END
 usr/include/nunc-stans.h -> nunc-stans/nunc-stans.h
 usr/include/nunc-stans/nunc-stans.h
 $libdir/libnunc-stans.a
@@ -52,40 +39,40 @@ $libdir/libnunc-stans.so.0.2.0
 $libdir/pkgconfig/nunc-stans.pc
 END
 (cd "$root" && find usr ! -type d ! -path 'usr/share/doc/*' -type l -printf '%p -> %l\n' -o \
-    -type f ! -path 'usr/share/doc/*' -print | LC_ALL=C sort) >"$here/have"
-LC_ALL=C sort "$here/want" | diff - "$here/have" >"$here/why"
+    -type f ! -path 'usr/share/doc/*' -print | LC_ALL=C sort) >"$work/have"
+LC_ALL=C sort "$work/want" | diff - "$work/have" >"$work/why"
 tap $? "the packages' files and links are those that are to be there (< missing, > too many)"
 
 doc=$root/usr/share/doc
-ls -l "$doc/libnunc-stans0/copyright" "$doc/libnunc-stans-dev/copyright" >"$here/why" 2>&1
+ls -l "$doc/libnunc-stans0/copyright" "$doc/libnunc-stans-dev/copyright" >"$work/why" 2>&1
 tap $? "the licence is with both"
 
-dpkg-deb -f "$runtime" Depends | tr ',' '\n' | grep -v -e libc6 -e libgcc-s1 >"$here/why"
-[ ! -s "$here/why" ]
+dpkg-deb -f "$runtime" Depends | tr ',' '\n' | grep -v -e libc6 -e libgcc-s1 >"$work/why"
+[ ! -s "$work/why" ]
 tap $? "the runtime package depends on libc6 and libgcc-s1 only"
 
-readelf -d "$root/$libdir/libnunc-stans.so.0" | grep SONAME | tee "$here/why" |
+readelf -d "$root/$libdir/libnunc-stans.so.0" | grep SONAME | tee "$work/why" |
     grep -q '\[libnunc-stans\.so\.0\]' &&
     nm -D --defined-only "$root/$libdir/libnunc-stans.so.0" | awk '{print $3}' | LC_ALL=C sort |
-    diff c-tests/symbols.txt - >"$here/why"
+    diff c-tests/symbols.txt - >"$work/why"
 tap $? "its library has the SONAME and the symbols"
 
 export PKG_CONFIG_LIBDIR="$root/$libdir/pkgconfig" PKG_CONFIG_SYSROOT_DIR="$root"
 # shellcheck disable=SC2046 # pkg-config prints words
 cc -Wall -Wextra -Werror "$doc/libnunc-stans-dev/examples/run-now.c" \
-    -o "$here/shared" $(pkg-config --cflags --libs nunc-stans) >"$here/why" 2>&1 &&
-    LD_LIBRARY_PATH="$root/$libdir" "$here/shared" >"$here/why" 2>&1
+    -o "$work/shared" $(pkg-config --cflags --libs nunc-stans) >"$work/why" 2>&1 &&
+    LD_LIBRARY_PATH="$root/$libdir" "$work/shared" >"$work/why" 2>&1
 tap $? "an example builds with them by pkg-config, and runs"
 
 # shellcheck disable=SC2046
-cc -Wall -Wextra -Werror examples/run-now.c -o "$here/static" $(pkg-config --cflags nunc-stans) \
+cc -Wall -Wextra -Werror examples/run-now.c -o "$work/static" $(pkg-config --cflags nunc-stans) \
     -Wl,-Bstatic $(pkg-config --static --libs nunc-stans |
-        sed 's/-lnunc-stans/& -Wl,-Bdynamic/') >"$here/why" 2>&1 &&
-    "$here/static" >"$here/why" 2>&1
+        sed 's/-lnunc-stans/& -Wl,-Bdynamic/') >"$work/why" 2>&1 &&
+    "$work/static" >"$work/why" 2>&1
 tap $? "and with the static library"
 
-in_root --purge libnunc-stans-dev libnunc-stans0 >"$here/why" 2>&1 &&
-    find "$root" -mindepth 1 ! -path "$root/var*" >"$here/why" && [ ! -s "$here/why" ]
+in_root --purge libnunc-stans-dev libnunc-stans0 >"$work/why" 2>&1 &&
+    find "$root" -mindepth 1 ! -path "$root/var*" >"$work/why" && [ ! -s "$work/why" ]
 tap $? "they can be removed, and nothing is left"
 
 echo "1..$count"

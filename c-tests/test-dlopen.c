@@ -25,7 +25,7 @@ static __typeof__(&ns_job_get_fd) get_fd;
 static __typeof__(&ns_job_done) job_done;
 static __typeof__(&ns_version) version;
 
-/* NSPR's. */
+/* NSPR's functions. */
 static struct PRFileDesc *(*import_socket)(intptr_t fd);
 
 static void *symbol(void *handle, const char *name)
@@ -62,7 +62,7 @@ static void *load_library(void)
     RESOLVE(handle, get_fd, "ns_job_get_fd");
     RESOLVE(handle, job_done, "ns_job_done");
     RESOLVE(handle, version, "ns_version");
-    /* It is private, then. */
+    /* So the library was loaded privately. */
     assert_null(dlsym(RTLD_DEFAULT, "ns_thrpool_new"));
     return handle;
 }
@@ -76,7 +76,7 @@ static void load_nspr(int how)
     RESOLVE(handle, import_socket, "PR_ImportTCPSocket");
 }
 
-/* Whether a file whose name has this in it is mapped. */
+/* Whether a file is mapped whose name contains this. */
 static int is_mapped(const char *name)
 {
     char line[4096];
@@ -109,7 +109,7 @@ static void end_pool(struct ns_thrpool_t *tp)
 }
 
 /* A callback: count, and finish. */
-static void count_and_finish(struct ns_job_t *job)
+static void count_and_end(struct ns_job_t *job)
 {
     latch_add(get_data(job), 1);
     job_done(job);
@@ -121,8 +121,8 @@ static void use_without_nspr(struct ns_thrpool_t *tp)
     struct latch runs = LATCH_INIT;
     int ends[2];
     socket_pair(ends);
-    assert_int_equal(add_job(tp, NS_JOB_THREAD, count_and_finish, &runs, NULL), NS_SUCCESS);
-    assert_int_equal(add_fd_job(tp, ends[0], NS_JOB_READ, count_and_finish, &runs, NULL),
+    assert_int_equal(add_job(tp, NS_JOB_THREAD, count_and_end, &runs, NULL), NS_SUCCESS);
+    assert_int_equal(add_fd_job(tp, ends[0], NS_JOB_READ, count_and_end, &runs, NULL),
                      NS_SUCCESS);
     assert_int_equal(write(ends[1], "x", 1), 1);
     assert_latch(&runs, 2);
@@ -139,7 +139,7 @@ static void use_with_nspr(struct ns_thrpool_t *tp)
     socket_pair(ends);
     struct PRFileDesc *prfd = import_socket(ends[0]);
     assert_non_null(prfd);
-    assert_int_equal(add_io_job(tp, prfd, NS_JOB_READ | NS_JOB_THREAD, count_and_finish, &runs,
+    assert_int_equal(add_io_job(tp, prfd, NS_JOB_READ | NS_JOB_THREAD, count_and_end, &runs,
                                 &job), NS_SUCCESS);
     assert_ptr_equal(get_fd(job), prfd);
     assert_int_equal(write(ends[1], "x", 1), 1);
@@ -155,16 +155,15 @@ static void refuses_nspr(struct ns_thrpool_t *tp)
     struct ns_job_t *job = (struct ns_job_t *)something;
     int before = count_logged_errors();
     assert_int_equal(add_io_job(tp, (struct PRFileDesc *)something, NS_JOB_READ,
-                                count_and_finish, NULL, &job), NS_INVALID_REQUEST);
+                                count_and_end, NULL, &job), NS_INVALID_REQUEST);
     assert_null(job);
     assert_int_equal(count_logged_errors(), before + 1);
     assert_true(logged("ns_add_io_job"));
     assert_true(logged("NSPR"));
 }
 
-static void nspr_is_public(void **state)
+TEST(nspr_is_public)
 {
-    UNUSED(state);
     load_nspr(RTLD_GLOBAL);
     load_library();
     struct ns_thrpool_t *tp = start_pool();
@@ -173,9 +172,8 @@ static void nspr_is_public(void **state)
     end_pool(tp);
 }
 
-static void nspr_is_private(void **state)
+TEST(nspr_is_private)
 {
-    UNUSED(state);
     load_nspr(RTLD_LOCAL);
     load_library();
     struct ns_thrpool_t *tp = start_pool();
@@ -184,9 +182,8 @@ static void nspr_is_private(void **state)
     end_pool(tp);
 }
 
-static void nspr_is_not_there(void **state)
+TEST(nspr_is_not_there)
 {
-    UNUSED(state);
     load_library();
     struct ns_thrpool_t *tp = start_pool();
     use_without_nspr(tp);
@@ -205,22 +202,19 @@ static void nspr_comes_later(int how)
     end_pool(tp);
 }
 
-static void nspr_comes_later_and_public(void **state)
+TEST(nspr_comes_later_and_public)
 {
-    UNUSED(state);
     nspr_comes_later(RTLD_GLOBAL);
 }
 
-static void nspr_comes_later_and_private(void **state)
+TEST(nspr_comes_later_and_private)
 {
-    UNUSED(state);
     nspr_comes_later(RTLD_LOCAL);
 }
 
-/* Its threads and handlers outlive a dlclose, so it is never unloaded. */
-static void dlclose_leaves_it_working(void **state)
+/* dlclose does not unload the library: its threads and handlers outlive it. */
+TEST(dlclose_leaves_it_working)
 {
-    UNUSED(state);
     void *handle = load_library();
     struct ns_thrpool_t *tp = start_pool();
     use_without_nspr(tp);
@@ -236,8 +230,8 @@ static void dlclose_leaves_it_working(void **state)
     assert_ptr_equal(version(), before);
 }
 
-/* Fork handlers of the program's, registered before the library is loaded, take a lock that is
- * held over an add: they run after any that the library has for before a fork. */
+/* The program registers fork handlers before it loads the library, and they take a lock that is
+ * held during an add. Handlers of the library's that prepare a fork would run before them. */
 static pthread_mutex_t program = PTHREAD_MUTEX_INITIALIZER;
 static atomic_int stop_adding;
 
@@ -256,7 +250,7 @@ static void *add_under_the_lock(void *tp)
     while (!atomic_load(&stop_adding)) {
         struct ns_job_t *job = NULL;
         pthread_mutex_lock(&program);
-        ns_result_t result = add_signal_job(tp, SIGUSR1, 0, count_and_finish, NULL, &job);
+        ns_result_t result = add_signal_job(tp, SIGUSR1, 0, count_and_end, NULL, &job);
         pthread_mutex_unlock(&program);
         if (result != NS_SUCCESS || job_cancel(job) != NS_SUCCESS) {
             abort();
@@ -265,9 +259,8 @@ static void *add_under_the_lock(void *tp)
     return NULL;
 }
 
-static void fork_handlers_from_before_the_load_take_a_lock_held_over_adds(void **state)
+TEST(fork_handlers_from_before_the_load_take_a_lock_held_over_adds)
 {
-    UNUSED(state);
     pthread_t thread;
     assert_int_equal(pthread_atfork(take_lock, give_lock_back, give_lock_back), 0);
     load_library();
@@ -290,7 +283,7 @@ static void fork_handlers_from_before_the_load_take_a_lock_held_over_adds(void *
     end_pool(tp);
 }
 
-/* As the program that is run: one case. */
+/* The program as the child: run one case. */
 static const struct CMUnitTest cases[] = {
     cmocka_unit_test(nspr_is_public),
     cmocka_unit_test(nspr_is_private),
@@ -314,7 +307,7 @@ static int run_case(const char *name)
     return EXIT_FAILURE;
 }
 
-/* As the program that runs it. */
+/* The program as the parent: run one case in a child. */
 static void in_a_process_of_its_own(void **state)
 {
     const struct CMUnitTest *test = *state;
@@ -323,7 +316,7 @@ static void in_a_process_of_its_own(void **state)
     pid_t child = fork();
     assert_true(child >= 0);
     if (child == 0) {
-        /* Its words are not to be counted beside ours. */
+        /* Keep the child's TAP lines out of ours. */
         setenv("CMOCKA_MESSAGE_OUTPUT", "STDOUT", 1);
         execl(self, self, test->name, (char *)NULL);
         _exit(EXIT_FAILURE);

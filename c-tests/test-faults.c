@@ -1,20 +1,19 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * Faults: descriptors, threads and memory that run out, pollers that refuse, clients that vanish,
- * loggers and callbacks that block. Expected each time: a result and a line in the log, no leak,
- * and everything else goes on.
+ * Faults: descriptors, threads and memory run out, the poller refuses, clients vanish, loggers and
+ * callbacks block. Each time the call returns an error, one line is logged, nothing leaks, and
+ * everything else goes on.
  */
 #include "fm.h"
+#include "sockets.h"
 
-#include <arpa/inet.h>
 #include <dlfcn.h>
-#include <netinet/in.h>
 #include <sys/epoll.h>
 #include <sys/wait.h>
 
 /*
- * The library starts its threads through this function of the program's, which refuses when none
- * are left; negative: any number.
+ * How many more threads may be started; negative: any number. The library starts its threads
+ * through this program's pthread_create, which fails when none are left.
  */
 static atomic_int threads_left = -1;
 
@@ -40,12 +39,6 @@ int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*
     return next(thread, attributes, body, arg);
 }
 
-static void run_and_count(struct ns_job_t *job)
-{
-    latch_add(ns_job_get_data(job), 1);
-    ns_job_done(job);
-}
-
 /* The pool still does all that it is for. */
 static void assert_works(struct ns_thrpool_t *tp)
 {
@@ -56,11 +49,11 @@ static void assert_works(struct ns_thrpool_t *tp)
     assert_int_equal(write(ends[1], "x", 1), 1);
     for (int threaded = 0; threaded < 2; threaded++) {
         ns_job_type_t type = threaded ? NS_JOB_THREAD : 0;
-        assert_int_equal(ns_add_job(tp, type, run_and_count, &runs, NULL), NS_SUCCESS);
-        assert_int_equal(ns_add_timeout_job(tp, &soon, type, run_and_count, &runs, NULL),
+        assert_int_equal(ns_add_job(tp, type, count_and_finish, &runs, NULL), NS_SUCCESS);
+        assert_int_equal(ns_add_timeout_job(tp, &soon, type, count_and_finish, &runs, NULL),
                          NS_SUCCESS);
         assert_int_equal(ns_add_fd_job(tp, ends[0], type | NS_JOB_READ | NS_JOB_PRESERVE_FD,
-                                       run_and_count, &runs, NULL), NS_SUCCESS);
+                                       count_and_finish, &runs, NULL), NS_SUCCESS);
     }
     assert_latch(&runs, 6);
     loop_passes(tp, 0);
@@ -77,9 +70,8 @@ static struct ns_thrpool_t *recorded_pool(size_t workers)
     return tp;
 }
 
-static void threads_that_are_refused_undo_the_pool(void **state)
+TEST(threads_that_are_refused_undo_the_pool)
 {
-    UNUSED(state);
     struct ns_thrpool_config config = checked_config(7);
     config.log_fct = recording_log;
     int fds = count_fds();
@@ -98,12 +90,11 @@ static void threads_that_are_refused_undo_the_pool(void **state)
             assert_true(logged("threads"));
         }
         heap_check(&the_heap);
-        assert_int_equal(count_fds(), fds);
-        EVENTUALLY(count_threads() == threads);
+        assert_nothing_left(fds, threads);
     }
 }
 
-/* The kernel's own refusal. It binds nobody who may do everything: another user, in a child. */
+/* The kernel's own limit. It does not bind root, so a child becomes another user. */
 static int refused_by_the_kernel(void)
 {
     struct rlimit limit = {5, 5};
@@ -122,9 +113,8 @@ static int refused_by_the_kernel(void)
     return count_fds() == fds && logged("threads") && the_heap.out == 0 ? 0 : 4;
 }
 
-static void threads_that_the_kernel_refuses_undo_the_pool(void **state)
+TEST(threads_that_the_kernel_refuses_undo_the_pool)
 {
-    UNUSED(state);
     int status = 0;
     pid_t child = fork();
     if (child == 0) {
@@ -133,12 +123,12 @@ static void threads_that_the_kernel_refuses_undo_the_pool(void **state)
     assert_int_equal(waitpid(child, &status, 0), child);
     assert_true(WIFEXITED(status));
     if (WEXITSTATUS(status) == 2) {
-        skip(); /* this system does not let us become somebody else */
+        skip(); /* this process may not change its user */
     }
     assert_int_equal(WEXITSTATUS(status), 0);
 }
 
-/* Take all descriptors that there are; give them back. */
+/* The descriptors taken by take_all_descriptors. */
 static int taken[64];
 
 static int take_all_descriptors(void)
@@ -171,9 +161,8 @@ static void give_back_descriptors(int count)
 }
 
 /* A pool that runs needs no more descriptors, and a second one is refused. */
-static void a_running_pool_works_without_a_free_descriptor(void **state)
+TEST(a_running_pool_works_without_a_free_descriptor)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = recorded_pool(2);
     struct ns_thrpool_config config = checked_config(1);
     config.log_fct = recording_log;
@@ -184,10 +173,10 @@ static void a_running_pool_works_without_a_free_descriptor(void **state)
     int count = take_all_descriptors();
     int refused = ns_thrpool_new(&config) == NULL;
     ns_result_t results[4] = {
-        ns_add_job(tp, NS_JOB_THREAD, run_and_count, &runs, NULL),
-        ns_add_timeout_job(tp, &soon, NS_JOB_NONE, run_and_count, &runs, NULL),
-        ns_add_fd_job(tp, ends[0], NS_JOB_WRITE, run_and_count, &runs, NULL),
-        ns_add_signal_job(tp, SIGUSR1, NS_JOB_NONE, run_and_count, &runs, NULL),
+        ns_add_job(tp, NS_JOB_THREAD, count_and_finish, &runs, NULL),
+        ns_add_timeout_job(tp, &soon, NS_JOB_NONE, count_and_finish, &runs, NULL),
+        ns_add_fd_job(tp, ends[0], NS_JOB_WRITE, count_and_finish, &runs, NULL),
+        ns_add_signal_job(tp, SIGUSR1, NS_JOB_NONE, count_and_finish, &runs, NULL),
     };
     kill(getpid(), SIGUSR1);
     int reached = latch_reaches(&runs, 4);
@@ -202,7 +191,7 @@ static void a_running_pool_works_without_a_free_descriptor(void **state)
     close(ends[1]);
 }
 
-/* A server whose clients vanish while it is at any step. */
+/* A server whose clients vanish at every step of a request. */
 enum step { CONNECTING, ACCEPTED, HALF_REQUEST, ANSWERING, HALF_CLOSED, STEPS };
 
 static struct {
@@ -231,7 +220,7 @@ static void serve(struct ns_job_t *job)
         ns_job_done(job);
         return;
     }
-    /* An answer that does not fit, to a client that may be gone. */
+    /* An answer too large for the socket, to a client that may be gone. */
     for (int i = 0; got > 0 && i < 64; i++) {
         if (write(fd, bytes, sizeof bytes) < 0) {
             break;
@@ -265,7 +254,6 @@ static void take_connection(struct ns_job_t *job)
 static void be_a_client(const struct sockaddr_in *at, enum step until, int reset)
 {
     char bytes[256];
-    struct linger linger = {1, 0};
     int fd = socket(AF_INET, SOCK_STREAM | (until == CONNECTING ? SOCK_NONBLOCK : 0), 0);
     if (connect(fd, (const struct sockaddr *)at, sizeof *at) == 0 && until >= HALF_REQUEST) {
         assert_int_equal(write(fd, "GET / HT", 8), 8);
@@ -279,24 +267,20 @@ static void be_a_client(const struct sockaddr_in *at, enum step until, int reset
         }
     }
     if (reset) {
-        setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger);
+        vanish(fd);
+    } else {
+        close(fd);
     }
-    close(fd);
 }
 
-static void clients_may_vanish_at_any_step(void **state)
+TEST(clients_may_vanish_at_any_step)
 {
-    UNUSED(state);
     int fds = count_fds();
-    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t length = sizeof at;
+    struct sockaddr_in at;
     struct ns_thrpool_t *tp = recorded_pool(2);
     struct ns_job_t *listening = NULL;
     int errors = count_logged_errors();
-    server.fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
-    assert_int_equal(bind(server.fd, (struct sockaddr *)&at, sizeof at), 0);
-    assert_int_equal(listen(server.fd, 1024), 0);
-    assert_int_equal(getsockname(server.fd, (struct sockaddr *)&at, &length), 0);
+    server.fd = listen_on_loopback(&at);
     assert_int_equal(ns_add_fd_job(tp, server.fd, NS_JOB_ACCEPT | NS_JOB_PERSIST, take_connection,
                                    NULL, &listening), NS_SUCCESS);
     for (long i = 0; i < count_of(100, 10000); i++) {
@@ -314,10 +298,9 @@ static void clients_may_vanish_at_any_step(void **state)
     assert_int_equal(count_fds(), fds);
 }
 
-/* Memory is refused now and then, while jobs come and go. */
-static void memory_that_is_refused_now_and_then_fails_the_adds_only(void **state)
+/* Some allocations fail while jobs come and go. */
+TEST(memory_that_is_refused_now_and_then_fails_the_adds_only)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = recorded_pool(2);
     struct latch runs = LATCH_INIT;
     long made = 0;
@@ -327,7 +310,7 @@ static void memory_that_is_refused_now_and_then_fails_the_adds_only(void **state
         the_heap.left = i % 7 == 0 ? 0 : -1;
         pthread_mutex_unlock(&the_heap.lock);
         ns_result_t result =
-            ns_add_job(tp, i & 1 ? NS_JOB_THREAD : 0, run_and_count, &runs, NULL);
+            ns_add_job(tp, i & 1 ? NS_JOB_THREAD : 0, count_and_finish, &runs, NULL);
         made += result == NS_SUCCESS;
         refused += result == NS_ALLOCATION_FAILURE;
         assert_true(result == NS_SUCCESS || i % 7 == 0);
@@ -357,9 +340,8 @@ static int find_poller(void)
 }
 
 /* epoll instances that watch each other in a circle are refused with ELOOP. */
-static void a_descriptor_that_the_poller_refuses_is_logged_and_tried_again(void **state)
+TEST(a_descriptor_that_the_poller_refuses_is_logged_and_tried_again)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = recorded_pool(1);
     int poller = find_poller();
     if (poller >= 0) {
@@ -383,7 +365,7 @@ static void a_descriptor_that_the_poller_refuses_is_logged_and_tried_again(void 
         close(inner[0]);
         close(inner[1]);
     }
-    /* Closed behind the library's back, then armed again. */
+    /* Close it behind the library's back, then arm the job again. */
     int ends[2];
     socket_pair(ends);
     struct probe probe = PROBE(NULL, ends[0]);
@@ -394,8 +376,7 @@ static void a_descriptor_that_the_poller_refuses_is_logged_and_tried_again(void 
     close(ends[0]);
     assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
     assert_latch(&probe.runs, 2);
-    assert_int_equal(ns_job_wait(job), NS_SUCCESS);
-    assert_int_equal(ns_job_done(job), NS_SUCCESS);
+    finish_idle(job);
     assert_latch(&probe.disposals, 1);
     assert_works(tp);
     checked_end(tp);
@@ -415,9 +396,8 @@ static void *storm(void *arg)
     return NULL;
 }
 
-static void signals_may_storm_while_jobs_come_and_go(void **state)
+TEST(signals_may_storm_while_jobs_come_and_go)
 {
-    UNUSED(state);
     struct sigaction ignore = {.sa_handler = SIG_IGN};
     struct sigaction after;
     sigaction(SIGUSR1, &ignore, NULL);
@@ -429,7 +409,7 @@ static void signals_may_storm_while_jobs_come_and_go(void **state)
         struct latch runs = LATCH_INIT;
         for (int n = 0; n < 100; n++) {
             assert_int_equal(ns_add_signal_job(tp, n & 1 ? SIGUSR1 : SIGUSR2,
-                                               n & 2 ? NS_JOB_THREAD : 0, run_and_count, &runs,
+                                               n & 2 ? NS_JOB_THREAD : 0, count_and_finish, &runs,
                                                NULL), NS_SUCCESS);
             if (n % 10 == 9) {
                 assert_latch(&runs, n + 1);
@@ -460,19 +440,18 @@ static void blocking_log(int priority, const char *format, va_list args)
 
 static void *add_badly(void *arg)
 {
-    ns_add_job(arg, NS_JOB_SHUTDOWN_WORKER, run_and_count, NULL, NULL);
+    ns_add_job(arg, NS_JOB_SHUTDOWN_WORKER, count_and_finish, NULL, NULL);
     return NULL;
 }
 
 static void add_badly_inside(struct ns_job_t *job)
 {
-    ns_add_job(ns_job_get_tp(job), NS_JOB_SHUTDOWN_WORKER, run_and_count, NULL, NULL);
+    ns_add_job(ns_job_get_tp(job), NS_JOB_SHUTDOWN_WORKER, count_and_finish, NULL, NULL);
     ns_job_done(job);
 }
 
-static void a_logger_that_blocks_holds_up_its_own_thread_only(void **state)
+TEST(a_logger_that_blocks_holds_up_its_own_thread_only)
 {
-    UNUSED(state);
     struct ns_thrpool_config config = checked_config(2);
     config.log_fct = blocking_log;
     struct ns_thrpool_t *tp = ns_thrpool_new(&config);
@@ -499,36 +478,30 @@ static void a_logger_that_blocks_holds_up_its_own_thread_only(void **state)
 }
 
 /*
- * Beside a callback that stays in a worker everything goes on; beside one that stays in the loop,
- * what the workers have to run does.
+ * While a callback blocks a worker, everything else goes on. While one blocks the loop, the workers
+ * go on.
  *
  * To see it fail: in Shared::run_now, hand every job to the loop; or in EventLoop::fire, have the
  * loop run threaded jobs.
  */
-static void a_callback_that_blocks_delays_its_thread_only(void **state)
+TEST(a_callback_that_blocks_delays_its_thread_only)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = recorded_pool(2);
     struct gate gates[2] = {GATE_INIT, GATE_INIT};
     struct ns_job_t *blockers[2];
     struct latch runs = LATCH_INIT;
-    assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, gate_callback, &gates[0], &blockers[0]),
-                     NS_SUCCESS);
-    assert_latch(&gates[0].begun, 1);
+    blockers[0] = occupy(tp, NS_JOB_THREAD, &gates[0]);
     assert_works(tp);
-    assert_int_equal(ns_add_job(tp, NS_JOB_NONE, gate_callback, &gates[1], &blockers[1]),
-                     NS_SUCCESS);
-    assert_latch(&gates[1].begun, 1);
+    blockers[1] = occupy(tp, NS_JOB_NONE, &gates[1]);
     for (int i = 0; i < 100; i++) {
-        assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, run_and_count, &runs, NULL), NS_SUCCESS);
+        assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, count_and_finish, &runs, NULL), NS_SUCCESS);
     }
     assert_latch(&runs, 100);
     for (int i = 1; i >= 0; i--) {
-        /* Still in there: nothing above has waited for it. */
+        /* The callback still blocks: nothing above has waited for it. */
         assert_int_equal(latch_count(&gates[i].leave), 0);
         latch_add(&gates[i].leave, 1);
-        assert_int_equal(ns_job_wait(blockers[i]), NS_SUCCESS);
-        assert_int_equal(ns_job_done(blockers[i]), NS_SUCCESS);
+        finish_idle(blockers[i]);
     }
     assert_works(tp);
     checked_end(tp);
@@ -540,14 +513,14 @@ static void count_only(struct ns_job_t *job)
 }
 
 /*
- * A registration outlives its number, there is no descriptor for a new poller, as many descriptors
- * are ready as one look at the poller returns, and a timer is due: everything goes on.
+ * All at once: a registration outlives its descriptor number, no descriptor is free for a new
+ * poller, as many descriptors are ready as one poll returns, and a timer is due. Everything goes
+ * on.
  *
  * To see it fail: in EventLoop::poll, look again though the poller stays stale.
  */
-static void a_registration_that_cannot_be_taken_out_keeps_the_loop_from_nothing(void **state)
+TEST(a_registration_that_cannot_be_taken_out_keeps_the_loop_from_nothing)
 {
-    UNUSED(state);
     enum { READY = 127 };
     struct ns_thrpool_t *tp = recorded_pool(1);
     static int ends[READY][2];
@@ -571,8 +544,7 @@ static void a_registration_that_cannot_be_taken_out_keeps_the_loop_from_nothing(
                                        &jobs[i]), NS_SUCCESS);
     }
     EVENTUALLY(atomic_load(&io) > READY && atomic_load(&ticks) > 1);
-    assert_int_equal(ns_add_job(tp, NS_JOB_NONE, gate_callback, &gate, &blocker), NS_SUCCESS);
-    assert_latch(&gate.begun, 1);
+    blocker = occupy(tp, NS_JOB_NONE, &gate);
     int copy = dup(pair[0]);
     close(pair[0]);
     int count = take_all_descriptors();
@@ -593,8 +565,7 @@ static void a_registration_that_cannot_be_taken_out_keeps_the_loop_from_nothing(
     assert_true(goes_on);
     assert_true(logged("no new poller"));
     assert_works(tp);
-    assert_int_equal(ns_job_wait(blocker), NS_SUCCESS);
-    assert_int_equal(ns_job_done(blocker), NS_SUCCESS);
+    finish_idle(blocker);
     assert_true(ns_job_cancel(timer) <= NS_RUNNING);
     for (int i = 0; i < READY; i++) {
         assert_true(ns_job_cancel(jobs[i]) <= NS_RUNNING);

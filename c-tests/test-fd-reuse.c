@@ -1,35 +1,15 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* Descriptor numbers are given out again while a job for what they meant before is still there. */
-#include "harness.h"
+/* Descriptor numbers are reused while a job for the file that had them before still exists. */
+#include "sockets.h"
 
-/* What has become of the old job before the number is given out again. */
+/* The old job's state when the number is reused. */
 enum old { OLD_WAITING, OLD_ARMED, OLD_ARMED_WITH_TIME_OUT, OLD_KINDS };
 
-/* Put what `fd` means under the number `as`, and close `fd`. */
+/* Move an open file from `fd` to the number `as`. */
 static void move_to(int fd, int as)
 {
     assert_int_equal(dup2(fd, as), as);
     close(fd);
-}
-
-static void send_byte(int fd)
-{
-    assert_int_equal(send(fd, "x", 1, MSG_NOSIGNAL), 1);
-}
-
-static void drain_own(struct ns_job_t *job)
-{
-    char bytes[64];
-    while (read(ns_job_get_native_fd(job), bytes, sizeof(bytes)) > 0) {
-    }
-}
-
-/* Finish a job in whatever state, and see it go. */
-static void cancel(struct ns_job_t *job, struct probe *probe)
-{
-    ns_result_t result = ns_job_cancel(job);
-    assert_true(result == NS_SUCCESS || result == NS_RUNNING);
-    assert_latch(&probe->disposals, 1);
 }
 
 /*
@@ -38,7 +18,7 @@ static void cancel(struct ns_job_t *job, struct probe *probe)
  */
 struct reuse {
     int old_peer;
-    int peer; /* of what the number means now */
+    int peer; /* the other end of the socket that has the number now */
     struct probe old;
     struct probe new;
     struct ns_job_t *old_job;
@@ -75,7 +55,7 @@ static void reuse_begin(struct reuse *reuse, struct ns_thrpool_t *tp, enum old k
     loop_passes(tp, 0);
 }
 
-/* The new job fires, so often by now; the old one not. */
+/* The new job fires, for the n-th time; the old one does not. */
 static void reuse_fires(struct reuse *reuse, long runs, long old_runs)
 {
     send_byte(reuse->peer);
@@ -89,17 +69,15 @@ static void reuse_fires(struct reuse *reuse, long runs, long old_runs)
 
 static void reuse_end(struct reuse *reuse)
 {
-    cancel(reuse->new_job, &reuse->new);
+    probe_cancel(reuse->new_job, &reuse->new);
     assert_true(fd_is_open(reuse->new.fd));
     close(reuse->new.fd);
     close(reuse->peer);
     close(reuse->old_peer);
 }
 
-static void fm33_new_job_fires_the_old_one_does_not_and_cancelling_it_disturbs_nothing(
-    void **state)
+TEST(fm33_new_job_fires_the_old_one_does_not_and_cancelling_it_disturbs_nothing)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     for (int kind = 0; kind < OLD_KINDS; kind++) {
         for (int how = 0; how < 4; how++) {
@@ -107,7 +85,7 @@ static void fm33_new_job_fires_the_old_one_does_not_and_cancelling_it_disturbs_n
             reuse_begin(&reuse, tp, kind, how % 2 ? NS_JOB_THREAD : 0, how / 2);
             long old_runs = kind == OLD_WAITING;
             reuse_fires(&reuse, 1, old_runs);
-            cancel(reuse.old_job, &reuse.old);
+            probe_cancel(reuse.old_job, &reuse.old);
             assert_true(fd_is_open(reuse.new.fd));
             reuse_fires(&reuse, 2, old_runs);
             reuse_end(&reuse);
@@ -116,9 +94,8 @@ static void fm33_new_job_fires_the_old_one_does_not_and_cancelling_it_disturbs_n
     pool_end(tp);
 }
 
-static void fm33_old_job_with_a_time_out_still_fires_by_time(void **state)
+TEST(fm33_old_job_with_a_time_out_still_fires_by_time)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     for (int how = 0; how < 4; how++) {
         struct reuse reuse;
@@ -127,13 +104,12 @@ static void fm33_old_job_with_a_time_out_still_fires_by_time(void **state)
         assert_latch(&reuse.new.runs, 1);
         assert_latch(&reuse.old.runs, 1);
         assert_int_equal(atomic_load(&reuse.old.output), NS_JOB_TIMER);
-        /* And again when it is armed again. */
+        /* And once more after a rearm. */
         assert_int_equal(ns_job_wait(reuse.old_job), NS_SUCCESS);
         assert_int_equal(ns_job_rearm(reuse.old_job), NS_SUCCESS);
         assert_latch(&reuse.old.runs, 2);
         assert_int_equal(atomic_load(&reuse.old.output), NS_JOB_TIMER);
-        assert_int_equal(ns_job_wait(reuse.old_job), NS_SUCCESS);
-        assert_int_equal(ns_job_done(reuse.old_job), NS_SUCCESS);
+        finish_idle(reuse.old_job);
         assert_latch(&reuse.old.disposals, 1);
         assert_true(fd_is_open(reuse.new.fd));
         assert_int_equal(ns_job_wait(reuse.new_job), NS_SUCCESS);
@@ -144,9 +120,8 @@ static void fm33_old_job_with_a_time_out_still_fires_by_time(void **state)
     pool_end(tp);
 }
 
-static void fm33_done_that_was_refused_and_ignored_harms_nobody(void **state)
+TEST(fm33_done_that_was_refused_and_ignored_harms_nobody)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     int ends[2], again[2];
     socket_pair(ends);
@@ -162,20 +137,18 @@ static void fm33_done_that_was_refused_and_ignored_harms_nobody(void **state)
     struct ns_job_t *new_job = probe_fd(tp, NS_JOB_READ | NS_JOB_THREAD, 0, &new);
     send_byte(again[1]);
     assert_latch(&new.runs, 1);
-    assert_int_equal(ns_job_wait(new_job), NS_SUCCESS);
-    assert_int_equal(ns_job_done(new_job), NS_SUCCESS);
+    finish_idle(new_job);
     assert_latch(&new.disposals, 1);
     assert_false(fd_is_open(again[0]));
     close(again[1]);
     assert_int_equal(latch_count(&old.runs), 0);
-    /* Only the end of the pool disposes of the old one. */
+    /* The old job is disposed of only at the end of the pool. */
     pool_end(tp);
     assert_int_equal(latch_count(&old.disposals), 1);
 }
 
-static void fm33_job_without_preserve_closes_once_and_never_a_reused_number(void **state)
+TEST(fm33_job_without_preserve_closes_once_and_never_a_reused_number)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     int before = count_fds();
     for (int round = 0; round < scaled(400); round++) {
@@ -184,7 +157,7 @@ static void fm33_job_without_preserve_closes_once_and_never_a_reused_number(void
         struct probe probe = PROBE(finish_job, ends[0]);
         probe_fd(tp, NS_JOB_READ | (round % 2 ? NS_JOB_THREAD : 0), 0, &probe);
         close(ends[1]);
-        /* Take the number as soon as it is free: it must stay ours. */
+        /* Take the number as soon as it is free. The library must not close it again. */
         int taken;
         do {
             taken = fcntl(STDIN_FILENO, F_DUPFD, ends[0]);
@@ -203,9 +176,8 @@ static void fm33_job_without_preserve_closes_once_and_never_a_reused_number(void
     pool_end(tp);
 }
 
-static void number_that_became_a_file_or_a_directory_serves_its_new_job_only(void **state)
+TEST(number_that_became_a_file_or_a_directory_serves_its_new_job_only)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     static const char *const paths[] = {"/dev/null", "/"};
     for (int i = 0; i < 2; i++) {
@@ -221,25 +193,24 @@ static void number_that_became_a_file_or_a_directory_serves_its_new_job_only(voi
         assert_latch(&new.runs, 1);
         loop_passes(tp, 0);
         assert_int_equal(latch_count(&old.runs), 0);
-        cancel(old_job, &old);
+        probe_cancel(old_job, &old);
         assert_int_equal(ns_job_wait(new_job), NS_SUCCESS);
         assert_int_equal(ns_job_rearm(new_job), NS_SUCCESS);
         assert_latch(&new.runs, 2);
-        cancel(new_job, &new);
+        probe_cancel(new_job, &new);
         close(ends[0]);
         close(ends[1]);
     }
     pool_end(tp);
 }
 
-static void fm33_many_rounds_in_random_order_keep_the_newest_job_going(void **state)
+TEST(fm33_many_rounds_in_random_order_keep_the_newest_job_going)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     unsigned seed = 33;
     enum { OLD = 6 };
     for (int round = 0; round < scaled(300); round++) {
-        /* One number means several things one after another, each with a job left behind. */
+        /* One number stands for several files in turn, and a job is left behind for each. */
         int ends[2], peers[OLD];
         struct probe probes[OLD];
         struct ns_job_t *jobs[OLD];
@@ -266,7 +237,7 @@ static void fm33_many_rounds_in_random_order_keep_the_newest_job_going(void **st
                     assert_int_equal(ns_job_rearm(jobs[i]), NS_SUCCESS);
                 }
             }
-            /* Its arming is to be over before the number gets another meaning. */
+            /* The job must be armed before the number is reused. */
             loop_passes(tp, 0);
         }
         long old_runs[OLD];
@@ -280,15 +251,15 @@ static void fm33_many_rounds_in_random_order_keep_the_newest_job_going(void **st
         assert_latch(&probes[OLD - 1].runs, old_runs[OLD - 1] + 1);
         assert_int_equal(ns_job_wait(jobs[OLD - 1]), NS_SUCCESS);
         assert_int_equal(ns_job_rearm(jobs[OLD - 1]), NS_SUCCESS);
-        /* The old ones go, in one order or the other. */
+        /* Cancel the old ones, in either order. */
         for (int i = 0; i < OLD - 1; i++) {
             int at = seed & 0x100000 ? i : OLD - 2 - i;
-            cancel(jobs[at], &probes[at]);
+            probe_cancel(jobs[at], &probes[at]);
             assert_int_equal(latch_count(&probes[at].runs), old_runs[at]);
         }
         send_byte(peers[OLD - 1]);
         assert_latch(&probes[OLD - 1].runs, old_runs[OLD - 1] + 2);
-        cancel(jobs[OLD - 1], &probes[OLD - 1]);
+        probe_cancel(jobs[OLD - 1], &probes[OLD - 1]);
         assert_true(fd_is_open(number));
         close(number);
         for (int i = 0; i < OLD; i++) {
@@ -299,17 +270,6 @@ static void fm33_many_rounds_in_random_order_keep_the_newest_job_going(void **st
 }
 
 /* Lines of LOG_WARNING. */
-static atomic_int warnings;
-
-static void count_warnings(int priority, const char *format, va_list args)
-{
-    UNUSED(format);
-    UNUSED(args);
-    if (priority == LOG_WARNING) {
-        atomic_fetch_add(&warnings, 1);
-    }
-}
-
 static int new_file = -1;
 
 /* In the first run: closes the job's own number, may give it to another file, and arms the job. */
@@ -329,13 +289,9 @@ static void close_own_and_rearm(struct ns_job_t *job)
     }
 }
 
-static void a_callback_that_closed_its_number_is_told_alike_in_the_loop_and_in_a_worker(void **state)
+TEST(a_callback_that_closed_its_number_is_told_alike_in_the_loop_and_in_a_worker)
 {
-    UNUSED(state);
-    struct ns_thrpool_config config;
-    ns_thrpool_config_init(&config);
-    config.log_fct = count_warnings;
-    struct ns_thrpool_t *tp = ns_thrpool_new(&config);
+    struct ns_thrpool_t *tp = pool_logging_to(1, count_warnings);
     for (int round = 0; round < 4; round++) {
         int ends[2], others[2];
         int reused = round >= 2;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * What broke the original, shown absent: system calls, locks and wake-ups that nobody needs.
+ * What broke the original, shown absent: needless system calls, locks and wake-ups.
  *
- * The library calls these functions of the C library through the program, which counts them and
- * hands them on.
+ * The program replaces these functions of the C library with its own, which count the library's
+ * calls and pass them on.
  */
 #include "fm.h"
 
@@ -12,7 +12,7 @@
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
 
-/* What the calling thread did. */
+/* The calls of this thread. */
 static _Thread_local struct {
     long writes;
     long others;
@@ -80,12 +80,11 @@ int pthread_mutex_lock(pthread_mutex_t *mutex)
 }
 
 /*
- * The loop thread is held up in the way of a scheduler: between a full look at the poller and what
- * comes next, until a moment has passed.
+ * Delay the loop's thread between a full poll and the next step, as a scheduler might.
  */
 static struct {
     atomic_int armed;
-    atomic_int full; /* 1: a look has been full, 2: the thread was held up */
+    atomic_int full; /* 1: a poll has been full, 2: the thread was delayed */
     double until;
 } hold;
 
@@ -142,24 +141,21 @@ static ns_result_t add_any(struct ns_thrpool_t *tp, long i, atomic_long *runs)
 }
 
 /*
- * Locks of pthread are counted each time; those of Rust's library show as system calls, where they
- * are contended or somebody is woken.
+ * Each lock of a pthread mutex is counted. Locks of Rust's library show only as system calls, when
+ * they are contended or wake a thread.
  *
  * To see it fail: call yield_now in Shared::request; or have Wake::wake write always.
  */
-static void fm15_an_add_to_busy_threads_makes_no_system_call_and_to_idle_ones_few(void **state)
+TEST(fm15_an_add_to_busy_threads_makes_no_system_call_and_to_idle_ones_few)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct gate gates[2] = {GATE_INIT, GATE_INIT};
     struct ns_job_t *blockers[2];
     atomic_long runs = 0;
     for (int i = 0; i < 2; i++) {
-        assert_int_equal(ns_add_job(tp, i ? NS_JOB_THREAD : 0, gate_callback, &gates[i],
-                                    &blockers[i]), NS_SUCCESS);
-        assert_latch(&gates[i].begun, 1);
+        blockers[i] = occupy(tp, i ? NS_JOB_THREAD : 0, &gates[i]);
     }
-    /* Loop and worker are busy: nothing at all. */
+    /* The loop and the worker are busy: no call at all. */
     memset(&calls, 0, sizeof calls);
     long refused = 0;
     for (long i = 0; i < 3000; i++) {
@@ -177,8 +173,8 @@ static void fm15_an_add_to_busy_threads_makes_no_system_call_and_to_idle_ones_fe
     for (int i = 0; i < 2; i++) {
         assert_int_equal(ns_job_done(blockers[i]), NS_SUCCESS);
     }
-    /* They sleep, or nearly: no more than one for the job and, while the sleeper has the lock,
-     * two for that. */
+    /* They sleep, or are about to: at most one call for the job and, while the sleeper holds the
+     * lock, two for the lock. */
     for (long i = 0; i < count_of(2000, 200000); i++) {
         memset(&calls, 0, sizeof calls);
         ns_result_t result = add_any(tp, i, &runs);
@@ -210,19 +206,16 @@ static void *flood(void *arg)
 }
 
 /* To see it fail: have Wake::wake write always. */
-static void fm47_the_loop_is_woken_once_and_only_if_it_sleeps(void **state)
+TEST(fm47_the_loop_is_woken_once_and_only_if_it_sleeps)
 {
-    UNUSED(state);
     enum { THREADS = 4 };
     struct ns_thrpool_t *tp = pool_of(1);
     struct gate gate = GATE_INIT;
-    struct ns_job_t *blocker;
     atomic_long runs = 0;
     struct flooder flooder = {tp, &runs, count_of(50000, 2500000)};
     pthread_t threads[THREADS];
-    assert_int_equal(ns_add_job(tp, NS_JOB_NONE, gate_callback, &gate, &blocker), NS_SUCCESS);
-    assert_latch(&gate.begun, 1);
-    /* Against a loop that is in a callback: no byte. */
+    struct ns_job_t *blocker = occupy(tp, NS_JOB_NONE, &gate);
+    /* The loop is in a callback: no byte is written. */
     long before = atomic_load(&all_writes);
     long turns_before = atomic_load(&turns);
     for (int i = 0; i < THREADS; i++) {
@@ -232,7 +225,7 @@ static void fm47_the_loop_is_woken_once_and_only_if_it_sleeps(void **state)
         pthread_join(threads[i], NULL);
     }
     assert_int_equal(atomic_load(&all_writes), before);
-    /* While a wake is pending: the loop is let go, so that it goes to sleep again and again. */
+    /* The loop is released, so that it goes to sleep again and again and wakes are pending. */
     latch_add(&gate.leave, 1);
     for (int i = 0; i < THREADS; i++) {
         threads[i] = start_thread(flood, &flooder);
@@ -243,7 +236,7 @@ static void fm47_the_loop_is_woken_once_and_only_if_it_sleeps(void **state)
     EVENTUALLY(atomic_load(&runs) == 2 * THREADS * flooder.adds);
     assert_int_equal(ns_job_done(blocker), NS_SUCCESS);
     pool_end(tp);
-    /* Never more bytes than there are threads that add: these, this one and the worker. */
+    /* Never more bytes than threads that add: these, this one and the worker. */
     assert_true(atomic_load(&most_bytes) <= THREADS + 2);
     long writes = atomic_load(&all_writes) - before;
     long slept = atomic_load(&turns) - turns_before;
@@ -265,14 +258,13 @@ static void take_verdict(struct ns_job_t *job)
 }
 
 /*
- * More descriptors have data, and have had it since long before their deadlines, than one look at
- * the poller returns; and the time is up before the loop looks again.
+ * More descriptors than one poll returns have had data since long before their deadlines, and the
+ * deadlines pass before the loop polls again.
  *
  * To see it fail: in EventLoop::expire, poll once instead of to the end.
  */
-static void fm29_seven_hundred_with_data_are_told_no_time_out(void **state)
+TEST(fm29_seven_hundred_with_data_are_told_no_time_out)
 {
-    UNUSED(state);
     enum { MANY = 700 };
     static int ends[MANY][2];
     struct rlimit before, files;
@@ -283,7 +275,6 @@ static void fm29_seven_hundred_with_data_are_told_no_time_out(void **state)
     for (int round = 0; round < 3; round++) {
         struct ns_thrpool_t *tp = pool_of(1);
         struct gate gate = GATE_INIT;
-        struct ns_job_t *blocker = NULL;
         struct timeval tv = {0, 300000};
         memset(&verdicts, 0, sizeof verdicts);
         for (int i = 0; i < MANY; i++) {
@@ -293,10 +284,9 @@ static void fm29_seven_hundred_with_data_are_told_no_time_out(void **state)
                                                    take_verdict, NULL, NULL), NS_SUCCESS);
         }
         hold.until = now_seconds() + 0.301; /* the last deadline is past */
-        double first = hold.until - 0.05;   /* and none of them */
+        double first = hold.until - 0.05;   /* before any of them */
         loop_passes(tp, 0);
-        assert_int_equal(ns_add_job(tp, NS_JOB_NONE, gate_callback, &gate, &blocker), NS_SUCCESS);
-        assert_latch(&gate.begun, 1);
+        struct ns_job_t *blocker = occupy(tp, NS_JOB_NONE, &gate);
         for (int i = 0; i < MANY; i++) {
             assert_int_equal(write(ends[i][1], "x", 1), 1);
         }
@@ -305,8 +295,7 @@ static void fm29_seven_hundred_with_data_are_told_no_time_out(void **state)
         atomic_store(&hold.armed, 1);
         latch_add(&gate.leave, 1);
         EVENTUALLY(atomic_load(&verdicts.ready) + atomic_load(&verdicts.timed_out) == MANY);
-        assert_int_equal(ns_job_wait(blocker), NS_SUCCESS);
-        assert_int_equal(ns_job_done(blocker), NS_SUCCESS);
+        finish_idle(blocker);
         pool_end(tp);
         atomic_store(&hold.armed, 0);
         for (int i = 0; i < MANY; i++) {

@@ -6,9 +6,8 @@
  * to see it fail.
  */
 #include "fm.h"
+#include "sockets.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <sys/wait.h>
 
 static void read_byte(struct ns_job_t *job)
@@ -16,7 +15,7 @@ static void read_byte(struct ns_job_t *job)
     struct probe *probe = ns_job_get_data(job);
     char byte;
     if (read(probe->fd, &byte, 1) < 0) {
-        return; /* nothing there: told by its output type */
+        return; /* nothing to read: the output type says so */
     }
 }
 
@@ -26,26 +25,14 @@ static void read_and_finish(struct ns_job_t *job)
     ns_job_done(job);
 }
 
-/* CPU time that the process uses while usec microseconds pass in the pool's loop, as a share. */
+/* The share of a processor that the process uses while usec microseconds pass in the pool's loop.
+ * */
 static double cpu_share(struct ns_thrpool_t *tp, long usec)
 {
     double cpu = cpu_seconds();
     double begin = now_seconds();
     loop_passes(tp, usec);
     return (cpu_seconds() - cpu) / (now_seconds() - begin);
-}
-
-/* A socket that listens on 127.0.0.1, and its address. */
-static int listener(struct sockaddr_in *at)
-{
-    socklen_t length = sizeof *at;
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
-    *at = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    assert_true(fd >= 0);
-    assert_int_equal(bind(fd, (struct sockaddr *)at, sizeof *at), 0);
-    assert_int_equal(listen(fd, 1024), 0);
-    assert_int_equal(getsockname(fd, (struct sockaddr *)at, &length), 0);
-    return fd;
 }
 
 static int connect_to(const struct sockaddr_in *at)
@@ -57,9 +44,8 @@ static int connect_to(const struct sockaddr_in *at)
 }
 
 /* To see it fail: have State::end refuse ARMED jobs always. */
-static void fm25_the_job_of_an_idle_connection_is_replaced_at_once(void **state)
+TEST(fm25_the_job_of_an_idle_connection_is_replaced_at_once)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = checked_pool(2);
     int ends[2];
     socket_pair(ends);
@@ -83,7 +69,7 @@ static void fm25_the_job_of_an_idle_connection_is_replaced_at_once(void **state)
     close(ends[1]);
 }
 
-/* A job that never reads what is there. */
+/* A job that never reads its data. */
 static struct {
     atomic_int now;
     atomic_int most;
@@ -116,9 +102,8 @@ static void tell_thread(struct ns_job_t *job)
 }
 
 /* To see it fail: have io::mode_of say Level always, and io::wanted count all jobs. */
-static void fm26_a_threaded_persist_job_runs_once_at_a_time_and_does_not_spin(void **state)
+TEST(fm26_a_threaded_persist_job_runs_once_at_a_time_and_does_not_spin)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = checked_pool(3);
     struct ns_job_t *job = NULL;
     int ends[2];
@@ -136,7 +121,7 @@ static void fm26_a_threaded_persist_job_runs_once_at_a_time_and_does_not_spin(vo
         begun = latch_count(&lazy.gate.begun);
         loop_passes(tp, 20000);
     } while (latch_count(&lazy.gate.begun) != begun);
-    /* It is in the gate, its descriptor readable: nobody has anything to do. */
+    /* The callback blocks and its descriptor is readable: no thread has anything to do. */
     double share = cpu_share(tp, 300000);
     assert_int_equal(latch_count(&lazy.gate.begun), begun);
     assert_true(share < 0.3);
@@ -150,7 +135,7 @@ static void fm26_a_threaded_persist_job_runs_once_at_a_time_and_does_not_spin(vo
     close(ends[1]);
 }
 
-/* Data that is written just when the job is armed again, from the callback or from outside. */
+/* Data that is written just when the job is rearmed, in its callback or from outside. */
 struct rally {
     int fd;
     int rearm_first;
@@ -182,9 +167,8 @@ static void stroke_only(struct ns_job_t *job)
 }
 
 /* To see it fail: in EventLoop::rearm, do not tell the poller. */
-static void fm27_no_event_is_lost_around_rearm(void **state)
+TEST(fm27_no_event_is_lost_around_rearm)
 {
-    UNUSED(state);
     const struct {
         ns_job_type_t type;
         int rearm_first; /* in its callback, before it reads */
@@ -195,7 +179,7 @@ static void fm27_no_event_is_lost_around_rearm(void **state)
         {NS_JOB_PERSIST, 0, 0}, {NS_JOB_PERSIST | NS_JOB_THREAD, 0, 0},
         {NS_JOB_NONE, 0, 1},    {NS_JOB_THREAD, 0, 1},
     };
-    /* A callback may still run when its job is cancelled: each has its own, until the pool ends. */
+    /* One for each job, until the pool ends: a callback may still run when its job is cancelled. */
     struct rally rallies[sizeof kinds / sizeof *kinds];
     struct ns_thrpool_t *tp = checked_pool(2);
     uint64_t sequence = run_seed();
@@ -214,7 +198,7 @@ static void fm27_no_event_is_lost_around_rearm(void **state)
             assert_int_equal(write(ends[1], "x", 1), 1);
             SOON(atomic_load(&rally->strokes) == i);
             if (kinds[kind].outside) {
-                /* RUNNING still, or WAITING already: both take it. */
+                /* Still RUNNING or already WAITING: either accepts the rearm. */
                 assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
             }
             hesitate(&sequence, 200);
@@ -226,15 +210,14 @@ static void fm27_no_event_is_lost_around_rearm(void **state)
 }
 
 /*
- * The application closes a descriptor under a PRESERVE_FD job, and the number comes back as
- * another connection with a job of its own.
+ * The application closes the descriptor of a PRESERVE_FD job, and the number is reused for another
+ * connection with a job of its own.
  *
  * To see it fail: in EventLoop::attach, keep the jobs that the number had instead of abandoning
  * them; in EventLoop::detach_io, take the number out of the poller whoever has it.
  */
-static void fm33_a_number_that_is_reused_belongs_to_its_new_job(void **state)
+TEST(fm33_a_number_that_is_reused_belongs_to_its_new_job)
 {
-    UNUSED(state);
     for (int kind = 0; kind < 16; kind++) {
         struct ns_thrpool_t *tp = checked_pool(2);
         int waiting = kind & 1;
@@ -261,7 +244,7 @@ static void fm33_a_number_that_is_reused_belongs_to_its_new_job(void **state)
         struct ns_job_t *new_job = probe_fd(tp, type & ~(kind & 4 ? NS_JOB_PRESERVE_FD : 0u), 0,
                                             &new);
         loop_passes(tp, 0);
-        /* The old one goes, and nothing happens to the new one. */
+        /* Cancelling the old job does not affect the new one. */
         if (first_to_go) {
             assert_int_equal(waiting ? ns_job_done(old_job) : ns_job_cancel(old_job), NS_SUCCESS);
             assert_latch(&old.disposals, 1);
@@ -293,9 +276,8 @@ static void fm33_a_number_that_is_reused_belongs_to_its_new_job(void **state)
 }
 
 /* To see it fail: in EventLoop::on_ready, fire every job of the descriptor. */
-static void fm34_a_reader_and_a_writer_share_a_descriptor(void **state)
+TEST(fm34_a_reader_and_a_writer_share_a_descriptor)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = checked_pool(2);
     for (int kind = 0; kind < 8; kind++) {
         int ends[2];
@@ -332,8 +314,7 @@ static void fm34_a_reader_and_a_writer_share_a_descriptor(void **state)
             assert_int_equal(latch_count(&reader.runs), 1);
         }
         struct ns_job_t *left = kind & 4 ? read_job : write_job;
-        assert_int_equal(ns_job_wait(left), NS_SUCCESS);
-        assert_int_equal(ns_job_done(left), NS_SUCCESS);
+        finish_idle(left);
         assert_latch(&reader.disposals, 1);
         assert_latch(&writer.disposals, 1);
         close(ends[0]);
@@ -342,7 +323,7 @@ static void fm34_a_reader_and_a_writer_share_a_descriptor(void **state)
     checked_end(tp);
 }
 
-/* A listener that pauses when there is no descriptor for a connection. */
+/* A listener that rests when no descriptor is free for a connection. */
 static struct {
     int fd;
     struct ns_job_t *job;
@@ -374,12 +355,11 @@ static void let_in(struct ns_job_t *job)
 }
 
 /* To see it fail: in EventLoop::rest and EventLoop::on_ready, do not sync the descriptor. */
-static void fm36_a_listener_without_descriptors_does_not_spin_and_recovers(void **state)
+TEST(fm36_a_listener_without_descriptors_does_not_spin_and_recovers)
 {
-    UNUSED(state);
     const char *preload = getenv("LD_PRELOAD");
     if (preload != NULL && strstr(preload, "vgpreload") != NULL) {
-        skip(); /* valgrind has a limit of its own: it accepts, closes, and says EMFILE */
+        skip(); /* valgrind enforces the limit itself: it accepts, closes, and returns EMFILE */
     }
     enum { CLIENTS = 64, ROOM = 4 };
     struct ns_thrpool_t *tp = checked_pool(1);
@@ -387,7 +367,7 @@ static void fm36_a_listener_without_descriptors_does_not_spin_and_recovers(void 
     struct sockaddr_in at;
     int clients[CLIENTS];
     int highest = 0;
-    door.fd = listener(&at);
+    door.fd = listen_on_loopback(&at);
     door.accepted = (struct latch)LATCH_INIT;
     for (int i = 0; i < CLIENTS; i++) {
         clients[i] = connect_to(&at);
@@ -414,7 +394,7 @@ static void fm36_a_listener_without_descriptors_does_not_spin_and_recovers(void 
     }
 }
 
-/* CPU seconds that a process has used, of its own and the kernel's. */
+/* User and system CPU seconds of a process. */
 static double cpu_of(pid_t pid)
 {
     char path[64], line[1024] = "";
@@ -431,7 +411,7 @@ static double cpu_of(pid_t pid)
     return (double)(user + kernel) / (double)sysconf(_SC_CLK_TCK);
 }
 
-/* Ask for the daemon's counters, and read all that it says; -1 when it says nothing. */
+/* Ask for the daemon's counters, and read the answer to its end. Returns -1 if there is none. */
 static long ask_daemon(const struct sockaddr_in *at)
 {
     char answer[4096];
@@ -446,13 +426,12 @@ static long ask_daemon(const struct sockaddr_in *at)
 }
 
 /*
- * The example daemon with room for sixteen descriptors, and many clients that stay.
+ * The example daemon, limited to sixteen descriptors, with more clients than that which stay.
  *
  * To see it fail: take the call of pause_accepting out of the daemon.
  */
-static void fm36_the_example_daemon_pauses_without_descriptors_and_recovers(void **state)
+TEST(fm36_the_example_daemon_pauses_without_descriptors_and_recovers)
 {
-    UNUSED(state);
     enum { CLIENTS = 100 };
     char program[512];
     snprintf(program, sizeof program, "%s", __FILE__);
@@ -469,7 +448,7 @@ static void fm36_the_example_daemon_pauses_without_descriptors_and_recovers(void
     if (daemon == 0) {
         dup2(out[1], 1);
         for (int fd = 3; fd < 256; fd++) {
-            close(fd); /* its sixteen are to be its own */
+            close(fd); /* so that it inherits none of its sixteen */
         }
         execl(program, program, "-p", "0", "-t", "2", "-i", "60", "-n", "16", "/", NULL);
         _exit(127);
@@ -487,7 +466,7 @@ static void fm36_the_example_daemon_pauses_without_descriptors_and_recovers(void
     for (int i = 0; i < CLIENTS; i++) {
         clients[i] = connect_to(&at);
     }
-    /* Those that it has no descriptors for wait in the backlog, for a second of ours. */
+    /* For a second, the clients that it has no descriptor for wait in the backlog. */
     struct ns_thrpool_t *tp = checked_pool(1);
     double cpu = cpu_of(daemon);
     loop_passes(tp, 999999);
@@ -506,14 +485,13 @@ static void fm36_the_example_daemon_pauses_without_descriptors_and_recovers(void
     print_message("# %.0f ms of CPU in the second in which %d clients knocked\n", cpu * 1e3, CLIENTS);
     assert_true(again);
     assert_true(cpu < 0.3);
-    /* It counts its jobs and descriptors itself. */
+    /* The daemon exits with 0 only if its own counts of jobs and descriptors agree. */
     assert_int_equal(status, 0);
 }
 
 /* To see it fail: in EventLoop::drop_stale, do nothing. */
-static void fm37_descriptors_that_cannot_be_polled_do_not_make_the_loop_spin(void **state)
+TEST(fm37_descriptors_that_cannot_be_polled_do_not_make_the_loop_spin)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = checked_pool(1);
     /* A file and a directory: always ready. */
     const char *paths[] = {"/proc/self/exe", "/"};
@@ -529,14 +507,13 @@ static void fm37_descriptors_that_cannot_be_polled_do_not_make_the_loop_spin(voi
         assert_latch(&probe.disposals, 1);
         assert_false(fd_is_open(probe.fd));
     }
-    /* One that is closed before the loop can arm it: fires, so that the callback learns. */
+    /* A descriptor that is closed before the loop can arm the job: it fires, so that the callback
+     * learns of it. */
     int ends[2];
     socket_pair(ends);
     struct probe closed = PROBE(finish_job, ends[0]);
     struct gate gate = GATE_INIT;
-    struct ns_job_t *blocker = NULL;
-    assert_int_equal(ns_add_job(tp, NS_JOB_NONE, gate_callback, &gate, &blocker), NS_SUCCESS);
-    assert_latch(&gate.begun, 1);
+    struct ns_job_t *blocker = occupy(tp, NS_JOB_NONE, &gate);
     probe_fd(tp, NS_JOB_READ | NS_JOB_PRESERVE_FD, 0, &closed);
     close(ends[0]);
     latch_add(&gate.leave, 1);
@@ -544,7 +521,7 @@ static void fm37_descriptors_that_cannot_be_polled_do_not_make_the_loop_spin(voi
     assert_int_equal(atomic_load(&closed.output), NS_JOB_READ);
     assert_int_equal(ns_job_done(blocker), NS_SUCCESS);
     close(ends[1]);
-    /* A duplicate that outlives its number: events that no job has. */
+    /* A duplicate that outlives its number: the poller reports events that belong to no job. */
     socket_pair(ends);
     struct probe gone = PROBE(NULL, ends[0]);
     struct ns_job_t *job = probe_fd(tp, NS_JOB_READ | NS_JOB_PRESERVE_FD, 0, &gone);
@@ -576,12 +553,10 @@ static void *keep_coming(void *arg)
     UNUSED(arg);
     while (!atomic_load(&rush.stop)) {
         int fd = socket(AF_INET, SOCK_STREAM, 0);
-        struct linger reset = {1, 0};
-        setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
         if (connect(fd, (struct sockaddr *)&rush.at, sizeof rush.at) != 0) {
             sched_yield();
         }
-        close(fd);
+        vanish(fd);
     }
     return NULL;
 }
@@ -616,12 +591,11 @@ static void rush_read(struct ns_job_t *job)
 }
 
 /* To see it fail: in EventLoop::run_ready, run a job that is armed again until it is not ready. */
-static void fm38_accepts_and_reads_get_their_turns_beside_floods_of_the_other(void **state)
+TEST(fm38_accepts_and_reads_get_their_turns_beside_floods_of_the_other)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = checked_pool(1);
     struct ns_job_t *jobs[2];
-    rush.listen_fd = listener(&rush.at);
+    rush.listen_fd = listen_on_loopback(&rush.at);
     socket_pair(rush.busy);
     assert_int_equal(ns_add_fd_job(tp, rush.listen_fd, NS_JOB_ACCEPT | NS_JOB_PERSIST, rush_accept,
                                    NULL, &jobs[0]), NS_SUCCESS);

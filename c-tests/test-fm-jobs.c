@@ -1,512 +1,17 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * What broke the original, shown absent: a job between the threads that act on it.
+ * What broke the original, shown absent: the end of a job, whoever asks for it and when.
  *
  * Each test is named for its row in docs/RELIABILITY.md, and says what to take out of the library
  * to see it fail.
  */
 #include "fm.h"
+#include "kinds.h"
 
-static struct timeval far = {3600, 0};
-
-static void nothing(struct ns_job_t *job)
-{
-    UNUSED(job);
-}
-
-/* A descriptor on which nothing comes. */
-static int outside_fd = -1;
-
-/* Act on `job`, which may be RUNNING, and on fresh jobs of its pool: everything but the waits. */
-static int use_everything(struct ns_thrpool_t *tp, struct ns_job_t *job, int may_change)
-{
-    struct ns_job_t *fresh = NULL;
-    int bad = 0;
-    if (job != NULL) {
-        ns_job_get_data(job);
-        bad += ns_job_get_tp(job) != tp;
-        bad += (ns_job_get_native_fd(job) >= 0) != (NS_JOB_IS_IO(ns_job_get_type(job)) != 0);
-        bad += ns_job_is_func(job, NULL);
-        ns_job_get_type(job);
-        ns_job_get_fd(job);
-        ns_job_get_output_type(job);
-    }
-    if (job != NULL && may_change) {
-        bad += ns_job_set_data(job, ns_job_get_data(job)) != NS_SUCCESS;
-        bad += ns_job_set_done_cb(job, NULL) != NS_SUCCESS;
-        ns_job_rearm(job);
-        bad += ns_job_done(job) != NS_SUCCESS;
-        bad += ns_job_cancel(job) != NS_RUNNING;
-    }
-    if (ns_thrpool_is_shutdown(tp)) {
-        bad += ns_create_job(tp, NS_JOB_NONE, nothing, &fresh) != NS_SHUTDOWN;
-        return bad;
-    }
-    int bad_before = bad;
-    bad += ns_create_job(tp, NS_JOB_THREAD, nothing, &fresh) != NS_SUCCESS;
-    bad += ns_job_rearm(fresh) != NS_SUCCESS;
-    bad += ns_job_cancel(fresh) > NS_RUNNING;
-    bad += ns_add_timeout_job(tp, &far, NS_JOB_NONE, nothing, NULL, &fresh) != NS_SUCCESS;
-    bad += ns_job_done(fresh) != NS_INVALID_STATE;
-    bad += ns_job_cancel(fresh) != NS_SUCCESS;
-    bad += ns_add_signal_job(tp, SIGUSR2, NS_JOB_NONE, nothing, NULL, &fresh) != NS_SUCCESS;
-    bad += ns_job_cancel(fresh) != NS_SUCCESS;
-    bad += ns_add_job(tp, NS_JOB_NONE, nothing, NULL, &fresh) != NS_SUCCESS;
-    bad += ns_job_cancel(fresh) > NS_RUNNING;
-    bad += ns_add_fd_job(tp, outside_fd, NS_JOB_READ | NS_JOB_PRESERVE_FD, nothing, NULL, &fresh) !=
-           NS_SUCCESS;
-    bad += ns_job_cancel(fresh) != NS_SUCCESS;
-    bad += ns_add_fd_timeout_job(tp, outside_fd, &far, NS_JOB_READ | NS_JOB_PRESERVE_FD, nothing,
-                                 NULL, &fresh) != NS_SUCCESS;
-    bad += ns_job_cancel(fresh) != NS_SUCCESS;
-    if (ns_thrpool_is_shutdown(tp)) {
-        /* It came in between, and some of these were refused. */
-        return bad_before;
-    }
-    return bad;
-}
-
-/* Whoever is called asks another thread to use everything, and stays until that has done so. */
-static struct {
-    struct latch asked;
-    struct latch answered;
-    atomic_long wanted;
-    struct ns_thrpool_t *tp;
-    struct ns_job_t *job;
-    int may_change;
-    atomic_int stop;
-    int bad;
-    atomic_int late;
-    atomic_int armed; /* the logger and the allocator ask once for each time that this is set */
-} outside;
-
-static void *act_outside(void *arg)
-{
-    UNUSED(arg);
-    for (long n = 1;; n++) {
-        if (!latch_reaches(&outside.asked, n) || atomic_load(&outside.stop)) {
-            return NULL;
-        }
-        outside.bad += use_everything(outside.tp, outside.job, outside.may_change);
-        latch_add(&outside.answered, 1);
-    }
-}
-
-static void ask_outside(struct ns_job_t *job, int may_change)
-{
-    long n = atomic_fetch_add(&outside.wanted, 1) + 1;
-    outside.job = job;
-    outside.may_change = may_change;
-    latch_add(&outside.asked, 1);
-    if (!latch_reaches(&outside.answered, n)) {
-        atomic_fetch_add(&outside.late, 1);
-    }
-}
-
-static void ask_in_callback(struct ns_job_t *job)
-{
-    ask_outside(job, 1);
-}
-
-static void ask_in_done(struct ns_job_t *job)
-{
-    ask_outside(job, 0);
-}
-
-static void ask_in_log(int priority, const char *format, va_list args)
-{
-    UNUSED(priority);
-    UNUSED(format);
-    UNUSED(args);
-    if (atomic_exchange(&outside.armed, 0)) {
-        ask_outside(NULL, 0);
-    }
-}
-
-static void *ask_in_calloc(size_t count, size_t size)
-{
-    if (atomic_exchange(&outside.armed, 0)) {
-        ask_outside(NULL, 0);
-    }
-    return the_calloc(count, size);
-}
-
-static void ask_in_free(void *at)
-{
-    if (atomic_exchange(&outside.armed, 0)) {
-        ask_outside(NULL, 0);
-    }
-    the_free(at);
-}
-
-/*
- * An application that holds a lock of its own while it calls the library, and takes it in its
- * callbacks, deadlocks if the library holds one across callbacks. Here the other thread's calls
- * must return while the callback, done callback, logger or allocator waits for them.
- *
- * To see it fail: in run::call, hold the lock of a stripe of the pool's waiters, and have
- * State::end take it always.
- */
-static void fm12_no_lock_is_held_while_code_of_the_application_runs(void **state)
-{
-    UNUSED(state);
-    int quiet[2], ready[2];
-    socket_pair(quiet);
-    socket_pair(ready);
-    assert_int_equal(write(ready[1], "x", 1), 1);
-    outside_fd = quiet[0];
-    for (int last = 0; last < 2; last++) {
-        struct ns_thrpool_config config = checked_config(2);
-        config.log_fct = ask_in_log;
-        config.calloc_fct = ask_in_calloc;
-        config.free_fct = ask_in_free;
-        outside.tp = ns_thrpool_new(&config);
-        assert_non_null(outside.tp);
-        struct ns_thrpool_t *tp = outside.tp;
-        outside.asked = (struct latch)LATCH_INIT;
-        outside.answered = (struct latch)LATCH_INIT;
-        atomic_store(&outside.wanted, 0);
-        atomic_store(&outside.stop, 0);
-        pthread_t thread = start_thread(act_outside, NULL);
-        for (int kind = 0; kind < 4; kind++) {
-            ns_job_type_t type = NS_JOB_UNARMED | (kind & 1 ? NS_JOB_THREAD : 0);
-            struct ns_job_t *job = NULL;
-            struct timeval soon = {0, 100};
-            long before = atomic_load(&outside.wanted);
-            /* In the callback, which the other thread makes the last. */
-            assert_int_equal(ns_add_timeout_job(tp, &soon, type, ask_in_callback, NULL, &job),
-                             NS_SUCCESS);
-            assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
-            assert_latch(&outside.answered, before + 1);
-            /* The same in the callbacks of a descriptor, of one whose time is up, and of a signal. */
-            for (int more = 0; more < 3; more++) {
-                ns_job_type_t io = type | NS_JOB_READ | NS_JOB_PRESERVE_FD;
-                assert_int_equal(
-                    more == 0   ? ns_add_fd_job(tp, ready[0], io, ask_in_callback, NULL, &job)
-                    : more == 1 ? ns_add_fd_timeout_job(tp, quiet[0], &soon, io, ask_in_callback,
-                                                        NULL, &job)
-                                : ns_add_signal_job(tp, SIGUSR1, type, ask_in_callback, NULL, &job),
-                    NS_SUCCESS);
-                assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
-                if (more == 2) {
-                    kill(getpid(), SIGUSR1);
-                }
-                assert_latch(&outside.answered, ++before + 1);
-            }
-            /* In the done callback. */
-            assert_int_equal(kind & 2 ? ns_add_job(tp, type, ask_in_callback, NULL, &job)
-                                      : ns_create_job(tp, NS_JOB_NONE, nothing, &job), NS_SUCCESS);
-            assert_int_equal(ns_job_set_done_cb(job, ask_in_done), NS_SUCCESS);
-            assert_int_equal(ns_job_done(job), NS_SUCCESS);
-            assert_latch(&outside.answered, before + 2);
-            /* In the allocator. */
-            atomic_store(&outside.armed, 1);
-            assert_int_equal(ns_create_job(tp, NS_JOB_NONE, nothing, &job), NS_SUCCESS);
-            assert_latch(&outside.answered, before + 3);
-            atomic_store(&outside.armed, 1);
-            assert_int_equal(ns_job_done(job), NS_SUCCESS);
-            assert_latch(&outside.answered, before + 4);
-            /* In the logger. */
-            atomic_store(&outside.armed, 1);
-            assert_int_equal(ns_add_job(tp, NS_JOB_SHUTDOWN_WORKER, nothing, NULL, NULL),
-                             NS_INVALID_REQUEST);
-            assert_latch(&outside.answered, before + 5);
-        }
-        /* The same in a callback while the pool shuts down. */
-        long before = atomic_load(&outside.wanted);
-        struct gate gate = GATE_INIT;
-        struct ns_job_t *blocker = NULL;
-        assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, gate_callback, &gate, &blocker),
-                         NS_SUCCESS);
-        assert_int_equal(ns_add_job(tp, last ? NS_JOB_THREAD : 0, ask_in_callback, NULL, NULL),
-                         NS_SUCCESS);
-        ns_thrpool_shutdown(tp);
-        assert_latch(&outside.answered, before + 1);
-        latch_add(&gate.leave, 1);
-        assert_int_equal(ns_thrpool_wait(tp), NS_SUCCESS);
-        assert_int_equal(ns_job_done(blocker), NS_SUCCESS);
-        atomic_store(&outside.stop, 1);
-        latch_add(&outside.asked, 1);
-        pthread_join(thread, NULL);
-        checked_end(tp);
-        assert_int_equal(outside.bad, 0);
-        assert_int_equal(atomic_load(&outside.late), 0);
-    }
-    for (int i = 0; i < 2; i++) {
-        close(quiet[i]);
-        close(ready[i]);
-    }
-}
-
-/* To see it fail: as fm12, with the lock taken in the getters too. */
-static void fm13_getters_answer_while_the_callback_is_busy(void **state)
-{
-    UNUSED(state);
-    struct ns_thrpool_t *tp = checked_pool(1);
-    for (int threaded = 0; threaded < 2; threaded++) {
-        struct gate gate = GATE_INIT;
-        struct ns_job_t *job = NULL;
-        struct timeval soon = {0, 10};
-        assert_int_equal(ns_add_timeout_job(tp, &soon, threaded ? NS_JOB_THREAD : 0, gate_callback,
-                                            &gate, &job), NS_SUCCESS);
-        assert_latch(&gate.begun, 1);
-        /* The callback leaves only after all these have returned. */
-        assert_ptr_equal(ns_job_get_data(job), &gate);
-        assert_ptr_equal(ns_job_get_tp(job), tp);
-        assert_int_equal(ns_job_get_type(job), NS_JOB_TIMER | (threaded ? NS_JOB_THREAD : 0));
-        assert_int_equal(ns_job_get_output_type(job), NS_JOB_TIMER);
-        assert_int_equal(ns_job_get_native_fd(job), -1);
-        assert_null(ns_job_get_fd(job));
-        assert_int_equal(ns_job_is_func(job, gate_callback), 1);
-        latch_add(&gate.leave, 1);
-        assert_int_equal(ns_job_wait(job), NS_SUCCESS);
-        assert_int_equal(ns_job_done(job), NS_SUCCESS);
-    }
-    checked_end(tp);
-}
-
-/* Sixteen threads that wait for one job. */
-enum { WAITERS = 16 };
-
-struct waiters {
-    struct ns_job_t *job;
-    struct latch entered;
-    atomic_int results[8];
-    atomic_int tids[WAITERS];
-    pthread_t threads[WAITERS];
-};
-
-static void *wait_for_job(void *arg)
-{
-    struct waiters *waiters = arg;
-    static atomic_uint place;
-    atomic_store(&waiters->tids[atomic_fetch_add(&place, 1) % WAITERS], (int)gettid());
-    latch_add(&waiters->entered, 1);
-    atomic_fetch_add(&waiters->results[ns_job_wait(waiters->job)], 1);
-    return NULL;
-}
-
-/* Whether all of them sleep: they have said that they enter, so it is in the wait. */
-static int are_asleep(struct waiters *waiters)
-{
-    for (int i = 0; i < WAITERS; i++) {
-        char path[64];
-        char line[256] = "";
-        snprintf(path, sizeof path, "/proc/self/task/%d/stat", atomic_load(&waiters->tids[i]));
-        FILE *file = fopen(path, "r");
-        if (file == NULL || fgets(line, sizeof line, file) == NULL) {
-            fail_msg("a waiter has left");
-        }
-        fclose(file);
-        const char *name_end = strrchr(line, ')');
-        if (name_end == NULL || name_end[2] != 'S') {
-            return 0;
-        }
-    }
-    return 1;
-}
-
-static void begin_waiting(struct waiters *waiters, struct ns_job_t *job)
-{
-    *waiters = (struct waiters){.job = job, .entered = LATCH_INIT};
-    for (int i = 0; i < WAITERS; i++) {
-        waiters->threads[i] = start_thread(wait_for_job, waiters);
-    }
-    assert_latch(&waiters->entered, WAITERS);
-    /* Twice: one may have slept for the latch. */
-    EVENTUALLY(are_asleep(waiters) && are_asleep(waiters));
-}
-
-static void end_waiting(struct waiters *waiters)
-{
-    for (int i = 0; i < WAITERS; i++) {
-        pthread_join(waiters->threads[i], NULL);
-    }
-}
-
-/*
- * The waiters are let go by what the callback's return makes of the job: WAITING, done, armed and
- * then cancelled, or left armed until the pool stops or is destroyed.
- * All of them sleep when that comes.
- *
- * To see it fail: in Waiters::release, wake one of those that wait instead of all.
- */
-static void fm18_each_of_sixteen_waiters_is_woken_by_rearm_done_shutdown_and_destroy(void **state)
-{
-    UNUSED(state);
-    for (long round = 0; round < count_of(40, 2000); round++) {
-        for (int way = 0; way < 6; way++) {
-            struct ns_thrpool_t *tp = checked_pool(2);
-            struct gate gate = GATE_INIT;
-            struct waiters waiters;
-            struct ns_job_t *job = NULL;
-            ns_result_t expected = NS_SUCCESS;
-            ns_job_type_t type = round & 1 ? NS_JOB_THREAD : 0;
-            if (way < 3) {
-                assert_int_equal(ns_add_job(tp, type, gate_callback, &gate, &job), NS_SUCCESS);
-                assert_latch(&gate.begun, 1);
-            } else {
-                assert_int_equal(ns_add_timeout_job(tp, &far, type, gate_callback, &gate, &job),
-                                 NS_SUCCESS);
-            }
-            begin_waiting(&waiters, job);
-            switch (way) {
-            case 0: /* idle */
-                latch_add(&gate.leave, 1);
-                end_waiting(&waiters);
-                assert_int_equal(ns_job_done(job), NS_SUCCESS);
-                break;
-            case 1: /* rearmed, runs again, idle: nobody leaves in between for good or ill */
-                assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
-                latch_add(&gate.leave, 1);
-                end_waiting(&waiters);
-                assert_int_equal(latch_count(&gate.begun), 2);
-                assert_int_equal(ns_job_done(job), NS_SUCCESS);
-                break;
-            case 2: /* done, or cancelled */
-            case 3:
-                expected = NS_DELETING;
-                assert_int_equal(way == 2 ? ns_job_done(job) : ns_job_cancel(job), NS_SUCCESS);
-                latch_add(&gate.leave, 1);
-                end_waiting(&waiters);
-                break;
-            case 4: /* the pool stops */
-                expected = NS_SHUTDOWN;
-                ns_thrpool_shutdown(tp);
-                assert_int_equal(ns_thrpool_wait(tp), NS_SUCCESS);
-                end_waiting(&waiters);
-                break;
-            default: /* and goes */
-                expected = NS_SHUTDOWN;
-                ns_thrpool_destroy(tp);
-                end_waiting(&waiters);
-                heap_check(&the_heap);
-                assert_int_equal(atomic_load(&waiters.results[NS_SHUTDOWN]), WAITERS);
-                continue;
-            }
-            assert_int_equal(atomic_load(&waiters.results[expected]), WAITERS);
-            checked_end(tp);
-        }
-    }
-}
-
-/*
- * Waiters that come at any moment: each to one of many jobs, so that two jobs share a stripe of the
- * pool's table, some for ever, some again and again for a millisecond.
- */
-enum { WAITED_FOR = 20 };
-
-static struct {
-    pthread_barrier_t begin;
-    pthread_barrier_t end;
-    struct ns_job_t *jobs[WAITED_FOR];
-    atomic_int runs[WAITED_FOR];
-    struct gate gate;
-    atomic_int over;
-    atomic_int untrue; /* they were told that a job is idle, and it had not run */
-    atomic_int results[8];
-} visit;
-
-static void run_visited(struct ns_job_t *job)
-{
-    intptr_t i = (intptr_t)ns_job_get_data(job);
-    if (i < 3) {
-        stay_in_gate(&visit.gate);
-    }
-    atomic_fetch_add(&visit.runs[i], 1);
-}
-
-static void *come_and_wait(void *arg)
-{
-    uint64_t sequence = run_seed() + (uint64_t)(uintptr_t)arg;
-    struct timeval moment = {0, 1000};
-    for (;;) {
-        pthread_barrier_wait(&visit.begin);
-        if (atomic_load(&visit.over)) {
-            return NULL;
-        }
-        hesitate(&sequence, 1u << next_random(&sequence) % 18);
-        size_t i = next_random(&sequence) % WAITED_FOR;
-        struct ns_job_t *job = visit.jobs[i];
-        int patient = next_random(&sequence) % 2 == 0;
-        ns_result_t result;
-        do {
-            result = patient ? ns_job_wait(job) : ns_job_timedwait(job, &moment);
-        } while (result == NS_TIMEOUT);
-        atomic_fetch_add(&visit.untrue, result == NS_SUCCESS && atomic_load(&visit.runs[i]) == 0);
-        atomic_fetch_add(&visit.results[result], 1);
-        pthread_barrier_wait(&visit.end);
-    }
-}
-
-/*
- * To see it fail: in Waiters::wait, do not ask `stopped`; or in Waiters::release, hand the result to
- * all of the stripe.
- */
-static void fm18_waiters_that_come_at_any_moment_get_what_is_true(void **state)
-{
-    UNUSED(state);
-    uint64_t sequence = run_seed() ^ 18;
-    pthread_t threads[WAITERS];
-    pthread_barrier_init(&visit.begin, NULL, WAITERS + 1);
-    pthread_barrier_init(&visit.end, NULL, WAITERS + 1);
-    atomic_store(&visit.over, 0);
-    for (uintptr_t i = 0; i < WAITERS; i++) {
-        threads[i] = start_thread(come_and_wait, (void *)i);
-    }
-    for (long round = 0; round < count_of(1000, 10000); round++) {
-        struct ns_thrpool_t *tp = checked_pool(2);
-        int stops = round & 1; /* armed until the pool stops, or run when a gate is opened */
-        visit.gate = (struct gate)GATE_INIT;
-        memset(visit.results, 0, sizeof visit.results);
-        memset(visit.runs, 0, sizeof visit.runs);
-        for (int i = 0; i < WAITED_FOR; i++) {
-            /* Two of them keep the workers, and one the loop, from running the others. */
-            ns_job_type_t type = i < 2 || i > 10 ? NS_JOB_THREAD : 0;
-            assert_int_equal(stops ? ns_add_timeout_job(tp, &far, type, nothing, NULL,
-                                                        &visit.jobs[i])
-                                   : ns_add_job(tp, type, run_visited, (void *)(intptr_t)i,
-                                                &visit.jobs[i]), NS_SUCCESS);
-            if (!stops && i < 3) {
-                assert_latch(&visit.gate.begun, i + 1);
-            }
-        }
-        pthread_barrier_wait(&visit.begin);
-        hesitate(&sequence, 1u << next_random(&sequence) % 19);
-        if (stops) {
-            ns_thrpool_shutdown(tp);
-            hesitate(&sequence, 1u << next_random(&sequence) % 16);
-            assert_int_equal(ns_thrpool_wait(tp), NS_SUCCESS);
-        } else {
-            latch_add(&visit.gate.leave, 1);
-            for (int i = 0; i < 4; i++) {
-                /* Idle by now, or not yet. */
-                struct ns_job_t *job = visit.jobs[next_random(&sequence) % WAITED_FOR];
-                assert_true(ns_job_rearm(job) == NS_SUCCESS || ns_job_timedwait(job, &far) == NS_SUCCESS);
-            }
-        }
-        pthread_barrier_wait(&visit.end);
-        assert_int_equal(atomic_load(&visit.untrue), 0);
-        assert_int_equal(atomic_load(&visit.results[stops ? NS_SHUTDOWN : NS_SUCCESS]), WAITERS);
-        for (int i = 0; i < WAITED_FOR; i++) {
-            assert_int_equal(ns_job_wait(visit.jobs[i]), stops ? NS_SHUTDOWN : NS_SUCCESS);
-            assert_int_equal(ns_job_done(visit.jobs[i]), NS_SUCCESS);
-        }
-        checked_end(tp);
-    }
-    atomic_store(&visit.over, 1);
-    pthread_barrier_wait(&visit.begin);
-    for (int i = 0; i < WAITERS; i++) {
-        pthread_join(threads[i], NULL);
-    }
-    pthread_barrier_destroy(&visit.begin);
-    pthread_barrier_destroy(&visit.end);
-}
-
-/* What a callback got from done and rearm, in one order or the other. */
+/* The results of done and rearm in a callback, called in either order. */
 struct both {
     int rearm_first;
-    ns_result_t results[6]; /* the last two from the done callback */
+    ns_result_t results[6]; /* the last two: in the done callback */
     atomic_int runs;
     atomic_int disposals;
 };
@@ -556,16 +61,13 @@ static void run_both(int rearm_first)
 }
 
 /* To see it fail: in State::end, treat NEEDS_DELETE as any other state. */
-static void fm19_done_twice_is_a_success_and_rearm_after_it_refused(void **state)
+TEST(fm19_done_twice_is_a_success_and_rearm_after_it_refused)
 {
-    UNUSED(state);
     run_both(0);
     /* From outside, while the job is kept alive by its callback. */
     struct ns_thrpool_t *tp = checked_pool(1);
     struct gate gate = GATE_INIT;
-    struct ns_job_t *job = NULL;
-    assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, gate_callback, &gate, &job), NS_SUCCESS);
-    assert_latch(&gate.begun, 1);
+    struct ns_job_t *job = occupy(tp, NS_JOB_THREAD, &gate);
     assert_int_equal(ns_job_done(job), NS_SUCCESS);
     assert_int_equal(ns_job_done(job), NS_SUCCESS);
     assert_int_equal(ns_job_rearm(job), NS_INVALID_STATE);
@@ -575,9 +77,8 @@ static void fm19_done_twice_is_a_success_and_rearm_after_it_refused(void **state
 }
 
 /* To see it fail: in State::end, leave a job in NEEDS_ARM alone. */
-static void fm20_done_wins_over_rearm_in_either_order(void **state)
+TEST(fm20_done_wins_over_rearm_in_either_order)
 {
-    UNUSED(state);
     run_both(0);
     run_both(1);
 }
@@ -600,7 +101,7 @@ struct going {
     enum way way;
     struct gate gate;
     atomic_int inside;
-    atomic_int beside; /* done callbacks that ran beside the callback */
+    atomic_int beside; /* done callbacks that ran during the callback */
     atomic_int open;   /* done callbacks that found the descriptor open */
     atomic_int disposals;
     int fd;
@@ -635,25 +136,20 @@ static void see_it_go(enum way way, int kind, ns_job_type_t thread)
     struct ns_thrpool_t *tp = checked_pool(2);
     struct going going = {.way = way, .gate = GATE_INIT, .fd = -1};
     struct timeval soon = {0, 100};
-    struct timeval *time = fires ? &soon : &far;
+    struct timeval *time = fires ? &soon : &far_away;
     ns_job_type_t type = NS_JOB_UNARMED | thread | (way == WAY_PERSIST ? NS_JOB_PERSIST : 0);
     struct ns_job_t *job = NULL;
-    ns_result_t result = NS_SUCCESS;
     int ends[2];
     socket_pair(ends);
-    switch (kind) {
-    case 0: result = ns_add_timeout_job(tp, time, type, go, &going, &job); break;
-    case 1:
-        result = ns_add_signal_job(tp, SIGUSR1, type, go, &going, &job);
-        if (fires) {
-            kill(getpid(), SIGUSR1);
-        }
-        break;
-    case 2:
+    const struct trigger on = {time, ends[0], NS_JOB_READ};
+    ns_result_t result = add_kind(tp, kind, &on, type, go, &going, &job);
+    if (kind == KIND_FD || kind == KIND_FD_TIMEOUT) {
         going.fd = ends[0];
-        result = ns_add_fd_timeout_job(tp, ends[0], time, type | NS_JOB_READ, go, &going, &job);
-        break;
-    default: result = ns_add_job(tp, type, go, &going, &job);
+    }
+    if (kind == KIND_SIGNAL && fires) {
+        kill(getpid(), SIGUSR1);
+    } else if (kind == KIND_FD && fires) {
+        assert_int_equal(write(ends[1], "x", 1), 1);
     }
     assert_int_equal(result, NS_SUCCESS);
     assert_int_equal(ns_job_set_done_cb(job, went), NS_SUCCESS);
@@ -690,14 +186,13 @@ static void see_it_go(enum way way, int kind, ns_job_type_t thread)
 }
 
 /* To see it fail: in run::dispose, call the done callback twice. */
-static void fm21_the_done_callback_runs_once_and_last_however_a_job_goes(void **state)
+TEST(fm21_the_done_callback_runs_once_and_last_however_a_job_goes)
 {
-    UNUSED(state);
     int fds = count_fds();
     for (enum way way = 0; way < WAYS; way++) {
-        for (int kind = 0; kind < 4; kind++) {
+        for (int kind = 0; kind < KINDS; kind++) {
             /* A run-now job that is armed runs. */
-            if (kind == 3 && (way == WAY_CANCEL || way == WAY_SHUTDOWN || way == WAY_DESTROY)) {
+            if (kind == KIND_NOW && (way == WAY_CANCEL || way == WAY_SHUTDOWN || way == WAY_DESTROY)) {
                 continue;
             }
             see_it_go(way, kind, NS_JOB_NONE);
@@ -707,7 +202,7 @@ static void fm21_the_done_callback_runs_once_and_last_however_a_job_goes(void **
     assert_int_equal(count_fds(), fds);
 }
 
-/* One race of cancel against firing. */
+/* One race of a cancel against a firing. */
 struct race {
     atomic_int begun;
     atomic_int ended;
@@ -729,9 +224,7 @@ static void race_gone(struct ns_job_t *job)
     atomic_fetch_add(&race->disposals, 1);
 }
 
-enum { QUEUED, TIMERS, DESCRIPTORS, SIGNALS };
-
-/* Cancel jobs that fire just then. Returns how often a run had begun before. */
+/* Cancel jobs just as they fire. Returns how often the run came first. */
 static long race_cancel(int kind, ns_job_type_t thread, long races)
 {
     struct ns_thrpool_t *tp = checked_pool(2);
@@ -744,25 +237,18 @@ static long race_cancel(int kind, ns_job_type_t thread, long races)
         struct timeval soon = {0, (long)(next_random(&sequence) % 20)};
         struct ns_job_t *job = NULL;
         ns_job_type_t type = NS_JOB_UNARMED | thread;
-        ns_result_t result = NS_SUCCESS;
-        switch (kind) {
-        case QUEUED: result = ns_add_job(tp, type, race_run, &race, &job); break;
-        case TIMERS: result = ns_add_timeout_job(tp, &soon, type, race_run, &race, &job); break;
-        case DESCRIPTORS:
-            result = ns_add_fd_job(tp, ends[0], type | NS_JOB_READ | NS_JOB_PRESERVE_FD, race_run,
-                                   &race, &job);
-            break;
-        default: result = ns_add_signal_job(tp, SIGUSR1, type, race_run, &race, &job);
-        }
+        const struct trigger on = {&soon, ends[0], NS_JOB_READ | NS_JOB_PRESERVE_FD};
+        ns_result_t result = add_kind(tp, kind, &on, type, race_run, &race, &job);
         assert_int_equal(result, NS_SUCCESS);
         arm_with(job, race_gone);
-        if (kind == SIGNALS) {
+        if (kind == KIND_SIGNAL) {
             kill(getpid(), SIGUSR1);
-        } else if (kind == DESCRIPTORS) {
+        } else if (kind == KIND_FD) {
             hesitate(&sequence, 1u << next_random(&sequence) % 14);
             assert_int_equal(write(ends[1], "x", 1), 1);
         }
-        /* On a busy machine it would not begin in so short a time: see it begin now and then. */
+        /* On a busy machine no run would begin in so short a time, so wait for it in one race of
+         * eight. */
         int see = next_random(&sequence) % 8 == 0;
         for (int tries = 0; see && tries < 1000 && atomic_load(&race.begun) == 0; tries++) {
             sched_yield();
@@ -771,7 +257,7 @@ static long race_cancel(int kind, ns_job_type_t thread, long races)
         result = ns_job_cancel(job);
         int begun = atomic_load(&race.begun);
         int ended = atomic_load(&race.ended);
-        /* Nobody runs and nobody will; or one runs, and it is the last. */
+        /* Either no run is in progress and none will begin, or one is, and it is the last. */
         if (result == NS_SUCCESS) {
             assert_true(begun == ended);
         } else {
@@ -782,7 +268,7 @@ static long race_cancel(int kind, ns_job_type_t thread, long races)
         assert_int_equal(atomic_load(&race.begun), result == NS_SUCCESS ? begun : 1);
         lost += atomic_load(&race.begun);
         char byte;
-        if (kind == DESCRIPTORS) {
+        if (kind == KIND_FD) {
             assert_int_equal(read(ends[0], &byte, 1), 1);
         }
     }
@@ -797,25 +283,28 @@ static long race_cancel(int kind, ns_job_type_t thread, long races)
  *
  * To see it fail: in State::begin and State::take_work, do not ask whether the job is ARMED.
  */
-static void fm24_of_cancel_and_firing_exactly_one_wins(void **state)
+TEST(fm24_of_cancel_and_firing_exactly_one_wins)
 {
-    UNUSED(state);
-    const char *names[] = {"queued", "timers", "descriptors", "signals"};
+    static const struct {
+        int kind;
+        const char *name;
+    } races[] = {{KIND_NOW, "queued"}, {KIND_TIMER, "timers"}, {KIND_FD, "descriptors"},
+                 {KIND_SIGNAL, "signals"}};
     struct sigaction ignore = {.sa_handler = SIG_IGN};
     sigaction(SIGUSR1, &ignore, NULL);
-    for (int kind = QUEUED; kind <= SIGNALS; kind++) {
-        long races = count_of(10000, 1000000);
+    for (size_t i = 0; i < sizeof races / sizeof *races; i++) {
+        long count = count_of(10000, 1000000);
         for (int threaded = 0; threaded < 2; threaded++) {
             double begin = now_seconds();
-            long lost = race_cancel(kind, threaded ? NS_JOB_THREAD : 0, races);
-            print_message("# %s%s: %ld races, %ld had begun, %.0f s\n", names[kind],
-                          threaded ? " in workers" : "", races, lost, now_seconds() - begin);
-            assert_true(races < 1000 || (0 < lost && lost < races));
+            long lost = race_cancel(races[i].kind, threaded ? NS_JOB_THREAD : 0, count);
+            print_message("# %s%s: %ld races, %ld had begun, %.0f s\n", races[i].name,
+                          threaded ? " in workers" : "", count, lost, now_seconds() - begin);
+            assert_true(count < 1000 || (0 < lost && lost < count));
         }
     }
 }
 
-/* Disposal from inside a callback: its own, another's, and in a done callback. */
+/* Jobs that end from inside a callback: the job itself, another job, and in a done callback. */
 struct chain {
     struct ns_job_t *other;
     int cancel;
@@ -826,7 +315,7 @@ struct chain {
 static void chain_gone(struct ns_job_t *job)
 {
     struct chain *chain = ns_job_get_data(job);
-    /* The first that goes takes the other with it. */
+    /* The first to end cancels the other. */
     if (atomic_fetch_add(&chain->disposals, 1) == 0 && chain->other != NULL) {
         struct ns_job_t *other = chain->other;
         chain->other = NULL;
@@ -852,9 +341,8 @@ static void end_others(struct ns_job_t *job)
 }
 
 /* To see it fail: in run::dispose, free the job before its done callback. */
-static void fm28_a_job_may_be_finished_from_inside_any_callback(void **state)
+TEST(fm28_a_job_may_be_finished_from_inside_any_callback)
 {
-    UNUSED(state);
     for (int kind = 0; kind < 16; kind++) {
         struct ns_thrpool_t *tp = checked_pool(2);
         ns_job_type_t thread = kind & 1 ? NS_JOB_THREAD : 0;
@@ -863,13 +351,13 @@ static void fm28_a_job_may_be_finished_from_inside_any_callback(void **state)
         struct ns_job_t *job = NULL;
         int ends[2];
         socket_pair(ends);
-        /* The other is an armed reader or timer, that shares nothing or the descriptor. */
+        /* The other job is an armed reader of the same descriptor, or a timer. */
         if (kind & 2) {
             assert_int_equal(ns_add_fd_job(tp, ends[0], NS_JOB_READ | NS_JOB_UNARMED |
-                                           NS_JOB_PRESERVE_FD | thread, nothing, &chain,
+                                           NS_JOB_PRESERVE_FD | thread, do_nothing, &chain,
                                            &chain.other), NS_SUCCESS);
         } else {
-            assert_int_equal(ns_add_timeout_job(tp, &far, NS_JOB_UNARMED | thread, nothing, &chain,
+            assert_int_equal(ns_add_timeout_job(tp, &far_away, NS_JOB_UNARMED | thread, do_nothing, &chain,
                                                 &chain.other), NS_SUCCESS);
         }
         arm_with(chain.other, chain_gone);
@@ -885,7 +373,7 @@ static void fm28_a_job_may_be_finished_from_inside_any_callback(void **state)
     }
 }
 
-/* Many that have fired at once, of which the second to run cancels the others. */
+/* Many jobs that have fired at once. The second to run cancels the others. */
 enum { CROWDED = 64 };
 
 static struct {
@@ -910,7 +398,7 @@ static void cancel_the_others(struct ns_job_t *job)
         }
     }
     ns_job_done(job);
-    /* Long enough for the loop to look at what was asked for before it has run them all. */
+    /* Long enough for the loop to take the requests before it has run all jobs. */
     while (now_seconds() < end) {
     }
 }
@@ -922,18 +410,15 @@ static void crowd_gone(struct ns_job_t *job)
 }
 
 /* To see it fail: in EventLoop::take_requests, do not hold a job that is READY. */
-static void fm28_jobs_that_are_about_to_run_may_be_finished_from_a_callback(void **state)
+TEST(fm28_jobs_that_are_about_to_run_may_be_finished_from_a_callback)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = checked_pool(1);
     int ends[2];
     socket_pair(ends);
     for (int round = 0; round < 10; round++) {
         struct gate gate = GATE_INIT;
-        struct ns_job_t *blocker = NULL;
         memset(&crowd, 0, sizeof crowd);
-        assert_int_equal(ns_add_job(tp, NS_JOB_NONE, gate_callback, &gate, &blocker), NS_SUCCESS);
-        assert_latch(&gate.begun, 1);
+        struct ns_job_t *blocker = occupy(tp, NS_JOB_NONE, &gate);
         for (int i = 0; i < CROWDED; i++) {
             assert_int_equal(ns_add_fd_job(tp, ends[0], NS_JOB_WRITE | NS_JOB_PRESERVE_FD |
                                            NS_JOB_UNARMED, cancel_the_others, NULL,
@@ -954,10 +439,6 @@ static void fm28_jobs_that_are_about_to_run_may_be_finished_from_a_callback(void
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(fm12_no_lock_is_held_while_code_of_the_application_runs),
-        cmocka_unit_test(fm13_getters_answer_while_the_callback_is_busy),
-        cmocka_unit_test(fm18_each_of_sixteen_waiters_is_woken_by_rearm_done_shutdown_and_destroy),
-        cmocka_unit_test(fm18_waiters_that_come_at_any_moment_get_what_is_true),
         cmocka_unit_test(fm19_done_twice_is_a_success_and_rearm_after_it_refused),
         cmocka_unit_test(fm20_done_wins_over_rearm_in_either_order),
         cmocka_unit_test(fm21_the_done_callback_runs_once_and_last_however_a_job_goes),

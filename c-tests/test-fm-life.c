@@ -33,7 +33,7 @@ static void forget_counts(void)
     atomic_store(&disposals, 0);
 }
 
-/* Let this process run on one CPU, or on those of before. */
+/* Restrict this process to one CPU, or let it use all it had before. */
 static void pin(int to_one)
 {
     static cpu_set_t before;
@@ -53,7 +53,7 @@ static void pin(int to_one)
     assert_int_equal(sched_setaffinity(0, sizeof one, &one), 0);
 }
 
-/* A hang has a limit of its own, and says so: set again for each life. */
+/* Each life has a time limit of its own, and a message for when it hangs. */
 static void too_long(int signum)
 {
     static const char words[] = "a pool does not end\n";
@@ -69,7 +69,7 @@ static void watch_over_a_life(void)
     alarm(2 * LIMIT_SECONDS);
 }
 
-/* Many lives of a pool, of any number of workers, ended at ever other moments. */
+/* Many lives of a pool, with varying numbers of workers, ended at varying moments. */
 static void live_and_die(long lives, uint64_t *sequence)
 {
     for (long i = 0; i < lives; i++) {
@@ -96,7 +96,8 @@ static void live_and_die(long lives, uint64_t *sequence)
     heap_check(&the_heap);
 }
 
-/* Two that meet in two workers: one leaves its worker to go to sleep, the other shuts down. */
+/* Two jobs that meet in two workers: one returns, so that its worker goes to sleep, while the other
+ * shuts the pool down. */
 static atomic_int met;
 
 static void meet(struct ns_job_t *job, int shuts_down)
@@ -143,12 +144,11 @@ static void shut_down_while_a_worker_goes_to_sleep(long lives)
  * To see it fail: in WorkQueue::close, do not take the lock; and in WorkQueue::sleep, wait before
  * looking at `closed`.
  */
-static void fm02_every_pool_ends_however_many_workers_it_has(void **state)
+TEST(fm02_every_pool_ends_however_many_workers_it_has)
 {
-    UNUSED(state);
     uint64_t sequence = run_seed();
     signal(SIGALRM, too_long);
-    live_and_die(20, &sequence); /* what tools open, they open with the first pools */
+    live_and_die(20, &sequence); /* tools open their own descriptors with the first pools */
     int fds = count_fds();
     int threads = count_threads();
     double begin = now_seconds();
@@ -164,11 +164,10 @@ static void fm02_every_pool_ends_however_many_workers_it_has(void **state)
                   now_seconds() - begin);
     alarm(0);
     signal(SIGALRM, SIG_DFL);
-    assert_int_equal(count_fds(), fds);
-    EVENTUALLY(count_threads() == threads);
+    assert_nothing_left(fds, threads);
 }
 
-/* Messages that say that a shutdown has begun. */
+/* How many messages said that a shutdown has begun. */
 static atomic_int begun;
 
 static void count_begun(int priority, const char *format, va_list args)
@@ -195,9 +194,8 @@ static void *shut_down_together(void *arg)
 }
 
 /* To see it fail: in Pool::shutdown, store the flag and go on whatever it was. */
-static void fm03_shutdown_by_eight_at_once_happens_once(void **state)
+TEST(fm03_shutdown_by_eight_at_once_happens_once)
 {
-    UNUSED(state);
     enum { CROWD = 8 };
     for (long i = 0; i < count_of(200, 10000); i++) {
         struct ns_thrpool_config config = checked_config(3);
@@ -232,9 +230,8 @@ static void shut_down_inside(struct ns_job_t *job)
 }
 
 /* To see it fail: have Pool::shutdown wait for the pool before it returns. */
-static void fm04_shutdown_comes_from_any_thread(void **state)
+TEST(fm04_shutdown_comes_from_any_thread)
 {
-    UNUSED(state);
     struct timeval soon = {0, 1000};
     for (int from = 0; from < 8; from++) {
         ns_job_type_t thread = from & 1 ? NS_JOB_THREAD : 0;
@@ -270,7 +267,7 @@ static void fm04_shutdown_comes_from_any_thread(void **state)
     checked_end(tp);
 }
 
-/* What an application frees once wait has returned. */
+/* What an application would free once wait has returned. */
 static atomic_int freed;
 static atomic_int too_late;
 
@@ -302,9 +299,8 @@ static void *talk(void *arg)
 }
 
 /* To see it fail: in EventLoop::run, go on with turn instead of quiet_turn. */
-static void fm05_after_wait_no_callback_runs_though_sockets_receive(void **state)
+TEST(fm05_after_wait_no_callback_runs_though_sockets_receive)
 {
-    UNUSED(state);
     struct timeval often = {0, 50};
     struct sigaction ignore = {.sa_handler = SIG_IGN};
     sigaction(SIGUSR2, &ignore, NULL);
@@ -331,7 +327,7 @@ static void fm05_after_wait_no_callback_runs_though_sockets_receive(void **state
         ns_thrpool_shutdown(tp);
         assert_int_equal(ns_thrpool_wait(tp), NS_SUCCESS);
         atomic_store(&freed, 1);
-        /* The talker goes on: a socket fills up, so time passes in which a callback could run. */
+        /* The other thread goes on until a socket is full: time in which a callback could run. */
         for (int i = 0; i < 16; i++) {
             while (write(talker.ends[i][1], "y", 1) == 1) {
             }
@@ -383,19 +379,18 @@ static void *add_until_shutdown(void *arg)
 /*
  * To see it fail: in worker_body, do not nudge the loop when the last worker leaves.
  */
-static void fm06_shutdown_may_race_the_start_and_the_first_add(void **state)
+TEST(fm06_shutdown_may_race_the_start_and_the_first_add)
 {
-    UNUSED(state);
     enum { ADDERS = 3 };
     for (long i = 0; i < count_of(300, 30000); i++) {
-        /* No job at all, at once. */
+        /* Shut down at once, without any job. */
         struct ns_thrpool_t *tp = checked_pool(2);
         ns_thrpool_shutdown(tp);
         assert_int_equal(ns_thrpool_wait(tp), NS_SUCCESS);
         ns_thrpool_destroy(tp);
         tp = checked_pool(2);
         ns_thrpool_destroy(tp);
-        /* Against the first adds. */
+        /* Shut down during the first adds. */
         tp = checked_pool(2);
         pthread_barrier_t barrier;
         pthread_t threads[ADDERS];
@@ -436,9 +431,8 @@ static void rearm_late(struct ns_job_t *job)
 }
 
 /* To see it fail: in Shared::arm, do not ask whether the pool is shutting down. */
-static void fm08_rearm_during_shutdown_is_refused_and_leaves_the_job_free(void **state)
+TEST(fm08_rearm_during_shutdown_is_refused_and_leaves_the_job_free)
 {
-    UNUSED(state);
     for (int threaded = 0; threaded < 2; threaded++) {
         struct ns_thrpool_t *tp = checked_pool(1);
         struct late late = {GATE_INIT, NS_SUCCESS};
@@ -465,16 +459,16 @@ static void fm08_rearm_during_shutdown_is_refused_and_leaves_the_job_free(void *
 }
 
 /*
- * Armed jobs in poller and wheel, queued jobs behind busy threads: all done while the pool shuts
- * down, before the queues have let go of them.
+ * Armed jobs in the poller and the wheel, and queued jobs behind busy threads, are all done while
+ * the pool shuts down and the queues still refer to them.
  *
- * Ten thousand also where tools slow the run down: fewer fit into what the heap keeps.
+ * Ten thousand even under slow tools: fewer would all fit into the freed blocks that the heap
+ * keeps.
  *
  * To see it fail: have State::end_disposal always return true.
  */
-static void fm09_done_during_shutdown_frees_no_job_that_is_still_queued(void **state)
+TEST(fm09_done_during_shutdown_frees_no_job_that_is_still_queued)
 {
-    UNUSED(state);
     long jobs = count_of(10000, 200000) > 10000 ? count_of(10000, 200000) : 10000;
     struct ns_job_t **all = calloc((size_t)jobs, sizeof *all);
     struct timeval far = {3600, 0};
@@ -487,9 +481,7 @@ static void fm09_done_during_shutdown_frees_no_job_that_is_still_queued(void **s
         struct ns_job_t *blockers[3];
         forget_counts();
         for (int i = 0; busy && i < 3; i++) {
-            assert_int_equal(ns_add_job(tp, i ? NS_JOB_THREAD : 0, gate_callback, &gates[i],
-                                        &blockers[i]), NS_SUCCESS);
-            assert_latch(&gates[i].begun, 1);
+            blockers[i] = occupy(tp, i ? NS_JOB_THREAD : 0, &gates[i]);
         }
         for (long i = 0; i < jobs; i++) {
             ns_job_type_t type = NS_JOB_UNARMED | (i & 1 ? NS_JOB_THREAD : 0);
@@ -525,9 +517,8 @@ static void fm09_done_during_shutdown_frees_no_job_that_is_still_queued(void **s
 }
 
 /* To see it fail: take EventLoop::dispose_of_all out of EventLoop::run. */
-static void fm10_destroy_disposes_of_all_that_is_armed(void **state)
+TEST(fm10_destroy_disposes_of_all_that_is_armed)
 {
-    UNUSED(state);
     int fds = count_fds();
     struct timeval far = {3600, 0};
     struct sigaction before, after;
@@ -553,7 +544,7 @@ static void fm10_destroy_disposes_of_all_that_is_armed(void **state)
             arm_with(job, gone);
         }
         if (way > 0) {
-            loop_passes(tp, 1000); /* not only in the queue, but armed */
+            loop_passes(tp, 1000); /* armed, and not only in the queue */
         }
         if (way > 1) {
             ns_thrpool_shutdown(tp);
@@ -572,7 +563,7 @@ static void fm10_destroy_disposes_of_all_that_is_armed(void **state)
     }
 }
 
-/* What the first callbacks of a pool get from what needs to know its threads. */
+/* What the first callbacks of a pool get from calls that depend on which thread calls. */
 static struct {
     atomic_int wrong;
     atomic_int loop_tid;
@@ -606,9 +597,8 @@ static void first_in_worker(struct ns_job_t *job)
 }
 
 /* To see it fail: in EventLoop::run, do not enter the pool. */
-static void fm44_the_pool_knows_its_threads_from_the_first_job_on(void **state)
+TEST(fm44_the_pool_knows_its_threads_from_the_first_job_on)
 {
-    UNUSED(state);
     for (long i = 0; i < count_of(500, 50000); i++) {
         struct ns_thrpool_t *tp = checked_pool(2);
         forget_counts();

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * What broke the original, shown absent: what happens when there is no more, and whose it is.
+ * What broke the original, shown absent: exhausted resources, and memory that goes back to the
+ * wrong allocator.
  *
  * Each test is named for its row in docs/RELIABILITY.md, and says what to take out of the library
  * to see it fail.
@@ -28,7 +29,8 @@ static void refuse_calloc_after(long n)
     pthread_mutex_unlock(&the_heap.lock);
 }
 
-/* How many descriptors may be had beside those that are open now; negative: as before. */
+/* Limit how many descriptors may be opened beyond those that are open now; negative: lift the
+ * limit. */
 static void leave_descriptors(int n)
 {
     static struct rlimit before;
@@ -39,7 +41,7 @@ static void leave_descriptors(int n)
     }
     getrlimit(RLIMIT_NOFILE, &before);
     limit = before;
-    /* Those that are open have the lowest numbers: test for it. */
+    /* The limit counts numbers, so those in use must be the lowest. */
     int lowest = dup(0);
     assert_true(lowest >= 0);
     close(lowest);
@@ -47,7 +49,7 @@ static void leave_descriptors(int n)
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
 }
 
-/* A pool that is refused leaves nothing. True when it was not refused any more. */
+/* See that a pool that could not be made left nothing. Returns whether it could be made. */
 static int new_pool_or_nothing(struct ns_thrpool_config *config, int fds, int threads)
 {
     int errors = count_logged_errors();
@@ -61,8 +63,7 @@ static int new_pool_or_nothing(struct ns_thrpool_config *config, int fds, int th
     }
     assert_int_equal(count_logged_errors(), errors + 1);
     assert_true(logged("ns_thrpool_new"));
-    assert_int_equal(count_fds(), fds);
-    EVENTUALLY(count_threads() == threads);
+    assert_nothing_left(fds, threads);
     heap_check(&the_heap);
     return 0;
 }
@@ -71,9 +72,8 @@ static int new_pool_or_nothing(struct ns_thrpool_config *config, int fds, int th
  * To see it fail: in Pool::make, do not close the pipe, free the memory or join the workers on the
  * way out.
  */
-static void fm11_a_pool_that_fails_at_any_step_leaves_nothing_behind(void **state)
+TEST(fm11_a_pool_that_fails_at_any_step_leaves_nothing_behind)
 {
-    UNUSED(state);
     struct ns_thrpool_config config = checked_config(3);
     config.log_fct = recording_log;
     int fds = count_fds();
@@ -96,11 +96,11 @@ static void fm11_a_pool_that_fails_at_any_step_leaves_nothing_behind(void **stat
         }
     }
     assert_true(steps >= 2);
-    /* Threads: more memory for their stacks than there is. */
+    /* Threads whose stacks need more memory than there is. */
     config.stacksize = (size_t)1 << 46;
     leave_descriptors(100);
     assert_false(new_pool_or_nothing(&config, fds, threads));
-    /* What no system gives. */
+    /* More than any system has. */
     config = checked_config(SIZE_MAX);
     config.log_fct = recording_log;
     leave_descriptors(100);
@@ -110,7 +110,7 @@ static void fm11_a_pool_that_fails_at_any_step_leaves_nothing_behind(void **stat
     assert_false(new_pool_or_nothing(&config, fds, threads));
 }
 
-/* All the ways to add, with one argument wrong or one resource refused. */
+/* Every function that adds, with one wrong argument or one resource missing. */
 enum { ADDS = 5 };
 
 static ns_result_t add(int which, struct ns_thrpool_t *tp, int fd, ns_job_type_t type,
@@ -127,7 +127,7 @@ static ns_result_t add(int which, struct ns_thrpool_t *tp, int fd, ns_job_type_t
 
 static struct ns_job_t *const sentinel = (struct ns_job_t *)&calls;
 
-/* The call failed as it should, and nothing else has happened. */
+/* See that the call failed as it should and had no other effect. */
 static void assert_nothing(ns_result_t result, ns_result_t expected, struct ns_job_t **job,
                            int fd, long out)
 {
@@ -144,9 +144,8 @@ static void assert_nothing(ns_result_t result, ns_result_t expected, struct ns_j
  * To see it fail: in Shared::make, do not free the block on the way out; in Shared::unmake, close
  * the descriptor, as a disposal would.
  */
-static void fm23_an_add_that_fails_has_had_no_effect(void **state)
+TEST(fm23_an_add_that_fails_has_had_no_effect)
 {
-    UNUSED(state);
     struct timeval soon = {0, 10};
     struct timeval negative = {-1, 0};
     int ends[2];
@@ -157,10 +156,7 @@ static void fm23_an_add_that_fails_has_had_no_effect(void **state)
     for (int which = 0; which < ADDS; which++) {
         struct ns_thrpool_t *tp = checked_pool(1);
         struct gate gate = GATE_INIT;
-        struct ns_job_t *blocker = NULL;
-        assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, gate_callback, &gate, &blocker),
-                         NS_SUCCESS);
-        assert_latch(&gate.begun, 1);
+        struct ns_job_t *blocker = occupy(tp, NS_JOB_THREAD, &gate);
         long out = the_heap.out;
         struct ns_job_t *job = sentinel;
         /* Arguments. */
@@ -205,9 +201,8 @@ static void fm23_an_add_that_fails_has_had_no_effect(void **state)
 }
 
 /* To see it fail: in Make::finish, leave out the checks of the flags. */
-static void fm35_a_job_is_not_made_without_what_its_type_needs(void **state)
+TEST(fm35_a_job_is_not_made_without_what_its_type_needs)
 {
-    UNUSED(state);
     struct ns_thrpool_config config = checked_config(1);
     config.log_fct = recording_log;
     struct ns_thrpool_t *tp = ns_thrpool_new(&config);
@@ -257,13 +252,12 @@ static void fm35_a_job_is_not_made_without_what_its_type_needs(void **state)
 }
 
 /*
- * Whatever succeeds must also work, and go, without any more memory.
+ * A job that could be added must also run and end without further memory.
  *
  * To see it fail: in Shared::make, write to the block without asking whether there is one.
  */
-static void fm41_each_allocation_that_fails_is_told_and_nothing_more(void **state)
+TEST(fm41_each_allocation_that_fails_is_told_and_nothing_more)
 {
-    UNUSED(state);
     struct timeval soon = {0, 10};
     int fds = count_fds();
     for (long n = 0;; n++) {
@@ -349,7 +343,7 @@ static void log_1(int priority, const char *format, va_list args)
     atomic_fetch_add(&lines[1], priority == LOG_ERR);
 }
 
-/* A callback of one pool's that works on the other. */
+/* A callback of one pool that works on the other. */
 static struct ns_thrpool_t *others[2];
 
 static void work_on_the_other(struct ns_job_t *job)
@@ -361,9 +355,8 @@ static void work_on_the_other(struct ns_job_t *job)
 }
 
 /* To see it fail: keep the allocator of the last pool in a global, and use that. */
-static void fm42_each_pool_keeps_its_allocator_and_logger(void **state)
+TEST(fm42_each_pool_keeps_its_allocator_and_logger)
 {
-    UNUSED(state);
     struct ns_thrpool_config config = checked_config(2);
     config.calloc_fct = calloc_0;
     config.free_fct = free_0;

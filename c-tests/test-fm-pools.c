@@ -1,37 +1,13 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * Several pools in one process: none holds another up, neither its memory nor its end, whatever the
- * threads, the logger and the allocator of the other do.
+ * Several pools in one process: none delays another, neither the freeing of its memory nor its end,
+ * whatever the other's threads, logger and allocator do.
  */
 #include "fm.h"
 
 enum { WAITERS = 32 };
 
-static void nothing(struct ns_job_t *job)
-{
-    UNUSED(job);
-}
-
-static void count_and_finish(struct ns_job_t *job)
-{
-    atomic_fetch_add((atomic_long *)ns_job_get_data(job), 1);
-    ns_job_done(job);
-}
-
-/* A pool of one worker whose blocks are counted in blocks_out. */
-static struct ns_thrpool_t *counted_pool(void)
-{
-    struct ns_thrpool_config config;
-    ns_thrpool_config_init(&config);
-    config.log_fct = quiet_log;
-    config.calloc_fct = counting_calloc;
-    config.free_fct = counting_free;
-    struct ns_thrpool_t *tp = ns_thrpool_new(&config);
-    assert_non_null(tp);
-    return tp;
-}
-
-/* Threads that wait for an idle job of another pool, again and again. */
+/* Threads that wait again and again for an idle job of another pool. */
 static struct {
     struct ns_job_t *idle;
     atomic_int stop;
@@ -52,7 +28,7 @@ static void begin_to_wait(struct ns_thrpool_t *tp)
 {
     atomic_store(&others.stop, 0);
     atomic_store(&others.begun, 0);
-    assert_int_equal(ns_create_job(tp, NS_JOB_NONE, nothing, &others.idle), NS_SUCCESS);
+    assert_int_equal(ns_create_job(tp, NS_JOB_NONE, do_nothing, &others.idle), NS_SUCCESS);
     for (int i = 0; i < WAITERS; i++) {
         assert_int_equal(pthread_create(&others.threads[i], NULL, wait_again_and_again, NULL), 0);
     }
@@ -68,13 +44,13 @@ static void end_to_wait(void)
     assert_int_equal(ns_job_done(others.idle), NS_SUCCESS);
 }
 
-/* Make n run-now jobs, a thousand of them alive at most, and see the last one go. */
+/* Add n run-now jobs, with at most a thousand alive at a time, and see the last one end. */
 static void make_and_run(struct ns_thrpool_t *tp, long n)
 {
     static atomic_long done;
     atomic_store(&done, 0);
     for (long made = 0; made < n; made++) {
-        assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, count_and_finish, &done, NULL), NS_SUCCESS);
+        assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, tally_and_finish, &done, NULL), NS_SUCCESS);
         if (made - atomic_load(&done) > 1000) {
             SOON(made - atomic_load(&done) < 1000);
         }
@@ -82,7 +58,7 @@ static void make_and_run(struct ns_thrpool_t *tp, long n)
     SOON(atomic_load(&done) == n);
 }
 
-/* A thread that does one call, and says when it has returned. */
+/* A thread that makes one call, and reports when it has returned. */
 static struct latch returned = LATCH_INIT;
 
 static void *destroy(void *tp)
@@ -95,13 +71,12 @@ static void *destroy(void *tp)
 /*
  * To see it fail: in DeferredFrees::clear, wait until nobody at all is counted.
  */
-static void fm12_destroy_ends_while_others_wait_again_and_again_in_another_pool(void **state)
+TEST(fm12_destroy_ends_while_others_wait_again_and_again_in_another_pool)
 {
-    UNUSED(state);
     struct ns_thrpool_t *other = pool_of(1);
     begin_to_wait(other);
     for (long round = 0; round < count_of(10, 1000); round++) {
-        struct ns_thrpool_t *tp = counted_pool();
+        struct ns_thrpool_t *tp = counting_pool(1);
         pthread_t thread;
         long before = latch_count(&returned);
         make_and_run(tp, 200);
@@ -118,15 +93,14 @@ static void fm12_destroy_ends_while_others_wait_again_and_again_in_another_pool(
 /*
  * To see it fail: in DeferredFrees::free_later, do not look through what is deferred.
  */
-static void memory_is_given_back_while_others_wait_again_and_again_in_another_pool(void **state)
+TEST(memory_is_given_back_while_others_wait_again_and_again_in_another_pool)
 {
-    UNUSED(state);
     struct ns_thrpool_t *other = pool_of(1);
-    struct ns_thrpool_t *tp = counted_pool();
+    struct ns_thrpool_t *tp = counting_pool(1);
     long own = atomic_load(&blocks_out);
     begin_to_wait(other);
-    /* Of those that are finished with, only as many stay as are freed while one thread is between
-     * its call and its mark: however many there were in all. */
+    /* However many jobs end, only as many wait to be freed as end while one thread is between its
+     * call and its mark. */
     long jobs = count_of(30000, 3000000);
     make_and_run(tp, jobs);
     long left = atomic_load(&blocks_out) - own;
@@ -140,7 +114,7 @@ static void memory_is_given_back_while_others_wait_again_and_again_in_another_po
     assert_int_equal(atomic_load(&blocks_out), 0);
 }
 
-/* A logger that takes a lock of the application's. */
+/* A logger that takes one of the application's locks. */
 static pthread_mutex_t log_lock = PTHREAD_MUTEX_INITIALIZER;
 static atomic_int in_logger;
 
@@ -165,21 +139,16 @@ static void *wait_for_a_negative_time(void *job)
 /*
  * To see it fail: in wait_until of the C interface, let `entering` live until it has logged.
  */
-static void fm12_a_logger_that_blocks_holds_up_no_other_pool(void **state)
+TEST(fm12_a_logger_that_blocks_holds_up_no_other_pool)
 {
-    UNUSED(state);
-    struct ns_thrpool_config config;
-    ns_thrpool_config_init(&config);
-    config.log_fct = locking_log;
-    struct ns_thrpool_t *other = ns_thrpool_new(&config);
-    assert_non_null(other);
-    struct ns_thrpool_t *tp = counted_pool();
+    struct ns_thrpool_t *other = pool_logging_to(1, locking_log);
+    struct ns_thrpool_t *tp = counting_pool(1);
     long own = atomic_load(&blocks_out);
     struct ns_job_t *idle = NULL;
     pthread_t waiter;
     pthread_t destroyer;
     void *refused = NULL;
-    assert_int_equal(ns_create_job(other, NS_JOB_NONE, nothing, &idle), NS_SUCCESS);
+    assert_int_equal(ns_create_job(other, NS_JOB_NONE, do_nothing, &idle), NS_SUCCESS);
     atomic_store(&in_logger, 0);
     pthread_mutex_lock(&log_lock);
     assert_int_equal(pthread_create(&waiter, NULL, wait_for_a_negative_time, idle), 0);
@@ -200,24 +169,17 @@ static void fm12_a_logger_that_blocks_holds_up_no_other_pool(void **state)
 }
 
 /*
- * A wait that is refused is still inside its own pool while it logs: that pool stays until the logger
- * has returned.
+ * A wait that is refused is inside its own pool while it logs, so that pool is not freed until the
+ * logger has returned.
  */
-static void a_pool_stays_while_its_logger_speaks_of_a_wait(void **state)
+TEST(a_pool_stays_while_its_logger_speaks_of_a_wait)
 {
-    UNUSED(state);
-    struct ns_thrpool_config config;
-    ns_thrpool_config_init(&config);
-    config.log_fct = locking_log;
-    config.calloc_fct = counting_calloc;
-    config.free_fct = counting_free;
-    struct ns_thrpool_t *tp = ns_thrpool_new(&config);
-    assert_non_null(tp);
+    struct ns_thrpool_t *tp = pool_with(1, locking_log, counting_calloc, counting_free);
     struct ns_job_t *job = NULL;
     struct latch gone = LATCH_INIT;
     pthread_t waiter;
     pthread_t destroyer;
-    assert_int_equal(ns_create_job(tp, NS_JOB_NONE, nothing, &job), NS_SUCCESS);
+    assert_int_equal(ns_create_job(tp, NS_JOB_NONE, do_nothing, &job), NS_SUCCESS);
     assert_int_equal(ns_job_set_data(job, &gone), NS_SUCCESS);
     assert_int_equal(ns_job_set_done_cb(job, count_callback), NS_SUCCESS);
     atomic_store(&in_logger, 0);
@@ -228,7 +190,7 @@ static void a_pool_stays_while_its_logger_speaks_of_a_wait(void **state)
     assert_int_equal(ns_job_done(job), NS_SUCCESS);
     long before = latch_count(&returned);
     assert_int_equal(pthread_create(&destroyer, NULL, destroy, tp), 0);
-    /* The job goes, the pool's threads go, and the pool would. */
+    /* The job ends and the pool's threads end: only the pool itself is still there. */
     assert_latch(&gone, 1);
     EVENTUALLY(count_threads() == threads - 2 + 1);
     assert_true(atomic_load(&blocks_out) > 0);

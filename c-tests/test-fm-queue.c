@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * What broke the original, shown absent: from the caller to the thread that runs the job.
+ * What broke the original, shown absent: a job on its way from the caller to the thread that runs
+ * it.
  *
  * Each test is named for its row in docs/RELIABILITY.md, and says what to take out of the library
  * to see it fail.
@@ -15,10 +16,10 @@ static void add_to_and_finish(struct ns_job_t *job)
     ns_job_done(job);
 }
 
-/* The thread that ran a job last. */
+/* The thread that last ran a job. */
 static atomic_int worker_tid;
 
-/* Tells that it has run a moment before it returns. */
+/* Reports its run just before it returns. */
 static void tell_and_finish(struct ns_job_t *job)
 {
     static uint64_t sequence; /* one worker runs it */
@@ -29,7 +30,7 @@ static void tell_and_finish(struct ns_job_t *job)
     hesitate(&sequence, 1024);
 }
 
-/* How often a thread has gone to sleep, as the kernel counts; -1 where it does not say. */
+/* How often a thread has gone to sleep, by the kernel's count; -1 if the kernel does not count. */
 static long sleeps_of(int tid)
 {
     char path[64], line[128];
@@ -48,17 +49,16 @@ static long sleeps_of(int tid)
 }
 
 /*
- * One job at a time. The next comes a moment after the last has told that it runs: before its
- * callback returns, or while the worker looks for more, or goes to sleep, or when it sleeps. The
- * moments reach beyond the two microseconds for which it looks.
+ * One job at a time. The next is added a moment after the last has reported: before its callback
+ * returns, or while the worker looks for more, goes to sleep, or sleeps. The moments reach beyond
+ * the two microseconds for which a worker looks.
  *
  * With NS_COUNT=full, until the worker has slept ten million times.
  *
  * To see it fail: in WorkQueue::next, sleep without the second look at the queue.
  */
-static void fm01_no_job_is_stranded_by_a_worker_that_goes_to_sleep(void **state)
+TEST(fm01_no_job_is_stranded_by_a_worker_that_goes_to_sleep)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     uint64_t sequence = run_seed();
     atomic_long told = 0;
@@ -81,10 +81,9 @@ static void fm01_no_job_is_stranded_by_a_worker_that_goes_to_sleep(void **state)
     assert_true(slept < 0 || slept > 0);
 }
 
-/* As above, with several workers: some asleep, some on the way, bursts of a few jobs. */
-static void fm01_no_burst_is_stranded_by_workers_that_go_to_sleep(void **state)
+/* As above, with bursts of a few jobs for several workers, some asleep and some going to sleep. */
+TEST(fm01_no_burst_is_stranded_by_workers_that_go_to_sleep)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(3);
     uint64_t sequence = run_seed() ^ 1;
     atomic_long runs = 0;
@@ -102,9 +101,9 @@ static void fm01_no_burst_is_stranded_by_workers_that_go_to_sleep(void **state)
 }
 
 /*
- * Jobs that are armed again on the worker that ran them, as many as there are workers. In its last
- * run each waits for all others to be in theirs: one that is left behind near a worker, while
- * another sleeps, holds them all.
+ * As many jobs as there are workers, each rearmed on the worker that ran it. In its last run each
+ * waits until all others are in theirs: a job that is stranded in one worker's local queue, while
+ * another worker sleeps, blocks them all.
  */
 struct meeting {
     atomic_long here;
@@ -114,7 +113,7 @@ struct meeting {
 
 struct guest {
     struct meeting *meeting;
-    int runs; /* before it comes */
+    int runs; /* runs before the meeting */
 };
 
 static void meet(struct ns_job_t *job)
@@ -140,9 +139,8 @@ static void run_and_meet(struct ns_job_t *job)
 /*
  * To see it fail: in WorkQueue::take_any, look at the worker's own near queue only.
  */
-static void fm01_no_job_near_a_worker_is_stranded(void **state)
+TEST(fm01_no_job_near_a_worker_is_stranded)
 {
-    UNUSED(state);
     enum { MOST = 4 };
     uint64_t sequence = run_seed() ^ 2;
     for (long workers = 2; workers <= MOST; workers++) {
@@ -165,14 +163,13 @@ static void fm01_no_job_near_a_worker_is_stranded(void **state)
 }
 
 /*
- * Jobs for one descriptor, as many as there are workers, which mostly fire in one turn of the loop:
- * it tells the workers once. Each waits for all others to run.
+ * As many jobs for one descriptor as there are workers. They mostly fire in one turn of the loop,
+ * which wakes the workers once. Each waits until all others run.
  *
  * To see it fail: in WorkQueue::next, have a worker that was woken wake nobody.
  */
-static void fm01_no_job_of_a_batch_is_stranded(void **state)
+TEST(fm01_no_job_of_a_batch_is_stranded)
 {
-    UNUSED(state);
     enum { MOST = 4 };
     uint64_t sequence = run_seed() ^ 3;
     int ends[2];
@@ -201,7 +198,7 @@ static void fm01_no_job_of_a_batch_is_stranded(void **state)
     close(ends[1]);
 }
 
-/* Shut down behind a queue of jobs: all that was queued before runs. */
+/* Shut down while jobs are queued: all of them still run. */
 struct tally {
     atomic_long runs;
     atomic_long disposals;
@@ -234,9 +231,8 @@ static struct ns_job_t *tally_job(struct ns_thrpool_t *tp, ns_job_type_t type,
  * To see it fail: in WorkQueue::next, return None as soon as `closed` is set. For the PERSIST jobs,
  * which would never end: in run::run, arm again although the pool is shutting down.
  */
-static void fm07_queued_work_is_done_at_shutdown_and_repeating_jobs_end(void **state)
+TEST(fm07_queued_work_is_done_at_shutdown_and_repeating_jobs_end)
 {
-    UNUSED(state);
     for (int workers = 1; workers <= 4; workers++) {
         struct ns_thrpool_t *tp = checked_pool((size_t)workers);
         struct gate gates[5] = {GATE_INIT, GATE_INIT, GATE_INIT, GATE_INIT, GATE_INIT};
@@ -246,9 +242,7 @@ static void fm07_queued_work_is_done_at_shutdown_and_repeating_jobs_end(void **s
         struct ns_job_t *persistent[8];
         long jobs = count_of(5000, 200000);
         for (int i = 0; i <= workers; i++) {
-            assert_int_equal(ns_add_job(tp, i < workers ? NS_JOB_THREAD : 0, gate_callback,
-                                        &gates[i], &blockers[i]), NS_SUCCESS);
-            assert_latch(&gates[i].begun, 1);
+            blockers[i] = occupy(tp, i < workers ? NS_JOB_THREAD : 0, &gates[i]);
         }
         for (long i = 0; i < jobs; i++) {
             tally_job(tp, i & 1 ? NS_JOB_THREAD : 0, &once);
@@ -277,17 +271,13 @@ static void fm07_queued_work_is_done_at_shutdown_and_repeating_jobs_end(void **s
 /*
  * To see it fail: make the pipe of Wake::new without O_NONBLOCK, and have Wake::wake write always.
  */
-static void fm16_a_blocked_loop_takes_any_number_of_adds(void **state)
+TEST(fm16_a_blocked_loop_takes_any_number_of_adds)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct gate gate = GATE_INIT;
-    struct ns_job_t *blocker = NULL;
     atomic_long runs = 0;
-    struct timeval at_once = {0, 0};
     long jobs = count_of(1000000, 1000000); /* more than there is room for in a pipe */
-    assert_int_equal(ns_add_job(tp, NS_JOB_NONE, gate_callback, &gate, &blocker), NS_SUCCESS);
-    assert_latch(&gate.begun, 1);
+    struct ns_job_t *blocker = occupy(tp, NS_JOB_NONE, &gate);
     for (long i = 0; i < jobs; i++) {
         ns_result_t result =
             i & 1 ? ns_add_job(tp, NS_JOB_NONE, add_to_and_finish, &runs, NULL)
@@ -301,7 +291,7 @@ static void fm16_a_blocked_loop_takes_any_number_of_adds(void **state)
     pool_end(tp);
 }
 
-/* Where an add writes the job, and what its callback found there. */
+/* The variable to which an add writes its job, and what the callback found in it. */
 struct out {
     struct ns_job_t *job;
     atomic_int right;
@@ -320,11 +310,9 @@ static void look_at_out(struct ns_job_t *job)
  *
  * To see it fail: in Make::finish, write the out pointer after the job was armed.
  */
-static void fm17_the_out_pointer_is_written_before_the_job_can_run(void **state)
+TEST(fm17_the_out_pointer_is_written_before_the_job_can_run)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
-    struct timeval at_once = {0, 0};
     int ends[2];
     socket_pair(ends);
     assert_int_equal(write(ends[1], "x", 1), 1);
@@ -356,16 +344,16 @@ static void fm17_the_out_pointer_is_written_before_the_job_can_run(void **state)
     close(ends[1]);
 }
 
-/* Producers that number what they add, and what came out. */
+/* Producers that number their items, and what came out of the queues. */
 enum { PRODUCERS = 4 };
 
-/* How an item goes in. */
+/* How an item is queued. */
 enum way_in {
-    BY_ADD,    /* a run-now job: by the queue of the workers, or that of the loop */
-    BY_TIMER,  /* a timer without a time: by the requests */
+    BY_ADD,    /* a run-now job, in the workers' queue or the loop's */
+    BY_TIMER,  /* a timer of no time, through the requests */
     BY_REARM,  /* the same, made UNARMED and armed afterwards */
     BY_REPEAT, /* a PERSIST job, which is armed again when it has run once */
-    BY_DONE,   /* an idle job that is finished with: by the requests, to its done callback */
+    BY_DONE,   /* an idle job that is done, through the requests, to its done callback */
 };
 
 struct line {
@@ -376,9 +364,9 @@ struct line {
 };
 
 static struct {
-    atomic_uchar *seen; /* a count for each item, of all producers */
+    atomic_uchar *seen; /* how often each item came out */
     long items;         /* of each producer */
-    long last[PRODUCERS]; /* the number taken last; only the one thread that runs them touches it */
+    long last[PRODUCERS]; /* the last number; touched only by the thread that runs them */
     atomic_long disorder;
     atomic_long taken;
     int ordered;
@@ -397,7 +385,7 @@ static void take_item(struct ns_job_t *job)
     ns_job_done(job);
 }
 
-/* The second time. An item is below 2^62. */
+/* Marks the second run. Items are below 2^62. */
 static void take_item_again(struct ns_job_t *job)
 {
     uintptr_t item = (uintptr_t)ns_job_get_data(job), once = (uintptr_t)1 << 62;
@@ -409,7 +397,6 @@ static void take_item_again(struct ns_job_t *job)
 
 static ns_result_t put_item(const struct line *line, void *item)
 {
-    static struct timeval at_once = {0, 0};
     struct ns_job_t *job = NULL;
     ns_result_t result;
     switch (line->way) {
@@ -440,7 +427,7 @@ static void *produce(void *arg)
         if (put_item(line, (void *)(item + 1)) != NS_SUCCESS) {
             atomic_fetch_add(&belt.disorder, 1);
         }
-        /* Memory is finite; and so is the time for those that are lost. */
+        /* Bound the memory in use, and the wait for lost items. */
         double end = i % 1024 == 0 ? now_seconds() + LIMIT_SECONDS : 0;
         while (end != 0 && PRODUCERS * i - atomic_load(&belt.taken) > 500000 &&
                now_seconds() < end) {
@@ -487,21 +474,20 @@ static void run_belt(size_t workers, enum way_in way, ns_job_type_t type, int or
  * To see it fail: in WorkQueue::push, or push_near, push every 1000th item twice, or not at all; for
  * run-now jobs of the loop the same in Shared::run_now, and for the others in Shared::request.
  */
-static void fm39_queues_neither_drop_nor_double_nor_reorder(void **state)
+TEST(fm39_queues_neither_drop_nor_double_nor_reorder)
 {
-    UNUSED(state);
     run_belt(1, BY_ADD, NS_JOB_THREAD, 1);
     run_belt(3, BY_ADD, NS_JOB_THREAD, 0);
     run_belt(3, BY_REPEAT, NS_JOB_THREAD, 0);
     run_belt(1, BY_ADD, NS_JOB_NONE, 1);
-    /* Of timers that are long overdue the wheel does not promise the order. */
+    /* The wheel promises no order among timers that are long overdue. */
     run_belt(1, BY_TIMER, NS_JOB_NONE, 0);
     run_belt(1, BY_TIMER, NS_JOB_THREAD, 0);
     run_belt(1, BY_REARM, NS_JOB_NONE, 0);
     run_belt(1, BY_DONE, NS_JOB_NONE, 1);
 }
 
-/* Messages of a pool, counted. */
+/* How many messages a pool has logged. */
 static atomic_int messages;
 
 static void count_log(int priority, const char *format, va_list args)
@@ -513,16 +499,14 @@ static void count_log(int priority, const char *format, va_list args)
 }
 
 /* To see it fail: build the library with the feature `trace`. */
-static void fm46_nothing_is_logged_on_the_way_of_a_job(void **state)
+TEST(fm46_nothing_is_logged_on_the_way_of_a_job)
 {
-    UNUSED(state);
     struct ns_thrpool_config config = checked_config(2);
     config.log_fct = count_log;
     struct ns_thrpool_t *tp = ns_thrpool_new(&config);
     assert_non_null(tp);
     int before = atomic_load(&messages);
     atomic_long runs = 0;
-    struct timeval at_once = {0, 0};
     int ends[2];
     socket_pair(ends);
     assert_int_equal(write(ends[1], "x", 1), 1);
@@ -541,17 +525,16 @@ static void fm46_nothing_is_logged_on_the_way_of_a_job(void **state)
 }
 
 /*
- * The library that these tests run on has no assertions in it that a release would not have: what
- * one of them tests is not in its file.
+ * The library under test is a release build: its file does not contain the text of a debug
+ * assertion.
  *
  * To see it fail: build the library without --release.
  */
-static void fm43_the_library_under_test_is_a_release_build(void **state)
+TEST(fm43_the_library_under_test_is_a_release_build)
 {
-    UNUSED(state);
     Dl_info info;
     char assertion[] = "?ssertion failed: step.is_ok()";
-    assertion[0] = 'a'; /* it is not to be found in this program, which may hold the library */
+    assertion[0] = 'a'; /* in two parts, since the library may be linked into this program */
     void *function;
     ns_result_t (*done)(struct ns_job_t *) = ns_job_done;
     memcpy(&function, &done, sizeof function);
@@ -588,14 +571,14 @@ static int file_has_word(const char *path, const char *word)
 }
 
 /*
- * The words are put together here, so that this file does not hold them.
+ * The words are written in two parts, so that this file does not contain them.
  *
  * To see it fail: call sleep, nanosleep, or poll of nothing in any test.
  */
-static void fm49_no_test_sleeps_to_be_right_or_needs_ipv6(void **state)
+TEST(fm49_no_test_sleeps_to_be_right_or_needs_ipv6)
 {
-    UNUSED(state);
-    /* In test-shutdown.c poll gives what is wrong the time to come: what is right never hangs on it. */
+    /* test-shutdown.c may poll nothing: it does so to give a fault time to show, and passes without
+     * it. */
     const char *words[] = {"sle" "ep(",       "usle" "ep(", "nanosle" "ep(", "po" "ll(NULL",
                            "select(0, NU" "LL", "AF_IN" "ET6", "PF_IN" "ET6"};
     char directory[256];
@@ -603,13 +586,17 @@ static void fm49_no_test_sleeps_to_be_right_or_needs_ipv6(void **state)
     *strrchr(directory, '/') = '\0';
     DIR *dir = opendir(directory);
     if (dir == NULL) {
-        skip(); /* run from elsewhere than where it was built */
+        skip(); /* the source is not where it was at compile time */
     }
     int files = 0;
     for (struct dirent *entry = readdir(dir); entry != NULL; entry = readdir(dir)) {
         const char *suffix = strrchr(entry->d_name, '.');
-        if (strncmp(entry->d_name, "test-", 5) != 0 || suffix == NULL ||
-            strcmp(suffix, ".c") != 0) {
+        int is_test = strncmp(entry->d_name, "test-", 5) == 0 && suffix != NULL &&
+                      strcmp(suffix, ".c") == 0;
+        /* The pause of EVENTUALLY is in harness.h. */
+        int is_shared = suffix != NULL && strcmp(suffix, ".h") == 0 &&
+                        strcmp(entry->d_name, "harness.h") != 0;
+        if (!is_test && !is_shared) {
             continue;
         }
         char path[600];

@@ -9,25 +9,14 @@
 
 #include <sys/wait.h>
 
-static void nothing(struct ns_job_t *job)
-{
-    UNUSED(job);
-}
-
-static void count_and_finish(struct ns_job_t *job)
-{
-    atomic_fetch_add((atomic_long *)ns_job_get_data(job), 1);
-    ns_job_done(job);
-}
-
 /* A repeating timer: how late it was at worst. */
 struct pulse {
     double period;
-    double last; /* when it was armed; then touched by the one thread that runs it */
+    double last; /* when it was armed; later touched only by the thread that runs it */
     _Atomic double worst;
     double *each; /* how late each was, or NULL */
-    double cpu;   /* that its thread had used at the last beat */
-    _Atomic double busiest; /* what it used at most between two beats */
+    double cpu;   /* CPU time of its thread at the last beat */
+    _Atomic double busiest; /* the most that it used between two beats */
     atomic_long beats;
 };
 
@@ -67,9 +56,8 @@ static void busy_for_a_second(struct ns_job_t *job)
  *
  * To see it fail: in EventLoop::fire, put threaded jobs on the loop's own ready list.
  */
-static void fm14_a_busy_worker_does_not_hold_up_the_loop(void **state)
+TEST(fm14_a_busy_worker_does_not_hold_up_the_loop)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct latch over = LATCH_INIT;
     struct pulse pulse = {.period = 0.01};
@@ -118,7 +106,7 @@ static void judge(struct ns_job_t *job)
     double passed = now_seconds() - contest->armed_at;
     atomic_fetch_add(&contest->runs, 1);
     if (output == NS_JOB_TIMER) {
-        /* Not early. Data that is there now may have come in between. */
+        /* Not early. Data that is there now may have come after the time-out fired. */
         atomic_fetch_add(&contest->timed_out, 1);
         atomic_fetch_add(&contest->bad, passed < (double)contest->tv.tv_usec / 1e6);
     } else {
@@ -134,15 +122,14 @@ static void contest_over(struct ns_job_t *job)
 }
 
 /*
- * Many at once, each written to at about its deadline. What had been written before wins; a time-out
- * is never early; and each of the two happens.
+ * Many jobs at once, each of which is sent data at about its deadline. Data that was sent before
+ * the deadline wins, a time-out is never early, and both outcomes occur.
  *
  * To see it fail: in EventLoop::turn, let timers expire before the poller is asked, and in
  * EventLoop::expire do not ask it again.
  */
-static void fm29_time_out_or_data_but_the_true_one(void **state)
+TEST(fm29_time_out_or_data_but_the_true_one)
 {
-    UNUSED(state);
     enum { AT_ONCE = 100 };
     struct ns_thrpool_t *tp = pool_of(2);
     static struct contest contests[AT_ONCE];
@@ -193,14 +180,12 @@ static void fm29_time_out_or_data_but_the_true_one(void **state)
             while (read(contests[i].ends[0], rest, sizeof rest) > 0) {
             }
         }
-        /* Data first, by far: while the loop is busy until long after the deadline. */
+        /* The data comes long before the deadline, while the loop is busy until long after it. */
         struct gate gate = GATE_INIT;
-        struct ns_job_t *job = NULL;
         struct contest *contest = &contests[0];
         struct timeval passing = {0, 300};
         *contest = (struct contest){.ends = {fds[0][0], fds[0][1]}, .tv = {0, 200}};
-        assert_int_equal(ns_add_job(tp, NS_JOB_NONE, gate_callback, &gate, &job), NS_SUCCESS);
-        assert_latch(&gate.begun, 1);
+        struct ns_job_t *job = occupy(tp, NS_JOB_NONE, &gate);
         assert_int_equal(write(contest->ends[1], "x", 1), 1);
         contest->armed_at = now_seconds();
         struct ns_job_t *fd_job = NULL;
@@ -215,8 +200,7 @@ static void fm29_time_out_or_data_but_the_true_one(void **state)
         SOON(atomic_load(&contest->disposals) == 1);
         assert_int_equal(atomic_load(&contest->timed_out), 0);
         assert_int_equal(atomic_load(&contest->bad), 0);
-        assert_int_equal(ns_job_wait(job), NS_SUCCESS);
-        assert_int_equal(ns_job_done(job), NS_SUCCESS);
+        finish_idle(job);
     }
     print_message("# %ld contests, %ld written to in time, %ld timed out\n", rounds * AT_ONCE,
                   in_time, timed_out);
@@ -231,14 +215,13 @@ static void fm29_time_out_or_data_but_the_true_one(void **state)
 }
 
 /* To see it fail: in capi::nanoseconds, take a negative field as zero. */
-static void fm30_times_of_every_kind(void **state)
+TEST(fm30_times_of_every_kind)
 {
-    UNUSED(state);
     const time_t most = (time_t)(((uint64_t)1 << (sizeof(time_t) * 8 - 1)) - 1);
     const struct {
         struct timeval tv;
         ns_result_t result;
-        double least; /* seconds until it fires; negative: never here */
+        double least; /* seconds until it fires; negative: not during this test */
     } table[] = {
         {{0, 0}, NS_SUCCESS, 0},
         {{0, 1}, NS_SUCCESS, 1e-6},
@@ -299,7 +282,7 @@ static void fm30_times_of_every_kind(void **state)
     close(ends[1]);
 }
 
-/* Adds that are cancelled at once: the loop is done with each as soon as it takes the request. */
+/* Jobs that are cancelled right after the add: the loop only takes the request and drops it. */
 struct flooder {
     struct ns_thrpool_t *tp;
     atomic_int stop;
@@ -312,7 +295,7 @@ static void *flood(void *arg)
     struct timeval far = {3600, 0};
     while (!atomic_load(&flooder->stop)) {
         struct ns_job_t *job = NULL;
-        if (ns_add_timeout_job(flooder->tp, &far, NS_JOB_NONE, nothing, NULL, &job) == NS_SUCCESS) {
+        if (ns_add_timeout_job(flooder->tp, &far, NS_JOB_NONE, do_nothing, NULL, &job) == NS_SUCCESS) {
             ns_job_cancel(job);
             atomic_fetch_add(&flooder->adds, 1);
         }
@@ -320,19 +303,12 @@ static void *flood(void *arg)
     return NULL;
 }
 
-static int compare_doubles(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 /*
  * To see it fail: in EventLoop::turn, take requests without a bound; and in take_requests, do not ask
  * whether the slice is over.
  */
-static void fm31_a_timer_keeps_its_time_beside_four_threads_that_add(void **state)
+TEST(fm31_a_timer_keeps_its_time_beside_four_threads_that_add)
 {
-    UNUSED(state);
     enum { FLOODERS = 4, BEATS = 60, ROOM = 100000 };
     static double late[ROOM];
     struct ns_thrpool_t *tp = pool_of(1);
@@ -359,7 +335,7 @@ static void fm31_a_timer_keeps_its_time_beside_four_threads_that_add(void **stat
                   atomic_load(&pulse.beats), late[BEATS / 2] * 1e3, late[BEATS * 9 / 10] * 1e3,
                   pulse.worst * 1e3);
     assert_true(pulse.worst < 1);
-    /* Four threads keep the processors busy, and the loop has to get one. */
+    /* Four threads keep the processors busy, so the loop has to wait for one. */
     assert_true(late[BEATS * 9 / 10] < (getenv("NS_SLOW") != NULL ? 1 : 0.1));
     assert_int_equal(ns_job_done(job), NS_SUCCESS);
     ns_thrpool_destroy(tp);
@@ -390,15 +366,14 @@ static void earlier_handler(int signum)
 /*
  * To see it fail: in signals::unwatch, do not put the disposition back.
  */
-static void fm32_a_storm_of_signals_loses_no_job_and_leaves_the_disposition(void **state)
+TEST(fm32_a_storm_of_signals_loses_no_job_and_leaves_the_disposition)
 {
-    UNUSED(state);
     struct sigaction earlier = {.sa_handler = earlier_handler, .sa_flags = SA_RESTART | SA_NODEFER};
     struct sigaction before, after;
     sigaddset(&earlier.sa_mask, SIGUSR2);
     sigaddset(&earlier.sa_mask, SIGWINCH);
     sigaction(SIGUSR1, &earlier, NULL);
-    sigaction(SIGUSR1, NULL, &before); /* as the kernel tells it */
+    sigaction(SIGUSR1, NULL, &before); /* as the kernel reports it */
     for (int round = 0; round < 3; round++) {
         struct ns_thrpool_t *pools[2] = {checked_pool(1), checked_pool(2)};
         struct watcher watchers[8];
@@ -447,7 +422,7 @@ static void tell_gone(struct ns_job_t *job)
     atomic_fetch_add((atomic_int *)ns_job_get_data(job), 1);
 }
 
-/* In a child: the first SIGTERM is a job's, the second kills. */
+/* Runs in a child: the first SIGTERM fires a job, the second kills the process. */
 static int live_through_one_signal(int disposition)
 {
     struct ns_thrpool_config config;
@@ -470,15 +445,14 @@ static int live_through_one_signal(int disposition)
         }
         sched_yield();
     }
-    kill(getpid(), SIGTERM); /* delivered before it returns, or never */
+    kill(getpid(), SIGTERM); /* delivered before kill returns, or not at all */
     ns_thrpool_destroy(tp);
     return 4;
 }
 
 /* To see it fail: in signals::unwatch, do not put the disposition back. */
-static void fm32_the_second_signal_kills_once_its_last_job_is_gone(void **state)
+TEST(fm32_the_second_signal_kills_once_its_last_job_is_gone)
 {
-    UNUSED(state);
     for (int ignored = 0; ignored < 2; ignored++) {
         int status = 0;
         pid_t child = fork();
@@ -498,16 +472,15 @@ static void fm32_the_second_signal_kills_once_its_last_job_is_gone(void **state)
 }
 
 /*
- * Many timers of one far time, which the wheel keeps in one slot until that comes up. What the loop
- * does between two beats of a short timer is told by its own processor time, which a busy machine
- * does not add to. In quick runs few, for two seconds; with NS_COUNT=full a million, for forty: to
- * move those all at once takes it about 30 ms.
+ * Many timers for the same distant time, which the wheel keeps in one slot until that slot is due.
+ * The work of the loop between two beats of a short timer is measured in its thread's CPU time,
+ * which a busy machine does not increase. Quick runs have few timers, for two seconds;
+ * NS_COUNT=full has a million, for forty, and moving them all at once would take about 30 ms.
  *
  * To see it fail (full only): make MOVES, in timers.rs, ten million.
  */
-static void fm31_a_timer_keeps_its_time_beside_a_million_that_are_far(void **state)
+TEST(fm31_a_timer_keeps_its_time_beside_a_million_that_are_far)
 {
-    UNUSED(state);
     long crowd = count_of(50000, 1000000);
     int whole = crowd >= 1000000;
     struct ns_thrpool_t *tp = pool_of(1);
@@ -518,7 +491,7 @@ static void fm31_a_timer_keeps_its_time_beside_a_million_that_are_far(void **sta
     struct ns_job_t *job = NULL;
     double begin = now_seconds();
     for (long i = 0; i < crowd; i++) {
-        assert_int_equal(ns_add_timeout_job(tp, &far, NS_JOB_NONE, count_and_finish, &fired, NULL),
+        assert_int_equal(ns_add_timeout_job(tp, &far, NS_JOB_NONE, tally_and_finish, &fired, NULL),
                          NS_SUCCESS);
     }
     loop_passes(tp, 0);
@@ -552,9 +525,8 @@ static void stay_and_rearm(struct ns_job_t *job)
 }
 
 /* To see it fail: in EventLoop::arm_signal, do not look at what arrived before. */
-static void fm32_a_signal_that_comes_while_the_callback_runs_fires_after_it(void **state)
+TEST(fm32_a_signal_that_comes_while_the_callback_runs_fires_after_it)
 {
-    UNUSED(state);
     for (int kind = 0; kind < 2; kind++) {
         struct ns_thrpool_t *tp = checked_pool(2);
         struct gate gate = GATE_INIT;
@@ -566,7 +538,7 @@ static void fm32_a_signal_that_comes_while_the_callback_runs_fires_after_it(void
         kill(getpid(), SIGUSR1);
         assert_latch(&gate.begun, 1);
         kill(getpid(), SIGUSR1);
-        loop_passes(tp, 1000); /* the loop has seen it, and could not do anything with it */
+        loop_passes(tp, 1000); /* the loop has seen the signal and found no job to fire */
         latch_add(&gate.leave, 1);
         assert_latch(&gate.begun, 2);
         assert_true(ns_job_cancel(job) <= NS_RUNNING);

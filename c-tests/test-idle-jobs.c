@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * Jobs that are idle when their pool is destroyed are lost: the log says how many, and of which
+ * Jobs that are idle when their pool is destroyed are lost: the log says how many, and with which
  * callbacks.
  *
- * What is left idle here on purpose is memory that nobody gives back but this file's allocator,
- * which keeps a list of it.
+ * The memory of jobs that are left idle here is freed by this file's allocator, which keeps a list
+ * of its blocks.
  */
 #include "harness.h"
 
 #include <dlfcn.h>
 
-/* All blocks, so that lost jobs are no leak of this program's. */
+/* All blocks in use, so that lost jobs can be freed. */
 
 static pthread_mutex_t blocks_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct kept { struct kept *next, **at; max_align_t content[]; } *blocks;
@@ -47,34 +47,27 @@ static void keeping_free(void *content)
 /* What destroy says */
 
 static char said[1024];
-static int warnings;
+static int warned;
 
 static void warning_log(int priority, const char *format, va_list args)
 {
     if (priority <= LOG_WARNING) {
         pthread_mutex_lock(&logged_lock);
         vsnprintf(said, sizeof said, format, args);
-        warnings++;
+        warned++;
         pthread_mutex_unlock(&logged_lock);
     }
 }
 
 static struct ns_thrpool_t *pool(void)
 {
-    struct ns_thrpool_config config;
-    ns_thrpool_config_init(&config);
-    config.max_threads = 2;
-    config.log_fct = warning_log;
-    config.calloc_fct = keeping_calloc;
-    config.free_fct = keeping_free;
-    struct ns_thrpool_t *tp = ns_thrpool_new(&config);
-    assert_non_null(tp);
-    warnings = 0;
+    struct ns_thrpool_t *tp = pool_with(2, warning_log, keeping_calloc, keeping_free);
+    warned = 0;
     said[0] = '\0';
     return tp;
 }
 
-/* Free what is left, which the log has told of: as many blocks as that says. */
+/* Free the blocks that are left: as many as the log said jobs were lost. */
 static void free_what_is_left(int jobs)
 {
     while (blocks != NULL) {
@@ -84,7 +77,7 @@ static void free_what_is_left(int jobs)
     assert_int_equal(jobs, 0);
 }
 
-/* How many jobs of func the message names; 0 if it does not name func. */
+/* How many jobs with the callback func the message counts; 0 if it does not name func. */
 static int told(ns_job_func_t func)
 {
     char address[40];
@@ -102,17 +95,17 @@ static int told(ns_job_func_t func)
     return 0;
 }
 
-/* Destroy the pool: exactly one warning, of so many jobs; or, of 0, none. */
+/* Destroy the pool, and see one warning about this many jobs; for 0, none. */
 static void destroy(struct ns_thrpool_t *tp, int jobs)
 {
     ns_thrpool_destroy(tp);
     if (jobs == 0) {
-        assert_int_equal(warnings, 0);
+        assert_int_equal(warned, 0);
     } else {
         char want[100];
         snprintf(want, sizeof want, ": %d idle job%s never finished with: ", jobs,
                  jobs == 1 ? "" : "s");
-        assert_int_equal(warnings, 1);
+        assert_int_equal(warned, 1);
         assert_non_null(strstr(said, "ns_thrpool_destroy: "));
         assert_non_null(strstr(said, want));
         assert_ptr_equal(strchr(said, '\n'), said + strlen(said) - 1);
@@ -120,13 +113,13 @@ static void destroy(struct ns_thrpool_t *tp, int jobs)
     free_what_is_left(jobs);
 }
 
-/* The callbacks. A file of their own each would make no difference: they are told apart by
- * address. The data of each job is a latch. */
+/* The callbacks, which the message tells apart by their addresses. The data of each job is a latch.
+ * */
 #define CALLBACK(name)                                                                         \
     static void name(struct ns_job_t *job)                                                     \
     {                                                                                          \
-        static volatile int ran;                                                               \
-        ran++;                                                                                 \
+        static atomic_int ran;                                                                 \
+        atomic_fetch_add(&ran, 1);                                                             \
         latch_add(ns_job_get_data(job), 1);                                                    \
     }
 CALLBACK(rests)
@@ -187,9 +180,8 @@ static void fire(struct ns_job_t *job, int kind)
     }
 }
 
-static void jobs_that_never_ran(void **state)
+TEST(jobs_that_never_ran)
 {
-    UNUSED(state);
     int ends[2];
     socket_pair(ends);
     struct latch runs = LATCH_INIT;
@@ -208,9 +200,8 @@ static void jobs_that_never_ran(void **state)
     close(ends[1]);
 }
 
-static void jobs_that_came_to_rest(void **state)
+TEST(jobs_that_came_to_rest)
 {
-    UNUSED(state);
     int ends[2];
     socket_pair(ends);
     for (int kind = 0; kind < KINDS; kind++) {
@@ -229,16 +220,16 @@ static void jobs_that_came_to_rest(void **state)
     close(ends[1]);
 }
 
-static void jobs_that_were_finished_with_are_not_told_of(void **state)
+TEST(jobs_that_were_finished_with_are_not_told_of)
 {
-    UNUSED(state);
     int ends[2];
     socket_pair(ends);
     struct latch runs = LATCH_INIT;
     struct ns_thrpool_t *tp = pool();
     long want = 0;
     for (int kind = 0; kind < KINDS; kind++) {
-        /* In its callback; from outside, idle before and after it ran; armed. */
+        /* Jobs done in their callbacks, done from outside before and after they ran, and left
+         * armed. */
         fire(make(tp, kind, finishes, &runs, ends[0]), kind);
         assert_latch(&runs, ++want);
         assert_int_equal(ns_job_done(make(tp, kind, rests, &runs, ends[0])), NS_SUCCESS);
@@ -250,14 +241,13 @@ static void jobs_that_were_finished_with_are_not_told_of(void **state)
             assert_int_equal(ns_job_wait(job), NS_SUCCESS);
             assert_int_equal(cancelled ? ns_job_cancel(job) : ns_job_done(job), NS_SUCCESS);
         }
-        /* The ways to be armed again in its own callback, then idle and finished with. */
+        /* Jobs that are rearmed in their own callbacks, then idle, then done. */
         struct latch chain = LATCH_INIT;
         if (kind < SIGNALLED) {
             struct ns_job_t *job = make(tp, kind, rearms_twice, &chain, ends[0]);
             fire(job, kind);
             assert_latch(&chain, 3);
-            assert_int_equal(ns_job_wait(job), NS_SUCCESS);
-            assert_int_equal(ns_job_done(job), NS_SUCCESS);
+            finish_idle(job);
         }
     }
     /* Left armed, for destroy to dispose of. */
@@ -275,20 +265,19 @@ static void jobs_that_were_finished_with_are_not_told_of(void **state)
     close(ends[1]);
 }
 
-static void what_could_not_be_made_is_not_counted(void **state)
+TEST(what_could_not_be_made_is_not_counted)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool();
     struct latch runs = LATCH_INIT;
     struct ns_job_t *job;
     assert_int_equal(ns_add_job(tp, NS_JOB_UNARMED, rests, &runs, NULL), NS_INVALID_REQUEST);
     ns_thrpool_shutdown(tp);
     assert_int_equal(ns_add_job(tp, NS_JOB_UNARMED, rests, &runs, &job), NS_SHUTDOWN);
-    warnings = 0;
+    warned = 0;
     destroy(tp, 0);
 }
 
-/* Fails when it is told to, for the pools of one test. */
+/* An allocator that fails while no_memory is set. */
 static atomic_int no_memory;
 
 static void *failing_calloc(size_t count, size_t size)
@@ -296,16 +285,9 @@ static void *failing_calloc(size_t count, size_t size)
     return atomic_load(&no_memory) ? NULL : keeping_calloc(count, size);
 }
 
-static void nor_what_there_was_no_memory_for(void **state)
+TEST(nor_what_there_was_no_memory_for)
 {
-    UNUSED(state);
-    struct ns_thrpool_config config;
-    ns_thrpool_config_init(&config);
-    config.log_fct = warning_log;
-    config.calloc_fct = failing_calloc;
-    config.free_fct = keeping_free;
-    struct ns_thrpool_t *tp = ns_thrpool_new(&config);
-    assert_non_null(tp);
+    struct ns_thrpool_t *tp = pool_with(1, warning_log, failing_calloc, keeping_free);
     struct ns_job_t *job;
     struct latch runs = LATCH_INIT;
     int far = fcntl(0, F_DUPFD_CLOEXEC, 700);
@@ -314,41 +296,39 @@ static void nor_what_there_was_no_memory_for(void **state)
     assert_int_equal(ns_add_job(tp, NS_JOB_UNARMED, rests, &runs, &job), NS_ALLOCATION_FAILURE);
     assert_int_equal(ns_add_signal_job(tp, SIGUSR1, NS_JOB_UNARMED, rests, &runs, &job),
                      NS_ALLOCATION_FAILURE);
-    /* The entry of the descriptor fails before the job does. */
+    /* The table entry for so high a descriptor is allocated before the job, so it is what fails. */
     assert_int_equal(ns_add_fd_job(tp, far, NS_JOB_READ | NS_JOB_UNARMED, rests, &runs, &job),
                      NS_ALLOCATION_FAILURE);
     atomic_store(&no_memory, 0);
-    warnings = 0;
+    warned = 0;
     destroy(tp, 0);
     close(far);
 }
 
-static void the_shutdown_leaves_jobs_idle(void **state)
+TEST(the_shutdown_leaves_jobs_idle)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool();
     struct latch runs = LATCH_INIT;
     struct gate gate = GATE_INIT;
     struct ns_job_t *job, *persistent;
-    /* A rearm that was accepted before comes to nothing; nor is a PERSIST job armed again. */
-    assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, gate_callback, &gate, &job), NS_SUCCESS);
-    assert_latch(&gate.begun, 1);
+    /* At shutdown a rearm that was accepted is dropped, and a PERSIST job is not armed again. */
+    job = occupy(tp, NS_JOB_THREAD, &gate);
     assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
     assert_int_equal(ns_add_job(tp, NS_JOB_PERSIST, rests, &runs, &persistent), NS_SUCCESS);
     assert_latch(&runs, 1);
     ns_thrpool_shutdown(tp);
     latch_add(&gate.leave, 1);
     assert_int_equal(ns_thrpool_wait(tp), NS_SUCCESS);
-    /* The PERSIST job was caught in its queue, for destroy to dispose of, or as it returned. */
+    /* The shutdown caught the PERSIST job in its queue, so that destroy disposes of it, or as it
+     * returned, so that it is idle. */
     int idle = ns_job_wait(persistent) == NS_SUCCESS;
     destroy(tp, 1 + idle);
     assert_int_equal(told(gate_callback), 1);
     assert_int_equal(told(rests), idle);
 }
 
-static void the_most_are_named_and_the_others_counted(void **state)
+TEST(the_most_are_named_and_the_others_counted)
 {
-    UNUSED(state);
     ns_job_func_t funcs[] = {rests, rests_too, third, fourth, fifth, sixth};
     struct ns_thrpool_t *tp = pool();
     struct latch runs = LATCH_INIT;
@@ -369,13 +349,12 @@ static void the_most_are_named_and_the_others_counted(void **state)
     assert_non_null(strstr(said, ", 11 of others\n"));
 }
 
-static void a_callback_is_named_where_its_name_is_known(void **state)
+TEST(a_callback_is_named_where_its_name_is_known)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool();
     struct ns_job_t *job;
-    /* Never called: a function that the dynamic linker has a name for. The C library has it, and no
-     * sanitizer stands before it. */
+    /* Never called: a function that the dynamic linker knows by name. It is the C library's, and no
+     * sanitizer intercepts it. */
     ns_job_func_t known;
     *(void **)&known = dlsym(RTLD_DEFAULT, "lfind");
     assert_non_null(known);
@@ -383,11 +362,11 @@ static void a_callback_is_named_where_its_name_is_known(void **state)
     assert_int_equal(ns_create_job(tp, NS_JOB_THREAD, rests, &job), NS_SUCCESS);
     destroy(tp, 2);
     assert_non_null(strstr(said, " 1 of lfind (0x"));
-    /* The others by their file and the place in it. */
+    /* The message names the others by file and offset. */
     assert_non_null(strstr(said, "test-idle-jobs+0x"));
 }
 
-/* Threads arm and finish what comes to rest on other threads. */
+/* Threads that rearm and finish jobs which become idle on other threads. */
 struct crowd {
     struct ns_thrpool_t *tp;
     struct latch runs;
@@ -422,9 +401,8 @@ static void *come_and_go(void *arg)
     return NULL;
 }
 
-static void the_count_is_right_after_races(void **state)
+TEST(the_count_is_right_after_races)
 {
-    UNUSED(state);
     struct crowd crowd = {pool(), LATCH_INIT, 0};
     pthread_t threads[4];
     for (int n = 0; n < 4; n++) {

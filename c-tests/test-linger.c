@@ -1,25 +1,22 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * Closes that block: sockets with SO_LINGER and data that the peer has not taken. The pool's threads
- * close them, and the loop goes on meanwhile.
+ * Closes that block: sockets with SO_LINGER and data that the peer has not read. Workers close
+ * them, and the loop goes on meanwhile.
  *
- * A socket here is to linger for longer than a test waits for anything, and its peer reads nothing
- * until the test has it read: so a close lasts for just as long as the test wants. The number is free
- * as soon as a close has begun.
+ * Each socket lingers for longer than a test waits for anything, and its peer reads nothing until
+ * the test tells it to, so a close lasts as long as the test wants. The descriptor number is free
+ * as soon as the close has begun.
  */
-#include "harness.h"
-
-#include <arpa/inet.h>
-#include <netinet/in.h>
+#include "sockets.h"
 
 #define FOR_EVER (4 * LIMIT_SECONDS)
 
 /* A job for a lingering socket, and what its done callback saw. */
 struct lingering {
-    struct probe probe; /* first: the job's data, for probe_run */
+    struct probe probe; /* the first member: probe_run takes the job's data for a probe */
     int peer;
     struct ns_job_t *job;
-    atomic_int thread;  /* that of the done callback */
+    atomic_int thread;  /* of the done callback */
     atomic_int was_open;
     pthread_t reader;
 };
@@ -32,32 +29,23 @@ static void lingering_gone(struct ns_job_t *job)
     latch_add(&lingering->probe.disposals, 1);
 }
 
-/* Connected sockets, the first of which does not block and has sent more than the second can hold. */
+/* Connected sockets. The first does not block, and has sent all that fits. */
 static void full_pair(int ends[2], int seconds)
 {
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t length = sizeof(address);
-    int listener = socket(AF_INET, SOCK_STREAM, 0);
-    assert_int_equal(bind(listener, (struct sockaddr *)&address, sizeof(address)), 0);
-    assert_int_equal(listen(listener, 1), 0);
-    assert_int_equal(getsockname(listener, (struct sockaddr *)&address, &length), 0);
+    struct sockaddr_in address;
+    int listener = listen_on_loopback(&address), small = 4096;
     ends[1] = socket(AF_INET, SOCK_STREAM, 0);
-    int small = 4096;
     assert_int_equal(setsockopt(ends[1], SOL_SOCKET, SO_RCVBUF, &small, sizeof(small)), 0);
     assert_int_equal(connect(ends[1], (struct sockaddr *)&address, sizeof(address)), 0);
-    ends[0] = accept4(listener, NULL, NULL, SOCK_NONBLOCK);
-    assert_true(ends[0] >= 0);
+    ends[0] = accept_soon(listener);
     close(listener);
     assert_int_equal(setsockopt(ends[0], SOL_SOCKET, SO_SNDBUF, &small, sizeof(small)), 0);
-    char bytes[4096] = {0};
-    while (write(ends[0], bytes, sizeof(bytes)) > 0) {
-    }
-    assert_int_equal(errno, EAGAIN);
+    fill(ends[0]);
     struct linger linger = {1, seconds};
     assert_int_equal(setsockopt(ends[0], SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)), 0);
 }
 
-/* A job that waits unarmed for a socket that is to linger for so long. */
+/* An unarmed job for a full socket that lingers for this many seconds. */
 static void make(struct lingering *lingering, struct ns_thrpool_t *tp, ns_job_type_t type,
                  void (*act)(struct ns_job_t *), int seconds)
 {
@@ -72,7 +60,7 @@ static void make(struct lingering *lingering, struct ns_thrpool_t *tp, ns_job_ty
     assert_int_equal(ns_job_set_done_cb(lingering->job, lingering_gone), NS_SUCCESS);
 }
 
-/* What is not read resets the connection, and then nothing lingers. */
+/* Read the byte: a close with unread data resets the connection and does not linger. */
 static void read_byte(struct lingering *lingering)
 {
     char byte;
@@ -92,7 +80,7 @@ static void arm(struct lingering *lingering)
     assert_int_equal(ns_job_rearm(lingering->job), NS_SUCCESS);
 }
 
-/* The peer takes all that there is, to the end. */
+/* Have the peer read everything, to the end. */
 static void *read_on(void *peer)
 {
     char bytes[4096];
@@ -101,7 +89,7 @@ static void *read_on(void *peer)
     return NULL;
 }
 
-/* Let the close come to its end, whoever began it. */
+/* Let the close finish, whichever thread began it. */
 static void let_go(struct lingering *lingering)
 {
     assert_int_equal(pthread_create(&lingering->reader, NULL, read_on, &lingering->peer), 0);
@@ -120,7 +108,7 @@ static void assert_closing(struct lingering *lingering)
     assert_int_equal(latch_count(&lingering->probe.disposals), 0);
 }
 
-/* A timer of a millisecond, which knows how late it ever was and which thread the loop is. */
+/* A timer of a millisecond that records how late it was at worst, and the loop's thread. */
 static struct latch ticks;
 static atomic_int loop_thread;
 static double last_tick, longest_gap;
@@ -153,7 +141,7 @@ static void assert_still_ticking(void)
     assert_latch(&ticks, latch_count(&ticks) + 20);
 }
 
-/* Closed, and then the done callback in the loop. */
+/* The descriptor was closed, and then the done callback ran in the loop. */
 static void assert_gone(struct lingering *lingering)
 {
     assert_latch(&lingering->probe.disposals, 1);
@@ -161,7 +149,7 @@ static void assert_gone(struct lingering *lingering)
     assert_int_equal(atomic_load(&lingering->thread), atomic_load(&loop_thread));
 }
 
-/* One pool's life: the job goes as `finish` has it, the loop goes on, and the close ends. */
+/* One pool's life: `finish` ends the job, the loop goes on, and the close ends. */
 static void one_life(ns_job_type_t type, void (*act)(struct ns_job_t *), int cancelled)
 {
     struct ns_thrpool_t *tp = pool_of(1);
@@ -183,28 +171,24 @@ static void one_life(ns_job_type_t type, void (*act)(struct ns_job_t *), int can
     assert_int_equal(latch_count(&one.probe.disposals), 1);
 }
 
-static void one_that_is_cancelled_from_outside(void **state)
+TEST(one_that_is_cancelled_from_outside)
 {
-    UNUSED(state);
     /* Never writable, so it never fires. */
     one_life(NS_JOB_WRITE, NULL, 1);
 }
 
-static void one_that_is_done_in_its_callback_in_the_loop(void **state)
+TEST(one_that_is_done_in_its_callback_in_the_loop)
 {
-    UNUSED(state);
     one_life(NS_JOB_READ, read_and_finish, 0);
 }
 
-static void one_that_is_done_in_its_callback_in_a_worker(void **state)
+TEST(one_that_is_done_in_its_callback_in_a_worker)
 {
-    UNUSED(state);
     one_life(NS_JOB_READ | NS_JOB_THREAD, read_and_finish, 0);
 }
 
-static void a_timer_is_on_time_while_a_close_takes_its_seconds(void **state)
+TEST(a_timer_is_on_time_while_a_close_takes_its_seconds)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     struct lingering one;
     struct ns_job_t *ticking = start_ticking(tp);
@@ -220,30 +204,27 @@ static void a_timer_is_on_time_while_a_close_takes_its_seconds(void **state)
     if (took < 1) {
         fail_msg("a close that lingers for 2 s took %.3f s", took);
     }
-    /* Valgrind may keep any thread waiting for that long. */
+    /* Valgrind may keep any thread waiting for longer than that. */
     if (longest_gap > 0.5 && getenv("NS_SLOW") == NULL) {
         fail_msg("the loop was away for %.3f s", longest_gap);
     }
 }
 
-static void one_that_is_cancelled_in_the_work_queue(void **state)
+TEST(one_that_is_cancelled_in_the_work_queue)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct gate gate = GATE_INIT;
-    struct ns_job_t *busy = NULL;
     struct lingering one;
     struct ns_job_t *ticking = start_ticking(tp);
-    assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, gate_callback, &gate, &busy), NS_SUCCESS);
-    assert_latch(&gate.begun, 1);
+    struct ns_job_t *busy = occupy(tp, NS_JOB_THREAD, &gate);
     make(&one, tp, NS_JOB_READ | NS_JOB_THREAD, NULL, FOR_EVER);
     arm(&one);
-    /* It has fired when a timer that was armed later has; the only worker is busy. */
+    /* It has fired by the time a later timer has. The only worker is busy. */
     loop_passes(tp, 1000);
     read_byte(&one);
     assert_int_equal(ns_job_cancel(one.job), NS_SUCCESS);
     loop_passes(tp, 1000);
-    /* Nobody has come to it. */
+    /* No thread has begun to close it. */
     assert_true(fd_is_open(one.probe.fd));
     assert_int_equal(latch_count(&one.probe.disposals), 0);
     latch_add(&gate.leave, 1);
@@ -259,7 +240,7 @@ static void one_that_is_cancelled_in_the_work_queue(void **state)
     pool_end(tp);
 }
 
-/* Two jobs that are ready in the same turn: the first that runs cancels the other, and takes so long
+/* Two jobs that are ready in the same turn. The first to run cancels the other, and takes so long
  * that the turn ends. */
 static struct lingering both[2];
 
@@ -275,15 +256,12 @@ static void cancel_the_other(struct ns_job_t *job)
     ns_job_done(job);
 }
 
-static void one_that_is_cancelled_when_it_is_about_to_run_in_the_loop(void **state)
+TEST(one_that_is_cancelled_when_it_is_about_to_run_in_the_loop)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     struct ns_job_t *ticking = start_ticking(tp);
     struct gate gate = GATE_INIT;
-    struct ns_job_t *busy = NULL;
-    assert_int_equal(ns_add_job(tp, NS_JOB_NONE, gate_callback, &gate, &busy), NS_SUCCESS);
-    assert_latch(&gate.begun, 1);
+    struct ns_job_t *busy = occupy(tp, NS_JOB_NONE, &gate);
     for (int i = 0; i < 2; i++) {
         make(&both[i], tp, NS_JOB_READ, cancel_the_other, FOR_EVER);
         arm(&both[i]);
@@ -305,15 +283,14 @@ static void one_that_is_cancelled_when_it_is_about_to_run_in_the_loop(void **sta
     pool_end(tp);
 }
 
-static void several_at_once_and_more_than_there_are_workers(void **state)
+TEST(several_at_once_and_more_than_there_are_workers)
 {
-    UNUSED(state);
     enum { MANY = 12 };
     struct ns_thrpool_t *tp = pool_of(3);
     static struct lingering all[MANY];
     struct ns_job_t *ticking = start_ticking(tp);
     for (int i = 0; i < MANY; i++) {
-        /* By their time, in the loop; or by hand. */
+        /* They end by their time-outs, in the loop, or are cancelled. */
         make(&all[i], tp, NS_JOB_WRITE | (i % 2 ? NS_JOB_THREAD : 0), NULL, FOR_EVER);
         arm(&all[i]);
     }
@@ -338,27 +315,26 @@ static void *destroy_it(void *tp)
     return NULL;
 }
 
-static void a_pool_that_ends_meanwhile(void **state)
+TEST(a_pool_that_ends_meanwhile)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct lingering all[3];
-    start_ticking(tp);
     for (int i = 0; i < 3; i++) {
         make(&all[i], tp, NS_JOB_WRITE, NULL, FOR_EVER);
         arm(&all[i]);
     }
-    /* One is being closed, one waits for the worker, and one is not finished with. */
+    /* One is being closed, one waits for the worker, and one is still armed. */
     for (int i = 0; i < 2; i++) {
         assert_int_equal(ns_job_cancel(all[i].job), NS_SUCCESS);
     }
-    /* In either order: the request of one may still be queued from when it was armed. */
+    /* They may be closed in either order, since a request from one's arming may still be queued. */
     EVENTUALLY(!fd_is_open(all[0].probe.fd) || !fd_is_open(all[1].probe.fd));
     pthread_t destroyer;
     assert_int_equal(pthread_create(&destroyer, NULL, destroy_it, tp), 0);
     let_go(&all[0]);
     let_go(&all[1]);
-    /* Finished with by the pool's end. Not before: it would be writable. */
+    /* Closed by the pool's end. Released only now: while armed, it would become writable and run.
+     * */
     EVENTUALLY(!fd_is_open(all[2].probe.fd));
     let_go(&all[2]);
     pthread_join(destroyer, NULL);
@@ -368,10 +344,9 @@ static void a_pool_that_ends_meanwhile(void **state)
     }
 }
 
-/* Pools that end at every moment of a close. */
-static void pools_that_end_at_once(void **state)
+/* Pools that end at any moment of a close. */
+TEST(pools_that_end_at_once)
 {
-    UNUSED(state);
     for (int round = 0; round < scaled(100); round++) {
         struct ns_thrpool_t *tp = pool_of(1 + (size_t)round % 2);
         struct lingering one;
@@ -381,7 +356,7 @@ static void pools_that_end_at_once(void **state)
         if (round % 4 == 0) {
             loop_passes(tp, 1);
         }
-        /* The peer reads already, so it may be writable, and run. */
+        /* The peer already reads, so the socket may be writable and the job may run. */
         ns_result_t result = ns_job_cancel(one.job);
         assert_true(result == NS_SUCCESS || result == NS_RUNNING);
         for (int i = 0; i < round; i++) {
@@ -399,9 +374,8 @@ static void *wait_for_it(void *job)
     return (void *)(intptr_t)ns_job_wait(job);
 }
 
-static void who_waits_for_the_job_does_not_wait_for_the_close(void **state)
+TEST(who_waits_for_the_job_does_not_wait_for_the_close)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct lingering one;
     pthread_t waiter;
@@ -422,23 +396,20 @@ static void who_waits_for_the_job_does_not_wait_for_the_close(void **state)
     pool_end(tp);
 }
 
-static void closes_that_do_not_block_need_no_worker(void **state)
+TEST(closes_that_do_not_block_need_no_worker)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct gate gate = GATE_INIT;
-    struct ns_job_t *busy = NULL;
     struct ns_job_t *ticking = start_ticking(tp);
-    assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, gate_callback, &gate, &busy), NS_SUCCESS);
-    assert_latch(&gate.begun, 1);
-    /* To be reset, with no time to linger for. */
+    struct ns_job_t *busy = occupy(tp, NS_JOB_THREAD, &gate);
+    /* A linger time of zero: the close resets the connection. */
     struct lingering reset;
     make(&reset, tp, NS_JOB_WRITE, NULL, 0);
     arm(&reset);
     assert_int_equal(ns_job_cancel(reset.job), NS_SUCCESS);
     assert_gone(&reset);
     close(reset.peer);
-    /* No socket at all. */
+    /* Not a socket. */
     int ends[2];
     assert_int_equal(pipe2(ends, O_NONBLOCK), 0);
     struct probe probe = PROBE(finish_job, ends[1]);
@@ -453,9 +424,8 @@ static void closes_that_do_not_block_need_no_worker(void **state)
     pool_end(tp);
 }
 
-static void one_that_is_to_be_preserved_stays_open(void **state)
+TEST(one_that_is_to_be_preserved_stays_open)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct lingering one;
     make(&one, tp, NS_JOB_READ | NS_JOB_PRESERVE_FD, read_and_finish, FOR_EVER);

@@ -49,9 +49,8 @@ static void nothing(struct ns_job_t *job)
     UNUSED(job);
 }
 
-static void every_refusal_without_a_pool_is_told(void **state)
+TEST(every_refusal_without_a_pool_is_told)
 {
-    UNUSED(state);
     struct heard heard = {0};
     struct timeval tv = {1, 0}, negative = {-1, 0};
     struct ns_job_t *job = NULL;
@@ -140,9 +139,8 @@ static void every_refusal_without_a_pool_is_told(void **state)
 }
 
 /* What a pool without a log_fct says goes to syslog, as ever. */
-static void a_pool_that_there_is_is_not_without_one(void **state)
+TEST(a_pool_that_there_is_is_not_without_one)
 {
-    UNUSED(state);
     struct heard heard = {0};
     ns_set_log(hear, &heard);
     struct ns_thrpool_config config;
@@ -160,9 +158,8 @@ static void refused_again(void)
     assert_int_equal(ns_job_done(NULL), NS_INVALID_REQUEST);
 }
 
-static void a_message_raised_inside_is_dropped(void **state)
+TEST(a_message_raised_inside_is_dropped)
 {
-    UNUSED(state);
     struct heard heard = {.act = refused_again};
     ns_set_log(hear, &heard);
     ns_job_rearm(NULL);
@@ -184,9 +181,8 @@ static void set_none(void)
     ns_set_log(NULL, NULL);
 }
 
-static void it_may_replace_itself(void **state)
+TEST(it_may_replace_itself)
 {
-    UNUSED(state);
     struct heard heard = {.act = set_another};
     ns_set_log(hear, &heard);
     ns_job_rearm(NULL);
@@ -220,9 +216,8 @@ static void *refused_and_cancelled(void *arg)
     return NULL;
 }
 
-static void neither_it_nor_setting_it_is_a_cancellation_point_or_changes_errno(void **state)
+TEST(neither_it_nor_setting_it_is_a_cancellation_point_or_changes_errno)
 {
-    UNUSED(state);
     struct heard heard = {.act = errno_and_cancellation}, after = {0};
     ns_set_log(hear, &heard);
     pthread_t thread;
@@ -279,9 +274,8 @@ static void *be_refused(void *arg)
     return NULL;
 }
 
-static void replacing_it_while_others_are_told(void **state)
+TEST(replacing_it_while_others_are_told)
 {
-    UNUSED(state);
     atomic_store(&refusing, 1);
     struct heard quiet = {0};
     ns_set_log(count, &quiet);
@@ -346,9 +340,8 @@ static void *replace(void *arg)
     return NULL;
 }
 
-static void whoever_replaces_it_waits_for_those_inside(void **state)
+TEST(whoever_replaces_it_waits_for_those_inside)
 {
-    UNUSED(state);
     struct staying *staying = calloc(1, sizeof *staying);
     staying->gate = (struct gate)GATE_INIT;
     struct heard quiet = {0};
@@ -391,9 +384,8 @@ static int refused_and_set(void)
     return mine.messages;
 }
 
-static void a_child_does_not_wait_for_its_parents_threads(void **state)
+TEST(a_child_does_not_wait_for_its_parents_threads)
 {
-    UNUSED(state);
     struct staying staying = {GATE_INIT, 0, 0};
     pthread_t inside;
     ns_set_log(stays, &staying);
@@ -488,9 +480,8 @@ static int stderr_of(int (*act)(void), char *text, size_t size)
     return WEXITSTATUS(code);
 }
 
-static void without_syslog_it_is_stderr(void **state)
+TEST(without_syslog_it_is_stderr)
 {
-    UNUSED(state);
     char text[4096];
     assert_non_null(mkdtemp(root));
     int code = stderr_of(refused_in_root, text, sizeof text);
@@ -513,9 +504,8 @@ static void without_syslog_it_is_stderr(void **state)
     rmdir(root);
 }
 
-static void with_syslog_it_is_that_alone(void **state)
+TEST(with_syslog_it_is_that_alone)
 {
-    UNUSED(state);
     char text[4096], path[100], line[1024];
     strcpy(root, "/tmp/nunc-stans-XXXXXX");
     assert_non_null(mkdtemp(root));

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* A program without NSPR, that loads it later: not linked to it, nor compiled with its header. */
+/* A program that is neither linked with NSPR nor compiled with its header, and loads it later. */
 #define NS_NO_NSPR
 #include "harness.h"
 
@@ -21,17 +21,11 @@ static int nspr_is_loaded(void)
 
 static struct ns_thrpool_t *logging_pool(void)
 {
-    struct ns_thrpool_config config;
-    ns_thrpool_config_init(&config);
-    config.log_fct = recording_log;
-    struct ns_thrpool_t *tp = ns_thrpool_new(&config);
-    assert_non_null(tp);
-    return tp;
+    return pool_logging_to(1, recording_log);
 }
 
-static void library_neither_links_nor_loads_nspr(void **state)
+TEST(library_neither_links_nor_loads_nspr)
 {
-    UNUSED(state);
     assert_false(nspr_is_loaded());
     struct ns_thrpool_t *tp = pool_of(1);
     int ends[2];
@@ -44,9 +38,8 @@ static void library_neither_links_nor_loads_nspr(void **state)
     assert_false(nspr_is_loaded());
 }
 
-static void nspr_descriptor_is_refused_and_logged_where_there_is_no_nspr(void **state)
+TEST(nspr_descriptor_is_refused_and_logged_where_there_is_no_nspr)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = logging_pool();
     struct timeval tv = {1, 0};
     struct PRFileDesc *fd = (struct PRFileDesc *)&tv;
@@ -66,9 +59,8 @@ static void nspr_descriptor_is_refused_and_logged_where_there_is_no_nspr(void **
     assert_false(nspr_is_loaded());
 }
 
-static void nspr_that_is_loaded_privately_afterwards_is_found(void **state)
+TEST(nspr_that_is_loaded_privately_afterwards_is_found)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = logging_pool();
     void *nspr = dlopen("libnspr4.so", RTLD_NOW | RTLD_LOCAL);
     if (nspr == NULL) {

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * What docs/NOTES.md says of descriptors, waits and urgent data, as it happens here. Most of it is
- * the kernel's doing, and stays as it is.
+ * What docs/NOTES.md says of descriptors, waits and urgent data, as it happens. Most of it is how
+ * the kernel works.
  */
-#include "harness.h"
+#include "signals.h"
+#include "sockets.h"
 
 #include <linux/errqueue.h>
-#include <netinet/in.h>
 #include <netinet/ip.h>
 
 /* A job for fd that reports to probe and keeps fd open. */
@@ -15,13 +15,7 @@ static struct ns_job_t *watch(struct ns_thrpool_t *tp, ns_job_type_t type, struc
     return probe_fd(tp, type | NS_JOB_PRESERVE_FD, 0, probe);
 }
 
-static void cancel(struct ns_job_t *job, struct probe *probe)
-{
-    ns_job_cancel(job);
-    assert_latch(&probe->disposals, 1);
-}
-
-/* A TCP socket of this sort, on 127.0.0.1 but not listening; its address. */
+/* A TCP socket that is bound to 127.0.0.1 but does not listen; its address. */
 static int tcp_socket(struct sockaddr_in *at)
 {
     socklen_t size = sizeof *at;
@@ -30,19 +24,6 @@ static int tcp_socket(struct sockaddr_in *at)
     assert_int_equal(bind(fd, (struct sockaddr *)at, size), 0);
     assert_int_equal(getsockname(fd, (struct sockaddr *)at, &size), 0);
     return fd;
-}
-
-/* Two connected TCP sockets. */
-static void tcp_pair(int ends[2])
-{
-    struct sockaddr_in at;
-    int listener = tcp_socket(&at);
-    assert_int_equal(listen(listener, 1), 0);
-    ends[0] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_int_equal(connect(ends[0], (struct sockaddr *)&at, sizeof at), 0);
-    fcntl(ends[0], F_SETFL, O_NONBLOCK);
-    EVENTUALLY((ends[1] = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0);
-    close(listener);
 }
 
 /* Non-blocking descriptors */
@@ -61,18 +42,15 @@ static void read_all(struct ns_job_t *job)
     ns_job_done(job);
 }
 
-static void what_was_readable_may_be_gone(void **state)
+TEST(what_was_readable_may_be_gone)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct gate gate = GATE_INIT;
     struct probe probes[2] = {PROBE(read_all, -1), PROBE(read_all, -1)};
     int ends[2];
     socket_pair(ends);
     /* Both fire for the same byte. */
-    struct ns_job_t *gate_job;
-    assert_int_equal(ns_add_job(tp, NS_JOB_NONE, gate_callback, &gate, &gate_job), NS_SUCCESS);
-    assert_latch(&gate.begun, 1);
+    struct ns_job_t *gate_job = occupy(tp, NS_JOB_NONE, &gate);
     for (int n = 0; n < 2; n++) {
         probes[n].fd = ends[0];
         watch(tp, NS_JOB_READ, &probes[n]);
@@ -99,9 +77,8 @@ static void accept_one(struct ns_job_t *job)
     probe->fd = fd >= 0 ? fd : -errno;
 }
 
-static void a_socket_that_does_not_listen_yet_fires_at_once(void **state)
+TEST(a_socket_that_does_not_listen_yet_fires_at_once)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct sockaddr_in at;
     int fd = tcp_socket(&at);
@@ -119,27 +96,26 @@ static void a_socket_that_does_not_listen_yet_fires_at_once(void **state)
     assert_int_equal(connect(client, (struct sockaddr *)&at, sizeof at), 0);
     assert_latch(&probe.runs, 2);
     assert_true(probe.fd >= 0);
-    cancel(job, &probe);
+    probe_cancel(job, &probe);
     pool_end(tp);
     close(probe.fd);
     close(client);
     close(fd);
 }
 
-static void a_socket_that_does_not_connect_yet_fires_at_once(void **state)
+TEST(a_socket_that_does_not_connect_yet_fires_at_once)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), error = -1;
     struct probe probe = PROBE(NULL, fd);
     struct ns_job_t *job = watch(tp, NS_JOB_CONNECT, &probe);
     assert_latch(&probe.runs, 1);
     assert_int_equal(atomic_load(&probe.output), NS_JOB_WRITE);
-    /* Nothing says that there is no connection. */
+    /* No error says that there is no connection. */
     socklen_t size = sizeof error;
     assert_int_equal(getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size), 0);
     assert_int_equal(error, 0);
-    cancel(job, &probe);
+    probe_cancel(job, &probe);
     pool_end(tp);
     close(fd);
 }
@@ -163,13 +139,12 @@ static void receive(struct ns_job_t *job)
     }
 }
 
-static void what_is_left_in_the_error_queue_fires_a_persist_job_for_ever(void **state)
+TEST(what_is_left_in_the_error_queue_fires_a_persist_job_for_ever)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
     socklen_t size = sizeof at;
-    /* To a port that nobody has, and to be told of it. */
+    /* Send to a port that nobody has, and ask for the error. */
     int nobody = socket(AF_INET, SOCK_DGRAM, 0), fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0);
     assert_int_equal(bind(nobody, (struct sockaddr *)&at, size), 0);
     assert_int_equal(getsockname(nobody, (struct sockaddr *)&at, &size), 0);
@@ -182,14 +157,14 @@ static void what_is_left_in_the_error_queue_fires_a_persist_job_for_ever(void **
     /* It has nothing to read, and fires again and again. */
     assert_latch(&probe.runs, 100);
     atomic_store(&take_errors, 1);
-    /* It takes all in one run, which may be under way; no further one follows that. */
+    /* One run reads everything. It may be under way, but no other run follows. */
     long before = latch_count(&probe.runs);
     assert_latch(&probe.runs, before + 1);
     loop_passes(tp, 1000);
     before = latch_count(&probe.runs);
     loop_passes(tp, 20000);
     assert_int_equal(latch_count(&probe.runs), before);
-    cancel(job, &probe);
+    probe_cancel(job, &probe);
     pool_end(tp);
     close(fd);
 }
@@ -212,9 +187,8 @@ static void send_fd(int over, int fd)
     assert_int_equal(sendmsg(over, &message, 0), 1);
 }
 
-static void a_closed_number_fires_by_time_only_if_nobody_else_has_the_file(void **state)
+TEST(a_closed_number_fires_by_time_only_if_nobody_else_has_the_file)
 {
-    UNUSED(state);
     for (int kept = NONE; kept <= IN_FLIGHT; kept++) {
         struct ns_thrpool_t *tp = pool_of(1);
         int ends[2], carriers[2], copy = -1;
@@ -232,7 +206,7 @@ static void a_closed_number_fires_by_time_only_if_nobody_else_has_the_file(void 
         send(ends[1], "x", 1, MSG_NOSIGNAL);
         assert_latch(&probe.runs, 1);
         assert_int_equal(atomic_load(&probe.output), kept == NONE ? NS_JOB_TIMER : NS_JOB_READ);
-        cancel(job, &probe);
+        probe_cancel(job, &probe);
         pool_end(tp);
         close(copy);
         close(ends[1]);
@@ -241,7 +215,7 @@ static void a_closed_number_fires_by_time_only_if_nobody_else_has_the_file(void 
     }
 }
 
-/* A worker that waits for what needs a worker */
+/* A worker that waits for a job that needs a worker */
 
 struct waiting {
     struct latch over;
@@ -269,16 +243,15 @@ static void wait_for_another(struct ns_job_t *job)
     ns_job_done(job);
 }
 
-static void a_worker_that_waits_for_a_job_keeps_it_from_running(void **state)
+TEST(a_worker_that_waits_for_a_job_keeps_it_from_running)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct waiting waiting = {LATCH_INIT, -1, -1, 0};
     assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, wait_for_another, &waiting, NULL), NS_SUCCESS);
     assert_latch(&waiting.over, 1);
     assert_int_equal(atomic_load(&waiting.timed), NS_TIMEOUT);
     assert_int_equal(atomic_load(&waiting.ran), 0);
-    /* The shutdown lets it go, and what was queued runs. */
+    /* The shutdown ends its wait, and the queued job runs. */
     ns_thrpool_shutdown(tp);
     assert_int_equal(ns_thrpool_wait(tp), NS_SUCCESS);
     assert_int_equal(atomic_load(&waiting.waited), NS_SHUTDOWN);
@@ -288,9 +261,8 @@ static void a_worker_that_waits_for_a_job_keeps_it_from_running(void **state)
 
 /* Urgent data */
 
-static void urgent_data_is_not_readable_unless_it_is_asked_for(void **state)
+TEST(urgent_data_is_not_readable_unless_it_is_asked_for)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     for (int in_line = 0; in_line < 2; in_line++) {
         int ends[2];
@@ -298,10 +270,8 @@ static void urgent_data_is_not_readable_unless_it_is_asked_for(void **state)
         tcp_pair(ends);
         setsockopt(ends[0], SOL_SOCKET, SO_OOBINLINE, &in_line, sizeof in_line);
         struct probe probe = PROBE(NULL, ends[0]), urgent = PROBE(NULL, -1);
-        struct ns_job_t *job = watch(tp, NS_JOB_READ, &probe), *signal_job;
-        assert_int_equal(ns_add_signal_job(tp, SIGURG, NS_JOB_UNARMED, probe_run, &urgent,
-                                           &signal_job), NS_SUCCESS);
-        probe_arm(signal_job);
+        struct ns_job_t *job = watch(tp, NS_JOB_READ, &probe);
+        struct ns_job_t *signal_job = probe_signal(tp, SIGURG, 0, &urgent);
         assert_int_equal(fcntl(ends[0], F_SETOWN, getpid()), 0);
         assert_int_equal(send(ends[1], "u", 1, MSG_OOB), 1);
         assert_latch(&urgent.runs, 1);
@@ -314,8 +284,8 @@ static void urgent_data_is_not_readable_unless_it_is_asked_for(void **state)
             assert_int_equal(recv(ends[0], &byte, 1, MSG_OOB), 1);
         }
         assert_int_equal(byte, 'u');
-        cancel(job, &probe);
-        cancel(signal_job, &urgent);
+        probe_cancel(job, &probe);
+        probe_cancel(signal_job, &urgent);
         close(ends[0]);
         close(ends[1]);
     }

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* Jobs for NSPR descriptors, with the real NSPR. */
-#include "harness.h"
+#include "children.h"
 
 #include <nspr.h>
 #include <private/pprio.h>
-#include <sys/wait.h>
 
 static PRFileDesc *listen_on_loopback(PRNetAddr *address)
 {
@@ -44,7 +43,7 @@ static struct ns_job_t *probe_io(struct ns_thrpool_t *tp, PRFileDesc *fd, ns_job
     return probe_arm(job);
 }
 
-/* A server and its client, all of it jobs */
+/* A server and its client, all made of jobs */
 
 static struct latch accepted = LATCH_INIT, served = LATCH_INIT, answered = LATCH_INIT;
 static atomic_int wrong;
@@ -98,9 +97,8 @@ static void greet(struct ns_job_t *job)
     ns_job_done(job);
 }
 
-static void tcp_sockets_accept_connect_read_and_write(void **state)
+TEST(tcp_sockets_accept_connect_read_and_write)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     PRNetAddr address;
     PRFileDesc *listener = listen_on_loopback(&address);
@@ -127,9 +125,8 @@ static void tcp_sockets_accept_connect_read_and_write(void **state)
     pool_end(tp);
 }
 
-static void the_very_pointer_and_its_native_descriptor_are_given_back(void **state)
+TEST(the_very_pointer_and_its_native_descriptor_are_given_back)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     PRFileDesc *ends[2];
     tcp_pair(ends);
@@ -149,9 +146,8 @@ static void the_very_pointer_and_its_native_descriptor_are_given_back(void **sta
     pool_end(tp);
 }
 
-static void time_out_on_an_nspr_descriptor_fires_alone(void **state)
+TEST(time_out_on_an_nspr_descriptor_fires_alone)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     PRFileDesc *ends[2];
     tcp_pair(ends);
@@ -209,9 +205,8 @@ static void push_layer(PRFileDesc *fd)
     atomic_store(&layer_other_calls, 0);
 }
 
-static void layer_sees_the_close_exactly_once(void **state)
+TEST(layer_sees_the_close_exactly_once)
 {
-    UNUSED(state);
     /* Done in the callback, done from outside, cancelled, destroyed with the pool. */
     for (int way = 0; way < 4; way++) {
         struct ns_thrpool_t *tp = pool_of(1);
@@ -226,8 +221,7 @@ static void layer_sees_the_close_exactly_once(void **state)
             assert_latch(&probe.runs, 1);
         }
         if (way == 1) {
-            assert_int_equal(ns_job_wait(job), NS_SUCCESS);
-            assert_int_equal(ns_job_done(job), NS_SUCCESS);
+            finish_idle(job);
         }
         if (way == 2) {
             assert_int_equal(ns_job_cancel(job), NS_SUCCESS);
@@ -244,9 +238,8 @@ static void layer_sees_the_close_exactly_once(void **state)
     }
 }
 
-static void preserved_descriptor_is_never_touched(void **state)
+TEST(preserved_descriptor_is_never_touched)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     PRFileDesc *ends[2];
     tcp_pair(ends);
@@ -255,7 +248,7 @@ static void preserved_descriptor_is_never_touched(void **state)
     struct probe probe = PROBE(NULL, -1);
     struct ns_job_t *job =
         probe_io(tp, ends[1], NS_JOB_READ | NS_JOB_PERSIST | NS_JOB_PRESERVE_FD, &probe);
-    /* What the pointer points to is made useless while the job is armed. */
+    /* The PRFileDesc is overwritten while the job is armed: the library must not look into it. */
     PRFileDesc kept = *ends[1];
     memset(ends[1], 0xa5, sizeof(*ends[1]));
     PR_Send(ends[0], "x", 1, 0, PR_INTERVAL_NO_WAIT);
@@ -272,18 +265,14 @@ static void preserved_descriptor_is_never_touched(void **state)
     pool_end(tp);
 }
 
-static void descriptor_without_an_open_native_handle_is_refused(void **state)
+TEST(descriptor_without_an_open_native_handle_is_refused)
 {
-    UNUSED(state);
-    struct ns_thrpool_config config;
-    ns_thrpool_config_init(&config);
-    config.log_fct = recording_log;
-    struct ns_thrpool_t *tp = ns_thrpool_new(&config);
+    struct ns_thrpool_t *tp = pool_logging_to(1, recording_log);
     struct timeval tv = {1, 0};
     PRFileDesc *ends[2];
     tcp_pair(ends);
     PRFileDesc *bad[2] = {
-        /* A layer on nothing, and one whose descriptor was closed under it. */
+        /* A layer without a descriptor below, and one whose descriptor was closed. */
         PR_CreateIOLayerStub(PR_GetUniqueIdentity("on nothing"), PR_GetDefaultIOMethods()),
         ends[1],
     };
@@ -307,7 +296,8 @@ static void descriptor_without_an_open_native_handle_is_refused(void **state)
     bad[0]->dtor(bad[0]);
 }
 
-/* Both calls refuse, once in the log, with the function and this word. */
+/* See both calls refuse, each with one message in the log that names the function and has this
+ * word. */
 static void refused_by_both(struct ns_thrpool_t *tp, PRFileDesc *fd, ns_job_type_t type,
                             ns_job_func_t func, const char *word)
 {
@@ -325,13 +315,9 @@ static void refused_by_both(struct ns_thrpool_t *tp, PRFileDesc *fd, ns_job_type
     }
 }
 
-static void flags_and_callbacks_that_are_no_good_are_refused(void **state)
+TEST(flags_and_callbacks_that_are_no_good_are_refused)
 {
-    UNUSED(state);
-    struct ns_thrpool_config config;
-    ns_thrpool_config_init(&config);
-    config.log_fct = recording_log;
-    struct ns_thrpool_t *tp = ns_thrpool_new(&config);
+    struct ns_thrpool_t *tp = pool_logging_to(1, recording_log);
     PRFileDesc *ends[2];
     tcp_pair(ends);
     push_layer(ends[1]);
@@ -366,12 +352,12 @@ static void flags_and_callbacks_that_are_no_good_are_refused(void **state)
     PR_Close(ends[1]);
 }
 
-static void several_jobs_on_one_descriptor_close_it_once(void **state)
+TEST(several_jobs_on_one_descriptor_close_it_once)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     struct timeval far = {1000, 0};
-    /* Which of three keeps the descriptor, which goes first, and whether the last is armed. */
+    /* Which of three jobs preserves the descriptor, which ends first, and whether the last is
+     * armed. */
     static const int orders[6][3] = {{0, 1, 2}, {0, 2, 1}, {1, 0, 2},
                                      {1, 2, 0}, {2, 0, 1}, {2, 1, 0}};
     for (int mix = 0; mix < 8 * 6 * 2; mix++) {
@@ -393,12 +379,12 @@ static void several_jobs_on_one_descriptor_close_it_once(void **state)
                 assert_int_equal(ns_job_rearm(jobs[i]), NS_SUCCESS);
             }
         }
-        /* One that the loop armed only after the close would fire, for a read that fails. */
+        /* Wait until the loop has armed it: armed after the close, it would fire. */
         loop_passes(tp, 0);
         for (int i = 0; i < 3; i++) {
             assert_int_equal(ns_job_cancel(jobs[order[i]]), NS_SUCCESS);
             assert_latch(&probe.disposals, i + 1);
-            /* By the first that is to close it. */
+            /* The first job that owns it has closed it. */
             wanted |= !(keep >> order[i] & 1);
             assert_int_equal(atomic_load(&layer_closes), wanted);
             assert_int_equal(fd_is_open(native), !wanted);
@@ -423,22 +409,16 @@ static void *calloc_that_fails_once(size_t count, size_t size)
     return counting_calloc(count, size);
 }
 
-static void fm41_any_allocation_of_an_add_may_fail(void **state)
+TEST(fm41_any_allocation_of_an_add_may_fail)
 {
-    UNUSED(state);
     struct timeval far = {1000, 0};
     int refused = 0;
     for (int with_time = 0; with_time < 2; with_time++) {
         for (int n = 1;; n++) {
             assert_true(n < 100);
-            struct ns_thrpool_config config;
-            ns_thrpool_config_init(&config);
-            config.log_fct = quiet_log;
-            config.calloc_fct = calloc_that_fails_once;
-            config.free_fct = counting_free;
             atomic_store(&allocations_left, 0);
-            struct ns_thrpool_t *tp = ns_thrpool_new(&config);
-            assert_non_null(tp);
+            struct ns_thrpool_t *tp =
+                pool_with(1, quiet_log, calloc_that_fails_once, counting_free);
             PRFileDesc *ends[2];
             tcp_pair(ends);
             push_layer(ends[1]);
@@ -460,7 +440,7 @@ static void fm41_any_allocation_of_an_add_may_fail(void **state)
                 assert_int_equal(ns_job_cancel(job), NS_SUCCESS);
             }
             pool_end(tp);
-            /* The application's still, unless there was a job for it. */
+            /* The descriptor is still the application's, unless a job was added. */
             assert_int_equal(atomic_load(&layer_closes), !failed);
             assert_int_equal(fd_is_open(native), failed);
             assert_int_equal(atomic_load(&blocks_out), 0);
@@ -471,22 +451,13 @@ static void fm41_any_allocation_of_an_add_may_fail(void **state)
             PR_Close(ends[1]);
         }
     }
-    /* The job, each time. The block of entries is there: the pool's own descriptors have some. */
+    /* The job's allocation failed each time. The block of table entries is there already, because
+     * the pool's own descriptors have entries in it. */
     assert_true(refused >= 2);
 }
 
-/* In a child there is no test to fail: say what failed, and end. */
-#define CHILD_CHECK(cond)                                                                      \
-    do {                                                                                       \
-        if (!(cond)) {                                                                         \
-            fprintf(stderr, "# child: line %d: %s\n", __LINE__, #cond);                        \
-            _exit(99);                                                                         \
-        }                                                                                      \
-    } while (0)
-
-static void calls_in_a_forked_child_answer_shutdown_and_close_nothing(void **state)
+TEST(calls_in_a_forked_child_answer_shutdown_and_close_nothing)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct timeval tv = {1, 0};
     PRFileDesc *ends[2];
@@ -517,7 +488,7 @@ static void calls_in_a_forked_child_answer_shutdown_and_close_nothing(void **sta
     assert_int_equal(waitpid(child, &status, 0), child);
     assert_true(WIFEXITED(status));
     assert_int_equal(WEXITSTATUS(status), 42);
-    /* The parent's is as it was. */
+    /* The parent's job is unaffected. */
     PR_Send(ends[0], "x", 1, 0, PR_INTERVAL_NO_WAIT);
     assert_latch(&probe.runs, 1);
     ns_job_cancel(job);
@@ -573,9 +544,8 @@ static void *add_with_cancellation_pending(void *arg)
     return NULL;
 }
 
-static void adds_are_no_cancellation_points(void **state)
+TEST(adds_are_no_cancellation_points)
 {
-    UNUSED(state);
     struct ns_thrpool_config config;
     ns_thrpool_config_init(&config);
     config.log_fct = writing_log;

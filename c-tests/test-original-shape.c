@@ -12,7 +12,7 @@
 #define CONNECTIONS 8000
 #define CLIENT_THREADS 80
 #define SERVER_THREADS 20
-/* Each connection has two ends here. */
+/* Both ends of each connection are in this process. */
 #define DESCRIPTORS_BESIDE 200
 
 static const char GREETING[] = "Howdy, how are you?";
@@ -101,7 +101,7 @@ static void ignore_signal(struct ns_job_t *job)
 static void stop_server(struct ns_job_t *job)
 {
     if (latch_count(&ended) < (long)(intptr_t)ns_job_get_data(job)) {
-        /* Not over yet: look again. */
+        /* Not over yet: try again later. */
         ns_job_rearm(job);
         return;
     }
@@ -162,7 +162,7 @@ static void connect_client(struct ns_job_t *job)
     ns_job_done(job);
 }
 
-/* As many connections as the descriptors of this process allow, at most CONNECTIONS. */
+/* As many connections as the limit of descriptors allows, at most CONNECTIONS. */
 static int connections_possible(void)
 {
     struct rlimit limit;
@@ -179,9 +179,8 @@ static int connections_possible(void)
     return possible;
 }
 
-static void eight_thousand_connections_in_one_burst_are_all_served(void **state)
+TEST(eight_thousand_connections_in_one_burst_are_all_served)
 {
-    UNUSED(state);
     int connections = connections_possible();
     assert_true(connections > 0);
     int fds = count_fds();

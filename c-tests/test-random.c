@@ -21,8 +21,8 @@
 #include <sys/syscall.h>
 
 /*
- * The library reads the clock through this function of the program's. In ns_job_timedwait that is
- * when the call has begun, and the job need not live on.
+ * The library reads the clock through this function. In ns_job_timedwait it does so when the call
+ * has begun and no longer depends on the caller to keep the job alive.
  */
 static _Thread_local pthread_mutex_t *let_go_inside;
 
@@ -53,7 +53,7 @@ struct slot {
     int ends_itself;
     int untold;       /* it was armed by the add, and has no done callback until it runs */
     int life;         /* runs after which one that ends itself does so */
-    uint32_t temper;  /* what its callback does is drawn from this */
+    uint32_t temper;  /* the seed of what its callback does */
     atomic_int stage;
     atomic_long born;
     atomic_int no_more; /* something was accepted that says: no run is in progress, none will be */
@@ -66,7 +66,6 @@ struct slot {
 static struct slot slots[SLOTS];
 static int pairs[PAIRS][2];
 static struct ns_thrpool_t *pool;
-static struct timeval at_once = {0, 0};
 
 static struct {
     atomic_long left;  /* operations on a running pool */
@@ -77,10 +76,10 @@ static struct {
     atomic_long runs;
     atomic_int shutting_down;
     atomic_int quiet; /* wait has returned */
-    atomic_long beside[8]; /* results of those who waited without the lock */
+    atomic_long beside[8]; /* results of waits without the lock */
 } model;
 
-/* The first thing that was not as the model says. */
+/* The first thing that contradicted the model. */
 static _Atomic(const char *) finding;
 
 #define HOLDS(cond)                                                                            \
@@ -214,7 +213,7 @@ static void make(struct slot *slot, uint64_t *sequence)
     slot->pair = slot->kind >= SHARED_FD && slot->kind != OWN_FD ? (int)(dice >> 40) % PAIRS : -1;
     slot->temper = (uint32_t)(dice >> 32);
     slot->life = (int)(dice >> 24 & 7) + 1;
-    /* One that is never idle would take all the time. */
+    /* A job that is never idle would take all the time. */
     slot->ends_itself =
         armed || (dice & 64) || (persist && slot->kind != TIMER && slot->kind != SIGNAL);
     slot->untold = armed;
@@ -294,7 +293,7 @@ static void make(struct slot *slot, uint64_t *sequence)
     }
 }
 
-/* Refused, whatever the pool does meanwhile, and nothing comes of it. */
+/* A bad call, refused whatever the pool is doing, and without effect. */
 static void ask_badly(uint64_t *sequence)
 {
     uint64_t dice = next_random(sequence);
@@ -332,11 +331,12 @@ static void ask_badly(uint64_t *sequence)
     HOLDS(!adds || job == NULL);
 }
 
-/* What done and cancel may say, and what that means for runs. The caller has the slot's lock. */
+/* Check the results of done and cancel, and what they imply for runs. The caller holds the slot's
+ * lock. */
 static void end(struct slot *slot, int cancel)
 {
     int shut = ns_thrpool_is_shutdown(pool);
-    /* One that is idle under this lock stays so: nobody else may arm it. */
+    /* A job that is idle under this lock stays so: nobody else may arm it. */
     int idle = ns_job_timedwait(slot->job, &at_once) == NS_SUCCESS;
     int idle_runs = atomic_load(&slot->runs);
     ns_result_t result = cancel ? ns_job_cancel(slot->job) : ns_job_done(slot->job);
@@ -357,12 +357,12 @@ static void end(struct slot *slot, int cancel)
         atomic_store(&slot->most_runs, idle ? idle_runs : atomic_load(&slot->runs));
         HOLDS(atomic_load(&slot->runs) == (idle ? idle_runs : runs));
     } else {
-        /* One may have begun that has not counted itself yet. */
+        /* A run may have begun without having counted itself. */
         atomic_store(&slot->most_runs, runs + 1);
     }
 }
 
-/* With the lock: what is idle is so for good, and what is sure to come comes. */
+/* With the lock: an idle job stays idle, and an event that is certain comes. */
 static void wait_a_little(struct slot *slot, uint64_t *sequence)
 {
     struct timeval tv = {0, (long)(next_random(sequence) % 100)};
@@ -386,7 +386,7 @@ static void wait_a_little(struct slot *slot, uint64_t *sequence)
     }
 }
 
-/* Without the lock, from when the call has begun. The caller had it. */
+/* Without the lock, which is released once the call has begun. */
 static void wait_beside_others(struct slot *slot, uint64_t *sequence)
 {
     struct timeval tv = {0, (long)(next_random(sequence) % 300)};
@@ -396,7 +396,7 @@ static void wait_beside_others(struct slot *slot, uint64_t *sequence)
     ns_result_t result = ns_job_timedwait(job, &tv);
     HOLDS(let_go_inside == NULL);
     if (result == NS_DELETING) {
-        /* Who finished it says so before he lets go of the lock. */
+        /* Whoever ended the job notes it before releasing the lock. */
         pthread_mutex_lock(&slot->lock);
         HOLDS(atomic_load(&slot->stage) != LIVE || atomic_load(&slot->born) != born);
         pthread_mutex_unlock(&slot->lock);
@@ -416,7 +416,7 @@ static void count_operation(void)
     }
 }
 
-/* The caller has the lock; 1 if it has not any more. */
+/* The caller holds the lock. Returns 1 if this has released it. */
 static int act_on(struct slot *slot, uint64_t *sequence, int in_callback)
 {
     ns_result_t result;
@@ -521,7 +521,7 @@ static int all_run_again(void)
     return owed;
 }
 
-/* What of the jobs is left is ours again, also what ends itself: no callback runs. */
+/* No callback runs any more, so all remaining jobs are ours, also those that end themselves. */
 static void end_the_rest(void)
 {
     for (int i = 0; i < SLOTS; i++) {
@@ -529,7 +529,7 @@ static void end_the_rest(void)
         if (atomic_load(&slot->stage) != LIVE) {
             continue;
         }
-        /* One that never ran has no done callback, and may be ARMED, where it gets none. */
+        /* A job that never ran has no done callback. If it is ARMED, it gets none. */
         int silent = slot->untold && ns_job_set_done_cb(slot->job, gone) != NS_SUCCESS;
         end(slot, i & 1);
         if (silent) {
@@ -578,7 +578,8 @@ static long live(uint64_t *sequence, enum life life)
     for (int i = 0; i < THREADS; i++) {
         pthread_join(threads[i], NULL);
     }
-    /* Callbacks too: who had a slot's lock is out, and who gets it finds nothing left to do. */
+    /* This stops callbacks too: those that held a slot's lock are out, and those that get it find
+     * nothing to do. */
     atomic_store(&model.left, 0);
     for (int i = 0; i < SLOTS; i++) {
         pthread_mutex_lock(&slots[i].lock);
@@ -605,9 +606,8 @@ static long live(uint64_t *sequence, enum life life)
     return operations;
 }
 
-static void random_operations_keep_to_the_model(void **state)
+TEST(random_operations_keep_to_the_model)
 {
-    UNUSED(state);
     uint64_t sequence = run_seed();
     long operations = count_of(1000000, 10000000);
     struct sigaction before, after, ignore = {.sa_handler = SIG_IGN};
@@ -621,7 +621,7 @@ static void random_operations_keep_to_the_model(void **state)
         socket_pair(pairs[i]);
     }
     live(&sequence, TO_THE_END);
-    int fds = count_fds(); /* now: what tools open, they open with the first pool */
+    int fds = count_fds(); /* first: tools open their own descriptors with the first pool */
     double begin = now_seconds();
     long done = 0;
     for (int lives = 0; done < operations; lives++) {

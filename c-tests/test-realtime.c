@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * Real-time threads on one processor, beside ordinary ones that they wait for. Whoever waits must sleep:
- * while a thread of a higher priority looks again and again, the one that it waits for never runs.
+ * Real-time threads on one processor, beside ordinary ones that they wait for. A wait must sleep:
+ * while a thread of higher priority spins, the thread that it waits for never runs.
  *
- * Skipped where the process may not set priorities, where the kernel does not limit what real-time
- * threads take, and under tools, which have a schedule of their own.
+ * Skipped if the process may not set priorities, if the kernel does not limit the share of
+ * real-time threads, and under tools, which schedule threads themselves.
  */
 #include "harness.h"
 
@@ -17,7 +17,7 @@ static double clock_seconds(clockid_t clock)
     return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
-/* The calling thread, and all that it creates, on one processor of those that there are. */
+/* Restrict the calling thread, and all that it creates, to one processor. */
 static void take_one_processor(void)
 {
     cpu_set_t one;
@@ -43,13 +43,13 @@ static int be_realtime(int priority)
     return sched_setscheduler(0, priority ? SCHED_FIFO : SCHED_OTHER, &param) == 0;
 }
 
-/* Whether these tests can say anything here: if not, why. */
+/* Why these tests can say nothing here, or NULL if they can. */
 static const char *unsuitable(void)
 {
     if (getenv("NS_SLOW") != NULL) {
         return "a tool has a schedule of its own";
     }
-    /* Without a limit, a thread that spins here would do so for ever, and take the test with it. */
+    /* Without a limit, a thread that spins would do so for ever, and hang the test. */
     long period = 0, runtime = -1;
     FILE *file = fopen("/proc/sys/kernel/sched_rt_runtime_us", "r");
     if (file != NULL) {
@@ -99,9 +99,8 @@ static void *wait_for_it(void *unused)
     return unused;
 }
 
-static void destroy_sleeps_until_those_in_a_wait_have_left(void **state)
+TEST(destroy_sleeps_until_those_in_a_wait_have_left)
 {
-    UNUSED(state);
     SKIP_IF_UNSUITABLE();
     enum { WAITERS = 20, ROUNDS = 10 };
     double longest = 0, busiest = 0;
@@ -117,8 +116,8 @@ static void destroy_sleeps_until_those_in_a_wait_have_left(void **state)
             assert_int_equal(pthread_create(&waiters[i], NULL, wait_for_it, NULL), 0);
         }
         assert_latch(&waiting, WAITERS);
-        /* Each is about to sleep, if it does not yet: they run before a job of the pool's does, which
-         * comes after them on the same processor, or a little later. All are right. */
+        /* Each is asleep or about to be: they run before a later job of the pool on the same
+         * processor, or a little after it. Any of these is right. */
         loop_passes(tp, 20000);
         assert_true(be_realtime(10));
         double wall = clock_seconds(CLOCK_MONOTONIC);
@@ -136,7 +135,7 @@ static void destroy_sleeps_until_those_in_a_wait_have_left(void **state)
     }
     print_message("destroy took %.1f ms at most, and up to %.1f ms of the processor\n",
                   longest * 1e3, busiest * 1e3);
-    /* It takes a millisecond or two. Spinning, it takes as much of the processor as it may. */
+    /* Asleep, it needs a millisecond or two. Spinning, it would take all that the limit allows. */
     if (busiest > 0.05) {
         fail_msg("destroy was busy for %.3f s, of %.3f s", busiest, longest);
     }
@@ -147,13 +146,13 @@ static struct ns_thrpool_t *pool;
 static atomic_long added, ran;
 static atomic_int enough;
 
-/* The only worker's: how long it was between two callbacks at most, and busy meanwhile. */
+/* Of the only worker: the longest time between two callbacks, and its CPU time in between. */
 static double last_run, last_busy, longest_stall, busy_meanwhile;
 
 static void note_run(void)
 {
     double now = now_seconds(), busy = clock_seconds(CLOCK_THREAD_CPUTIME_ID);
-    /* Asleep, it waits for nobody. */
+    /* Only a worker that was busy meanwhile has stalled: one that sleeps waits for nobody. */
     if (last_run > 0 && busy - last_busy > busy_meanwhile) {
         longest_stall = now - last_run;
         busy_meanwhile = busy - last_busy;
@@ -172,7 +171,7 @@ static void count_run(struct ns_job_t *job)
 static void *add_on(void *unused)
 {
     while (!atomic_load(&enough)) {
-        /* So many wait when the worker has had all that real-time threads may take. */
+        /* This many jobs wait once the worker has used up the share of real-time threads. */
         if (atomic_load(&added) - atomic_load(&ran) > 1000) {
             sched_yield();
         } else if (ns_add_job(pool, NS_JOB_THREAD, count_run, NULL, NULL) == NS_SUCCESS) {
@@ -182,23 +181,23 @@ static void *add_on(void *unused)
     return unused;
 }
 
-/* Gets the worker to look when an add may be under way. */
+/* Makes the worker look at the queue while an add may be in progress. */
 static void pulse(struct ns_job_t *job)
 {
     UNUSED(job);
     note_run();
 }
 
-/* What README says of them under Limits: how long a real-time worker may be kept by an ordinary thread
- * that was in the middle of an add. That it ends is all that is asked. */
-static void adds_by_ordinary_threads_keep_a_realtime_worker_for_a_time(void **state)
+/* The limit that README states: how long an ordinary thread in the middle of an add may delay a
+ * real-time worker. The test only requires that the delay ends. */
+TEST(adds_by_ordinary_threads_keep_a_realtime_worker_for_a_time)
 {
-    UNUSED(state);
     SKIP_IF_UNSUITABLE();
     enum { ADDERS = 3 };
     pthread_t adders[ADDERS];
     take_one_processor();
-    /* Threads of a pool have the policy and the processors of who makes it. */
+    /* A pool's threads inherit the scheduling policy and the processors of the thread that makes
+     * it. */
     assert_true(be_realtime(10));
     pool = pool_of(1);
     assert_true(be_realtime(0));

@@ -10,19 +10,18 @@
 
 static struct latch ran = LATCH_INIT;
 
-static void count_and_finish(struct ns_job_t *job)
+static void finish_and_count(struct ns_job_t *job)
 {
     ns_job_done(job);
     latch_add(&ran, 1);
 }
 
-static void every_add_runs_once(void **state)
+TEST(every_add_runs_once)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(4);
     for (int i = 0; i < 1000; i++) {
         ns_job_type_t type = i % 2 ? NS_JOB_THREAD : NS_JOB_NONE;
-        assert_int_equal(ns_add_job(tp, type, count_and_finish, NULL, NULL), NS_SUCCESS);
+        assert_int_equal(ns_add_job(tp, type, finish_and_count, NULL, NULL), NS_SUCCESS);
     }
     assert_latch(&ran, 1000);
     pool_end(tp);
@@ -52,9 +51,8 @@ static void place_of(struct ns_thrpool_t *tp, ns_job_type_t type, struct place *
     assert_latch(&place->ran, 1);
 }
 
-static void without_thread_it_runs_in_the_loop_and_with_it_in_a_worker(void **state)
+TEST(without_thread_it_runs_in_the_loop_and_with_it_in_a_worker)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct place loop, worker, timer, again;
     place_of(tp, NS_JOB_NONE, &loop);
@@ -106,9 +104,8 @@ static void *add_in_order(void *arg)
     return NULL;
 }
 
-static void jobs_of_one_thread_start_in_the_order_of_their_adding(void **state)
+TEST(jobs_of_one_thread_start_in_the_order_of_their_adding)
 {
-    UNUSED(state);
     enum { THREADS = 4, EACH = 1000 };
     const ns_job_type_t types[] = {NS_JOB_THREAD, NS_JOB_NONE};
     for (size_t type = 0; type < 2; type++) {
@@ -145,26 +142,22 @@ static void persist_note_order(struct ns_job_t *job)
     }
 }
 
-static void persist_goes_to_the_back_of_its_queue_each_time(void **state)
+TEST(persist_goes_to_the_back_of_its_queue_each_time)
 {
-    UNUSED(state);
     const ns_job_type_t types[] = {NS_JOB_THREAD, NS_JOB_NONE};
     for (size_t type = 0; type < 2; type++) {
         struct ns_thrpool_t *tp = pool_of(1);
         struct gate gate = GATE_INIT;
-        struct ns_job_t *blocker = NULL;
         long before = latch_count(&ran);
         ordered = 0;
-        assert_int_equal(ns_add_job(tp, types[type], gate_callback, &gate, &blocker), NS_SUCCESS);
-        assert_latch(&gate.begun, 1);
+        struct ns_job_t *blocker = occupy(tp, types[type], &gate);
         for (intptr_t i = 0; i < 3; i++) {
             assert_int_equal(ns_add_job(tp, types[type] | NS_JOB_PERSIST, persist_note_order,
                                         (void *)i, NULL), NS_SUCCESS);
         }
         latch_add(&gate.leave, 1);
         assert_latch(&ran, before + 3);
-        assert_int_equal(ns_job_wait(blocker), NS_SUCCESS);
-        assert_int_equal(ns_job_done(blocker), NS_SUCCESS);
+        finish_idle(blocker);
         pool_end(tp);
         for (int i = 0; i < 200; i++) {
             assert_int_equal(order[i], i % 3);
@@ -185,9 +178,8 @@ static void repeat_until_told(struct ns_job_t *job)
     }
 }
 
-static void a_job_that_repeats_at_once_keeps_nobody_waiting(void **state)
+TEST(a_job_that_repeats_at_once_keeps_nobody_waiting)
 {
-    UNUSED(state);
     const ns_job_type_t types[] = {
         NS_JOB_NONE, NS_JOB_THREAD, NS_JOB_PERSIST, NS_JOB_PERSIST | NS_JOB_THREAD,
         NS_JOB_TIMER, NS_JOB_TIMER | NS_JOB_PERSIST,
@@ -202,8 +194,7 @@ static void a_job_that_repeats_at_once_keeps_nobody_waiting(void **state)
         atomic_store(&repeated, 0);
         assert_int_equal(ns_add_job(tp, types[i] | NS_JOB_UNARMED, repeat_until_told, &gone, &job),
                          NS_SUCCESS);
-        assert_int_equal(ns_job_set_done_cb(job, count_callback), NS_SUCCESS);
-        assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
+        arm_with(job, count_callback);
         EVENTUALLY(atomic_load(&repeated) > 10);
 
         struct probe others = PROBE(finish_job, -1);
@@ -228,7 +219,7 @@ static void a_job_that_repeats_at_once_keeps_nobody_waiting(void **state)
     close(ends[1]);
 }
 
-/* Plain memory, with no lock and no atomic of its own. */
+/* Plain memory, neither locked nor atomic. */
 struct letter {
     int to_callback[64];
     int from_callback[64];
@@ -246,9 +237,8 @@ static void answer_letter(struct ns_job_t *job)
     }
 }
 
-static void what_is_written_before_arming_and_in_the_callback_is_visible(void **state)
+TEST(what_is_written_before_arming_and_in_the_callback_is_visible)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     const ns_job_type_t types[] = {NS_JOB_THREAD, NS_JOB_NONE};
     int rounds = scaled(20000);
@@ -281,16 +271,13 @@ static void flood_callback(struct ns_job_t *job)
     ns_job_done(job);
 }
 
-static void a_million_adds_against_a_blocked_loop_block_nobody(void **state)
+TEST(a_million_adds_against_a_blocked_loop_block_nobody)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct gate gate = GATE_INIT;
-    struct ns_job_t *blocker = NULL;
     int adds = scaled(1000000);
     atomic_store(&flood_ran, 0);
-    assert_int_equal(ns_add_job(tp, NS_JOB_NONE, gate_callback, &gate, &blocker), NS_SUCCESS);
-    assert_latch(&gate.begun, 1);
+    struct ns_job_t *blocker = occupy(tp, NS_JOB_NONE, &gate);
     int refused = 0;
     for (int i = 0; i < adds; i++) {
         refused += ns_add_job(tp, NS_JOB_NONE, flood_callback, NULL, NULL) != NS_SUCCESS;
@@ -304,9 +291,8 @@ static void a_million_adds_against_a_blocked_loop_block_nobody(void **state)
     assert_int_equal(atomic_load(&flood_ran), adds);
 }
 
-static void single_jobs_handed_to_a_sleeping_worker_are_never_stranded(void **state)
+TEST(single_jobs_handed_to_a_sleeping_worker_are_never_stranded)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     struct ns_job_t *job = NULL;
     struct latch runs = LATCH_INIT;
@@ -353,7 +339,7 @@ static void *add_without_a_wake(void *arg)
     return NULL;
 }
 
-/* In a process of its own, since its threads may be killed. 0 if all went well. */
+/* Runs in a process of its own, which may be killed. Returns 0 if all went well. */
 static int adds_without_a_wake(ns_job_type_t type)
 {
     struct ns_thrpool_config config;
@@ -379,9 +365,8 @@ static int adds_without_a_wake(ns_job_type_t type)
     return adder.failed != 0 ? adder.failed : atomic_load(&flood_ran) == adder.count ? 0 : 4;
 }
 
-static void an_add_wakes_nobody_while_those_who_would_run_it_are_busy(void **state)
+TEST(an_add_wakes_nobody_while_those_who_would_run_it_are_busy)
 {
-    UNUSED(state);
     if (scaled(100) != 100) {
         skip(); /* valgrind does not run under a filter of system calls */
     }
@@ -402,7 +387,7 @@ static void an_add_wakes_nobody_while_those_who_would_run_it_are_busy(void **sta
     }
 }
 
-/* Done callbacks that take their time, and a timer beside them. */
+/* Slow done callbacks, and a timer beside them. */
 static atomic_int went, ticks, ticks_at_first, ticks_at_last;
 
 enum { SLOW_TO_GO = 2000 };
@@ -428,9 +413,8 @@ static void tick(struct ns_job_t *job)
 }
 
 /* To see it fail: in EventLoop::take_requests, do not ask whether the slice is over. */
-static void a_flood_of_done_callbacks_leaves_timers_alone(void **state)
+TEST(a_flood_of_done_callbacks_leaves_timers_alone)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     static struct ns_job_t *jobs[SLOW_TO_GO];
     struct timeval often = {0, 1000};
@@ -442,9 +426,7 @@ static void a_flood_of_done_callbacks_leaves_timers_alone(void **state)
     assert_int_equal(ns_add_timeout_job(tp, &often, NS_JOB_PERSIST, tick, NULL, &timer), NS_SUCCESS);
     EVENTUALLY(atomic_load(&ticks) > 0);
     struct gate gate = GATE_INIT;
-    struct ns_job_t *blocker = NULL;
-    assert_int_equal(ns_add_job(tp, NS_JOB_NONE, gate_callback, &gate, &blocker), NS_SUCCESS);
-    assert_latch(&gate.begun, 1);
+    struct ns_job_t *blocker = occupy(tp, NS_JOB_NONE, &gate);
     for (int i = 0; i < SLOW_TO_GO; i++) {
         assert_int_equal(ns_job_done(jobs[i]), NS_SUCCESS);
     }
@@ -455,26 +437,44 @@ static void a_flood_of_done_callbacks_leaves_timers_alone(void **state)
     print_message("# %d ticks of 1 ms beside %d done callbacks\n", beside, SLOW_TO_GO);
     assert_true(beside >= 20);
     assert_true(ns_job_cancel(timer) <= NS_RUNNING);
-    assert_int_equal(ns_job_wait(blocker), NS_SUCCESS);
-    assert_int_equal(ns_job_done(blocker), NS_SUCCESS);
+    finish_idle(blocker);
     pool_end(tp);
 }
 
-/* Two jobs that are armed again and again on one worker, while the other is blocked; then the
- * callback of one of them stays, and only the other worker can run its neighbour. */
+/* Two jobs rearm themselves on one worker while the other worker is blocked. Then one of the two
+ * blocks, so that only the other worker can run its neighbour. */
 static struct {
     struct gate blocker;
     struct latch neighbour;
     struct latch over;
-    atomic_int flood;   /* that worker is never without work: see below */
+    struct latch gone;  /* of the jobs that repeat */
+    atomic_int added;   /* of those */
+    atomic_int flood;   /* that worker always has work: see below */
     atomic_int repeated; /* on that worker */
-    atomic_int before;   /* so often before the neighbour ran there, or -1 */
+    atomic_int before;   /* its runs before the neighbour ran there, or -1 */
     int runs;
 } near;
 
 enum { IDLE, FROM_OUTSIDE, ITS_OWN };
 
-/* Armed again on that worker, and slow. */
+static void repeating_gone(struct ns_job_t *job)
+{
+    UNUSED(job);
+    latch_add(&near.gone, 1);
+}
+
+/* A job that repeats until its callback finishes it. */
+static void repeat(struct ns_thrpool_t *tp, ns_job_func_t func)
+{
+    struct ns_job_t *job = NULL;
+    if (ns_create_job(tp, NS_JOB_THREAD | NS_JOB_PERSIST, func, &job) != NS_SUCCESS ||
+        ns_job_set_done_cb(job, repeating_gone) != NS_SUCCESS || ns_job_rearm(job) != NS_SUCCESS) {
+        abort();
+    }
+    atomic_fetch_add(&near.added, 1);
+}
+
+/* A slow job that rearms itself on that worker. */
 static void repeat_slowly(struct ns_job_t *job)
 {
     for (double end = now_seconds() + 0.001; now_seconds() < end;) {
@@ -515,7 +515,7 @@ static void stay(struct ns_job_t *job)
     if (atomic_load(&near.flood) == FROM_OUTSIDE) {
         ns_add_job(ns_job_get_tp(job), NS_JOB_THREAD, add_another, NULL, NULL);
     } else if (atomic_load(&near.flood) == ITS_OWN) {
-        ns_add_job(ns_job_get_tp(job), NS_JOB_THREAD | NS_JOB_PERSIST, repeat_slowly, NULL, NULL);
+        repeat(ns_job_get_tp(job), repeat_slowly);
     }
     latch_add(&near.blocker.leave, 1);
     int ran = latch_reaches(&near.neighbour, before + 1);
@@ -529,47 +529,43 @@ static void a_callback_that_stays_holds_no_job_back(int flood)
     struct ns_thrpool_t *tp = pool_of(2);
     struct ns_job_t *blocker = NULL;
     near.blocker = (struct gate)GATE_INIT;
-    near.neighbour = near.over = (struct latch)LATCH_INIT;
+    near.neighbour = near.over = near.gone = (struct latch)LATCH_INIT;
+    atomic_store(&near.added, 0);
     near.runs = 0;
     atomic_store(&near.repeated, 0);
     atomic_store(&near.before, -1);
     atomic_store(&near.flood, flood);
-    assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, gate_callback, &near.blocker, &blocker),
-                     NS_SUCCESS);
-    assert_latch(&near.blocker.begun, 1);
-    assert_int_equal(ns_add_job(tp, NS_JOB_THREAD | NS_JOB_PERSIST, run_neighbour, NULL, NULL),
-                     NS_SUCCESS);
-    assert_int_equal(ns_add_job(tp, NS_JOB_THREAD | NS_JOB_PERSIST, stay, NULL, NULL), NS_SUCCESS);
+    blocker = occupy(tp, NS_JOB_THREAD, &near.blocker);
+    repeat(tp, run_neighbour);
+    repeat(tp, stay);
     assert_latch(&near.over, 1);
     assert_int_equal(latch_count(&near.over), 1);
-    assert_int_equal(ns_job_wait(blocker), NS_SUCCESS);
-    assert_int_equal(ns_job_done(blocker), NS_SUCCESS);
+    /* A job that shutdown stops from repeating would be left idle. */
+    assert_latch(&near.gone, atomic_load(&near.added));
+    finish_idle(blocker);
     pool_end(tp);
 }
 
 /* To see it fail: in WorkQueue::take_any, look at the worker's own near queue only. */
-static void a_job_near_a_blocked_worker_is_run_by_another(void **state)
+TEST(a_job_near_a_blocked_worker_is_run_by_another)
 {
-    UNUSED(state);
     for (int i = 0; i < 50; i++) {
         a_callback_that_stays_holds_no_job_back(IDLE);
     }
 }
 
 /* To see it fail: in WorkQueue::take_any, let no queue have its turn. */
-static void a_job_near_a_blocked_worker_is_run_by_one_that_is_never_idle(void **state)
+TEST(a_job_near_a_blocked_worker_is_run_by_one_that_is_never_idle)
 {
-    UNUSED(state);
     for (int i = 0; i < 50; i++) {
         a_callback_that_stays_holds_no_job_back(FROM_OUTSIDE);
     }
 }
 
-/* The same, and not after many runs of that one's own. To see it fail: have Seat::look never find that
- * it was slow. */
-static void a_job_near_a_blocked_worker_is_run_before_others_are_run_often(void **state)
+/* The same, before that worker's own job has run many times. To see it fail: have Seat::look never
+ * find that it was slow. */
+TEST(a_job_near_a_blocked_worker_is_run_before_others_are_run_often)
 {
-    UNUSED(state);
     for (int i = 0; i < 20; i++) {
         a_callback_that_stays_holds_no_job_back(ITS_OWN);
         assert_in_range(atomic_load(&near.before), 0, 24);

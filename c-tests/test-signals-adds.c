@@ -1,84 +1,21 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * The add of a signal job in the middle of trouble: a system that refuses, no memory, others who
- * set handlers at the same time; and two copies of the library in one process.
+ * Adds of signal jobs that meet trouble: a system call that fails, no memory, others that set
+ * handlers at the same time; and two copies of the library in one process.
  *
- * This program stands in the way of sigaction, as sanitizers do: not for them.
+ * This program intercepts sigaction, as sanitizers do, so it does not run under them.
  */
-#include "harness.h"
+#include "children.h"
+#include "signals.h"
 
 #include <dlfcn.h>
 #include <sys/mman.h>
-#include <sys/wait.h>
 
-/* Run a function in a child, and tell how the child ended. */
-static int in_child(void (*body)(int), int arg)
-{
-    fflush(NULL);
-    pid_t child = fork();
-    if (child == 0) {
-        alarm(LIMIT_SECONDS);
-        body(arg);
-        _exit(0);
-    }
-    int status = -1;
-    assert_int_equal(waitpid(child, &status, 0), child);
-    return status;
-}
-
-#define assert_exits(status, code)                                                             \
-    do {                                                                                       \
-        int exits_status = (status);                                                           \
-        if (!WIFEXITED(exits_status) || WEXITSTATUS(exits_status) != (code)) {                 \
-            fail_msg("wait status %#x, wanted exit status %d", exits_status, (code));          \
-        }                                                                                      \
-    } while (0)
-
-#define assert_killed_by(status, signum)                                                       \
-    do {                                                                                       \
-        int killed_status = (status);                                                          \
-        if (!WIFSIGNALED(killed_status) || WTERMSIG(killed_status) != (signum)) {              \
-            fail_msg("wait status %#x, wanted signal %d", killed_status, (signum));            \
-        }                                                                                      \
-    } while (0)
-
-/* In a child, and in another thread, there is no test to fail: say what failed, and end. */
-#define CHILD_CHECK(cond)                                                                      \
-    do {                                                                                       \
-        if (!(cond)) {                                                                         \
-            fprintf(stderr, "# child: line %d: %s\n", __LINE__, #cond);                        \
-            _exit(99);                                                                         \
-        }                                                                                      \
-    } while (0)
-
-static struct ns_job_t *probe_signal(struct ns_thrpool_t *tp, int signum, struct probe *probe)
-{
-    struct ns_job_t *job = NULL;
-    assert_int_equal(ns_add_signal_job(tp, signum, NS_JOB_PERSIST | NS_JOB_UNARMED, probe_run, probe,
-                                       &job), NS_SUCCESS);
-    return probe_arm(job);
-}
-
-static void cancel(struct ns_job_t *job, struct probe *probe)
-{
-    ns_result_t result = ns_job_cancel(job);
-    assert_true(result == NS_SUCCESS || result == NS_RUNNING);
-    assert_latch(&probe->disposals, 1);
-}
-
-static atomic_int handled;
-
-static void plain(int signum)
-{
-    UNUSED(signum);
-    atomic_fetch_add(&handled, 1);
-}
-
-/* What becomes of the library's calls of sigaction for one signal, counted from 1. */
+/* What happens to the library's calls of sigaction for one signal, counted from 1. */
 static struct {
     atomic_int signum;
-    atomic_int refuse;   /* the one that is refused */
-    atomic_int followed; /* the one behind which somebody else sets a handler */
+    atomic_int refuse;   /* the call that fails */
+    atomic_int followed; /* the call right after which another handler is set */
     atomic_int calls;
 } fate;
 
@@ -90,7 +27,7 @@ static void begin_fate(int signum, int refuse, int followed)
     atomic_store(&fate.signum, signum);
 }
 
-/* Tells how many calls there were. */
+/* Returns how many calls there were. */
 static int end_fate(void)
 {
     atomic_store(&fate.signum, 0);
@@ -137,7 +74,7 @@ int sigaction(int signum, const struct sigaction *new, struct sigaction *old)
     return result;
 }
 
-/* The n-th call is refused; exits with 1 if there are not that many. */
+/* Have the n-th call fail. Exits with 1 if there are fewer calls. */
 static void fail_an_add(int n)
 {
     int watched = n & 1;
@@ -147,9 +84,9 @@ static void fail_an_add(int n)
     struct ns_job_t *keeping = NULL, *job = (struct ns_job_t *)&probe;
     struct sigaction before, after;
     atomic_store(&handled, 0);
-    signal(SIGUSR1, plain);
+    signal(SIGUSR1, count_handled);
     if (watched) {
-        keeping = probe_signal(keeper, SIGUSR1, &kept);
+        keeping = probe_signal(keeper, SIGUSR1, NS_JOB_PERSIST, &kept);
     }
     real_sigaction(SIGUSR1, NULL, &before);
     struct ns_thrpool_t *tp = pool_of(1);
@@ -163,27 +100,26 @@ static void fail_an_add(int n)
     real_sigaction(SIGUSR1, NULL, &after);
     CHILD_CHECK(before.sa_sigaction == after.sa_sigaction);
     ns_thrpool_destroy(tp);
-    /* Nothing leads to that pool any more. */
+    /* No handler refers to the pool any more. */
     for (int i = 0; i < 10; i++) {
         raise(SIGUSR1);
     }
     CHILD_CHECK(atomic_load(&handled) == (watched ? 0 : 10));
     if (watched) {
         CHILD_CHECK(latch_reaches(&kept.runs, 1));
-        cancel(keeping, &kept);
+        probe_cancel(keeping, &kept);
     }
     real_sigaction(SIGUSR1, NULL, &after);
-    CHILD_CHECK(after.sa_handler == plain);
+    CHILD_CHECK(after.sa_handler == count_handled);
 }
 
-static void an_add_that_fails_leaves_nothing_behind(void **state)
+TEST(an_add_that_fails_leaves_nothing_behind)
 {
-    UNUSED(state);
     for (int watched = 0; watched < 2; watched++) {
         int n = 0, status = 0;
         while (status == 0) {
             n++;
-            status = in_child(fail_an_add, n << 1 | watched);
+            status = in_child_with(fail_an_add, n << 1 | watched);
         }
         assert_exits(status, 1);
         assert_true(n > 1);
@@ -197,17 +133,10 @@ static void *failing_calloc(size_t count, size_t size)
     return atomic_load(&no_memory) ? NULL : calloc(count, size);
 }
 
-static void an_add_without_memory_touches_no_disposition(void **state)
+TEST(an_add_without_memory_touches_no_disposition)
 {
-    UNUSED(state);
-    struct ns_thrpool_config config;
     struct ns_job_t *job = NULL;
-    ns_thrpool_config_init(&config);
-    config.log_fct = quiet_log;
-    config.calloc_fct = failing_calloc;
-    config.free_fct = free;
-    struct ns_thrpool_t *tp = ns_thrpool_new(&config);
-    assert_non_null(tp);
+    struct ns_thrpool_t *tp = pool_with(1, quiet_log, failing_calloc, free);
     begin_fate(SIGUSR1, 0, 0);
     atomic_store(&no_memory, 1);
     assert_int_equal(ns_add_signal_job(tp, SIGUSR1, 0, probe_run, NULL, &job),
@@ -217,44 +146,44 @@ static void an_add_without_memory_touches_no_disposition(void **state)
     pool_end(tp);
 }
 
-/* Another sets a handler for a signal in the middle of the first add of a job for it: the jobs of
- * another signal fire, and that handler gets none of them. */
+/* Another handler is set for a signal in the middle of the first add of a job for it. Jobs for a
+ * different signal still fire, and that handler gets none of those signals. */
 
-/* In a process where neither signal was ever watched. Exits with 1 if there is no n-th call. */
+/* Runs in a process where neither signal was ever watched. Exits with 1 if there is no n-th call.
+ * */
 static void watch_beside_others_sigaction(int n)
 {
     struct ns_thrpool_t *tp = pool_of(1);
     struct probe one = PROBE(NULL, -1), two = PROBE(NULL, -1), more = PROBE(NULL, -1);
     struct sigaction now;
-    signal(SIGUSR2, plain);
-    probe_signal(tp, SIGUSR2, &two);
+    signal(SIGUSR2, count_handled);
+    probe_signal(tp, SIGUSR2, NS_JOB_PERSIST, &two);
     begin_fate(SIGUSR1, 0, n);
-    struct ns_job_t *job = probe_signal(tp, SIGUSR1, &one);
+    struct ns_job_t *job = probe_signal(tp, SIGUSR1, NS_JOB_PERSIST, &one);
     if (end_fate() < n) {
         _exit(1);
     }
     raise(SIGUSR2);
     CHILD_CHECK(latch_reaches(&two.runs, 1));
     CHILD_CHECK(atomic_load(&wrong_signal) == 0);
-    /* Ours is there or theirs; with a job more it is ours, and in the end theirs or what was there
-     * before. */
-    struct ns_job_t *another = probe_signal(tp, SIGUSR1, &more);
+    /* Now the library's handler is installed, or theirs. With one more job it is the library's, and
+     * in the end theirs or the one from before. */
+    struct ns_job_t *another = probe_signal(tp, SIGUSR1, NS_JOB_PERSIST, &more);
     raise(SIGUSR1);
     CHILD_CHECK(latch_reaches(&more.runs, 1) && latch_reaches(&one.runs, 1));
-    cancel(job, &one);
-    cancel(another, &more);
+    probe_cancel(job, &one);
+    probe_cancel(another, &more);
     real_sigaction(SIGUSR1, NULL, &now);
     CHILD_CHECK(now.sa_handler == only_usr1 || now.sa_handler == SIG_DFL);
     ns_thrpool_destroy(tp);
 }
 
-static void handlers_that_others_set_during_an_add_are_not_taken_for_ours(void **state)
+TEST(handlers_that_others_set_during_an_add_are_not_taken_for_ours)
 {
-    UNUSED(state);
     int n = 0, status = 0;
     while (status == 0) {
         n++;
-        status = in_child(watch_beside_others_sigaction, n);
+        status = in_child_with(watch_beside_others_sigaction, n);
     }
     assert_exits(status, 1);
     assert_true(n > 1);
@@ -330,7 +259,7 @@ static void copy_end(struct copy *copy)
     copy->pool_destroy(copy->tp);
 }
 
-/* Each comes to find the other's handler; which begins and ends when, the bits of `order` say. */
+/* Each copy finds the other's handler. The bits of `order` say which begins and ends first. */
 static void two_copies(int order)
 {
     struct copy copies[2] = {
@@ -340,7 +269,7 @@ static void two_copies(int order)
     load_copy(&copies[1]);
     int first = order & 1, then = (order >> 1) & 1, handler = order & 4;
     if (handler) {
-        signal(SIGTERM, plain);
+        signal(SIGTERM, count_handled);
     }
     copy_begin(&copies[first], SIGTERM);
     copy_begin(&copies[!first], SIGTERM);
@@ -358,11 +287,10 @@ static void two_copies(int order)
     CHILD_CHECK(handler && atomic_load(&handled) == 1);
 }
 
-static void two_copies_of_the_library_find_each_others_handlers(void **state)
+TEST(two_copies_of_the_library_find_each_others_handlers)
 {
-    UNUSED(state);
     for (int order = 0; order < 16; order++) {
-        int status = in_child(two_copies, order);
+        int status = in_child_with(two_copies, order);
         if (order & 4) {
             assert_exits(status, 0);
         } else {

@@ -1,95 +1,42 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * Signals beside others who set handlers too: what our handler does where they put it back and
- * nobody watches, and whom it calls.
+ * Signals beside other code that sets handlers: what the library's handler does when such code
+ * restores it after the last job has gone, and which handlers it calls.
  */
-#include "harness.h"
+#include "children.h"
+#include "signals.h"
 
-#include <sys/wait.h>
-
-/* ThreadSanitizer calls handlers by itself, with masks of its own. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-
-/* Run a function in a child, and tell how the child ended, or that it has stopped. */
-static int in_child(void (*body)(int), int arg)
+/* As in_child_with, in a process group of the child's own. Returns the wait status also of a child
+ * that has stopped, which is then continued to its end. */
+static int in_child_of_own_group(void (*body)(int), int number)
 {
-    fflush(NULL);
-    pid_t child = fork();
+    pid_t child = begin_child();
     if (child == 0) {
         setpgid(0, 0);
-        alarm(LIMIT_SECONDS);
-        body(arg);
+        body(number);
         _exit(0);
     }
     int status = -1;
     assert_int_equal(waitpid(child, &status, WUNTRACED), child);
     if (WIFSTOPPED(status)) {
-        int rest = -1;
         assert_int_equal(kill(child, SIGCONT), 0);
-        assert_int_equal(waitpid(child, &rest, 0), child);
-        assert_true(WIFEXITED(rest) && WEXITSTATUS(rest) == 0);
+        assert_exits(end_child(child), 0);
     }
     return status;
 }
 
-#define assert_exits(status, code)                                                             \
-    do {                                                                                       \
-        int exits_status = (status);                                                           \
-        if (!WIFEXITED(exits_status) || WEXITSTATUS(exits_status) != (code)) {                 \
-            fail_msg("wait status %#x, wanted exit status %d", exits_status, (code));          \
-        }                                                                                      \
-    } while (0)
-
-#define assert_killed_by(status, signum)                                                       \
-    do {                                                                                       \
-        int killed_status = (status);                                                          \
-        if (!WIFSIGNALED(killed_status) || WTERMSIG(killed_status) != (signum)) {              \
-            fail_msg("wait status %#x, wanted signal %d", killed_status, (signum));            \
-        }                                                                                      \
-    } while (0)
-
-/* In a child, and in another thread, there is no test to fail: say what failed, and end. */
-#define CHILD_CHECK(cond)                                                                      \
-    do {                                                                                       \
-        if (!(cond)) {                                                                         \
-            fprintf(stderr, "# child: line %d: %s\n", __LINE__, #cond);                        \
-            _exit(99);                                                                         \
-        }                                                                                      \
-    } while (0)
-
-static struct ns_job_t *probe_signal(struct ns_thrpool_t *tp, int signum, struct probe *probe)
-{
-    struct ns_job_t *job = NULL;
-    assert_int_equal(ns_add_signal_job(tp, signum, NS_JOB_PERSIST | NS_JOB_UNARMED, probe_run, probe,
-                                       &job), NS_SUCCESS);
-    return probe_arm(job);
-}
-
-static void cancel(struct ns_job_t *job, struct probe *probe)
-{
-    ns_result_t result = ns_job_cancel(job);
-    assert_true(result == NS_SUCCESS || result == NS_RUNNING);
-    assert_latch(&probe->disposals, 1);
-}
-
-/* As who saves what he finds, while a job watches, and puts it back when there is no job and no
- * pool any more. */
+/* Save the library's handler while a job watches, and restore it when there is no job and no pool
+ * any more, as other code may do. */
 static void save_ours_and_put_it_back(int signum)
 {
     struct sigaction ignore, saved;
     struct ns_thrpool_t *tp = pool_of(1);
     struct probe probe = PROBE(NULL, -1);
-    struct ns_job_t *job = probe_signal(tp, signum, &probe);
+    struct ns_job_t *job = probe_signal(tp, signum, NS_JOB_PERSIST, &probe);
     memset(&ignore, 0, sizeof ignore);
     ignore.sa_handler = SIG_IGN;
     assert_int_equal(sigaction(signum, &ignore, &saved), 0);
-    cancel(job, &probe);
+    probe_cancel(job, &probe);
     pool_end(tp);
     assert_int_equal(sigaction(signum, &saved, NULL), 0);
 }
@@ -107,24 +54,23 @@ static void raise_plainly(int signum)
     raise(signum);
 }
 
-static void default_action_is_the_kernels_where_nobody_watches(void **state)
+TEST(default_action_is_the_kernels_where_nobody_watches)
 {
-    UNUSED(state);
     const int killing[] = {SIGINT, SIGTERM, SIGQUIT, SIGIO, SIGVTALRM, SIGRTMIN + 1,
 #ifdef SIGPWR
                            SIGPWR,
 #endif
     };
     for (size_t i = 0; i < sizeof killing / sizeof killing[0]; i++) {
-        assert_killed_by(in_child(raise_with_ours_put_back, killing[i]), killing[i]);
+        assert_killed_by(in_child_of_own_group(raise_with_ours_put_back, killing[i]), killing[i]);
     }
     const int harmless[] = {SIGCHLD, SIGWINCH, SIGURG, SIGCONT};
     for (size_t i = 0; i < sizeof harmless / sizeof harmless[0]; i++) {
-        assert_exits(in_child(raise_with_ours_put_back, harmless[i]), 0);
+        assert_exits(in_child_of_own_group(raise_with_ours_put_back, harmless[i]), 0);
     }
-    /* As it is without the library: valgrind does not stop. */
-    int status = in_child(raise_with_ours_put_back, SIGTSTP);
-    assert_int_equal(status, in_child(raise_plainly, SIGTSTP));
+    /* The same status as without the library: valgrind's programs do not stop. */
+    int status = in_child_of_own_group(raise_with_ours_put_back, SIGTSTP);
+    assert_int_equal(status, in_child_of_own_group(raise_plainly, SIGTSTP));
 }
 
 static void *send_to_process(void *signum)
@@ -133,7 +79,7 @@ static void *send_to_process(void *signum)
     return NULL;
 }
 
-/* The signal comes from another thread, which has it blocked. */
+/* The signal comes from another thread, which blocks it. */
 static void kill_with_ours_put_back(int signum)
 {
     pthread_t thread;
@@ -149,20 +95,18 @@ static void kill_with_ours_put_back(int signum)
     }
 }
 
-static void a_thread_that_is_asked_to_end_the_process_does(void **state)
+TEST(a_thread_that_is_asked_to_end_the_process_does)
 {
-    UNUSED(state);
-    assert_killed_by(in_child(kill_with_ours_put_back, SIGTERM), SIGTERM);
+    assert_killed_by(in_child_of_own_group(kill_with_ours_put_back, SIGTERM), SIGTERM);
 }
 
-static void an_ignored_signal_is_ignored_where_nobody_watches(void **state)
+TEST(an_ignored_signal_is_ignored_where_nobody_watches)
 {
-    UNUSED(state);
     struct sigaction now;
     signal(SIGTERM, SIG_IGN);
     save_ours_and_put_it_back(SIGTERM);
     assert_int_equal(raise(SIGTERM), 0);
-    /* And the one that had been put back too late has gone. */
+    /* And the handler that was restored too late is gone. */
     assert_int_equal(sigaction(SIGTERM, NULL, &now), 0);
     assert_true(now.sa_handler == SIG_IGN);
     signal(SIGTERM, SIG_DFL);
@@ -170,7 +114,7 @@ static void an_ignored_signal_is_ignored_where_nobody_watches(void **state)
 
 /* Nobody watches: a handler */
 
-static atomic_int handled, value;
+static atomic_int value;
 static sigset_t mask_inside;
 
 static void note_mask(void)
@@ -192,9 +136,8 @@ static void with_info(int signum, siginfo_t *info, void *context)
     atomic_store(&value, info->si_signo == signum ? info->si_value.sival_int : -1);
 }
 
-static void a_handler_is_called_by_its_own_conventions_where_nobody_watches(void **state)
+TEST(a_handler_is_called_by_its_own_conventions_where_nobody_watches)
 {
-    UNUSED(state);
     sigset_t outside;
     pthread_sigmask(SIG_BLOCK, NULL, &outside);
     for (int flags = 0; flags < 8; flags++) {
@@ -233,7 +176,7 @@ static void a_handler_is_called_by_its_own_conventions_where_nobody_watches(void
             assert_int_equal(raise(SIGUSR1), 0);
             assert_int_equal(atomic_load(&handled), 2);
         }
-        /* The mask of the code outside is what it was. */
+        /* The jump has restored the thread's mask. */
         sigset_t after;
         pthread_sigmask(SIG_BLOCK, NULL, &after);
         assert_memory_equal(&after, &outside, sizeof(unsigned long));
@@ -249,9 +192,8 @@ static void jump_out(int signum)
     siglongjmp(out, 1);
 }
 
-static void a_handler_may_jump_out(void **state)
+TEST(a_handler_may_jump_out)
 {
-    UNUSED(state);
     signal(SIGUSR1, jump_out);
     for (volatile int i = 0; i < 100; i++) {
         save_ours_and_put_it_back(SIGUSR1);
@@ -260,39 +202,38 @@ static void a_handler_may_jump_out(void **state)
             fail();
         }
     }
-    /* Nobody is thought to be inside a handler still. */
+    /* The library must not think that a handler is still running. */
     struct ns_thrpool_t *tp = pool_of(1);
     struct probe probe = PROBE(NULL, -1);
-    struct ns_job_t *job = probe_signal(tp, SIGUSR1, &probe);
+    struct ns_job_t *job = probe_signal(tp, SIGUSR1, NS_JOB_PERSIST, &probe);
     assert_int_equal(raise(SIGUSR1), 0);
     assert_latch(&probe.runs, 1);
-    cancel(job, &probe);
+    probe_cancel(job, &probe);
     pool_end(tp);
     signal(SIGUSR1, SIG_DFL);
 }
 
 /* What is there while another job is added */
 
-static void what_is_there_for_a_while_is_not_taken_for_the_earlier(void **state)
+TEST(what_is_there_for_a_while_is_not_taken_for_the_earlier)
 {
-    UNUSED(state);
     for (int other_pool = 0; other_pool < 2; other_pool++) {
         struct ns_thrpool_t *pools[2] = {pool_of(1), pool_of(1)};
         struct probe probes[2] = {PROBE(NULL, -1), PROBE(NULL, -1)};
         struct ns_job_t *jobs[2];
         struct sigaction saved, now, ignore;
         signal(SIGUSR1, plain);
-        jobs[0] = probe_signal(pools[0], SIGUSR1, &probes[0]);
+        jobs[0] = probe_signal(pools[0], SIGUSR1, NS_JOB_PERSIST, &probes[0]);
         memset(&ignore, 0, sizeof ignore);
         ignore.sa_handler = SIG_IGN;
         assert_int_equal(sigaction(SIGUSR1, &ignore, &saved), 0);
-        jobs[1] = probe_signal(pools[other_pool], SIGUSR1, &probes[1]);
+        jobs[1] = probe_signal(pools[other_pool], SIGUSR1, NS_JOB_PERSIST, &probes[1]);
         assert_int_equal(raise(SIGUSR1), 0);
         assert_latch(&probes[0].runs, 1);
         assert_latch(&probes[1].runs, 1);
         assert_int_equal(sigaction(SIGUSR1, &saved, NULL), 0);
-        cancel(jobs[0], &probes[0]);
-        cancel(jobs[1], &probes[1]);
+        probe_cancel(jobs[0], &probes[0]);
+        probe_cancel(jobs[1], &probes[1]);
         assert_int_equal(sigaction(SIGUSR1, NULL, &now), 0);
         assert_true(now.sa_handler == plain);
         pool_end(pools[0]);
@@ -301,7 +242,7 @@ static void what_is_there_for_a_while_is_not_taken_for_the_earlier(void **state)
     signal(SIGUSR1, SIG_DFL);
 }
 
-/* A handler that goes on to the one that it found */
+/* A handler that calls the one that it replaced */
 
 static struct sigaction found;
 static atomic_int chained;
@@ -316,14 +257,14 @@ static void go_on(int signum, siginfo_t *info, void *context)
     }
 }
 
-/* The same, of those that know nothing of the other arguments. */
+/* The same, for handlers that take the number only. */
 static void go_on_with_the_number(int signum)
 {
     atomic_fetch_add(&chained, 1);
     found.sa_handler(signum);
 }
 
-/* Install one of them over ours. */
+/* Install one of them over the library's. */
 static void chain(int signum, int with_number_only)
 {
     struct sigaction mine;
@@ -343,24 +284,23 @@ static void watch_meanwhile(int signum, void (*meanwhile)(int, int), int arg)
 {
     struct ns_thrpool_t *tp = pool_of(1);
     struct probe probe = PROBE(NULL, -1);
-    struct ns_job_t *job = probe_signal(tp, signum, &probe);
+    struct ns_job_t *job = probe_signal(tp, signum, NS_JOB_PERSIST, &probe);
     assert_int_equal(raise(signum), 0);
     assert_latch(&probe.runs, 1);
     if (meanwhile != NULL) {
         meanwhile(signum, arg);
     }
-    cancel(job, &probe);
+    probe_cancel(job, &probe);
     pool_end(tp);
 }
 
-static void a_handler_that_goes_on_to_ours_reaches_the_one_before(void **state)
+TEST(a_handler_that_goes_on_to_ours_reaches_the_one_before)
 {
-    UNUSED(state);
     for (int with_number_only = 0; with_number_only < 2; with_number_only++) {
         signal(SIGUSR1, plain);
         watch_meanwhile(SIGUSR1, chain, with_number_only);
         struct sigaction ours = found, now;
-        /* Then also when later jobs have found it in the place of ours. */
+        /* And also when later jobs have found it instead of the library's. */
         for (int i = 0; i < 3; i++) {
             atomic_store(&handled, 0);
             atomic_store(&chained, 0);
@@ -371,7 +311,7 @@ static void a_handler_that_goes_on_to_ours_reaches_the_one_before(void **state)
             assert_true(now.sa_sigaction != ours.sa_sigaction);
             watch_meanwhile(SIGUSR1, NULL, 0);
         }
-        /* And when somebody has put ours back over it: it finds ours, and ours finds it. */
+        /* And when the library's has been restored over it: each would call the other. */
         assert_int_equal(sigaction(SIGUSR1, &ours, NULL), 0);
         atomic_store(&handled, 0);
         atomic_store(&chained, 0);
@@ -389,11 +329,10 @@ static void chain_over_the_default(int with_number_only)
     raise(SIGTERM);
 }
 
-static void a_handler_that_goes_on_to_ours_reaches_the_default_action(void **state)
+TEST(a_handler_that_goes_on_to_ours_reaches_the_default_action)
 {
-    UNUSED(state);
-    assert_killed_by(in_child(chain_over_the_default, 0), SIGTERM);
-    assert_killed_by(in_child(chain_over_the_default, 1), SIGTERM);
+    assert_killed_by(in_child_of_own_group(chain_over_the_default, 0), SIGTERM);
+    assert_killed_by(in_child_of_own_group(chain_over_the_default, 1), SIGTERM);
 }
 
 /* A storm */
@@ -434,7 +373,8 @@ static void *watch_and_stop(void *kept)
         }
         if (tp != kept) {
             if (i % 2 == 0) {
-                /* Still watched while it goes. One that ran last is idle, and to be finished. */
+                /* The signal is watched until the end. The job that ran last is idle, and must be
+                 * finished. */
                 ns_thrpool_shutdown(tp);
                 CHILD_CHECK(ns_thrpool_wait(tp) == NS_SUCCESS);
                 ns_job_cancel(jobs[0]);
@@ -448,9 +388,8 @@ static void *watch_and_stop(void *kept)
     return NULL;
 }
 
-static void watching_and_stopping_in_a_storm_ends(void **state)
+TEST(watching_and_stopping_in_a_storm_ends)
 {
-    UNUSED(state);
     enum { STORMS = 2, WATCHERS = 3 };
     pthread_t storms[STORMS], watchers[WATCHERS];
     struct ns_thrpool_t *pools[WATCHERS];
@@ -503,33 +442,32 @@ static void watch_at_real_time_priority(int unused)
     if (sched_setscheduler(0, SCHED_FIFO, &priority) != 0) {
         _exit(77);
     }
-    /* Signals are for the others, which are preempted in the middle of handlers. */
+    /* This thread blocks them, so that the others get them and are preempted inside handlers. */
     sigemptyset(&sent);
     sigaddset(&sent, SIGUSR1);
     sigaddset(&sent, SIGUSR2);
     pthread_sigmask(SIG_BLOCK, &sent, NULL);
-    /* Its threads have the priority, too. */
+    /* The pool's threads inherit the priority. */
     struct ns_thrpool_t *tp = pool_of(1);
     for (int i = 0; i < scaled(1000); i++) {
         struct probe probe = PROBE(NULL, -1);
-        struct ns_job_t *job = probe_signal(tp, SIGUSR1, &probe);
-        /* The others run until then, and are preempted at ever other points. */
+        struct ns_job_t *job = probe_signal(tp, SIGUSR1, NS_JOB_PERSIST, &probe);
+        /* The others run meanwhile, and are preempted at varying points. */
         loop_passes(tp, 200 + i % 16);
         double begin = now_seconds();
-        cancel(job, &probe);
+        probe_cancel(job, &probe);
         double took = now_seconds() - begin;
         longest = took > longest ? took : longest;
     }
     print_message("# the longest stop took %.1f ms\n", longest * 1000);
-    /* Who spins keeps the processor from those that it waits for, until the kernel takes it away:
-     * nearly a second. */
+    /* A thread that spun would keep the processor from those it waits for until the kernel's limit
+     * ends that, after nearly a second. */
     _exit(longest < 0.5 ? 0 : 1);
 }
 
-static void stopping_at_real_time_priority_waits_asleep(void **state)
+TEST(stopping_at_real_time_priority_waits_asleep)
 {
-    UNUSED(state);
-    int status = in_child(watch_at_real_time_priority, 0);
+    int status = in_child_of_own_group(watch_at_real_time_priority, 0);
     if (WIFEXITED(status) && WEXITSTATUS(status) == 77) {
         skip();
     }

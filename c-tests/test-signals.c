@@ -1,37 +1,12 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* Signal jobs: that they fire, and that the process has its signals back afterwards. */
-#include "harness.h"
+/* Signal jobs: they fire, and afterwards the process's signals are as they were. */
+#include "children.h"
+#include "signals.h"
 
 #include <dlfcn.h>
-#include <sys/wait.h>
 
-/* Sanitizers stand where this program would: in the way of sigaction. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-
-static struct ns_job_t *probe_signal(struct ns_thrpool_t *tp, int signum, ns_job_type_t type,
-                                     struct probe *probe)
-{
-    struct ns_job_t *job = NULL;
-    assert_int_equal(ns_add_signal_job(tp, signum, type | NS_JOB_UNARMED, probe_run, probe, &job),
-                     NS_SUCCESS);
-    return probe_arm(job);
-}
-
-/* Cancel a job in whatever state, and see it go. */
-static void cancel(struct ns_job_t *job, struct probe *probe)
-{
-    ns_result_t result = ns_job_cancel(job);
-    assert_true(result == NS_SUCCESS || result == NS_RUNNING);
-    assert_latch(&probe->disposals, 1);
-}
-
-/* It may be delivered after this returns, so wait for it to be seen; raise delivers at once. */
+/* The signal may be delivered after this returns, so wait for its effect. raise delivers at once.
+ * */
 static void send_to_process(int signum)
 {
     assert_int_equal(kill(getpid(), signum), 0);
@@ -44,9 +19,8 @@ static void *wait_for_the_end(void *arg)
     return NULL;
 }
 
-static void fires_for_raise_kill_and_pthread_kill(void **state)
+TEST(fires_for_raise_kill_and_pthread_kill)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct gate gate = GATE_INIT;
     pthread_t thread;
@@ -63,20 +37,19 @@ static void fires_for_raise_kill_and_pthread_kill(void **state)
         assert_latch(&probe.runs, 2);
         assert_int_equal(pthread_kill(thread, SIGUSR1), 0);
         assert_latch(&probe.runs, 3);
-        /* Not in the thread that the kernel picked, but in the pool's. */
+        /* The callback ran in the pool's thread, not in the one that the kernel picked. */
         assert_int_not_equal(atomic_load(&probe.thread), (int)gettid());
         loop_passes(tp, 1000);
         assert_int_equal(latch_count(&probe.runs), 3);
-        cancel(job, &probe);
+        probe_cancel(job, &probe);
     }
     latch_add(&gate.leave, 1);
     pthread_join(thread, NULL);
     pool_end(tp);
 }
 
-static void several_jobs_in_two_pools_all_fire(void **state)
+TEST(several_jobs_in_two_pools_all_fire)
 {
-    UNUSED(state);
     struct ns_thrpool_t *pools[2] = {pool_of(1), pool_of(2)};
     struct probe probes[6];
     struct ns_job_t *jobs[6];
@@ -88,12 +61,12 @@ static void several_jobs_in_two_pools_all_fire(void **state)
     for (int i = 0; i < 6; i++) {
         assert_latch(&probes[i].runs, 1);
     }
-    /* The first pool's go; the second pool's still fire. */
+    /* The first pool's jobs are gone; the second pool's still fire. */
     for (int i = 0; i < 6; i++) {
         assert_int_equal(ns_job_wait(jobs[i]), NS_SUCCESS);
     }
     for (int i = 0; i < 6; i += 2) {
-        cancel(jobs[i], &probes[i]);
+        probe_cancel(jobs[i], &probes[i]);
     }
     pool_end(pools[0]);
     for (int i = 1; i < 6; i += 2) {
@@ -102,14 +75,13 @@ static void several_jobs_in_two_pools_all_fire(void **state)
     send_to_process(SIGUSR1);
     for (int i = 1; i < 6; i += 2) {
         assert_latch(&probes[i].runs, 2);
-        cancel(jobs[i], &probes[i]);
+        probe_cancel(jobs[i], &probes[i]);
     }
     pool_end(pools[1]);
 }
 
-static void jobs_for_different_signals_fire_each_for_its_own(void **state)
+TEST(jobs_for_different_signals_fire_each_for_its_own)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     static const int signals[] = {SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGCHLD, SIGWINCH};
     enum { COUNT = sizeof(signals) / sizeof(signals[0]) };
@@ -126,7 +98,7 @@ static void jobs_for_different_signals_fire_each_for_its_own(void **state)
     loop_passes(tp, 1000);
     for (int i = 0; i < COUNT; i++) {
         assert_int_equal(latch_count(&probes[i].runs), 1);
-        cancel(jobs[i], &probes[i]);
+        probe_cancel(jobs[i], &probes[i]);
     }
     pool_end(tp);
 }
@@ -139,9 +111,8 @@ static void see_what_was_sent(struct ns_job_t *job)
     atomic_store(&seen, atomic_load(&sent));
 }
 
-static void fm32_burst_coalesces_and_its_last_signal_is_not_lost(void **state)
+TEST(fm32_burst_coalesces_and_its_last_signal_is_not_lost)
 {
-    UNUSED(state);
     struct ns_thrpool_t *pools[2] = {pool_of(1), pool_of(1)};
     int count = scaled(10000);
     atomic_store(&sent, 0);
@@ -160,15 +131,14 @@ static void fm32_burst_coalesces_and_its_last_signal_is_not_lost(void **state)
     assert_true(latch_count(&other.runs) <= count);
     print_message("# %d signals: %ld runs and %ld runs\n", count, latch_count(&persist.runs),
                   latch_count(&other.runs));
-    cancel(job, &persist);
-    cancel(other_job, &other);
+    probe_cancel(job, &persist);
+    probe_cancel(other_job, &other);
     pool_end(pools[0]);
     pool_end(pools[1]);
 }
 
-static void without_persist_it_fires_once_and_what_came_since_fires_on_rearm(void **state)
+TEST(without_persist_it_fires_once_and_what_came_since_fires_on_rearm)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     for (int threaded = 0; threaded < 2; threaded++) {
         struct probe probe = PROBE(NULL, -1);
@@ -177,7 +147,7 @@ static void without_persist_it_fires_once_and_what_came_since_fires_on_rearm(voi
         send_to_process(SIGUSR1);
         assert_latch(&probe.runs, 1);
         assert_int_equal(ns_job_wait(job), NS_SUCCESS);
-        /* Still caught: the default action would end this process. */
+        /* Still handled: the default action would end this process. */
         assert_int_equal(raise(SIGUSR1), 0);
         assert_int_equal(raise(SIGUSR1), 0);
         loop_passes(tp, 1000);
@@ -188,14 +158,13 @@ static void without_persist_it_fires_once_and_what_came_since_fires_on_rearm(voi
         assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
         loop_passes(tp, 1000);
         assert_int_equal(latch_count(&probe.runs), 2);
-        cancel(job, &probe);
+        probe_cancel(job, &probe);
     }
     pool_end(tp);
 }
 
-static void what_came_before_the_job_does_not_fire_it(void **state)
+TEST(what_came_before_the_job_does_not_fire_it)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct probe first = PROBE(NULL, -1), second = PROBE(NULL, -1);
     struct ns_job_t *first_job = probe_signal(tp, SIGUSR1, 0, &first);
@@ -204,20 +173,12 @@ static void what_came_before_the_job_does_not_fire_it(void **state)
     struct ns_job_t *second_job = probe_signal(tp, SIGUSR1, 0, &second);
     loop_passes(tp, 1000);
     assert_int_equal(latch_count(&second.runs), 0);
-    cancel(first_job, &first);
-    cancel(second_job, &second);
+    probe_cancel(first_job, &first);
+    probe_cancel(second_job, &second);
     pool_end(tp);
 }
 
 /* The disposition that was there before */
-
-static atomic_int handled;
-
-static void count_handled(int signum)
-{
-    UNUSED(signum);
-    atomic_fetch_add(&handled, 1);
-}
 
 static void count_handled_with_info(int signum, siginfo_t *info, void *context)
 {
@@ -233,7 +194,7 @@ static void watch_once(struct ns_thrpool_t *tp, int signum)
     struct ns_job_t *job = probe_signal(tp, signum, 0, &probe);
     send_to_process(signum);
     assert_latch(&probe.runs, 1);
-    cancel(job, &probe);
+    probe_cancel(job, &probe);
 }
 
 /* Whether two masks hold the same signals. */
@@ -247,9 +208,8 @@ static int same_mask(const sigset_t *a, const sigset_t *b)
     return 1;
 }
 
-static void handler_that_was_there_does_not_run_meanwhile_and_comes_back(void **state)
+TEST(handler_that_was_there_does_not_run_meanwhile_and_comes_back)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct sigaction mine, original, there, back;
     memset(&mine, 0, sizeof(mine));
@@ -276,9 +236,8 @@ static void handler_that_was_there_does_not_run_meanwhile_and_comes_back(void **
     pool_end(tp);
 }
 
-static void ignored_signal_is_ignored_again(void **state)
+TEST(ignored_signal_is_ignored_again)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct sigaction back;
     signal(SIGHUP, SIG_IGN);
@@ -290,9 +249,8 @@ static void ignored_signal_is_ignored_again(void **state)
     pool_end(tp);
 }
 
-static void disposition_stays_ours_until_the_last_job_of_any_pool_is_gone(void **state)
+TEST(disposition_stays_ours_until_the_last_job_of_any_pool_is_gone)
 {
-    UNUSED(state);
     struct ns_thrpool_t *pools[2] = {pool_of(1), pool_of(1)};
     struct probe probes[2] = {PROBE(NULL, -1), PROBE(NULL, -1)};
     struct ns_job_t *jobs[2];
@@ -300,13 +258,13 @@ static void disposition_stays_ours_until_the_last_job_of_any_pool_is_gone(void *
     for (int i = 0; i < 2; i++) {
         jobs[i] = probe_signal(pools[i], SIGUSR1, NS_JOB_PERSIST, &probes[i]);
     }
-    cancel(jobs[0], &probes[0]);
+    probe_cancel(jobs[0], &probes[0]);
     assert_int_equal(sigaction(SIGUSR1, NULL, &now), 0);
     assert_true(now.sa_handler != SIG_DFL);
     pool_end(pools[0]);
     send_to_process(SIGUSR1);
     assert_latch(&probes[1].runs, 1);
-    /* Armed again, so that destroy disposes of it. */
+    /* Rearm it, so that destroy disposes of it. */
     loop_passes(pools[1], 0);
     ns_thrpool_destroy(pools[1]);
     assert_int_equal(latch_count(&probes[1].disposals), 1);
@@ -314,42 +272,33 @@ static void disposition_stays_ours_until_the_last_job_of_any_pool_is_gone(void *
     assert_true(now.sa_handler == SIG_DFL);
 }
 
-/* In a child: watch SIGTERM, get one, stop watching, get another. */
-static void take_two_terms(void)
+/* Runs in a child: watch SIGTERM, get one, stop watching, get another. */
+static void take_two_terms(void *unused)
 {
+    UNUSED(unused);
     struct ns_thrpool_t *tp = pool_of(1);
     watch_once(tp, SIGTERM);
     raise(SIGTERM);
-    _exit(0);
 }
 
-static void fm32_second_term_kills_when_nobody_watches_any_more(void **state)
+TEST(fm32_second_term_kills_when_nobody_watches_any_more)
 {
-    UNUSED(state);
-    pid_t child = fork();
-    if (child == 0) {
-        take_two_terms();
-    }
-    int status = 0;
-    assert_int_equal(waitpid(child, &status, 0), child);
-    assert_true(WIFSIGNALED(status));
-    assert_int_equal(WTERMSIG(status), SIGTERM);
+    assert_killed_by(in_child(take_two_terms, NULL), SIGTERM);
 }
 
-static void handler_that_somebody_else_set_meanwhile_is_left_alone(void **state)
+TEST(handler_that_somebody_else_set_meanwhile_is_left_alone)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct probe probe = PROBE(NULL, -1);
     struct ns_job_t *job = probe_signal(tp, SIGUSR1, NS_JOB_PERSIST, &probe);
     send_to_process(SIGUSR1);
     assert_latch(&probe.runs, 1);
     signal(SIGUSR1, count_handled);
-    cancel(job, &probe);
+    probe_cancel(job, &probe);
     struct sigaction now;
     assert_int_equal(sigaction(SIGUSR1, NULL, &now), 0);
     assert_true(now.sa_handler == count_handled);
-    /* A later job is served all the same, and puts that one back. */
+    /* A later job fires all the same, and restores that handler when it ends. */
     watch_once(tp, SIGUSR1);
     assert_int_equal(sigaction(SIGUSR1, NULL, &now), 0);
     assert_true(now.sa_handler == count_handled);
@@ -357,9 +306,8 @@ static void handler_that_somebody_else_set_meanwhile_is_left_alone(void **state)
     pool_end(tp);
 }
 
-static void numbers_that_cannot_be_watched_are_refused(void **state)
+TEST(numbers_that_cannot_be_watched_are_refused)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     static const int32_t numbers[] = {
         SIGKILL, SIGSTOP, SIGILL, SIGFPE, SIGSEGV, SIGBUS, SIGTRAP, SIGSYS, 32, 33, 0, -1, 65, 1000,
@@ -381,9 +329,8 @@ static void numbers_that_cannot_be_watched_are_refused(void **state)
     pool_end(tp);
 }
 
-static void real_time_signals_are_watched_too(void **state)
+TEST(real_time_signals_are_watched_too)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     watch_once(tp, SIGRTMIN);
     watch_once(tp, SIGRTMAX - 1); /* valgrind keeps the last one for itself */
@@ -392,9 +339,8 @@ static void real_time_signals_are_watched_too(void **state)
 
 /* Delivery */
 
-static void fires_when_every_other_thread_has_it_blocked(void **state)
+TEST(fires_when_every_other_thread_has_it_blocked)
 {
-    UNUSED(state);
     sigset_t all, before;
     sigfillset(&all);
     assert_int_equal(pthread_sigmask(SIG_SETMASK, &all, &before), 0);
@@ -427,9 +373,8 @@ static void *keep_errno(void *arg)
     return NULL;
 }
 
-static void handler_keeps_errno(void **state)
+TEST(handler_keeps_errno)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct probe probe = PROBE(NULL, -1);
     struct ns_job_t *job = probe_signal(tp, SIGUSR1, NS_JOB_PERSIST, &probe);
@@ -442,7 +387,7 @@ static void handler_keeps_errno(void **state)
     latch_add(&may_stop, 1);
     pthread_join(thread, NULL);
     assert_int_equal(atomic_load(&lost_errno), 0);
-    cancel(job, &probe);
+    probe_cancel(job, &probe);
     pool_end(tp);
 }
 
@@ -456,9 +401,8 @@ static void *send_often(void *arg)
     return NULL;
 }
 
-static void interrupting_handler_cuts_no_function_short(void **state)
+TEST(interrupting_handler_cuts_no_function_short)
 {
-    UNUSED(state);
     struct sigaction mine, original;
     memset(&mine, 0, sizeof(mine));
     mine.sa_handler = count_handled; /* without SA_RESTART */
@@ -496,9 +440,8 @@ static void interrupting_handler_cuts_no_function_short(void **state)
     assert_int_equal(sigaction(SIGWINCH, &original, NULL), 0);
 }
 
-static void watched_signals_stay_caught_after_the_wait_until_destroy(void **state)
+TEST(watched_signals_stay_caught_after_the_wait_until_destroy)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct probe probe = PROBE(NULL, -1);
     probe_signal(tp, SIGUSR1, NS_JOB_PERSIST, &probe);
@@ -512,9 +455,8 @@ static void watched_signals_stay_caught_after_the_wait_until_destroy(void **stat
     assert_int_equal(latch_count(&probe.disposals), 1);
 }
 
-static void an_unarmed_job_catches_its_signal_and_fires_when_armed(void **state)
+TEST(an_unarmed_job_catches_its_signal_and_fires_when_armed)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct probe probe = PROBE(NULL, -1);
     struct ns_job_t *job = NULL;
@@ -525,13 +467,12 @@ static void an_unarmed_job_catches_its_signal_and_fires_when_armed(void **state)
     assert_int_equal(latch_count(&probe.runs), 0);
     probe_arm(job);
     assert_latch(&probe.runs, 1);
-    cancel(job, &probe);
+    probe_cancel(job, &probe);
     pool_end(tp);
 }
 
-static void a_handler_set_while_a_job_watches_gives_way_to_a_second_job(void **state)
+TEST(a_handler_set_while_a_job_watches_gives_way_to_a_second_job)
 {
-    UNUSED(state);
     for (int other_pool = 0; other_pool < 2; other_pool++) {
         struct ns_thrpool_t *pools[2] = {pool_of(1), pool_of(1)};
         struct probe first = PROBE(NULL, -1), second = PROBE(NULL, -1);
@@ -545,12 +486,13 @@ static void a_handler_set_while_a_job_watches_gives_way_to_a_second_job(void **s
         assert_latch(&first.runs, 1);
         assert_latch(&second.runs, 1);
         assert_int_equal(atomic_load(&handled), 0);
-        /* Still ours with one of them; with none, what was there before the first. */
-        cancel(first_job, &first);
+        /* With one of them left, the library's handler is still installed. With none, the handler
+         * from before the first is back. */
+        probe_cancel(first_job, &first);
         assert_int_equal(raise(SIGUSR1), 0);
         assert_latch(&second.runs, 2);
         assert_int_equal(atomic_load(&handled), 0);
-        cancel(second_job, &second);
+        probe_cancel(second_job, &second);
         assert_int_equal(sigaction(SIGUSR1, NULL, &now), 0);
         assert_true(now.sa_handler == SIG_DFL);
         pool_end(pools[0]);
@@ -560,12 +502,12 @@ static void a_handler_set_while_a_job_watches_gives_way_to_a_second_job(void **s
 
 #ifndef SANITIZED
 
-/* A signal that comes right behind one of the library's calls of sigaction, by this thread. */
+/* A signal that comes right after one of the library's calls of sigaction, in this thread. */
 static _Thread_local struct {
     int signum;
     int behind; /* which call, from 1 */
     int calls;
-    int changed; /* that call was to change the disposition */
+    int changed; /* whether that call changed the disposition */
 } strike;
 
 int sigaction(int signum, const struct sigaction *new, struct sigaction *old)
@@ -585,8 +527,8 @@ int sigaction(int signum, const struct sigaction *new, struct sigaction *old)
     return result;
 }
 
-/* Add a job for a signal, and have one come behind the n-th call of sigaction. 0 if there are not
- * that many. */
+/* Add a job for a signal, and have the signal come right after the n-th call of sigaction. Returns
+ * 0 if there are fewer calls. */
 static int add_under_strike(struct ns_thrpool_t *tp, int signum, int n)
 {
     struct probe probe = PROBE(NULL, -1);
@@ -605,16 +547,16 @@ static int add_under_strike(struct ns_thrpool_t *tp, int signum, int n)
         assert_latch(&probe.runs, 1);
         assert_int_equal(atomic_load(&handled), 0);
     } else if (struck) {
-        /* Before anything is changed it is the earlier handler's: one of the two has it. */
+        /* Before the disposition changes, the earlier handler gets the signal: one of the two has
+         * it. */
         EVENTUALLY(atomic_load(&handled) + latch_count(&probe.runs) > 0);
     }
-    cancel(job, &probe);
+    probe_cancel(job, &probe);
     return struck;
 }
 
-static void a_signal_in_the_middle_of_the_add_is_not_lost(void **state)
+TEST(a_signal_in_the_middle_of_the_add_is_not_lost)
 {
-    UNUSED(state);
     struct ns_thrpool_t *pools[2] = {pool_of(1), pool_of(1)};
     int struck[3] = {0, 0, 0};
     for (int n = 1; n <= 10; n++) {
@@ -641,8 +583,8 @@ static void a_signal_in_the_middle_of_the_add_is_not_lost(void **state)
             assert_latch(&other.runs, 1);
             assert_int_equal(atomic_load(&handled), 0);
         }
-        cancel(job, &probe);
-        cancel(other_job, &other);
+        probe_cancel(job, &probe);
+        probe_cancel(other_job, &other);
         assert_int_equal(raise(signum), 0);
         assert_int_equal(atomic_load(&handled), 1);
         signal(signum, SIG_DFL);

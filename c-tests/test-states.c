@@ -1,11 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* A job's life: what each call answers in each state, and what comes of it. */
+/* A job's life: what each call returns in each state, and its effect. */
 #include "harness.h"
 
-static struct timeval far_away = {1000000, 0};
-static struct timeval at_once = {0, 0};
-
-/* One job whose callback stays in a gate, with all that can be done to it meanwhile. */
+/* A pool and one job, whose callback stays in a gate. */
 struct stage {
     struct ns_thrpool_t *tp;
     struct gate gate;
@@ -31,7 +28,7 @@ static void staged_gone(struct ns_job_t *job)
     latch_add(&stage->disposals, 1);
 }
 
-/* A pool, and a job of a type, WAITING. */
+/* Make the pool and a WAITING job of this type. */
 static void stage_begin(struct stage *stage, ns_job_type_t type, void (*first)(struct ns_job_t *))
 {
     *stage = (struct stage){NULL, GATE_INIT, LATCH_INIT, LATCH_INIT, first, NULL};
@@ -41,7 +38,7 @@ static void stage_begin(struct stage *stage, ns_job_type_t type, void (*first)(s
     assert_int_equal(ns_job_set_done_cb(stage->job, staged_gone), NS_SUCCESS);
 }
 
-/* Have it run, up to the gate. */
+/* Have the job run up to the gate. */
 static void stage_run(struct stage *stage)
 {
     long before = latch_count(&stage->gate.begun);
@@ -60,16 +57,11 @@ static void stage_end(struct stage *stage)
     assert_int_equal(latch_count(&stage->disposals), 1);
 }
 
-/* Both kinds of thread, in turn. */
-static const ns_job_type_t both[] = {NS_JOB_NONE, NS_JOB_THREAD};
-#define EACH_THREAD(type) (size_t type = 0; type < 2; type++)
-
-static void waiting_can_be_set_and_rearmed(void **state)
+TEST(waiting_can_be_set_and_rearmed)
 {
-    UNUSED(state);
     struct stage stage;
     for EACH_THREAD(i) {
-        stage_begin(&stage, both[i], NULL);
+        stage_begin(&stage, where[i], NULL);
         assert_int_equal(ns_job_set_data(stage.job, NULL), NS_SUCCESS);
         assert_null(ns_job_get_data(stage.job));
         assert_int_equal(ns_job_set_data(stage.job, &stage), NS_SUCCESS);
@@ -88,14 +80,13 @@ static void waiting_can_be_set_and_rearmed(void **state)
     }
 }
 
-static void waiting_that_is_done_or_cancelled_is_disposed_of_without_a_run(void **state)
+TEST(waiting_that_is_done_or_cancelled_is_disposed_of_without_a_run)
 {
-    UNUSED(state);
     struct stage stage;
     ns_result_t (*const ends[])(struct ns_job_t *) = {ns_job_done, ns_job_cancel};
     for EACH_THREAD(i) {
         for (size_t end = 0; end < 2; end++) {
-            stage_begin(&stage, both[i], NULL);
+            stage_begin(&stage, where[i], NULL);
             assert_int_equal(ends[end](stage.job), NS_SUCCESS);
             assert_latch(&stage.disposals, 1);
             stage_end(&stage);
@@ -104,7 +95,7 @@ static void waiting_that_is_done_or_cancelled_is_disposed_of_without_a_run(void 
     }
 }
 
-/* ARMED on a time that does not come. */
+/* ARMED for a time that does not come. */
 static struct ns_job_t *armed_job(struct ns_thrpool_t *tp, struct probe *probe)
 {
     struct ns_job_t *job = NULL;
@@ -113,9 +104,8 @@ static struct ns_job_t *armed_job(struct ns_thrpool_t *tp, struct probe *probe)
     return probe_arm(job);
 }
 
-static void armed_refuses_all_but_cancel_and_stays_as_it_was(void **state)
+TEST(armed_refuses_all_but_cancel_and_stays_as_it_was)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct probe probe = PROBE(NULL, -1);
     struct ns_job_t *job = armed_job(tp, &probe);
@@ -136,16 +126,13 @@ static void armed_refuses_all_but_cancel_and_stays_as_it_was(void **state)
     assert_int_equal(latch_count(&probe.disposals), 1);
 }
 
-static void armed_in_the_work_queue_refuses_done_and_then_runs(void **state)
+TEST(armed_in_the_work_queue_refuses_done_and_then_runs)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct gate gate = GATE_INIT;
     struct probe probe = PROBE(finish_job, -1);
-    struct ns_job_t *busy = NULL;
     struct ns_job_t *job = NULL;
-    assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, gate_callback, &gate, &busy), NS_SUCCESS);
-    assert_latch(&gate.begun, 1);
+    struct ns_job_t *busy = occupy(tp, NS_JOB_THREAD, &gate);
     assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, probe_run, &probe, &job), NS_SUCCESS);
     assert_int_equal(ns_job_done(job), NS_INVALID_STATE);
     assert_int_equal(ns_job_rearm(job), NS_INVALID_STATE);
@@ -153,17 +140,15 @@ static void armed_in_the_work_queue_refuses_done_and_then_runs(void **state)
     assert_int_equal(ns_job_timedwait(job, &at_once), NS_TIMEOUT);
     latch_add(&gate.leave, 1);
     assert_latch(&probe.runs, 1);
-    assert_int_equal(ns_job_wait(busy), NS_SUCCESS);
-    assert_int_equal(ns_job_done(busy), NS_SUCCESS);
+    finish_idle(busy);
     pool_end(tp);
 }
 
-static void running_takes_settings_from_outside_at_once(void **state)
+TEST(running_takes_settings_from_outside_at_once)
 {
-    UNUSED(state);
     struct stage stage;
     for EACH_THREAD(i) {
-        stage_begin(&stage, both[i], NULL);
+        stage_begin(&stage, where[i], NULL);
         stage_run(&stage);
         assert_int_equal(ns_job_set_data(stage.job, NULL), NS_SUCCESS);
         assert_null(ns_job_get_data(stage.job));
@@ -179,12 +164,11 @@ static void running_takes_settings_from_outside_at_once(void **state)
     }
 }
 
-static void running_that_is_rearmed_from_outside_runs_again(void **state)
+TEST(running_that_is_rearmed_from_outside_runs_again)
 {
-    UNUSED(state);
     struct stage stage;
     for EACH_THREAD(i) {
-        stage_begin(&stage, both[i], NULL);
+        stage_begin(&stage, where[i], NULL);
         stage_run(&stage);
         assert_int_equal(ns_job_rearm(stage.job), NS_SUCCESS);
         /* Asked for: NEEDS_ARM. */
@@ -206,9 +190,8 @@ static void running_that_is_rearmed_from_outside_runs_again(void **state)
  *
  * To see it fail: in State::arm, do not record it for a job whose queue is REQ.
  */
-static void running_timers_and_descriptors_that_are_rearmed_from_outside_fire_again(void **state)
+TEST(running_timers_and_descriptors_that_are_rearmed_from_outside_fire_again)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     struct timeval soon = {0, 2000};
     struct timeval late = {3600, 0};
@@ -218,9 +201,9 @@ static void running_timers_and_descriptors_that_are_rearmed_from_outside_fire_ag
         for (int kind = 0; kind < 4; kind++) {
             struct gate gate = GATE_INIT;
             struct ns_job_t *job = NULL;
-            ns_job_type_t io = both[i] | NS_JOB_PRESERVE_FD;
+            ns_job_type_t io = where[i] | NS_JOB_PRESERVE_FD;
             assert_int_equal(
-                kind == 0   ? ns_add_timeout_job(tp, &soon, both[i], gate_callback, &gate, &job)
+                kind == 0   ? ns_add_timeout_job(tp, &soon, where[i], gate_callback, &gate, &job)
                 : kind == 1 ? ns_add_fd_job(tp, ends[0], io | NS_JOB_WRITE, gate_callback, &gate,
                                             &job)
                 : kind == 2 ? ns_add_fd_timeout_job(tp, ends[0], &soon, io | NS_JOB_READ,
@@ -246,12 +229,11 @@ static void running_timers_and_descriptors_that_are_rearmed_from_outside_fire_ag
     close(ends[1]);
 }
 
-static void running_that_is_done_from_outside_is_disposed_of_when_it_returns(void **state)
+TEST(running_that_is_done_from_outside_is_disposed_of_when_it_returns)
 {
-    UNUSED(state);
     struct stage stage;
     for EACH_THREAD(i) {
-        stage_begin(&stage, both[i], NULL);
+        stage_begin(&stage, where[i], NULL);
         stage_run(&stage);
         assert_int_equal(ns_job_done(stage.job), NS_SUCCESS);
         /* NEEDS_DELETE. */
@@ -269,12 +251,11 @@ static void running_that_is_done_from_outside_is_disposed_of_when_it_returns(voi
     }
 }
 
-static void done_from_outside_wins_over_rearm_in_either_order(void **state)
+TEST(done_from_outside_wins_over_rearm_in_either_order)
 {
-    UNUSED(state);
     struct stage stage;
     for EACH_THREAD(i) {
-        stage_begin(&stage, both[i], NULL);
+        stage_begin(&stage, where[i], NULL);
         stage_run(&stage);
         assert_int_equal(ns_job_rearm(stage.job), NS_SUCCESS);
         assert_int_equal(ns_job_done(stage.job), NS_SUCCESS);
@@ -283,7 +264,7 @@ static void done_from_outside_wins_over_rearm_in_either_order(void **state)
         stage_end(&stage);
         assert_int_equal(latch_count(&stage.runs), 1);
 
-        stage_begin(&stage, both[i], NULL);
+        stage_begin(&stage, where[i], NULL);
         stage_run(&stage);
         assert_int_equal(ns_job_done(stage.job), NS_SUCCESS);
         assert_int_equal(ns_job_rearm(stage.job), NS_INVALID_STATE);
@@ -294,7 +275,7 @@ static void done_from_outside_wins_over_rearm_in_either_order(void **state)
     }
 }
 
-/* What a callback's own calls answered, in order. */
+/* The results of a callback's own calls, in order. */
 static ns_result_t answers[12];
 
 static void rearm_then_try(struct ns_job_t *job)
@@ -313,9 +294,8 @@ static void rearm_then_try(struct ns_job_t *job)
     answers[11] = ns_job_cancel(job);
 }
 
-static void own_rearm_then_done_is_done(void **state)
+TEST(own_rearm_then_done_is_done)
 {
-    UNUSED(state);
     struct stage stage;
     const ns_result_t want[] = {
         NS_SUCCESS,       NS_SUCCESS,       NS_SUCCESS,       NS_INVALID_STATE,
@@ -324,7 +304,7 @@ static void own_rearm_then_done_is_done(void **state)
     };
     for EACH_THREAD(i) {
         memset(answers, 0xff, sizeof answers);
-        stage_begin(&stage, both[i], rearm_then_try);
+        stage_begin(&stage, where[i], rearm_then_try);
         stage_leave(&stage);
         stage_run(&stage);
         assert_latch(&stage.disposals, 1);
@@ -346,16 +326,15 @@ static void done_then_try(struct ns_job_t *job)
     answers[5] = ns_job_wait(job);
 }
 
-static void own_done_then_rearm_is_done(void **state)
+TEST(own_done_then_rearm_is_done)
 {
-    UNUSED(state);
     struct stage stage;
     const ns_result_t want[] = {
         NS_SUCCESS, NS_INVALID_STATE, NS_SUCCESS, NS_INVALID_STATE, NS_INVALID_STATE,
         NS_INVALID_STATE,
     };
     for EACH_THREAD(i) {
-        stage_begin(&stage, both[i], done_then_try);
+        stage_begin(&stage, where[i], done_then_try);
         stage_leave(&stage);
         stage_run(&stage);
         assert_latch(&stage.disposals, 1);
@@ -372,12 +351,11 @@ static void rearm_first(struct ns_job_t *job)
     answers[0] = ns_job_rearm(job);
 }
 
-static void after_its_own_rearm_a_job_answers_from_outside_as_one_that_was_asked_for(void **state)
+TEST(after_its_own_rearm_a_job_answers_from_outside_as_one_that_was_asked_for)
 {
-    UNUSED(state);
     struct stage stage;
     for EACH_THREAD(i) {
-        stage_begin(&stage, both[i], rearm_first);
+        stage_begin(&stage, where[i], rearm_first);
         stage_run(&stage);
         assert_int_equal(answers[0], NS_SUCCESS);
         assert_int_equal(ns_job_rearm(stage.job), NS_INVALID_STATE);
@@ -397,12 +375,11 @@ static void done_first(struct ns_job_t *job)
     answers[0] = ns_job_done(job);
 }
 
-static void after_its_own_done_a_job_answers_from_outside_as_finished(void **state)
+TEST(after_its_own_done_a_job_answers_from_outside_as_finished)
 {
-    UNUSED(state);
     struct stage stage;
     for EACH_THREAD(i) {
-        stage_begin(&stage, both[i], done_first);
+        stage_begin(&stage, where[i], done_first);
         stage_run(&stage);
         assert_int_equal(answers[0], NS_SUCCESS);
         assert_int_equal(ns_job_done(stage.job), NS_SUCCESS);
@@ -424,12 +401,11 @@ static void cancel_first(struct ns_job_t *job)
     answers[1] = ns_job_rearm(job);
 }
 
-static void own_cancel_is_done(void **state)
+TEST(own_cancel_is_done)
 {
-    UNUSED(state);
     struct stage stage;
     for EACH_THREAD(i) {
-        stage_begin(&stage, both[i], cancel_first);
+        stage_begin(&stage, where[i], cancel_first);
         stage_run(&stage);
         assert_int_equal(answers[0], NS_SUCCESS);
         assert_int_equal(answers[1], NS_INVALID_STATE);
@@ -441,12 +417,11 @@ static void own_cancel_is_done(void **state)
     }
 }
 
-static void without_rearm_or_persist_a_job_is_waiting_when_it_returns(void **state)
+TEST(without_rearm_or_persist_a_job_is_waiting_when_it_returns)
 {
-    UNUSED(state);
     struct stage stage;
     for EACH_THREAD(i) {
-        stage_begin(&stage, both[i], NULL);
+        stage_begin(&stage, where[i], NULL);
         stage_leave(&stage);
         stage_run(&stage);
         assert_int_equal(ns_job_wait(stage.job), NS_SUCCESS);
@@ -471,9 +446,8 @@ static void rearm_though_persistent(struct ns_job_t *job)
     }
 }
 
-static void rearm_in_the_callback_of_a_persist_job_is_refused_and_does_no_harm(void **state)
+TEST(rearm_in_the_callback_of_a_persist_job_is_refused_and_does_no_harm)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     int ends[2];
     socket_pair(ends);
@@ -482,7 +456,7 @@ static void rearm_in_the_callback_of_a_persist_job_is_refused_and_does_no_harm(v
         for (size_t trigger = 0; trigger < 3; trigger++) {
             struct ns_job_t *job = NULL;
             struct latch gone = LATCH_INIT;
-            ns_job_type_t type = triggers[trigger] | both[i] | NS_JOB_PERSIST | NS_JOB_UNARMED;
+            ns_job_type_t type = triggers[trigger] | where[i] | NS_JOB_PERSIST | NS_JOB_UNARMED;
             atomic_store(&persist_runs, 0);
             atomic_store(&persist_refusals, 0);
             if (triggers[trigger] == NS_JOB_WRITE) {
@@ -492,8 +466,7 @@ static void rearm_in_the_callback_of_a_persist_job_is_refused_and_does_no_harm(v
                 assert_int_equal(ns_add_job(tp, type, rearm_though_persistent, &gone, &job),
                                  NS_SUCCESS);
             }
-            assert_int_equal(ns_job_set_done_cb(job, count_callback), NS_SUCCESS);
-            assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
+            arm_with(job, count_callback);
             assert_latch(&gone, 1);
             assert_int_equal(atomic_load(&persist_runs), 100);
             assert_int_equal(atomic_load(&persist_refusals), 100);
@@ -504,12 +477,11 @@ static void rearm_in_the_callback_of_a_persist_job_is_refused_and_does_no_harm(v
     close(ends[1]);
 }
 
-static void rearm_of_a_running_persist_job_from_outside_is_refused(void **state)
+TEST(rearm_of_a_running_persist_job_from_outside_is_refused)
 {
-    UNUSED(state);
     struct stage stage;
     for EACH_THREAD(i) {
-        stage_begin(&stage, both[i] | NS_JOB_PERSIST, NULL);
+        stage_begin(&stage, where[i] | NS_JOB_PERSIST, NULL);
         stage_run(&stage);
         assert_int_equal(ns_job_rearm(stage.job), NS_INVALID_STATE);
         assert_int_equal(ns_job_set_data(stage.job, &stage), NS_SUCCESS);
@@ -521,7 +493,7 @@ static void rearm_of_a_running_persist_job_from_outside_is_refused(void **state)
     }
 }
 
-/* What a done callback finds out about its job. */
+/* What a done callback learns about its job. */
 struct last_words {
     struct latch runs;
     struct latch said;
@@ -563,28 +535,26 @@ static void say_last_words(struct ns_job_t *job)
     latch_add(&words->said, 1);
 }
 
-static void getters_answer_in_the_done_callback_as_before(void **state)
+TEST(getters_answer_in_the_done_callback_as_before)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     for EACH_THREAD(i) {
         for (int preserve = 0; preserve < 2; preserve++) {
             int ends[2];
             socket_pair(ends);
-            ns_job_type_t type = both[i] | NS_JOB_WRITE | (preserve ? NS_JOB_PRESERVE_FD : 0);
+            ns_job_type_t type = where[i] | NS_JOB_WRITE | (preserve ? NS_JOB_PRESERVE_FD : 0);
             struct last_words words = {.runs = LATCH_INIT, .said = LATCH_INIT};
             struct ns_job_t *job = NULL;
             assert_int_equal(ns_add_fd_job(tp, ends[0], type | NS_JOB_UNARMED, finish_with_words,
                                            &words, &job), NS_SUCCESS);
-            assert_int_equal(ns_job_set_done_cb(job, say_last_words), NS_SUCCESS);
-            assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
+            arm_with(job, say_last_words);
             assert_latch(&words.said, 1);
             assert_int_equal(words.type, type);
             assert_int_equal(words.output, 0);
             assert_ptr_equal(words.got_tp, tp);
             assert_null(words.prfd);
             assert_int_equal(words.fd, ends[0]);
-            /* The descriptor was closed before, or was not to be. */
+            /* The descriptor is closed by then, unless the job preserves it. */
             assert_int_equal(words.fd_open, preserve);
             assert_int_equal(words.is_func, 1);
             assert_int_equal(words.runs_before, 1);
@@ -620,16 +590,15 @@ static void *finish_it(void *job)
     return NULL;
 }
 
-static void done_by_many_threads_while_it_runs_disposes_of_it_once(void **state)
+TEST(done_by_many_threads_while_it_runs_disposes_of_it_once)
 {
-    UNUSED(state);
     enum { THREADS = 4 };
     int rounds = scaled(50);
     for EACH_THREAD(i) {
         struct stage stage;
         for (int round = 0; round < rounds; round++) {
             pthread_t threads[THREADS];
-            stage_begin(&stage, both[i], NULL);
+            stage_begin(&stage, where[i], NULL);
             stage_run(&stage);
             atomic_store(&done_calls, 0);
             for (int t = 0; t < THREADS; t++) {
@@ -645,9 +614,8 @@ static void done_by_many_threads_while_it_runs_disposes_of_it_once(void **state)
     }
 }
 
-static void done_callback_runs_exactly_once_for_each_job(void **state)
+TEST(done_callback_runs_exactly_once_for_each_job)
 {
-    UNUSED(state);
     int jobs = scaled(10000);
     atomic_int *counts = calloc((size_t)jobs, sizeof *counts);
     struct ns_thrpool_t *tp = pool_of(4);
@@ -687,16 +655,15 @@ static void note_done_thread(struct ns_job_t *job)
     latch_add(ns_job_get_data(job), 1);
 }
 
-static void done_callback_never_runs_inside_the_call(void **state)
+TEST(done_callback_never_runs_inside_the_call)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     ns_result_t (*const ends[])(struct ns_job_t *) = {ns_job_done, ns_job_cancel};
     for EACH_THREAD(i) {
         for (size_t end = 0; end < 2; end++) {
             struct latch gone = LATCH_INIT;
             struct ns_job_t *job = NULL;
-            assert_int_equal(ns_add_job(tp, both[i] | NS_JOB_UNARMED, finish_job, &gone, &job),
+            assert_int_equal(ns_add_job(tp, where[i] | NS_JOB_UNARMED, finish_job, &gone, &job),
                              NS_SUCCESS);
             assert_int_equal(ns_job_set_done_cb(job, note_done_thread), NS_SUCCESS);
             assert_int_equal(ends[end](job), NS_SUCCESS);
@@ -714,12 +681,11 @@ static void shut_pool_down_and_rearm(struct ns_job_t *job)
     answers[1] = ns_job_set_data(job, ns_job_get_data(job));
 }
 
-static void rearm_while_shutting_down_is_refused_and_the_job_stays_usable(void **state)
+TEST(rearm_while_shutting_down_is_refused_and_the_job_stays_usable)
 {
-    UNUSED(state);
     struct stage stage;
     for EACH_THREAD(i) {
-        stage_begin(&stage, both[i], shut_pool_down_and_rearm);
+        stage_begin(&stage, where[i], shut_pool_down_and_rearm);
         stage_run(&stage);
         assert_int_equal(answers[0], NS_SHUTDOWN);
         assert_int_equal(answers[1], NS_SUCCESS);

@@ -1,51 +1,38 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-3.0-or-later
 # The ABI that a linker sees: name, needed libraries, exported symbols. Run in the project's root.
+. c-tests/tap.sh
 library=build/lib/libnunc-stans.so.0.2.0
-count=0
-here=$(mktemp -d)
-trap 'rm -rf "$here"' EXIT
 
-# tap STATUS NAME: one result; what is in $here/why is told if it is a failure.
-tap() {
-    count=$((count + 1))
-    if [ "$1" -eq 0 ]; then
-        echo "ok $count - $2"
-    else
-        echo "not ok $count - $2"
-        sed 's/^/# /' "$here/why"
-    fi
-}
-
-nm -D --defined-only "$library" | awk '{print $3}' | LC_ALL=C sort >"$here/have"
-diff c-tests/symbols.txt "$here/have" >"$here/why"
+nm -D --defined-only "$library" | awk '{print $3}' | LC_ALL=C sort >"$work/have"
+diff c-tests/symbols.txt "$work/have" >"$work/why"
 tap $? "exports the symbols in c-tests/symbols.txt and no others (< missing, > too many)"
 
-grep -o '\bns_[a-z_]* *(' include/nunc-stans.h | tr -d ' (' | LC_ALL=C sort -u >"$here/declared"
-diff c-tests/symbols.txt "$here/declared" >"$here/why"
+grep -o '\bns_[a-z_]* *(' include/nunc-stans.h | tr -d ' (' | LC_ALL=C sort -u >"$work/declared"
+diff c-tests/symbols.txt "$work/declared" >"$work/why"
 tap $? "the header declares these functions and no others"
 
-readelf -d "$library" >"$here/dynamic"
-grep SONAME "$here/dynamic" | tee "$here/why" | grep -q '\[libnunc-stans\.so\.0\]'
+readelf -d "$library" >"$work/dynamic"
+grep SONAME "$work/dynamic" | tee "$work/why" | grep -q '\[libnunc-stans\.so\.0\]'
 tap $? "SONAME is libnunc-stans.so.0"
 
-sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' "$here/dynamic" |
-    grep -v -e '^libc\.so' -e '^libgcc_s\.so' -e '^ld-' >"$here/why"
-[ ! -s "$here/why" ]
+sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' "$work/dynamic" |
+    grep -v -e '^libc\.so' -e '^libgcc_s\.so' -e '^ld-' >"$work/why"
+[ ! -s "$work/why" ]
 tap $? "needs libc, libgcc_s and the loader only"
 
-grep -q NODELETE "$here/dynamic" 2>"$here/why"
+grep -q NODELETE "$work/dynamic" 2>"$work/why"
 tap $? "is never unloaded"
 
 # Rust's own thread-locals ask for __cxa_thread_atexit_impl, which is for the end of a thread.
-nm -Du "$library" | awk '{print $2}' | grep -E '^(__cxa_)?(atexit|at_quick_exit|on_exit)(@|$)' >"$here/why"
-[ ! -s "$here/why" ]
+nm -Du "$library" | awk '{print $2}' | grep -E '^(__cxa_)?(atexit|at_quick_exit|on_exit)(@|$)' >"$work/why"
+[ ! -s "$work/why" ]
 tap $? "registers nothing for the end of the process"
 
 # A static link keeps Rust's own symbols, but none of ours may clash with an application's.
 nm -g --defined-only build/lib/libnunc-stans.a 2>/dev/null | awk '$2 ~ /[TDBR]/ {print $3}' |
-    grep '^ns_' | LC_ALL=C sort -u >"$here/static"
-diff c-tests/symbols.txt "$here/static" >"$here/why"
+    grep '^ns_' | LC_ALL=C sort -u >"$work/static"
+diff c-tests/symbols.txt "$work/static" >"$work/why"
 tap $? "the static library has the same functions"
 
 echo "1..$count"

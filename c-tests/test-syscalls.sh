@@ -2,20 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # System calls, counted with strace: what is to make none makes none. Run in the project's root.
 # NS_IDLE_SECONDS is how long an idle pool is watched: 3 if it is not set.
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-count=0
-
-# tap STATUS NAME: one result; what is in $work/why is told if it is a failure.
-tap() {
-    count=$((count + 1))
-    if [ "$1" -eq 0 ]; then
-        echo "ok $count - $2"
-    else
-        echo "not ok $count - $2"
-        head -n 20 "$work/why" | sed 's/^/# /'
-    fi
-}
+. c-tests/tap.sh
 
 if ! command -v strace >/dev/null || ! strace -o /dev/null true 2>/dev/null; then
     echo "ok 1 - # SKIP strace is not there or may not trace"

@@ -6,8 +6,8 @@
 #include <sys/syscall.h>
 
 /*
- * The library reads the clock through this function of the program's. A thread that asked for it is
- * held up right after it has read the time, as a scheduler may do.
+ * The library reads the clock through this function. A thread that has set hold_me is delayed right
+ * after it has read the time, as a scheduler may do.
  */
 static _Thread_local int hold_me;
 static atomic_int held, let_go;
@@ -28,7 +28,7 @@ int clock_gettime(clockid_t clock, struct timespec *now)
 static const long delays[] = {0, 1, 10, 50, 100, 500, 1000, 5000, 20000, 100000, 300000, 1000000};
 enum { DELAYS = sizeof(delays) / sizeof(delays[0]) };
 
-/* One timer: when it was armed, what it is to wait, and how late each firing was. */
+/* One timer: when it was armed, its delay, and how late each firing was. */
 struct timed {
     double armed_at;
     long usec;
@@ -55,7 +55,7 @@ static void note_lateness(struct ns_job_t *job)
     timed->armed_at = now_seconds();
 }
 
-/* Run every delay up to the longest with this type, each so often: none is to be early. */
+/* Run each delay up to the longest, this many times, with this type: none may be early. */
 static void see_that_none_is_early(ns_job_type_t type, int runs, long longest)
 {
     struct ns_thrpool_t *tp = pool_of(2);
@@ -83,37 +83,32 @@ static void see_that_none_is_early(ns_job_type_t type, int runs, long longest)
     pool_end(tp);
 }
 
-static void none_is_early_from_outside(void **state)
+TEST(none_is_early_from_outside)
 {
-    UNUSED(state);
     for (int i = 0; i < 10; i++) {
         see_that_none_is_early(NS_JOB_NONE, 1, i == 0 ? 1000000 : 20000);
     }
 }
 
-static void none_is_early_in_a_worker(void **state)
+TEST(none_is_early_in_a_worker)
 {
-    UNUSED(state);
     see_that_none_is_early(NS_JOB_THREAD, 1, 300000);
 }
 
-static void none_is_early_after_a_rearm_in_its_callback(void **state)
+TEST(none_is_early_after_a_rearm_in_its_callback)
 {
-    UNUSED(state);
     see_that_none_is_early(NS_JOB_NONE, 4, 20000);
     see_that_none_is_early(NS_JOB_THREAD, 3, 100000);
 }
 
-static void none_is_early_with_persist(void **state)
+TEST(none_is_early_with_persist)
 {
-    UNUSED(state);
     see_that_none_is_early(NS_JOB_PERSIST, 4, 20000);
     see_that_none_is_early(NS_JOB_PERSIST | NS_JOB_THREAD, 3, 100000);
 }
 
-static void none_is_early_after_a_rearm_from_outside(void **state)
+TEST(none_is_early_after_a_rearm_from_outside)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     for (int i = 0; i < DELAYS - 3; i++) {
         struct probe probe = PROBE(NULL, -1);
@@ -136,15 +131,8 @@ static void none_is_early_after_a_rearm_from_outside(void **state)
     pool_end(tp);
 }
 
-static int compare_doubles(const void *a, const void *b)
+TEST(lateness_is_that_of_scheduling)
 {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static void lateness_is_that_of_scheduling(void **state)
-{
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     /* One after the other up to 100 ms, then some longer ones beside each other: up to a second,
      * or with NS_COUNT=full to ten. */
@@ -186,7 +174,7 @@ static void lateness_is_that_of_scheduling(void **state)
                   median * 1e6, late[count * 9 / 10] * 1e6, late[count * 99 / 100] * 1e6,
                   late[count - 1] * 1e6);
     assert_true(late[0] >= 0);
-    /* 99 in 100 are to be below 1 ms on an idle machine; this one need not be idle. */
+    /* On an idle machine 99 in 100 are below 1 ms, but this one need not be idle. */
     assert_true(median < (getenv("NS_SLOW") != NULL ? 0.050 : 0.005));
     free(late);
     pool_end(tp);
@@ -200,9 +188,8 @@ static struct timeval time_of(long seconds, long usec)
     return tv;
 }
 
-static void fm30_negative_fields_are_refused(void **state)
+TEST(fm30_negative_fields_are_refused)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct probe probe = PROBE(NULL, -1);
     struct timeval bad[] = {
@@ -229,9 +216,8 @@ static void fm30_negative_fields_are_refused(void **state)
     close(ends[1]);
 }
 
-static void fm30_a_million_microseconds_and_more_are_normalised(void **state)
+TEST(fm30_a_million_microseconds_and_more_are_normalised)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct timed timed = {.usec = 1050000, .wanted = 1, .finished = LATCH_INIT};
     struct timeval tv = {0, 1050000};
@@ -243,9 +229,8 @@ static void fm30_a_million_microseconds_and_more_are_normalised(void **state)
     pool_end(tp);
 }
 
-static void fm30_huge_times_never_come_and_can_be_cancelled_or_destroyed(void **state)
+TEST(fm30_huge_times_never_come_and_can_be_cancelled_or_destroyed)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct timeval huge[] = {
         time_of(LONG_MAX, 0),
@@ -278,17 +263,15 @@ static void fm30_huge_times_never_come_and_can_be_cancelled_or_destroyed(void **
     }
 }
 
-static void a_timer_job_without_a_time_runs_soon_in_the_loop(void **state)
+TEST(a_timer_job_without_a_time_runs_soon_in_the_loop)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct probe probes[2] = {PROBE(NULL, -1), PROBE(NULL, -1)};
     struct ns_job_t *job = NULL, *created = NULL;
     assert_int_equal(ns_add_job(tp, NS_JOB_TIMER, probe_run, &probes[0], &job), NS_SUCCESS);
     assert_latch(&probes[0].runs, 1);
     assert_int_equal(atomic_load(&probes[0].output), NS_JOB_TIMER);
-    assert_int_equal(ns_job_wait(job), NS_SUCCESS);
-    assert_int_equal(ns_job_done(job), NS_SUCCESS);
+    finish_idle(job);
     assert_int_equal(ns_create_job(tp, NS_JOB_TIMER | NS_JOB_THREAD, probe_run, &created),
                      NS_SUCCESS);
     assert_int_equal(ns_job_set_data(created, &probes[1]), NS_SUCCESS);
@@ -298,8 +281,7 @@ static void a_timer_job_without_a_time_runs_soon_in_the_loop(void **state)
     assert_latch(&probes[1].runs, 1);
     assert_int_equal(atomic_load(&probes[1].output), NS_JOB_TIMER);
     assert_int_not_equal(atomic_load(&probes[1].thread), atomic_load(&probes[0].thread));
-    assert_int_equal(ns_job_wait(created), NS_SUCCESS);
-    assert_int_equal(ns_job_done(created), NS_SUCCESS);
+    finish_idle(created);
     assert_latch(&probes[1].disposals, 1);
     pool_end(tp);
 }
@@ -323,9 +305,8 @@ static void count_and_check(struct ns_job_t *job)
     latch_add(&fired, 1);
 }
 
-static void a_hundred_thousand_outstanding_timers_all_fire(void **state)
+TEST(a_hundred_thousand_outstanding_timers_all_fire)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     int count = scaled(100000);
     struct due *dues = calloc((size_t)count, sizeof(*dues));
@@ -347,7 +328,7 @@ static void a_hundred_thousand_outstanding_timers_all_fire(void **state)
 
 enum { IN_ORDER = 1000 };
 
-/* A timer's time lies between the two: it was not read when it was taken. */
+/* The add read the clock at some time between the two. */
 static struct {
     double from;
     double to;
@@ -362,9 +343,8 @@ static void note_order(struct ns_job_t *job)
     latch_add(&ordered, 1);
 }
 
-static void timers_fire_in_the_order_of_their_times(void **state)
+TEST(timers_fire_in_the_order_of_their_times)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     for (int i = 0; i < IN_ORDER; i++) {
         long usec = 200000 + 100 * (i * 617 % IN_ORDER);
@@ -378,16 +358,14 @@ static void timers_fire_in_the_order_of_their_times(void **state)
     pool_end(tp);
     double latest = 0;
     for (int i = 0; i < IN_ORDER; i++) {
-        /* None comes after one whose time was later for certain, by more than the tick in which
-         * the library counts. */
+        /* None may fire after one that was certainly due later by more than the library's tick. */
         assert_true(due_between[order[i]].to >= latest - 2e-6);
         double from = due_between[order[i]].from;
         latest = from > latest ? from : latest;
     }
 }
 
-/* Block the loop; the jobs that are added meanwhile note their order; see that it is that of their
- * adding. */
+/* Block the loop while jobs are added, and see that they run in the order of their adds. */
 static void add_for_order(struct ns_thrpool_t *tp, int i, long usec, int fd)
 {
     struct timeval tv = {0, usec};
@@ -398,13 +376,13 @@ static void add_for_order(struct ns_thrpool_t *tp, int i, long usec, int fd)
 }
 
 /*
- * Timers of one time, or that are overdue when the loop gets to them, and time-outs of descriptors.
+ * Timers and time-outs of descriptors that are due at the same time, or are all overdue when the
+ * loop gets to them.
  *
  * To see it fail: in Ring::push, put the link first.
  */
-static void timers_of_one_time_and_overdue_ones_keep_their_order(void **state)
+TEST(timers_of_one_time_and_overdue_ones_keep_their_order)
 {
-    UNUSED(state);
     enum { MANY = IN_ORDER - 1 };
     struct ns_thrpool_t *tp = pool_of(1);
     int ends[2];
@@ -413,7 +391,7 @@ static void timers_of_one_time_and_overdue_ones_keep_their_order(void **state)
         struct gate gate = GATE_INIT;
         struct ns_job_t *blocker = NULL;
         int count = kind < 4 ? MANY : 20;
-        int armed_first = kind & 2; /* in the wheel before the loop is blocked, or asked for only */
+        int armed_first = kind & 2; /* in the wheel before the loop is blocked, or only requested */
         int fd = kind & 1 ? ends[0] : -1;
         /* One time for all, or each a millisecond later. */
         long usec = kind < 4 ? (fd < 0 && !armed_first ? 0 : 30000) : 50000;
@@ -426,9 +404,7 @@ static void timers_of_one_time_and_overdue_ones_keep_their_order(void **state)
                 if (armed_first) {
                     loop_passes(tp, 0);
                 }
-                assert_int_equal(ns_add_job(tp, NS_JOB_NONE, gate_callback, &gate, &blocker),
-                                 NS_SUCCESS);
-                assert_latch(&gate.begun, 1);
+                blocker = occupy(tp, NS_JOB_NONE, &gate);
             }
         }
         /* Past them all. */
@@ -442,8 +418,7 @@ static void timers_of_one_time_and_overdue_ones_keep_their_order(void **state)
                 fail_msg("kind %d: number %d fired as number %d", kind, order[i], i);
             }
         }
-        assert_int_equal(ns_job_wait(blocker), NS_SUCCESS);
-        assert_int_equal(ns_job_done(blocker), NS_SUCCESS);
+        finish_idle(blocker);
     }
     pool_end(tp);
     close(ends[0]);
@@ -451,24 +426,21 @@ static void timers_of_one_time_and_overdue_ones_keep_their_order(void **state)
 }
 
 /*
- * Timers that are overdue when the loop gets to them fire in the order of their times, whatever that
- * of their adding.
+ * Timers that are overdue when the loop gets to them fire in the order of their times, in whichever
+ * order they were added.
  *
  * To see it fail: in EventLoop::start_timer, restart the wheel from the time that it is.
  */
-static void overdue_timers_fire_in_the_order_of_their_times(void **state)
+TEST(overdue_timers_fire_in_the_order_of_their_times)
 {
-    UNUSED(state);
     enum { COUNT = 20 };
     struct ns_thrpool_t *tp = pool_of(1);
     struct gate gate = GATE_INIT;
-    struct ns_job_t *blocker = NULL;
     ordered = (struct latch)LATCH_INIT;
-    assert_int_equal(ns_add_job(tp, NS_JOB_NONE, gate_callback, &gate, &blocker), NS_SUCCESS);
-    assert_latch(&gate.begun, 1);
+    struct ns_job_t *blocker = occupy(tp, NS_JOB_NONE, &gate);
     double begin = now_seconds();
     for (int i = 0; i < COUNT; i++) {
-        /* So far apart that a slow adder does not change their order. */
+        /* Far enough apart that a slow adder does not change their order. */
         add_for_order(tp, i, 10000L * (COUNT - i), -1);
     }
     int in_time = now_seconds() - begin < 0.01;
@@ -480,8 +452,7 @@ static void overdue_timers_fire_in_the_order_of_their_times(void **state)
     for (int i = 0; in_time && i < COUNT; i++) {
         assert_int_equal(order[i], COUNT - 1 - i);
     }
-    assert_int_equal(ns_job_wait(blocker), NS_SUCCESS);
-    assert_int_equal(ns_job_done(blocker), NS_SUCCESS);
+    finish_idle(blocker);
     pool_end(tp);
 }
 
@@ -504,17 +475,15 @@ static void meet(struct ns_job_t *job)
 }
 
 /*
- * If the library reads the clock between the callback's return and the end of RUNNING, the thread is
- * held there for longer than the timer may be early.
+ * If the library reads the clock between the callback's return and the end of RUNNING, the thread
+ * is delayed there long enough for the second run to be visibly early.
  *
  * To see it fail: in run::run, restart the time before the state is moved on.
  */
-static void none_is_early_whose_rearm_from_outside_meets_the_return(void **state)
+TEST(none_is_early_whose_rearm_from_outside_meets_the_return)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct timeval tv = {0, 60000};
-    struct timeval at_once = {0, 0};
     for (int kind = 0; kind < 4; kind++) {
         struct ns_job_t *job = NULL;
         int ends[2];
@@ -555,16 +524,10 @@ static double patience(void)
 
 static atomic_int stop_flood;
 
-static void count_and_finish(struct ns_job_t *job)
-{
-    count_callback(job);
-    ns_job_done(job);
-}
-
 struct adder {
     struct ns_thrpool_t *tp;
     struct latch ran;
-    long most; /* how many of its jobs may be queued at once */
+    long most; /* the most of its jobs that may be queued at once */
 };
 
 static void *flood_with_adds(void *arg)
@@ -601,9 +564,8 @@ static void end_flood(pthread_t threads[4])
     }
 }
 
-static void fm31_flood_of_adds_does_not_delay_timers_that_repeat(void **state)
+TEST(fm31_flood_of_adds_does_not_delay_timers_that_repeat)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     struct timed repeating[2] = {
         {.usec = 10000, .wanted = 4, .finished = LATCH_INIT},
@@ -630,9 +592,8 @@ static void fm31_flood_of_adds_does_not_delay_timers_that_repeat(void **state)
     pool_end(tp);
 }
 
-static void fm31_flood_of_adds_does_not_delay_timers_that_are_added_beside_it(void **state)
+TEST(fm31_flood_of_adds_does_not_delay_timers_that_are_added_beside_it)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     pthread_t threads[4];
     begin_flood(threads, tp);
@@ -662,9 +623,8 @@ static void work_for_300_ms(struct ns_job_t *job)
     }
 }
 
-static void fm14_long_callback_in_a_worker_does_not_delay_timers(void **state)
+TEST(fm14_long_callback_in_a_worker_does_not_delay_timers)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     int ends[2];
     socket_pair(ends);
@@ -703,9 +663,8 @@ static void take_50_ms_and_return(struct ns_job_t *job)
     returned_at = now_seconds();
 }
 
-static void persist_counts_from_the_return_and_makes_up_for_nothing(void **state)
+TEST(persist_counts_from_the_return_and_makes_up_for_nothing)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     for (int i = 0; i < 2; i++) {
         struct probe probe = PROBE(take_50_ms_and_return, -1);

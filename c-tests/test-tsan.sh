@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-3.0-or-later
 # An application that is built with ThreadSanitizer, and the library as it is, without: no report for
-# what is handed over through the library, one for a true race, and signals delivered while a thread is
-# blocked in it. Run in the project's root.
+# what is handed over through the library, by jobs and by ns_set_log, one for a true race, and signals
+# delivered while a thread is blocked in it. Run in the project's root.
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -205,6 +205,66 @@ int main(int argc, char **argv)
 }
 PROGRAM
 
+cat >"$work/set-log.c" <<'PROGRAM'
+/* Arguments of functions for ns_set_log: written before they are set, used by the threads that are told
+ * without any order of their own, freed when another is set; with an argument, before. */
+#define _GNU_SOURCE
+#include <nunc-stans.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+enum { ROUNDS = 200, THREADS = 2 };
+static atomic_long told;
+static atomic_int over;
+
+static void hear(void *arg, int priority, const char *message)
+{
+    const long *number = arg;
+    (void)priority;
+    (void)message;
+    if (*number < 0)
+        abort();
+    atomic_fetch_add_explicit(&told, 1, memory_order_relaxed);
+}
+
+static void *be_refused(void *unused)
+{
+    while (!atomic_load_explicit(&over, memory_order_relaxed))
+        ns_job_done(NULL);
+    return unused;
+}
+
+int main(int argc, char **argv)
+{
+    (void)argv;
+    long *last = calloc(1, sizeof *last);
+    ns_set_log(hear, last);
+    pthread_t threads[THREADS];
+    for (int i = 0; i < THREADS; i++)
+        pthread_create(&threads[i], NULL, be_refused, NULL);
+    for (int i = 1; i < ROUNDS; i++) {
+        long before = atomic_load_explicit(&told, memory_order_relaxed);
+        while (atomic_load_explicit(&told, memory_order_relaxed) < before + THREADS)
+            sched_yield();
+        long *next = malloc(sizeof *next);
+        *next = i;
+        if (argc > 1)
+            *last = i;
+        ns_set_log(hear, next);
+        free(last);
+        last = next;
+    }
+    atomic_store_explicit(&over, 1, memory_order_relaxed);
+    for (int i = 0; i < THREADS; i++)
+        pthread_join(threads[i], NULL);
+    ns_set_log(NULL, NULL);
+    free(last);
+    return 0;
+}
+PROGRAM
+
 count=0
 report() { # NAME STATUS
     count=$((count + 1))
@@ -218,7 +278,7 @@ report() { # NAME STATUS
 
 export TSAN_OPTIONS=exitcode=66
 for compiler in gcc clang; do
-    for program in hand-over sigterm; do
+    for program in hand-over sigterm set-log; do
         $compiler -std=c11 -Wall -Wextra -Werror -g -O1 -fsanitize=thread -Iinclude "$work/$program.c" \
             -o "$work/$program" -Lbuild/lib -Wl,-rpath,"$PWD/build/lib" -lnunc-stans -lpthread \
             >"$work/why" 2>&1
@@ -230,6 +290,11 @@ for compiler in gcc clang; do
     timeout -k 5 60 setarch -R "$work/hand-over" race >"$work/why" 2>&1
     [ $? -eq 66 ] && grep -q 'data race' "$work/why" && ! grep -q 'hand_over\|work\b' "$work/why"
     report "$compiler: a true race is one, and the only one" $?
+    timeout -k 5 60 setarch -R "$work/set-log" >"$work/why" 2>&1
+    report "$compiler: what ns_set_log is given may be freed when another is set" $?
+    timeout -k 5 60 setarch -R "$work/set-log" early >"$work/why" 2>&1
+    [ $? -eq 66 ] && grep -q 'data race' "$work/why"
+    report "$compiler: and not written before" $?
     timeout -k 5 20 setarch -R "$work/sigterm" >"$work/why" 2>&1
     report "$compiler: SIGTERM arrives while main is in ns_thrpool_wait" $?
     timeout -k 5 20 setarch -R "$work/sigterm" job >"$work/why" 2>&1

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* ns_job_wait and ns_job_timedwait: what they answer, and that nobody is left waiting. */
+/* ns_job_wait and ns_job_timedwait: what they return, and that no waiter is forgotten. */
 #include "fm.h"
+#include "waiters.h"
 
 #include <sys/syscall.h>
 
 /*
- * The library reads the clock through this function of the program's: a thread that is in
- * ns_job_timedwait can be held up there, before it has looked at the job.
+ * The library reads the clock through this function: a thread in ns_job_timedwait can be delayed
+ * there, before it has looked at the job.
  */
 static _Thread_local int hold_me;
 static struct gate on_the_way_in;
@@ -21,85 +22,10 @@ int clock_gettime(clockid_t clock, struct timespec *now)
     return result;
 }
 
-static struct timeval far_away = {1000000, 0};
-static struct timeval at_once = {0, 0};
 static struct timeval limit = {LIMIT_SECONDS, 0};
 
-enum { WAITERS = 16 };
-
-/* Threads that wait for one job, each once. */
-struct crowd {
-    struct ns_job_t *job;
-    struct latch entered;
-    struct latch left;
-    atomic_int results[9]; /* how many got which */
-    int timed;             /* they use ns_job_timedwait */
-    int count;
-    pthread_t threads[WAITERS];
-    atomic_int ids[WAITERS]; /* as gettid says */
-    atomic_int next;
-};
-
-/* Whether the kernel says of a thread that it sleeps. */
-static int sleeps(int thread)
+TEST(waiting_job_is_a_success_at_once)
 {
-    char path[64];
-    char line[512] = "";
-    snprintf(path, sizeof path, "/proc/self/task/%d/stat", thread);
-    int fd = open(path, O_RDONLY);
-    ssize_t length = read(fd, line, sizeof line - 1);
-    close(fd);
-    const char *name_end = length > 0 ? strrchr(line, ')') : NULL;
-    return name_end != NULL && name_end[2] == 'S';
-}
-
-static void *wait_once(void *arg)
-{
-    struct crowd *crowd = arg;
-    atomic_store(&crowd->ids[atomic_fetch_add(&crowd->next, 1)], gettid());
-    latch_add(&crowd->entered, 1);
-    ns_result_t result = crowd->timed ? ns_job_timedwait(crowd->job, &limit)
-                                      : ns_job_wait(crowd->job);
-    atomic_fetch_add(&crowd->results[result], 1);
-    latch_add(&crowd->left, 1);
-    return NULL;
-}
-
-/* Have every waiter begin, and see all of them asleep: from then on the job may go. Looked at more
- * than once, since under valgrind a thread sleeps between any two steps. */
-static void crowd_of(struct crowd *crowd, struct ns_job_t *job, int timed, int count)
-{
-    *crowd = (struct crowd){.job = job, .entered = LATCH_INIT, .left = LATCH_INIT, .timed = timed,
-                            .count = count};
-    for (int i = 0; i < count; i++) {
-        assert_int_equal(pthread_create(&crowd->threads[i], NULL, wait_once, crowd), 0);
-    }
-    assert_latch(&crowd->entered, count);
-    for (int looks = 0; looks < 5; looks++) {
-        for (int i = 0; i < count; i++) {
-            EVENTUALLY(sleeps(atomic_load(&crowd->ids[i])));
-        }
-        sched_yield();
-    }
-}
-
-static void crowd_begin(struct crowd *crowd, struct ns_job_t *job, int timed)
-{
-    crowd_of(crowd, job, timed, WAITERS);
-}
-
-static void crowd_end(struct crowd *crowd, ns_result_t want)
-{
-    assert_latch(&crowd->left, crowd->count);
-    for (int i = 0; i < crowd->count; i++) {
-        pthread_join(crowd->threads[i], NULL);
-    }
-    assert_int_equal(atomic_load(&crowd->results[want]), crowd->count);
-}
-
-static void waiting_job_is_a_success_at_once(void **state)
-{
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct ns_job_t *job = NULL;
     assert_int_equal(ns_create_job(tp, NS_JOB_THREAD, finish_job, &job), NS_SUCCESS);
@@ -110,18 +36,14 @@ static void waiting_job_is_a_success_at_once(void **state)
     pool_end(tp);
 }
 
-static void wait_lasts_until_the_callback_has_returned(void **state)
+TEST(wait_lasts_until_the_callback_has_returned)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
-    const ns_job_type_t types[] = {NS_JOB_NONE, NS_JOB_THREAD};
-    for (size_t type = 0; type < 2; type++) {
+    for EACH_THREAD(type) {
         for (int timed = 0; timed < 2; timed++) {
             struct gate gate = GATE_INIT;
-            struct ns_job_t *job = NULL;
             struct crowd crowd;
-            assert_int_equal(ns_add_job(tp, types[type], gate_callback, &gate, &job), NS_SUCCESS);
-            assert_latch(&gate.begun, 1);
+            struct ns_job_t *job = occupy(tp, where[type], &gate);
             crowd_begin(&crowd, job, timed);
             assert_int_equal(latch_count(&crowd.left), 0);
             latch_add(&gate.leave, 1);
@@ -138,17 +60,15 @@ static void finish_in_gate(struct ns_job_t *job)
     ns_job_done(job);
 }
 
-static void waiters_for_a_job_that_is_done_in_its_callback_learn_that_it_goes(void **state)
+TEST(waiters_for_a_job_that_is_done_in_its_callback_learn_that_it_goes)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
-    const ns_job_type_t types[] = {NS_JOB_NONE, NS_JOB_THREAD};
-    for (size_t type = 0; type < 2; type++) {
+    for EACH_THREAD(type) {
         for (int timed = 0; timed < 2; timed++) {
             struct gate gate = GATE_INIT;
             struct ns_job_t *job = NULL;
             struct crowd crowd;
-            assert_int_equal(ns_add_job(tp, types[type], finish_in_gate, &gate, &job), NS_SUCCESS);
+            assert_int_equal(ns_add_job(tp, where[type], finish_in_gate, &gate, &job), NS_SUCCESS);
             assert_latch(&gate.begun, 1);
             crowd_begin(&crowd, job, timed);
             latch_add(&gate.leave, 1);
@@ -158,9 +78,8 @@ static void waiters_for_a_job_that_is_done_in_its_callback_learn_that_it_goes(vo
     pool_end(tp);
 }
 
-static void waiters_for_an_armed_job_that_is_cancelled_learn_that_it_goes(void **state)
+TEST(waiters_for_an_armed_job_that_is_cancelled_learn_that_it_goes)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     for (int timed = 0; timed < 2; timed++) {
         struct ns_job_t *job = NULL;
@@ -174,9 +93,8 @@ static void waiters_for_an_armed_job_that_is_cancelled_learn_that_it_goes(void *
     pool_end(tp);
 }
 
-static void waiters_for_an_armed_job_are_released_when_the_pool_stops(void **state)
+TEST(waiters_for_an_armed_job_are_released_when_the_pool_stops)
 {
-    UNUSED(state);
     for (int timed = 0; timed < 2; timed++) {
         struct ns_thrpool_t *tp = pool_of(2);
         struct ns_job_t *job = NULL;
@@ -187,16 +105,15 @@ static void waiters_for_an_armed_job_are_released_when_the_pool_stops(void **sta
         ns_thrpool_shutdown(tp);
         assert_int_equal(ns_thrpool_wait(tp), NS_SUCCESS);
         crowd_end(&crowd, NS_SHUTDOWN);
-        /* And who comes later. */
+        /* A waiter that comes later gets the same. */
         assert_int_equal(ns_job_wait(job), NS_SHUTDOWN);
         assert_int_equal(ns_job_timedwait(job, &far_away), NS_SHUTDOWN);
         ns_thrpool_destroy(tp);
     }
 }
 
-static void waiters_are_released_and_have_left_when_destroy_returns(void **state)
+TEST(waiters_are_released_and_have_left_when_destroy_returns)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     struct ns_job_t *job = NULL;
     struct crowd crowd;
@@ -208,20 +125,17 @@ static void waiters_are_released_and_have_left_when_destroy_returns(void **state
     for (int i = 0; i < WAITERS; i++) {
         pthread_join(crowd.threads[i], NULL);
     }
-    /* The pool stops first, and disposes of the job afterwards: either is true. */
+    /* The pool stops first and disposes of the job afterwards, so either result is true. */
     assert_int_equal(atomic_load(&crowd.results[NS_SHUTDOWN])
                          + atomic_load(&crowd.results[NS_DELETING]), WAITERS);
 }
 
-static void a_rearmed_job_is_waited_for_to_its_end(void **state)
+TEST(a_rearmed_job_is_waited_for_to_its_end)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct gate gate = GATE_INIT;
-    struct ns_job_t *job = NULL;
     struct crowd crowd;
-    assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, gate_callback, &gate, &job), NS_SUCCESS);
-    assert_latch(&gate.begun, 1);
+    struct ns_job_t *job = occupy(tp, NS_JOB_THREAD, &gate);
     assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
     crowd_begin(&crowd, job, 0);
     latch_add(&gate.leave, 1);
@@ -231,7 +145,7 @@ static void a_rearmed_job_is_waited_for_to_its_end(void **state)
     pool_end(tp);
 }
 
-/* Waiters that come again for every run of a job. */
+/* Threads that wait for every run of a job. */
 struct visitors {
     struct ns_job_t *job;
     pthread_barrier_t begin;
@@ -253,18 +167,16 @@ static void *visit(void *arg)
     return NULL;
 }
 
-static void nobody_is_lost_while_the_job_is_rearmed_many_times(void **state)
+TEST(nobody_is_lost_while_the_job_is_rearmed_many_times)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
-    const ns_job_type_t types[] = {NS_JOB_NONE, NS_JOB_THREAD};
-    for (size_t type = 0; type < 2; type++) {
+    for EACH_THREAD(type) {
         struct visitors visitors = {.rounds = scaled(1000)};
         struct latch runs = LATCH_INIT;
         pthread_t threads[WAITERS];
         pthread_barrier_init(&visitors.begin, NULL, WAITERS + 1);
         pthread_barrier_init(&visitors.end, NULL, WAITERS + 1);
-        assert_int_equal(ns_create_job(tp, types[type], count_callback, &visitors.job),
+        assert_int_equal(ns_create_job(tp, where[type], count_callback, &visitors.job),
                          NS_SUCCESS);
         assert_int_equal(ns_job_set_data(visitors.job, &runs), NS_SUCCESS);
         for (int i = 0; i < WAITERS; i++) {
@@ -290,9 +202,8 @@ static void nobody_is_lost_while_the_job_is_rearmed_many_times(void **state)
     pool_end(tp);
 }
 
-static void a_job_may_be_finished_as_soon_as_wait_says_so(void **state)
+TEST(a_job_may_be_finished_as_soon_as_wait_says_so)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(2);
     struct latch gone = LATCH_INIT;
     int rounds = scaled(20000);
@@ -302,8 +213,7 @@ static void a_job_may_be_finished_as_soon_as_wait_says_so(void **state)
         assert_int_equal(ns_create_job(tp, type, count_callback, &job), NS_SUCCESS);
         struct latch runs = LATCH_INIT;
         assert_int_equal(ns_job_set_data(job, &runs), NS_SUCCESS);
-        assert_int_equal(ns_job_set_done_cb(job, count_callback), NS_SUCCESS);
-        assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
+        arm_with(job, count_callback);
         assert_int_equal(ns_job_wait(job), NS_SUCCESS);
         assert_int_equal(latch_count(&runs), 1);
         assert_int_equal(ns_job_set_data(job, &gone), NS_SUCCESS);
@@ -314,22 +224,20 @@ static void a_job_may_be_finished_as_soon_as_wait_says_so(void **state)
 }
 
 /*
- * The job goes, and its memory with it, while those who waited are on their way out. The heap
- * notices what is written to that memory.
+ * The job and its memory go while its waiters are still leaving. The heap detects writes to that
+ * memory.
  *
  * To see it fail: in Waiters::wait, clear the job's mark when there is an outcome.
  */
-static void a_waiter_touches_nothing_of_a_job_that_goes(void **state)
+TEST(a_waiter_touches_nothing_of_a_job_that_goes)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = checked_pool(2);
-    const ns_job_type_t types[] = {NS_JOB_NONE, NS_JOB_THREAD};
     int rounds = scaled(500);
     for (int round = 0; round < rounds; round++) {
         struct gate gate = GATE_INIT;
         struct ns_job_t *job = NULL;
         struct crowd crowd;
-        assert_int_equal(ns_add_job(tp, types[round & 1], finish_in_gate, &gate, &job), NS_SUCCESS);
+        assert_int_equal(ns_add_job(tp, where[round & 1], finish_in_gate, &gate, &job), NS_SUCCESS);
         assert_latch(&gate.begun, 1);
         crowd_of(&crowd, job, round & 2, 3);
         latch_add(&gate.leave, 1);
@@ -338,7 +246,7 @@ static void a_waiter_touches_nothing_of_a_job_that_goes(void **state)
     checked_end(tp);
 }
 
-/* One that begins to wait for a live job, which is finished with before it has looked at it. */
+/* A thread that begins to wait for a live job, which ends before the thread has looked at it. */
 struct racer {
     struct ns_job_t *job;
     ns_result_t result;
@@ -353,13 +261,13 @@ static void *race_wait(void *arg)
 }
 
 /*
- * The memory stays as it is until the waiter has seen that the job goes, and is back at the end.
+ * The job's memory must not be freed before the waiter has seen that the job ends, and must be
+ * freed in the end.
  *
  * To see it fail: in JobPtr::free, do not ask whether somebody is ENTERING.
  */
-static void a_job_that_goes_while_a_thread_begins_to_wait_stays_in_memory(void **state)
+TEST(a_job_that_goes_while_a_thread_begins_to_wait_stays_in_memory)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = checked_pool(1);
     for (int way = 0; way < 3; way++) {
         struct gate gate = GATE_INIT;
@@ -377,13 +285,12 @@ static void a_job_that_goes_while_a_thread_begins_to_wait_stays_in_memory(void *
         assert_latch(&on_the_way_in.begun, 1);
         assert_true(ns_job_cancel(job) <= NS_RUNNING);
         latch_add(&gate.leave, 1);
-        /* The thread that disposes of it goes on to the next job afterwards. */
+        /* Once the disposing thread has run a later job, it is through with this one. */
         struct latch next = LATCH_INIT;
         struct ns_job_t *after = NULL;
         assert_int_equal(ns_add_job(tp, way == 1 ? NS_JOB_THREAD : 0, count_callback, &next, &after),
                          NS_SUCCESS);
-        assert_int_equal(ns_job_wait(after), NS_SUCCESS);
-        assert_int_equal(ns_job_done(after), NS_SUCCESS);
+        finish_idle(after);
         loop_passes(tp, 0);
         latch_add(&on_the_way_in.leave, 1);
         pthread_join(thread, NULL);
@@ -392,7 +299,7 @@ static void a_job_that_goes_while_a_thread_begins_to_wait_stays_in_memory(void *
     checked_end(tp);
 }
 
-/* A worker that waits in a callback for what does not come. */
+/* A worker whose callback waits for a job that never becomes idle. */
 struct blocked {
     struct ns_job_t *other;
     struct latch inside;
@@ -418,14 +325,13 @@ static void *shut_down_and_wait(void *arg)
 }
 
 /*
- * The pool waits for its workers, and so would this one for the pool.
+ * The pool's end waits for its workers, so a worker that waited for the pool's end would deadlock.
  *
- * To see it fail: take Waiters::stop_workers out of Pool::shutdown; for who comes later, in
- * Shared::wait_for, do not ask is_worker.
+ * To see it fail: take Waiters::stop_workers out of Pool::shutdown; for a wait that begins later,
+ * in Shared::wait_for, do not ask is_worker.
  */
-static void a_worker_that_waits_is_released_when_the_pool_shuts_down(void **state)
+TEST(a_worker_that_waits_is_released_when_the_pool_shuts_down)
 {
-    UNUSED(state);
     for (int way = 0; way < 4; way++) {
         struct ns_thrpool_t *tp = pool_of(2);
         struct blocked blocked = {.inside = LATCH_INIT, .timed = way & 1};
@@ -435,15 +341,10 @@ static void a_worker_that_waits_is_released_when_the_pool_shuts_down(void **stat
         assert_int_equal(ns_add_timeout_job(tp, &far_away, NS_JOB_NONE, finish_job, NULL,
                                             &blocked.other), NS_SUCCESS);
         if (way & 2) {
-            /* It begins only when the pool is shutting down. */
-            assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, gate_callback, &gate, &blocker),
-                             NS_SUCCESS);
-            assert_latch(&gate.begun, 1);
+            /* This wait begins when the pool is already shutting down. */
+            blocker = occupy(tp, NS_JOB_THREAD, &gate);
             struct gate second = GATE_INIT;
-            struct ns_job_t *other_blocker = NULL;
-            assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, gate_callback, &second, &other_blocker),
-                             NS_SUCCESS);
-            assert_latch(&second.begun, 1);
+            struct ns_job_t *other_blocker = occupy(tp, NS_JOB_THREAD, &second);
             assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, wait_in_worker, &blocked, NULL),
                              NS_SUCCESS);
             ns_thrpool_shutdown(tp);
@@ -466,7 +367,7 @@ static void a_worker_that_waits_is_released_when_the_pool_shuts_down(void **stat
     }
 }
 
-/* What a done callback gets that waits. */
+/* What a wait in a done callback returns. */
 struct last_words {
     struct ns_job_t *armed;
     struct ns_job_t *idle;
@@ -485,9 +386,8 @@ static void wait_when_done(struct ns_job_t *job)
 }
 
 /* To see it fail: in Shared::wait_for, do not ask on_loop_of. */
-static void wait_in_a_done_callback_never_blocks_the_loop(void **state)
+TEST(wait_in_a_done_callback_never_blocks_the_loop)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct last_words words = {.over = LATCH_INIT};
     assert_int_equal(ns_add_timeout_job(tp, &far_away, NS_JOB_NONE, finish_job, NULL, &words.armed),
@@ -497,8 +397,7 @@ static void wait_in_a_done_callback_never_blocks_the_loop(void **state)
         struct ns_job_t *job = NULL;
         assert_int_equal(ns_add_job(tp, NS_JOB_UNARMED | (in_worker ? NS_JOB_THREAD : 0), finish_job,
                                     &words, &job), NS_SUCCESS);
-        assert_int_equal(ns_job_set_done_cb(job, wait_when_done), NS_SUCCESS);
-        assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
+        arm_with(job, wait_when_done);
         assert_latch(&words.over, in_worker + 1);
         assert_int_equal(words.of_own, in_worker ? NS_DELETING : NS_INVALID_STATE);
         assert_int_equal(words.of_armed, in_worker ? NS_TIMEOUT : NS_INVALID_STATE);
@@ -509,9 +408,8 @@ static void wait_in_a_done_callback_never_blocks_the_loop(void **state)
     pool_end(tp);
 }
 
-static void timed_out_is_never_early(void **state)
+TEST(timed_out_is_never_early)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct ns_job_t *job = NULL;
     assert_int_equal(ns_add_timeout_job(tp, &far_away, NS_JOB_NONE, finish_job, NULL, &job),
@@ -528,7 +426,7 @@ static void timed_out_is_never_early(void **state)
             }
         }
     }
-    /* A second and more in the microseconds is as good as in the seconds. */
+    /* The microseconds may be a second or more. */
     struct timeval wide = {0, 1000500};
     double begin = now_seconds();
     assert_int_equal(ns_job_timedwait(job, &wide), NS_TIMEOUT);
@@ -537,9 +435,8 @@ static void timed_out_is_never_early(void **state)
     pool_end(tp);
 }
 
-static void a_huge_time_is_for_ever(void **state)
+TEST(a_huge_time_is_for_ever)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct gate gate = GATE_INIT;
     struct ns_job_t *job = NULL;
@@ -554,16 +451,13 @@ static void a_huge_time_is_for_ever(void **state)
     pool_end(tp);
 }
 
-static void one_that_gives_up_does_not_take_the_others_with_it(void **state)
+TEST(one_that_gives_up_does_not_take_the_others_with_it)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct gate gate = GATE_INIT;
-    struct ns_job_t *job = NULL;
     struct crowd crowd;
     struct timeval soon = {0, 1000};
-    assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, gate_callback, &gate, &job), NS_SUCCESS);
-    assert_latch(&gate.begun, 1);
+    struct ns_job_t *job = occupy(tp, NS_JOB_THREAD, &gate);
     crowd_begin(&crowd, job, 1);
     for (int i = 0; i < 20; i++) {
         assert_int_equal(ns_job_timedwait(job, &soon), NS_TIMEOUT);
@@ -575,7 +469,7 @@ static void one_that_gives_up_does_not_take_the_others_with_it(void **state)
     pool_end(tp);
 }
 
-/* What a callback gets that waits where it may not. */
+/* What a callback gets when it waits for a job that it may not wait for. */
 struct confused {
     struct ns_job_t *armed;
     struct ns_job_t *idle;
@@ -598,9 +492,8 @@ static void wait_inside(struct ns_job_t *job)
     latch_add(&confused->over, 1);
 }
 
-static void wait_from_the_own_callback_or_the_loop_is_the_wrong_state(void **state)
+TEST(wait_from_the_own_callback_or_the_loop_is_the_wrong_state)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct confused confused = {.over = LATCH_INIT};
     assert_int_equal(ns_add_timeout_job(tp, &far_away, NS_JOB_NONE, finish_job, NULL,
@@ -633,16 +526,13 @@ static void wait_for_other(struct ns_job_t *job)
     latch_add(&confused->over, 1);
 }
 
-static void the_loop_of_one_pool_may_wait_for_a_job_of_another(void **state)
+TEST(the_loop_of_one_pool_may_wait_for_a_job_of_another)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct ns_thrpool_t *other = pool_of(1);
     struct confused confused = {.over = LATCH_INIT};
     struct gate gate = GATE_INIT;
-    assert_int_equal(ns_add_job(other, NS_JOB_NONE, gate_callback, &gate, &confused.armed),
-                     NS_SUCCESS);
-    assert_latch(&gate.begun, 1);
+    confused.armed = occupy(other, NS_JOB_NONE, &gate);
     assert_int_equal(ns_add_job(tp, NS_JOB_NONE, wait_for_other, &confused, NULL), NS_SUCCESS);
     latch_add(&gate.leave, 1);
     assert_latch(&confused.over, 1);
@@ -657,9 +547,8 @@ static void on_signal(int signum)
     UNUSED(signum);
 }
 
-static void a_wait_is_not_cut_short_by_a_signal(void **state)
+TEST(a_wait_is_not_cut_short_by_a_signal)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct gate gate = GATE_INIT;
     struct ns_job_t *job = NULL;
@@ -668,8 +557,7 @@ static void a_wait_is_not_cut_short_by_a_signal(void **state)
     assert_int_equal(sigaction(SIGUSR1, &act, NULL), 0);
     for (int timed = 0; timed < 2; timed++) {
         gate = (struct gate)GATE_INIT;
-        assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, gate_callback, &gate, &job), NS_SUCCESS);
-        assert_latch(&gate.begun, 1);
+        job = occupy(tp, NS_JOB_THREAD, &gate);
         crowd_begin(&crowd, job, timed);
         for (int i = 0; i < 100; i++) {
             pthread_kill(crowd.threads[i % WAITERS], SIGUSR1);
@@ -684,9 +572,8 @@ static void a_wait_is_not_cut_short_by_a_signal(void **state)
     signal(SIGUSR1, SIG_DFL);
 }
 
-static void bad_arguments_are_refused(void **state)
+TEST(bad_arguments_are_refused)
 {
-    UNUSED(state);
     struct ns_thrpool_t *tp = pool_of(1);
     struct ns_job_t *job = NULL;
     struct timeval negative = {-1, 0};

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * What test-syscalls.sh traces: traced MODE. The part whose system calls are counted lies between
- * two marks: writes to a descriptor that is not open.
+ * traced MODE: the program that test-syscalls.sh traces. The system calls between two marks are
+ * counted; a mark is a write to a descriptor that is not open.
  */
 #include "harness.h"
 
@@ -16,29 +16,9 @@ static void mark(const char *what)
     }
 }
 
-static void count_and_finish(struct ns_job_t *job)
-{
-    count_callback(job);
-    ns_job_done(job);
-}
-
 static void add(struct ns_thrpool_t *tp, ns_job_type_t type, struct latch *ran)
 {
     if (ns_add_job(tp, type, count_and_finish, ran, NULL) != NS_SUCCESS) {
-        abort();
-    }
-}
-
-/* Keep every worker, or for type 0 the loop, in a callback until the gate is opened. */
-static void occupy(struct ns_thrpool_t *tp, ns_job_type_t type, int count, struct gate *gate)
-{
-    for (int i = 0; i < count; i++) {
-        struct ns_job_t *job = NULL;
-        if (ns_add_job(tp, type, gate_callback, gate, &job) != NS_SUCCESS) {
-            abort();
-        }
-    }
-    if (!latch_reaches(&gate->begun, count)) {
         abort();
     }
 }
@@ -48,7 +28,8 @@ static void add_to_busy_workers(struct ns_thrpool_t *tp)
 {
     struct gate gate = GATE_INIT;
     struct latch ran = LATCH_INIT;
-    occupy(tp, NS_JOB_THREAD, 2, &gate);
+    occupy(tp, NS_JOB_THREAD, &gate);
+    occupy(tp, NS_JOB_THREAD, &gate);
     for (int i = 0; i < 1000; i++) {
         add(tp, NS_JOB_THREAD, &ran);
     }
@@ -79,7 +60,7 @@ static void be_idle(struct ns_thrpool_t *tp)
         add(tp, i % 2 ? NS_JOB_THREAD : 0, &ran);
     }
     latch_reaches(&ran, 100);
-    /* Time for everybody to fall asleep. */
+    /* Time for all threads to fall asleep. */
     struct timespec settle = {0, 300000000};
     nanosleep(&settle, NULL);
     mark("begin");
@@ -121,7 +102,7 @@ static void add_to_a_blocked_loop(struct ns_thrpool_t *tp)
 {
     struct gate gate = GATE_INIT;
     struct latch ran = LATCH_INIT;
-    occupy(tp, NS_JOB_NONE, 1, &gate);
+    occupy(tp, NS_JOB_NONE, &gate);
     mark("begin");
     for (int i = 0; i < 10000; i++) {
         add(tp, NS_JOB_NONE, &ran);
@@ -172,7 +153,7 @@ static void raise_at_once(void)
     }
 }
 
-/* A child that gets a signal that its parent watches: as early as can be, then, and when it has
+/* A child that gets a signal that its parent watches: as early as possible, and again after it has
  * destroyed the parent's pool. */
 static void stay_alive(int signum)
 {
@@ -184,7 +165,7 @@ static void fork_a_child_with_signals(struct ns_thrpool_t *tp)
     struct latch ran = LATCH_INIT;
     struct ns_job_t *job = NULL;
     int status = -1;
-    /* In the child nobody watches, and the signal has its earlier effect. */
+    /* In the child no job watches, so the signal has the effect that it had before the pool. */
     signal(SIGUSR1, stay_alive);
     if (ns_add_signal_job(tp, SIGUSR1, NS_JOB_PERSIST, count_callback, &ran, &job) != NS_SUCCESS) {
         abort();

@@ -4,9 +4,9 @@
  *
  *     cancel
  *
- * ns_job_done refuses an armed job. ns_job_cancel takes any, and its result tells what may be
- * freed: after NS_SUCCESS the callback does not run and never will; after NS_RUNNING it still runs,
- * and what it uses is free only when the done callback comes.
+ * ns_job_done refuses an armed job. ns_job_cancel takes a job in any state, and its result says
+ * what may be freed. After NS_SUCCESS the callback is not running and never will run again. After
+ * NS_RUNNING it still runs: free what it uses in the done callback.
  */
 #define _POSIX_C_SOURCE 200809L
 #include <semaphore.h>
@@ -79,14 +79,14 @@ int main(int argc, char **argv)
     const struct timeval moment = {.tv_usec = 20000};
     struct work idle = {0}, busy = {0};
 
-    /* Armed: in an hour it would run. */
+    /* Armed: it would run in an hour. */
     struct ns_job_t *job = start(pool, (struct timeval){.tv_sec = 3600}, &idle);
     check("wait for it, a moment", ns_job_timedwait(job, &moment), NS_TIMEOUT);
     check("done, armed: NS_INVALID_STATE", ns_job_done(job), NS_INVALID_STATE);
     check("cancel, armed: NS_SUCCESS", ns_job_cancel(job), NS_SUCCESS);
-    sem_wait(&idle.disposed); /* `job` is the library's since the cancel; this is the end of it */
+    sem_wait(&idle.disposed); /* `job` has been the library's since the cancel */
 
-    /* Running: it runs at once, and does not return until it is told to. */
+    /* Running: it begins at once, and returns only when it is told to. */
     job = start(pool, (struct timeval){0}, &busy);
     sem_wait(&busy.started);
     check("wait for it, a moment", ns_job_timedwait(job, &moment), NS_TIMEOUT);

@@ -53,8 +53,8 @@
 enum {
     INPUT_SIZE = 8192,        /* the longest request head */
     OUTPUT_SIZE = 1024,       /* a response head and a small body */
-    ACCEPTS_PER_TURN = 64,    /* then others have their turn in the loop */
-    SEND_PER_TURN = 1 << 20,  /* bytes of a file, then others have their turn in the worker */
+    ACCEPTS_PER_TURN = 64,    /* then the loop serves others */
+    SEND_PER_TURN = 1 << 20,  /* bytes of a file, then the worker serves others */
     LINGER_BYTES = 256 << 10, /* of a refused request that are read and dropped */
     PAUSE_MS = 100,           /* without the listener, when descriptors have run out */
 };
@@ -112,8 +112,8 @@ static void job_disposed(struct ns_job_t *job)
 }
 
 /*
- * Takes the result of a call that made a job with NS_JOB_UNARMED, which is there for this: the
- * done callback is set while the job can't run yet. It is armed by ns_job_rearm.
+ * Finish making a job: `result` is that of an add with NS_JOB_UNARMED. Such a job can't run yet, so
+ * its done callback can be set safely. ns_job_rearm arms it.
  */
 static bool job_made(ns_result_t result, struct ns_job_t *job, ns_job_func_t done)
 {
@@ -140,7 +140,7 @@ static void connection_job_disposed(struct ns_job_t *job)
     }
 }
 
-/* By the owner, as the last thing that it does with the connection. */
+/* The owner calls this as the last thing that it does with the connection. */
 static void close_connection(struct connection *c)
 {
     struct ns_job_t *reader = c->reader;
@@ -168,7 +168,7 @@ static void close_connection(struct connection *c)
     ns_job_done(reader);
 }
 
-/* Hand the connection to one of its jobs. Nothing of it is touched afterwards. */
+/* Hand the connection to one of its jobs. The caller must not touch it afterwards. */
 static void hand_over(struct connection *c, struct ns_job_t *job)
 {
     ns_result_t result = ns_job_rearm(job);
@@ -285,7 +285,7 @@ static enum step answer(struct connection *c)
         *end = '\0';
         status = strlen(c->in) < (size_t)(end - c->in) ? 400 : http_parse(c->in, &r);
     }
-    /* What is wrong with a request makes doubtful where the next one begins. */
+    /* After a malformed request nobody knows where the next one begins. */
     bool clear = status == 0 || (status == 405 && !r.body);
     c->after = !clear ? LINGER : r.keep ? NEXT : LAST;
     if (status != 0) {
@@ -302,7 +302,7 @@ static enum step answer(struct connection *c)
     return GO_ON;
 }
 
-/* Send of the response what the socket takes. */
+/* Send as much of the response as the socket takes. */
 static enum step send_response(struct connection *c)
 {
     while (c->out_at < c->out_len) {
@@ -318,7 +318,7 @@ static enum step send_response(struct connection *c)
         size_t most = c->file_left < SEND_PER_TURN ? (size_t)c->file_left : SEND_PER_TURN;
         ssize_t n = sendfile(c->fd, c->file, NULL, most);
         if (n <= 0) {
-            /* None: the file has become shorter, and its length was promised. */
+            /* 0: the file has become shorter than the length that was promised. */
             return n < 0 && errno == EAGAIN ? WANT_WRITE : CLOSE;
         }
         c->file_left -= n;
@@ -424,7 +424,7 @@ static void on_writable(struct ns_job_t *job)
  * The listener
  */
 
-/* Takes a new socket over. */
+/* Take over a new socket. */
 static void open_connection(int fd)
 {
     struct connection *c = calloc(1, sizeof *c);
@@ -459,7 +459,7 @@ static void open_connection(int fd)
 
 /*
  * accept has failed and would fail again at once: the connection still waits, and a level-triggered
- * listener would fire without end. It is given up for a while.
+ * listener would fire without end. So the listener is given up for a while.
  */
 static void pause_accepting(struct ns_job_t *listener, int error)
 {
@@ -630,7 +630,7 @@ static long number(const char *text, long least, long most)
     return value;
 }
 
-/* What is asked for by the arguments, but the pool. Exits on errors. */
+/* Read the arguments, and do what they ask for. Exits on errors. */
 static uint16_t configure(int argc, char **argv, struct ns_thrpool_config *config)
 {
     uint16_t port = 8080;
@@ -675,7 +675,7 @@ int main(int argc, char **argv)
     int fds = count_fds();
     uint16_t port = configure(argc, argv, &config);
 
-    /* Writing to a connection that the client has closed is to fail, not to kill. */
+    /* Writing to a connection that the client has closed should fail, not kill the process. */
     signal(SIGPIPE, SIG_IGN);
     server.listen_fd = open_listener(port);
     if (server.listen_fd < 0) {

@@ -30,7 +30,7 @@ static void on_event(struct ns_job_t *job)
         ssize_t n = read(ns_job_get_native_fd(job), text, sizeof text);
         printf("READ: \"%.*s\"\n", n > 0 ? (int)n : 0, text);
         reader->got_data = n > 0;
-        /* The same again when this callback returns, with the full time afresh. */
+        /* Arms the job again when this callback returns, with the full time. */
         if (n > 0 && ns_job_rearm(job) == NS_SUCCESS) {
             return;
         }
@@ -64,7 +64,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "io-timeout: no pool: the system log says why\n");
         return 1;
     }
-    /* Sent before the job is armed: it fires all the same, for readiness is a level, no edge. */
+    /* Sent before the job is armed. The job fires all the same: it is level-triggered. */
     if (write(ends[1], "hello", 5) != 5) {
         perror("io-timeout: write");
         return 1;

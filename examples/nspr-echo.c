@@ -40,7 +40,7 @@ static void on_data(struct ns_job_t *job)
     char text[512];
     PRInt32 n = PR_Recv(fd, text, sizeof text, 0, PR_INTERVAL_NO_WAIT);
 
-    /* So little always fits into the socket; a server for more waits with NS_JOB_WRITE. */
+    /* So little always fits into the socket. A real server waits with NS_JOB_WRITE: see echo.c. */
     if (n > 0 && PR_Send(fd, text, n, 0, PR_INTERVAL_NO_WAIT) == n &&
         ns_job_rearm(job) == NS_SUCCESS) {
         return;
@@ -55,12 +55,12 @@ static void on_connection(struct ns_job_t *job)
     PRFileDesc *fd = PR_Accept(ns_job_get_fd(job), NULL, PR_INTERVAL_NO_WAIT);
 
     if (!fd) {
-        return; /* the client has gone again */
+        return; /* the client has gone already */
     }
     set_nonblocking(fd);
     if (ns_add_io_job(ns_job_get_tp(job), fd, NS_JOB_READ | NS_JOB_THREAD, on_data, NULL, NULL) !=
         NS_SUCCESS) {
-        PR_Close(fd); /* of an add that fails the descriptor stays ours */
+        PR_Close(fd); /* after an add that fails, the descriptor is still ours */
     }
 }
 
@@ -111,7 +111,7 @@ int main(int argc, char **argv)
 
     ns_thrpool_shutdown(pool);
     ns_result_t result = ns_thrpool_wait(pool);
-    ns_job_done(accepting); /* armed still; the library closes its listener */
+    ns_job_done(accepting); /* still armed; the library closes its listener */
     ns_thrpool_destroy(pool);
     PR_Cleanup();
     return result == NS_SUCCESS && memcmp(answer, text, (size_t)length) == 0 ? 0 : 1;

@@ -45,10 +45,10 @@ static void count_range(struct ns_job_t *job)
     for (long n = range->from; n < range->to; n++) {
         range->primes += is_prime(n);
     }
-    ns_job_done(job); /* a job that is not done stays, idle, until it is */
+    ns_job_done(job); /* a job that nobody finishes with stays, idle */
 }
 
-/* In the event loop, which it holds up: so it is short. */
+/* In the event loop, which it holds up: keep it short. */
 static void report(struct ns_job_t *job)
 {
     printf("%ld primes\n", atomic_load(&primes));
@@ -57,7 +57,7 @@ static void report(struct ns_job_t *job)
     ns_thrpool_shutdown(ns_job_get_tp(job));
 }
 
-/* Done callback: once for each range, when its callback will run no more. */
+/* Done callback: runs once for each range, after its callback has returned for the last time. */
 static void range_done(struct ns_job_t *job)
 {
     struct range *range = ns_job_get_data(job);
@@ -73,7 +73,7 @@ static void add_range(struct ns_thrpool_t *pool, struct range *range)
 {
     struct ns_job_t *job;
 
-    /* Not armed yet, or it might be over before its done callback is set. */
+    /* Made unarmed: an armed job might be over before its done callback is set. */
     ns_result_t result =
         ns_add_job(pool, NS_JOB_THREAD | NS_JOB_UNARMED, count_range, range, &job);
     if (result == NS_SUCCESS) {
@@ -110,7 +110,7 @@ int main(int argc, char **argv)
         ranges[i].to = limit * (i + 1) / RANGES;
         add_range(pool, &ranges[i]);
     }
-    ns_result_t result = ns_thrpool_wait(pool); /* until somebody shuts it down */
+    ns_result_t result = ns_thrpool_wait(pool); /* until report shuts it down */
     ns_thrpool_destroy(pool);
     return result == NS_SUCCESS && atomic_load(&reported) ? 0 : 1;
 }

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * signals - signals as jobs: no handler, no async-signal-safety to think of
+ * signals - signals as jobs: no handler to write, nothing async-signal-safe to restrict it
  *
  *     signals [times]
  *
- * Sends itself SIGUSR1 many times over, which the job for it sees as a few firings: signals
+ * Sends itself SIGUSR1 many times. The job for it fires only a few times, because signals
  * coalesce. Then it sends itself SIGTERM, whose job shuts the pool down.
  */
 #define _POSIX_C_SOURCE 200809L
@@ -21,7 +21,7 @@
 static atomic_long firings;
 static sem_t fired;
 
-/* An ordinary thread runs this: printf, locks, malloc, all are allowed. */
+/* Runs in an ordinary thread: printf, locks and malloc are all allowed. */
 static void on_usr1(struct ns_job_t *job)
 {
     (void)job;
@@ -38,7 +38,7 @@ static void on_term(struct ns_job_t *job)
 static struct ns_job_t *watch(struct ns_thrpool_t *pool, int signum, ns_job_func_t func)
 {
     struct ns_job_t *job;
-    /* Without PERSIST it would fire once, and then only after a rearm. */
+    /* Without PERSIST it would fire once, and again only after a rearm. */
     ns_result_t result = ns_add_signal_job(pool, signum, NS_JOB_PERSIST, func, NULL, &job);
 
     if (result != NS_SUCCESS) {
@@ -81,8 +81,8 @@ int main(int argc, char **argv)
 
     ns_result_t result = ns_thrpool_wait(pool);
     printf("SIGUSR1: sent %ld times, fired %ld times\n", times, atomic_load(&firings));
-    /* Still armed, as PERSIST jobs are; after the shutdown ns_job_done takes armed jobs too. With
-     * the last job for a signal the disposition from before is back. */
+    /* After a shutdown ns_job_done takes armed jobs too. When the last job for a signal goes, the
+     * library restores the earlier disposition. */
     ns_job_done(usr1);
     ns_job_done(term);
     ns_thrpool_destroy(pool);

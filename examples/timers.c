@@ -25,7 +25,7 @@ struct timer {
 static atomic_int timers_left = 2;
 static atomic_bool early;
 
-/* Of the monotonic clock, in microseconds, as the library counts too. */
+/* Microseconds of the monotonic clock, which the library uses too. */
 static long long now(void)
 {
     struct timespec ts;
@@ -49,8 +49,8 @@ static void on_time(struct ns_job_t *job)
             ns_thrpool_shutdown(ns_job_get_tp(job));
         }
     }
-    /* The next period begins when this callback returns: the time that it takes is added, and
-     * periods that were missed are not made up for. */
+    /* The next period begins when this callback returns. So the callback's own time is added to the
+     * period, and missed periods are not made up for. */
     timer->due = now() + timer->period;
 }
 
@@ -59,7 +59,7 @@ static void start_timer(struct ns_thrpool_t *pool, struct timer *timer, ns_job_t
     struct timeval tv = {.tv_sec = timer->period / 1000000, .tv_usec = timer->period % 1000000};
 
     timer->due = now() + timer->period;
-    /* No need to keep the job: its callback gets it, and finishes it. */
+    /* No need to keep the job: its callback gets it and finishes with it. */
     ns_result_t result = ns_add_timeout_job(pool, &tv, flags, on_time, timer, NULL);
     if (result != NS_SUCCESS) {
         fprintf(stderr, "timers: %s: result %d\n", timer->name, (int)result);

@@ -13,6 +13,7 @@
 //! done it), a handler in the child renews the number behind `fork`, and calls that can afford a
 //! system call compare the process's number ([`look`]).
 
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(miri)))]
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, Ordering};
 
@@ -88,7 +89,8 @@ static LOADED: extern "C" fn() = loaded;
 
 extern "C" fn loaded() {
     OWNER.store(pid(), Ordering::SeqCst);
-    #[cfg(any(target_os = "linux", target_os = "android"))]
+    // Miri has no such pages.
+    #[cfg(all(any(target_os = "linux", target_os = "android"), not(miri)))]
     make_page();
     // In the child only: nothing is to be waited for before a fork. It does not matter what other
     // handlers do before this one.
@@ -96,7 +98,7 @@ extern "C" fn loaded() {
     unsafe { libc::pthread_atfork(None, None, Some(child)) };
 }
 
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(miri)))]
 fn make_page() {
     const LENGTH: usize = size_of::<AtomicU32>();
     // SAFETY: new memory, of the zeroes that an atomic may begin with; it is never unmapped. What

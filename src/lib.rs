@@ -27,7 +27,7 @@
 //! | `wake` | getting the loop out of its wait | `fork`, `sync`, `perturb`, `sys` |
 //! | `workq` | the work queues and their sleeping workers | `sync`, `perturb`, `sys` |
 //! | `fds`, `timers` | the table of descriptors; the wheel | `alloc`, `list`, `confined`, `perturb` |
-//! | `log`, `nspr` | the outside worlds: the application's logger, NSPR | `alloc`, `perturb`, `sys`, `abi` |
+//! | `log`, `nspr` | the outside worlds: the application's logger, NSPR | `alloc`, `fork`, `sync`, `perturb`, `sys`, `abi` |
 //! | `alloc`, `sync`, `perturb` | the allocator; std's primitives or loom's; noise in the schedule, for tests | `sys` |
 //! | `fork`, `list`, `confined`, `sys`, `abi` | forks; intrusive lists; cells for one thread; the system; the types and flags that C sees | |
 //!

@@ -5,7 +5,7 @@
 //! `"%s"`. Any thread may log. What a logger or an allocator of the application's makes us log
 //! while it runs is dropped: a logger that logs would never end.
 
-mod sink;
+pub(crate) mod sink;
 
 use std::cell::Cell;
 use std::ffi::CStr;
@@ -15,6 +15,7 @@ use libc::{c_char, c_int};
 
 use crate::sys::{self, CancelGuard, ErrnoGuard};
 
+use sink::Sink;
 pub(crate) use sink::TextFn;
 
 /// As in the config: `void (*)(int, const char *, va_list)`.
@@ -38,6 +39,16 @@ pub(crate) enum Logger {
     Syslog,
     /// No pool's: to what `ns_set_log` has set.
     NoPool,
+}
+
+/// The process's.
+#[cfg(not(loom))]
+static NO_POOL: Sink = Sink::new();
+
+// A model's, made anew in each execution.
+#[cfg(loom)]
+loom::lazy_static! {
+    static ref NO_POOL: Sink = Sink::new();
 }
 
 /// Before a message, where others write too.
@@ -139,7 +150,7 @@ impl Logger {
                 let line = Line::new(PREFIX, message);
                 guarded(|| {
                     // SAFETY: the line ends in a NUL.
-                    if !unsafe { sink::tell(priority, line.from(PREFIX.len())) } {
+                    if !unsafe { NO_POOL.tell(priority, line.from(PREFIX.len())) } {
                         to_syslog(priority, &line);
                         if !has_syslog() {
                             sys::write_stderr(&line.text[..=line.used]);
@@ -167,7 +178,7 @@ fn has_syslog() -> bool {
 /// be the function itself.
 pub(crate) fn set_text(text: Option<TextFn>, arg: *mut libc::c_void) -> bool {
     let _cancel = CancelGuard::new();
-    sink::set(text, arg, !LOGGING.get())
+    NO_POOL.set(text, arg, !LOGGING.get())
 }
 
 /// Run code of the application's or of syslog, which may be a cancellation point or change errno.

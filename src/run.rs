@@ -15,7 +15,8 @@ use crate::sync::{hand_over, take_over, unless_instrumented};
 use crate::sys;
 
 thread_local! {
-    /// The callback that ran last on this thread and left its job idle.
+    /// The callback that ran last on this thread and left its job idle. Kept here and not in [`run`],
+    /// since that would cost each run that ends otherwise five to ten instructions.
     static IDLE: Cell<Option<Func>> = const { Cell::new(None) };
 }
 

@@ -3,8 +3,8 @@
 # Make Debian packages of the library that is built: what `make deb` does after `make all`. They
 # land in build/deb. Run in the project's root; needs debhelper and dpkg-dev.
 #
-# debhelper works inside the tree that it packages. So it is given a tree of its own, which goes
-# afterwards: copies of the files, and of debian/, and links to the other directories.
+# debhelper works inside the tree that it packages. So it gets a temporary tree of its own: copies of
+# the files and of debian/, and links to the other directories.
 set -e
 here=$(pwd)
 tree=$here/build/deb/nunc-stans
@@ -20,7 +20,7 @@ for file in *; do
 done
 cp -R debian "$tree/debian"
 
-# Flags of an outer make are none of the packaging's business.
+# The packaging must not see the flags of an outer make.
 unset MAKEFLAGS MAKELEVEL MFLAGS
 cd "$tree"
 # -d: Rust comes by rustup here, not from a package. -nc: the tree is new.

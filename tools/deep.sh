@@ -116,20 +116,20 @@ perturbed() {
     }
     wrapper perturb
     programs=
-    for name in cancel fd-reuse forks idle-jobs io linger log-without-pool own-descriptors process refusals \
-        shutdown signals signals-adds signals-others timers wait fm-descriptors fm-jobs fm-life fm-memory fm-pools fm-queue \
-        fm-time; do
+    for name in bounded-steps cancel destroy fd-reuse forks idle-jobs inherited-pools io io-descriptors io-timeouts linger \
+        log-without-pool own-descriptors own-threads process refusals shutdown signals signals-adds signals-others \
+        timers wait fm-descriptors fm-jobs fm-life fm-memory fm-queue fm-time fm-waits; do
         programs="$programs $build/c-tests/test-$name"
     done
     # shellcheck disable=SC2086 # a list of words
     c-tests/run.sh -t 120 -w "$deep/perturb/run" $programs >"$log" 2>&1
-    NS_SLOW=1 c-tests/run.sh -t 120 -w "$deep/perturb/run" "$build/c-tests/test-random" >>"$log" 2>&1
+    NS_SLOW=1 c-tests/run.sh -t 120 -w "$deep/perturb/run" "$build/c-tests/test-random" \
+        "$build/c-tests/test-fm-pools" >>"$log" 2>&1
     add_up
     count "noise in the schedule"
 }
 
-# 6. The poller of other systems: polling alone, without epoll_wait and timerfd of our own. It waits on
-# when a signal interrupts it, so own-descriptors, where only a signal wakes the loop, is left out.
+# 6. The poller of other systems: polling and poll(2), without epoll_wait and timerfd of our own.
 portable() {
     RUSTFLAGS="--cfg ns_portable_poller" CARGO_TARGET_DIR=$target/portable \
         cargo rustc --quiet --release --locked --lib --crate-type cdylib >"$log" 2>&1 || {
@@ -138,8 +138,8 @@ portable() {
     }
     wrapper portable
     programs=
-    for name in cancel fd-reuse forks idle-jobs io linger process refusals shutdown signals signals-others timers \
-        fm-descriptors fm-time; do
+    for name in bounded-steps cancel destroy fd-reuse forks idle-jobs inherited-pools io io-descriptors io-timeouts linger \
+        own-descriptors own-threads process refusals shutdown signals signals-others timers fm-descriptors fm-time; do
         programs="$programs $build/c-tests/test-$name"
     done
     # shellcheck disable=SC2086 # a list of words
@@ -197,16 +197,19 @@ link_tests() {
 
 # The tests that run with the library linked in. Left out, for both sanitizers:
 #   test-abi, test-dlopen  look at the shared library as a file
-#   test-process, test-forks
+#   test-process, test-inherited-pools, test-forks
 #                          their children make threads and allocate; gcc's AddressSanitizer does not
 #                          guard its heap across a fork (a child of threads that allocate hangs,
 #                          with or without this library), ThreadSanitizer does not support it
+#   test-own-threads       it measures stacks, which ThreadSanitizer enlarges, and runs on the smallest,
+#                          where instrumented code may not fit
 #   test-signals-adds      it stands in the way of sigaction, as they do, and loads a second copy
 sanitizer_tests() {
     for file in c-tests/test-*.c; do
         name=$(basename "$file" .c)
         case $name in
-        test-abi | test-dlopen | test-process | test-forks | test-signals-adds) ;;
+        test-abi | test-dlopen | test-process | test-inherited-pools | test-forks) ;;
+        test-own-threads | test-signals-adds) ;;
         *) echo "$name" ;;
         esac
     done

@@ -1,9 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-3.0-or-later
-# See to it that Debian packages are installed: tools/need.sh PACKAGE...
+# Make sure that Debian packages are installed: tools/need.sh PACKAGE...
 #
-# As root, installs those that are missing; else prints the line that does. On systems without
-# dpkg it only names them.
+# Installs those that are missing if root runs it; otherwise prints the command that does. On systems
+# without dpkg it only names them.
 if ! command -v dpkg-query >/dev/null; then
     echo "needed here, by their Debian names: $*" >&2
     exit 0

@@ -150,9 +150,9 @@ pub unsafe extern "C" fn ns_job_timedwait(job: *mut ns_job_t, tv: *const timeval
 /// refused, that is not logged.
 ///
 /// When this returns, no other thread is in the function that was set before, nor will be: its
-/// `arg` may be freed. For that it waits until those who are in it have left, so do not call it
-/// with a lock that they may want. It does not wait when it is called in a logger, nor, in a
-/// forked child, for a function that the parent has set. Any thread.
+/// `arg` may be freed. For that it waits until every thread has left that is in such a function, the
+/// old or the new, so do not call it with a lock that they may want. It does not wait when it is
+/// called in a logger, nor, in a forked child, for what was going on before the fork. Any thread.
 ///
 /// @param text the function; NULL for none
 /// @param arg for text; the application's own

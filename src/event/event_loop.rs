@@ -11,6 +11,7 @@ use super::lists::{Lists, Ready};
 use super::poller::{AnyPoller, Framework, Numbers};
 use crate::sys;
 use crate::timers::Wheel;
+use crate::wake;
 
 /// What belongs to the loop thread alone.
 pub(crate) struct EventLoop {
@@ -32,25 +33,28 @@ pub(crate) struct EventLoop {
     pub(super) closing: usize,
     /// Nothing fires any more.
     pub(super) quiet: bool,
+    /// Whether a signal can end its waits.
+    pub(super) roused: bool,
     /// The signal mask that the thread began with.
     pub(super) mask: libc::sigset_t,
 }
 
 impl EventLoop {
-    /// A loop that is woken through the pipe end `wake`, with these lists.
+    /// A loop that is woken through the pipe end `pipe`, with these lists.
     ///
     /// # Safety
     /// `lists` are empty, and stay until the loop goes. No `&mut` to them is made meanwhile.
-    pub(crate) unsafe fn new(wake: RawFd, lists: NonNull<Lists>) -> io::Result<Self> {
+    pub(crate) unsafe fn new(pipe: RawFd, lists: NonNull<Lists>) -> io::Result<Self> {
         // SAFETY: all zero is a set; filled by pthread_sigmask, which only reads the mask here.
         let mask = unsafe {
             let mut mask: libc::sigset_t = mem::zeroed();
             libc::pthread_sigmask(libc::SIG_BLOCK, ptr::null(), &mut mask);
             mask
         };
+        let roused = wake::reaches(&mask);
         let _low = sys::LowNumbers::take();
         Ok(Self {
-            poller: AnyPoller::new(Framework::DEFAULT, wake)?,
+            poller: AnyPoller::new(Framework::DEFAULT, pipe, roused)?,
             // SAFETY: by the caller's promise.
             wheel: unsafe {
                 let timers = &raw mut (*lists.as_ptr()).timers;
@@ -66,6 +70,7 @@ impl EventLoop {
             lists,
             closing: 0,
             quiet: false,
+            roused,
             mask,
         })
     }

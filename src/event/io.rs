@@ -23,8 +23,7 @@ use crate::abi::{
     ns_job_type_t,
 };
 use crate::fds::{Entry, Interest, Mode, Registration};
-use crate::job::{Job, JobPtr, place, state};
-use crate::log::log;
+use crate::job::{Job, JobPtr, place};
 use crate::perturb::perturb;
 use crate::shared::Shared;
 use crate::sys;
@@ -180,23 +179,6 @@ impl EventLoop {
         }
     }
 
-    /// The first arming of `job`, whose descriptor the pool has closed since the job was made.
-    #[cold]
-    #[inline(never)]
-    fn attach_late(&mut self, pool: &Shared, job: JobPtr) {
-        let fd = job.fd();
-        log!(
-            pool.logger,
-            LOG_WARNING,
-            "event loop: descriptor {fd} was closed by another job before this one was armed"
-        );
-        job.mark(place::TOLD);
-        self.orphan(job);
-        if !sys::is_open(fd) {
-            self.fire_unasked(pool, job);
-        }
-    }
-
     /// The first arming of `job`, whose number was that of a file: of one that is always ready.
     #[cold]
     #[inline(never)]
@@ -242,97 +224,13 @@ impl EventLoop {
         }
     }
 
-    /// The poller does not take `fd`, or does not have it any more. `arming` is just being armed.
-    ///
-    /// This is the one road for it, whichever of the loop's steps meets it: the first arming and
-    /// the next, a change of what is wanted, urgent data, a new poller, and another try.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn refused(
-        &mut self,
-        pool: &Shared,
-        fd: c_int,
-        refusal: Refusal,
-        arming: Option<JobPtr>,
-    ) {
-        match refusal {
-            Refusal::Failed(errno) => self.refuse(pool, fd, errno),
-            Refusal::Lost => {
-                self.abandon(pool, fd);
-            }
-            Refusal::AlwaysReady => {
-                let entry = pool.fds.entry(fd);
-                entry.set_registration(Registration::Always);
-                for job in jobs(entry).filter(|job| job.is(place::LIVE)) {
-                    self.fire_unasked(pool, job);
-                }
-            }
-            Refusal::Closed => {
-                log!(
-                    pool.logger,
-                    LOG_WARNING,
-                    "event loop: descriptor {fd} is not open any more"
-                );
-                let entry = pool.fds.entry(fd);
-                let registered = matches!(entry.registration(), Registration::Polled(..));
-                entry.set_registration(Registration::Absent);
-                for job in jobs(entry) {
-                    job.watch().link.unlink();
-                    self.orphan(job);
-                    if !job.is(place::LIVE) {
-                        continue;
-                    }
-                    // Who was armed since the poller last answered for the number learns of it from
-                    // its own read or write, as if the loop had asked when it armed the job.
-                    if !registered || arming == Some(job) || job.is(place::UNVERIFIED) {
-                        self.fire_unasked(pool, job);
-                    } else {
-                        self.tell_lost(pool, job);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Ask the poller whether it still has `fd`, by telling it again what it knows.
-    pub(super) fn verify(&mut self, pool: &Shared, fd: c_int) {
-        let entry = pool.fds.entry(fd);
-        if let Registration::Polled(told, mode) = entry.registration()
-            && let Err(refusal) = self.register(entry, fd, told, mode, true)
-        {
-            self.refused(pool, fd, refusal, None);
-        }
-        for job in jobs(entry) {
-            job.unmark(place::UNVERIFIED | place::HEARD);
-        }
-    }
-
     /// Fire `job` in all the directions that it asks for: its own reads and writes tell it more.
-    fn fire_unasked(&mut self, pool: &Shared, job: JobPtr) {
+    pub(super) fn fire_unasked(&mut self, pool: &Shared, job: JobPtr) {
         self.fire(pool, job, output(interest(&job)));
     }
 
-    /// `job` is armed, and its descriptor is not what it was: nothing but its time can fire it. Say
-    /// so, once.
-    #[cold]
-    #[inline(never)]
-    fn tell_lost(&mut self, pool: &Shared, job: JobPtr) {
-        if job.is(place::TOLD) || job.state.now() != state::ARMED {
-            return;
-        }
-        job.mark(place::TOLD);
-        let fd = job.fd();
-        log!(
-            pool.logger,
-            LOG_WARNING,
-            "event loop: descriptor {fd} was closed, and may be another file now: job {:p}, made \
-             for the old one, fires by its time-out only",
-            job.as_c()
-        );
-    }
-
     /// Tell the poller, and note what it knows then.
-    fn register(
+    pub(super) fn register(
         &mut self,
         entry: &Entry,
         fd: c_int,
@@ -440,24 +338,6 @@ impl EventLoop {
         }
     }
 
-    /// The poller works, and is about to be replaced: what it can't find under its number any
-    /// more must not be registered with the next one, where it would be something else.
-    pub(super) fn abandon_lost(&mut self, pool: &Shared) {
-        for (fd, entry) in pool.fds.entries() {
-            if let Registration::Polled(..) = entry.registration()
-                && !self.poller.disarm(fd)
-            {
-                let closed = !sys::is_open(fd);
-                let why = if closed {
-                    Refusal::Closed
-                } else {
-                    Refusal::Lost
-                };
-                self.refused(pool, fd, why, None);
-            }
-        }
-    }
-
     /// Register everything with a new poller.
     pub(super) fn register_all(&mut self, pool: &Shared) {
         for (fd, entry) in pool.fds.entries() {
@@ -468,29 +348,6 @@ impl EventLoop {
                 }
             }
         }
-    }
-
-    /// What the jobs of `fd` were made for is gone, and so is the registration: they can fire by
-    /// time only, and none of them closes the number. Those that are armed are told of.
-    #[cold]
-    #[inline(never)]
-    fn abandon(&mut self, pool: &Shared, fd: c_int) {
-        let entry = pool.fds.entry(fd);
-        entry.set_registration(Registration::Absent);
-        for job in jobs(entry) {
-            job.watch().link.unlink();
-            self.orphan(job);
-            if job.is(place::LIVE) {
-                self.tell_lost(pool, job);
-            }
-        }
-    }
-
-    /// `job`, which is in no list, has lost its descriptor.
-    fn orphan(&mut self, job: JobPtr) {
-        job.mark(place::ORPHAN);
-        // SAFETY: not linked; the job's disposal unlinks it.
-        unsafe { self.lists().strays.push(job.link()) };
     }
 
     /// `job` is disposed of: out of the poller first, then its descriptor is closed, unless it is
@@ -577,26 +434,6 @@ impl EventLoop {
                 // It stays where it is until the pool is destroyed.
                 pool.work.push_quietly(job);
             }
-        }
-    }
-    /// `fd` is about to be closed with one of its jobs: the others lose it.
-    #[cold]
-    #[inline(never)]
-    fn take_from_others(&mut self, pool: &Shared, fd: c_int) {
-        let entry = pool.fds.entry(fd);
-        let mut others = 0;
-        for job in jobs(entry) {
-            others += usize::from(job.state.now() != state::NEEDS_DELETE);
-            job.mark(place::TOLD);
-        }
-        self.abandon(pool, fd);
-        if others > 0 {
-            log!(
-                pool.logger,
-                LOG_WARNING,
-                "event loop: descriptor {fd} is closed with its first job, {others} more had it \
-                 and fire by their time-outs only"
-            );
         }
     }
 }

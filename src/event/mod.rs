@@ -18,6 +18,7 @@ mod event_loop;
 mod fire;
 mod io;
 mod lists;
+mod lost;
 mod poller;
 mod renew;
 mod requests;
@@ -52,7 +53,7 @@ impl EventLoop {
     /// runs any more.
     pub(crate) fn run(&mut self, pool: &Shared, quiet: impl FnOnce()) {
         pool.enter(true);
-        pool.wake.rouse.enter(self.mask);
+        pool.wake.rouse.enter(self.mask, self.roused);
         while !(pool.is_shutting_down() && pool.workers.load(Ordering::SeqCst) == 0) {
             self.turn(pool);
         }

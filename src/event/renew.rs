@@ -200,7 +200,7 @@ impl EventLoop {
         // Before the old one is closed, so that its descriptors get numbers that no job has lost.
         let poller = {
             let _low = sys::LowNumbers::take();
-            AnyPoller::new(self.poller.framework(), pool.wake.read_end())?
+            AnyPoller::new(self.poller.framework(), pool.wake.read_end(), self.roused)?
         };
         if why == Stale::Registration {
             self.abandon_lost(pool);

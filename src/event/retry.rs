@@ -169,8 +169,9 @@ impl EventLoop {
         }
     }
 
-    /// `job` was armed again without a word to the poller: its descriptor is to be looked at if it is not heard of: the job's own callback may have closed it, and then nothing
-    /// would ever come. While it is heard of, nobody needs to look.
+    /// `job` was armed again without a word to the poller: its descriptor is to be looked at if it is
+    /// not heard of. The job's own callback may have closed it, and then nothing would ever come.
+    /// While it is heard of, nobody needs to look.
     #[cold]
     #[inline(never)]
     pub(super) fn look_later(&mut self, pool: &Shared, job: JobPtr) {

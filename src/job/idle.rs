@@ -196,6 +196,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "the callbacks are made-up addresses")]
     fn counts_by_callback_come_and_go() {
         let idle = Idle::new();
         assert!(idle.left().is_none());
@@ -220,6 +221,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "the callbacks are made-up addresses")]
     fn those_without_a_place_are_counted_together() {
         let idle = Idle::new();
         for number in 0..PLACES + 100 {
@@ -234,6 +236,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "the callbacks are made-up addresses")]
     fn threads_that_meet_find_one_place_for_a_callback() {
         let idle = Idle::new();
         std::thread::scope(|scope| {
@@ -260,6 +263,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "the callbacks are made-up addresses")]
     fn the_log_says_how_many_and_which() {
         let idle = Idle::new();
         idle.came(func(0));

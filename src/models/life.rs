@@ -282,6 +282,9 @@ fn a_close_by_a_worker_of_a_job_that_is_cancelled_in_the_work_queue() {
             }
             assert_eq!(job.state.take_request(), state::NEEDS_DELETE);
             if !std::mem::replace(&mut handed_over, true) {
+                // The last that the loop does with the descriptor, such as telling the poller.
+                // SAFETY: as above.
+                assert!(!closed.with(|closed| unsafe { *closed }));
                 if job.state.ask_for_close() {
                     work.push(());
                 }

@@ -3,7 +3,7 @@
 //! up to so many preemptions in each, and every value that a load may see.
 //!
 //! `make check-model` runs them and prints how many executions each took. The steps are the
-//! library's own code: the state word, the waiters, the graves, the work queue, the wake flag. What
+//! library's own code: the state word, the waiters, the graves, the work queue, the wake flag, the sink. What
 //! lies between them is told again here, as short as it can be: the turns of the loop, a worker's
 //! life, an application. Stood in for are crossbeam's queue (by one under a lock, in `workq`) and
 //! the pipe (by a count under a lock, in [`wake`]).
@@ -18,6 +18,7 @@
 
 mod free;
 mod life;
+mod log;
 mod queue;
 mod signals;
 mod wait;

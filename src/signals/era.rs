@@ -98,14 +98,21 @@ pub(super) struct Locked {
 }
 
 impl Locked {
-    pub(super) fn new(era: &'static Era) -> Self {
+    /// Lock the era that `find` finds; `None` if it finds none.
+    pub(super) fn new(find: impl FnOnce() -> Option<&'static Era>) -> Option<Self> {
         // SAFETY: sets of ours, and a mutex that never moves.
         unsafe {
             let (mut all, mut mask): (sigset_t, sigset_t) = (mem::zeroed(), mem::zeroed());
             libc::sigfillset(&mut all);
             libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut mask);
+            // From here on no handler forks under this thread. A child that went on with the era it
+            // had found before would wait for its parent's lock.
+            let Some(era) = find() else {
+                libc::pthread_sigmask(libc::SIG_SETMASK, &mask, ptr::null_mut());
+                return None;
+            };
             libc::pthread_mutex_lock(era.lock.get());
-            Self { era, mask }
+            Some(Self { era, mask })
         }
     }
 

@@ -59,7 +59,7 @@ pub(crate) enum Unwatched {
 /// One more job watches `signum`, a number that [`can_watch`]. From the return on it is
 /// caught. If it fails, nothing is left of it.
 pub(crate) fn watch(mailbox: &Mailbox, wake: &Wake, signum: c_int) -> Result<(), Unwatched> {
-    let locked = Locked::new(Era::make().ok_or(Unwatched::NoMemory)?);
+    let locked = Locked::new(Era::make).ok_or(Unwatched::NoMemory)?;
     // Now that no handler can fork under us any more.
     if mailbox.is_forked() {
         return Err(Unwatched::Forked);
@@ -91,8 +91,9 @@ pub(crate) fn watch(mailbox: &Mailbox, wake: &Wake, signum: c_int) -> Result<(),
 ///
 /// Waits, with the last job of the pool, until no handler is at the pool any more.
 pub(crate) fn unwatch(mailbox: &Mailbox, signum: c_int) {
-    let Some(era) = Era::here() else { return };
-    let locked = Locked::new(era);
+    let Some(locked) = Locked::new(Era::here) else {
+        return;
+    };
     if mailbox.is_forked() {
         return;
     }

@@ -42,7 +42,7 @@ pub(crate) struct Pin {
 pub(crate) struct Epoch(pub(crate) u8);
 
 /// The word's fields, from the lowest bits up: two counts, the sleepers, the epoch, the generation.
-/// More than a million threads are never inside at once, which takes a few instructions.
+/// More than a million threads are never inside at once.
 const COUNT_BITS: u32 = 20;
 const COUNT: u64 = (1 << COUNT_BITS) - 1;
 const SLEEPERS_AT: u32 = 2 * COUNT_BITS;

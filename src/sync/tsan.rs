@@ -21,11 +21,13 @@ unsafe extern "C" {
 
 /// Looks once, when the library is loaded. The sanitizer is part of the program, so it is there
 /// before.
+#[cfg(not(miri))]
 #[used]
 #[cfg_attr(not(target_os = "macos"), unsafe(link_section = ".init_array"))]
 #[cfg_attr(target_os = "macos", unsafe(link_section = "__DATA,__mod_init_func"))]
 static LOOK: extern "C" fn() = look;
 
+#[cfg_attr(miri, expect(dead_code, reason = "Miri does not call C"))]
 extern "C" fn look() {
     ACTIVE.store(nunc_stans_shim_has_tsan() != 0, Ordering::Relaxed);
 }

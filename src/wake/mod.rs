@@ -34,6 +34,7 @@ use crate::perturb::perturb;
 use crate::sync::{AtomicBool, Ordering, fence};
 use crate::sys;
 use rouse::Rouse;
+pub(crate) use rouse::reaches;
 
 /// Whether the loop sleeps, as both sides see it.
 pub(crate) struct Sleeping(AtomicBool);

@@ -7,6 +7,10 @@
 //! that the loop's thread does not block: its disposition is the default one. It gets a handler
 //! that does nothing, is sent to the loop's thread alone, and the loop puts the disposition back
 //! when it has come round.
+//!
+//! Where there is none, since the application blocks all signals (and takes them by sigwait(3) or a
+//! signalfd), the loop looks by itself: no wait of the poller's lasts longer than a second. That is
+//! known when the loop is made, and its poller is told.
 
 use std::mem;
 use std::ptr;
@@ -20,6 +24,8 @@ struct Sleeper {
     thread: pthread_t,
     /// What it blocked when it began.
     mask: sigset_t,
+    /// It does not rely on being roused.
+    looks: bool,
     /// A signal, and its disposition before.
     borrowed: Option<(c_int, sigaction)>,
 }
@@ -43,6 +49,19 @@ fn signals() -> impl Iterator<Item = c_int> {
     [libc::SIGURG, libc::SIGWINCH].into_iter().chain(others)
 }
 
+/// Whether a signal can be borrowed for a thread that blocks those of `mask`.
+pub(crate) fn reaches(mask: &sigset_t) -> bool {
+    signals().any(|signum| {
+        // SAFETY: a mask that pthread_sigmask filled; all zero is a disposition to write over.
+        unsafe {
+            let mut now: sigaction = mem::zeroed();
+            libc::sigismember(mask, signum) == 0
+                && libc::sigaction(signum, ptr::null(), &mut now) == 0
+                && now.sa_sigaction == libc::SIG_DFL
+        }
+    })
+}
+
 /// Set what `signum` does, and return what it did before.
 fn set(signum: c_int, new: &sigaction) -> Option<sigaction> {
     // SAFETY: all zero is a disposition to write over; `new` is one.
@@ -58,25 +77,30 @@ impl Rouse {
         Self(Mutex::new(None))
     }
 
-    /// The calling thread is the one to rouse. It blocks the signals of `mask`.
-    pub(crate) fn enter(&self, mask: sigset_t) {
+    /// The calling thread is the one to rouse. It blocks the signals of `mask`, and if no other
+    /// `reaches` it, it looks by itself.
+    pub(crate) fn enter(&self, mask: sigset_t, reaches: bool) {
         // SAFETY: takes nothing, never fails.
         let thread = unsafe { libc::pthread_self() };
         *lock(&self.0) = Some(Sleeper {
             thread,
             mask,
+            looks: !reaches,
             borrowed: None,
         });
     }
 
-    /// Interrupt the thread's wait. False if every signal is in use or blocked. Not in a signal
-    /// handler.
+    /// Interrupt the thread's wait. False if every signal has come to be in use since the thread
+    /// began. Not in a signal handler.
     pub(crate) fn rouse(&self) -> bool {
         let mut sleeper = lock(&self.0);
         let Some(sleeper) = &mut *sleeper else {
             // It did not begin yet, and looks for itself when it does.
             return true;
         };
+        if sleeper.looks {
+            return true;
+        }
         if let Some((signum, _)) = sleeper.borrowed {
             // SAFETY: the loop's thread is joined only after all calls that may come here.
             return unsafe { libc::pthread_kill(sleeper.thread, signum) } == 0;

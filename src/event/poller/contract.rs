@@ -180,6 +180,9 @@ pub(crate) enum Until {
     Event,
 }
 
+/// Milliseconds that a wait lasts at most which no signal would end.
+pub(super) const LONGEST: c_int = 1_000;
+
 /// What the loop needs of an event framework. One thread uses it.
 pub(crate) trait Poller {
     /// The numbers of its own descriptors: no job is to watch them. `wake`, the readable end of the

@@ -15,7 +15,9 @@ use std::ptr;
 
 use libc::c_int;
 
-use super::contract::{Batch, EVENTS, IN, Key, Numbers, Poller, Refusal, TIME_KEY, Trouble, Until};
+use super::contract::{
+    Batch, EVENTS, IN, Key, LONGEST, Numbers, Poller, Refusal, TIME_KEY, Trouble, Until,
+};
 use super::registry::Registry;
 use crate::fds::{Interest, Mode};
 use crate::sys;
@@ -33,6 +35,8 @@ pub(crate) struct Epoll {
     rests: u64,
     /// What the timer is set to, in nanoseconds of the monotonic clock; `u64::MAX`: not set.
     set: u64,
+    /// The time-out of a wait that nothing else bounds, in milliseconds, or -1.
+    longest: c_int,
 }
 
 impl Poller for Epoll {
@@ -62,9 +66,11 @@ impl Poller for Epoll {
     fn wait(&mut self, until: Until, found: &mut Batch) -> Result<(usize, bool), Trouble> {
         let timeout = match until {
             Until::Now => 0,
-            Until::Event => -1,
-            Until::Deadline(deadline) if deadline >= self.set => -1,
-            Until::Deadline(deadline) if self.rests == 0 && self.set_timer(deadline) => -1,
+            Until::Event => self.longest,
+            Until::Deadline(deadline) if deadline >= self.set => self.longest,
+            Until::Deadline(deadline) if self.rests == 0 && self.set_timer(deadline) => {
+                self.longest
+            }
             Until::Deadline(deadline) => self.without_timer(deadline)?,
         };
         // SAFETY: room for as many events as is said.
@@ -77,7 +83,7 @@ impl Poller for Epoll {
             )
         };
         if count <= 0 {
-            return Self::nothing(count, timeout, found);
+            return self.nothing(count, timeout, found);
         }
         Ok((count as usize, count as usize == EVENTS))
     }
@@ -98,8 +104,8 @@ impl Poller for Epoll {
 }
 
 impl Epoll {
-    /// Make one that watches the readable end of the wake pipe.
-    pub(super) fn new(wake: RawFd) -> io::Result<Self> {
+    /// See [`AnyPoller::new`](super::AnyPoller::new).
+    pub(super) fn new(wake: RawFd, roused: bool) -> io::Result<Self> {
         let registry = Registry::new(wake)?;
         let timer = match Self::make_timer() {
             // Others would fail for the same reason later.
@@ -122,6 +128,7 @@ impl Epoll {
             timer,
             rests: 0,
             set: u64::MAX,
+            longest: if roused { -1 } else { LONGEST },
         })
     }
 
@@ -166,14 +173,19 @@ impl Epoll {
     /// A wait returned no event: `count` is 0, or less if it failed. It had the time-out `timeout`.
     #[cold]
     #[inline(never)]
-    fn nothing(count: c_int, timeout: c_int, found: &mut Batch) -> Result<(usize, bool), Trouble> {
+    fn nothing(
+        &self,
+        count: c_int,
+        timeout: c_int,
+        found: &mut Batch,
+    ) -> Result<(usize, bool), Trouble> {
         if count < 0 {
             return match sys::errno() {
                 libc::EINTR => Ok((0, false)),
                 errno => Err(Trouble::Broken(errno)),
             };
         }
-        if timeout == 0 {
+        if timeout == 0 || timeout == self.longest {
             return Ok((0, false));
         }
         // As the timer would say it.
@@ -200,13 +212,20 @@ impl Epoll {
         if now >= self.rests && self.timer.is_ok() {
             self.rests = 0;
             if self.set_timer(deadline) {
-                return Ok(-1);
+                return Ok(self.longest);
             }
             self.rests = now + RETRY;
             self.let_go_if_lost();
         }
-        let left = deadline.saturating_sub(now).div_ceil(1_000_000);
-        Ok(c_int::try_from(left).unwrap_or(c_int::MAX))
+        // Not 0, or nobody would be told that the time has come.
+        let left = deadline.saturating_sub(now).div_ceil(1_000_000).max(1);
+        let left = c_int::try_from(left).unwrap_or(c_int::MAX);
+        // Below that, a wait that ends has come to its deadline.
+        Ok(if self.longest < 0 {
+            left
+        } else {
+            left.min(self.longest)
+        })
     }
 
     /// The timer's number may have been closed behind our back and stand for something else: then

@@ -71,12 +71,14 @@ macro_rules! which {
 }
 
 impl AnyPoller {
-    /// Make one that watches the readable end of the wake pipe.
-    pub(crate) fn new(framework: Framework, wake: RawFd) -> io::Result<Self> {
+    /// Make one that watches the readable end of the wake pipe. Its descriptors may be closed behind
+    /// its back while it waits. A signal ends the wait then; without one that reaches the thread, not
+    /// `roused`, no wait lasts longer than [`contract::LONGEST`], and the next fails.
+    pub(crate) fn new(framework: Framework, wake: RawFd, roused: bool) -> io::Result<Self> {
         let poller = match framework {
             #[cfg(target_os = "linux")]
-            Framework::Epoll => Made::Epoll(Epoll::new(wake)?),
-            Framework::Portable => Made::Portable(Portable::new(wake)?),
+            Framework::Epoll => Made::Epoll(Epoll::new(wake, roused)?),
+            Framework::Portable => Made::Portable(Portable::new(wake, roused)?),
         };
         Ok(Self {
             poller,
@@ -153,6 +155,7 @@ mod tests {
     use crate::sys;
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri has no timerfd")]
     fn a_poller_knows_the_numbers_of_its_own_descriptors() {
         let mut ends = [-1; 2];
         // SAFETY: room for two descriptors.
@@ -166,7 +169,7 @@ mod tests {
     }
 
     fn knows_its_numbers(framework: Framework, count: usize, wake: RawFd) {
-        let mut poller = AnyPoller::new(framework, wake).expect("descriptors");
+        let mut poller = AnyPoller::new(framework, wake, true).expect("descriptors");
         assert_eq!(poller.framework(), framework);
         let numbers = poller.numbers(wake);
         assert_eq!(numbers.count, count, "{numbers:?}");

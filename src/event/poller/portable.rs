@@ -1,15 +1,20 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Any system: `polling` alone.
+//! Any system: `polling` alone, but for sleeping.
+//!
+//! `polling` waits on when a signal interrupts it, and on Linux by a timerfd of its own. So it is asked
+//! for what is there, and the loop sleeps in poll(2) on its descriptor: a signal ends that, and a
+//! time-out, whatever was closed behind our back.
 
 use std::io;
 use std::num::NonZeroUsize;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
+use std::ptr;
 use std::time::Duration;
 
 use libc::c_int;
 
 use super::contract::{
-    Batch, EVENTS, IN, Key, Numbers, OUT, Poller, Refusal, TIME_KEY, Trouble, Until,
+    Batch, EVENTS, IN, Key, LONGEST, Numbers, OUT, Poller, Refusal, TIME_KEY, Trouble, Until,
 };
 use super::registry::Registry;
 use crate::fds::{Interest, Mode};
@@ -21,16 +26,19 @@ pub(crate) struct Portable {
     events: polling::Events,
     /// When to end a wait, or `u64::MAX`.
     reminder: u64,
+    /// The time-out of a wait that nothing else bounds, if it is to have one.
+    longest: Option<Duration>,
 }
 
 impl Portable {
-    /// Make one that watches the readable end of the wake pipe.
-    pub(super) fn new(wake: RawFd) -> io::Result<Self> {
+    /// See [`AnyPoller::new`](super::AnyPoller::new).
+    pub(super) fn new(wake: RawFd, roused: bool) -> io::Result<Self> {
         let room = NonZeroUsize::new(EVENTS).unwrap_or(NonZeroUsize::MIN);
         Ok(Self {
             registry: Registry::new(wake)?,
             events: polling::Events::with_capacity(room),
             reminder: u64::MAX,
+            longest: (!roused).then_some(Duration::from_millis(LONGEST as u64)),
         })
     }
 }
@@ -66,13 +74,12 @@ impl Poller for Portable {
             Until::Event => self.reminder,
             Until::Deadline(deadline) => deadline.min(self.reminder),
         };
-        let timeout = match deadline {
-            0 => Some(Duration::ZERO),
-            u64::MAX => None,
-            _ => Some(Duration::from_nanos(deadline.saturating_sub(sys::now()))),
-        };
+        if until != Until::Now {
+            self.sleep(deadline);
+        }
         self.events.clear();
-        match self.registry.polling.wait(&mut self.events, timeout) {
+        let polling = &self.registry.polling;
+        match polling.wait(&mut self.events, Some(Duration::ZERO)) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => {
                 return Err(Trouble::Broken(error.raw_os_error().unwrap_or(libc::EIO)));
             }
@@ -104,6 +111,41 @@ impl Poller for Portable {
 
     fn release_in_child(self) {
         self.registry.release_in_child();
+    }
+}
+
+impl Portable {
+    /// Sleep until there is something to ask `polling` for, or the clock shows `deadline`.
+    fn sleep(&self, deadline: u64) {
+        let time = (deadline != u64::MAX)
+            .then(|| Duration::from_nanos(deadline.saturating_sub(sys::now())));
+        let time = match (time, self.longest) {
+            (Some(time), Some(longest)) => Some(time.min(longest)),
+            (time, longest) => time.or(longest),
+        };
+        let mut poll = libc::pollfd {
+            fd: self.registry.polling.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+        {
+            let time = time.map(|time| libc::timespec {
+                tv_sec: libc::time_t::try_from(time.as_secs()).unwrap_or(libc::time_t::MAX),
+                tv_nsec: time.subsec_nanos().into(),
+            });
+            let time = time.as_ref().map_or(ptr::null(), ptr::from_ref);
+            // SAFETY: one pollfd of ours, a time of ours or none, and no other mask.
+            unsafe { libc::ppoll(&mut poll, 1, time, ptr::null()) };
+        }
+        #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+        {
+            let time = time.map_or(-1, |time| {
+                c_int::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(c_int::MAX)
+            });
+            // SAFETY: one pollfd of ours.
+            unsafe { libc::poll(&mut poll, 1, time) };
+        }
     }
 }
 

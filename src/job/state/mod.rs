@@ -274,7 +274,9 @@ impl State {
 
     /// The loop took the job from the request queue. Returns the state that it finds.
     pub(crate) fn take_request(&self) -> u32 {
-        self.clear(REQ).state()
+        let before = self.clear(REQ);
+        debug_assert!(before.is_in_requests(), "in the queue, and not marked");
+        before.state()
     }
 
     /// A threaded job fired: ARMED stays ARMED, with WORK set. False if it was cancelled.
@@ -299,6 +301,7 @@ impl State {
                 taken
             })
         });
+        debug_assert!(step.is_ok_and(|word| word.is_in_work()));
         match step {
             Ok(word) if word.is_armed() => Work::Run,
             Ok(word) if word.is_disposed_of() => Work::Free,

@@ -1,324 +1,9 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* The pool's own allocator and logger. */
-#include "harness.h"
+/* The pool's own logger, or syslog if it has none: what is logged, where, and at which priority. */
+#include "kinds.h"
 
 #include <sys/stat.h>
 #include <sys/un.h>
-#include <syslog.h>
-
-/* An allocator that marks its blocks and can be told to fail */
-
-struct block {
-    int tag;
-    size_t size;
-    max_align_t content[];
-};
-
-struct heap {
-    atomic_long out;       /* blocks that are not freed yet */
-    atomic_long made;
-    atomic_long foreign;   /* blocks freed here that come from elsewhere, or were freed before */
-    atomic_long fail_at;   /* the allocation that is to fail, counted from 1; 0: none */
-    atomic_long failed;
-};
-
-static struct heap heaps[2];
-
-static void *heap_calloc(int tag, size_t count, size_t size)
-{
-    struct heap *heap = &heaps[tag];
-    if (atomic_fetch_add(&heap->made, 1) + 1 == atomic_load(&heap->fail_at)) {
-        atomic_fetch_add(&heap->failed, 1);
-        return NULL;
-    }
-    struct block *block = calloc(1, sizeof(*block) + count * size);
-    block->tag = 4711 + tag;
-    block->size = count * size;
-    atomic_fetch_add(&heap->out, 1);
-    return block->content;
-}
-
-static void heap_free(int tag, void *content)
-{
-    if (content == NULL) {
-        return;
-    }
-    struct block *block = (struct block *)((char *)content - offsetof(struct block, content));
-    if (block->tag != 4711 + tag) {
-        atomic_fetch_add(&heaps[tag].foreign, 1);
-        return;
-    }
-    block->tag = 0;
-    /* Whoever reads it later, reads nonsense. */
-    memset(content, 0xa5, block->size);
-    atomic_fetch_sub(&heaps[tag].out, 1);
-    free(block);
-}
-
-static void *calloc_0(size_t count, size_t size)
-{
-    return heap_calloc(0, count, size);
-}
-
-static void free_0(void *content)
-{
-    heap_free(0, content);
-}
-
-static void *calloc_1(size_t count, size_t size)
-{
-    return heap_calloc(1, count, size);
-}
-
-static void free_1(void *content)
-{
-    heap_free(1, content);
-}
-
-static void heap_begin(int tag, long fail_at)
-{
-    atomic_store(&heaps[tag].out, 0);
-    atomic_store(&heaps[tag].made, 0);
-    atomic_store(&heaps[tag].foreign, 0);
-    atomic_store(&heaps[tag].fail_at, fail_at);
-    atomic_store(&heaps[tag].failed, 0);
-}
-
-static void assert_heap_is_empty(int tag)
-{
-    assert_int_equal(atomic_load(&heaps[tag].out), 0);
-    assert_int_equal(atomic_load(&heaps[tag].foreign), 0);
-}
-
-static struct ns_thrpool_config config_with_heap(int tag)
-{
-    struct ns_thrpool_config config;
-    ns_thrpool_config_init(&config);
-    config.max_threads = 2;
-    config.log_fct = quiet_log;
-    config.calloc_fct = tag ? calloc_1 : calloc_0;
-    config.free_fct = tag ? free_1 : free_0;
-    return config;
-}
-
-/* A whole life: a pool and a job of each kind. The first result that is no success, or NS_SUCCESS;
- * how many jobs were made is added to *made. */
-static ns_result_t live(struct ns_thrpool_t *tp, int ends[2], struct latch *finished, int *made)
-{
-    struct timeval tv = {0, 100}, zero = {0, 0};
-    ns_result_t result = NS_SUCCESS;
-    for (int kind = 0; kind < 7 && result == NS_SUCCESS; kind++) {
-        struct ns_job_t *job = (struct ns_job_t *)finished;
-        switch (kind) {
-        case 0:
-            result = ns_add_job(tp, NS_JOB_UNARMED, finish_job, finished, &job);
-            break;
-        case 1:
-            result = ns_add_job(tp, NS_JOB_THREAD | NS_JOB_UNARMED, finish_job, finished, &job);
-            break;
-        case 2:
-            result = ns_add_timeout_job(tp, &tv, NS_JOB_UNARMED, finish_job, finished, &job);
-            break;
-        case 3:
-            result = ns_add_fd_job(tp, ends[0],
-                                   NS_JOB_WRITE | NS_JOB_PRESERVE_FD | NS_JOB_UNARMED, finish_job,
-                                   finished, &job);
-            break;
-        case 4:
-            /* A number far away from the first. */
-            result = ns_add_fd_timeout_job(tp, ends[1], &zero,
-                                           NS_JOB_WRITE | NS_JOB_THREAD | NS_JOB_PRESERVE_FD |
-                                               NS_JOB_UNARMED, finish_job, finished, &job);
-            break;
-        case 5:
-            result = ns_add_signal_job(tp, SIGUSR1, NS_JOB_UNARMED, finish_job, finished, &job);
-            break;
-        default:
-            result = ns_create_job(tp, NS_JOB_THREAD, finish_job, &job);
-            if (result == NS_SUCCESS) {
-                assert_int_equal(ns_job_set_data(job, finished), NS_SUCCESS);
-            }
-        }
-        if (result != NS_SUCCESS) {
-            assert_null(job);
-            break;
-        }
-        ++*made;
-        assert_int_equal(ns_job_set_done_cb(job, count_callback), NS_SUCCESS);
-        assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
-        if (kind == 5) {
-            assert_int_equal(raise(SIGUSR1), 0);
-        }
-    }
-    return result;
-}
-
-static void all_memory_comes_from_the_pools_allocator_and_goes_back(void **state)
-{
-    UNUSED(state);
-    heap_begin(0, 0);
-    struct ns_thrpool_config config = config_with_heap(0);
-    struct ns_thrpool_t *tp = ns_thrpool_new(&config);
-    assert_non_null(tp);
-    int ends[2];
-    socket_pair(ends);
-    struct latch finished = LATCH_INIT;
-    long before = atomic_load(&heaps[0].made);
-    assert_true(before > 0);
-    int made = 0;
-    for (int i = 0; i < 10; i++) {
-        assert_int_equal(live(tp, ends, &finished, &made), NS_SUCCESS);
-    }
-    assert_true(atomic_load(&heaps[0].made) - before >= made);
-    assert_latch(&finished, made);
-    pool_end(tp);
-    assert_heap_is_empty(0);
-    close(ends[0]);
-    close(ends[1]);
-}
-
-static void *live_often(void *arg)
-{
-    struct ns_thrpool_t *tp = arg;
-    struct latch finished = LATCH_INIT;
-    int rounds = scaled(400);
-    for (int i = 0; i < rounds; i++) {
-        ns_job_type_t type = i % 2 ? NS_JOB_THREAD : 0;
-        struct timeval tv = {0, 10 * (i % 20)};
-        struct ns_job_t *job = NULL;
-        ns_add_timeout_job(tp, &tv, type | NS_JOB_UNARMED, finish_job, &finished, &job);
-        ns_job_set_done_cb(job, count_callback);
-        ns_job_rearm(job);
-    }
-    latch_reaches(&finished, rounds);
-    return NULL;
-}
-
-static void fm42_allocators_of_two_pools_never_mix(void **state)
-{
-    UNUSED(state);
-    struct ns_thrpool_t *pools[2];
-    pthread_t threads[2];
-    for (int i = 0; i < 2; i++) {
-        heap_begin(i, 0);
-        struct ns_thrpool_config config = config_with_heap(i);
-        pools[i] = ns_thrpool_new(&config);
-        assert_non_null(pools[i]);
-    }
-    for (int i = 0; i < 2; i++) {
-        pthread_create(&threads[i], NULL, live_often, pools[i]);
-    }
-    for (int i = 0; i < 2; i++) {
-        pthread_join(threads[i], NULL);
-    }
-    pool_end(pools[0]);
-    assert_heap_is_empty(0);
-    pool_end(pools[1]);
-    assert_heap_is_empty(1);
-}
-
-static void fm41_any_allocation_may_fail(void **state)
-{
-    UNUSED(state);
-    int ends[2];
-    socket_pair(ends);
-    assert_int_equal(fcntl(ends[1], F_DUPFD, 900), 900);
-    close(ends[1]);
-    ends[1] = 900;
-    /* Once, so that what is made once for the process is there. */
-    pool_end(pool_of(1));
-    int fds = count_fds(), threads = count_threads(), refused_pools = 0, refused_jobs = 0;
-    for (long n = 1;; n++) {
-        assert_true(n < 1000);
-        heap_begin(0, n);
-        struct ns_thrpool_config config = config_with_heap(0);
-        struct ns_thrpool_t *tp = ns_thrpool_new(&config);
-        if (tp != NULL) {
-            struct latch finished = LATCH_INIT;
-            int made = 0;
-            ns_result_t result = live(tp, ends, &finished, &made);
-            assert_int_equal(result, atomic_load(&heaps[0].failed) ? NS_ALLOCATION_FAILURE
-                                                                   : NS_SUCCESS);
-            refused_jobs += result != NS_SUCCESS;
-            assert_latch(&finished, made);
-            /* What failed once is not spoiled for ever. */
-            atomic_store(&heaps[0].fail_at, 0);
-            int again = 0;
-            assert_int_equal(live(tp, ends, &finished, &again), NS_SUCCESS);
-            assert_latch(&finished, made + again);
-            pool_end(tp);
-        } else {
-            assert_int_equal(atomic_load(&heaps[0].failed), 1);
-            refused_pools++;
-        }
-        assert_heap_is_empty(0);
-        assert_int_equal(count_fds(), fds);
-        EVENTUALLY(count_threads() == threads);
-        struct sigaction now;
-        assert_int_equal(sigaction(SIGUSR1, NULL, &now), 0);
-        assert_true(now.sa_handler == SIG_DFL);
-        if (atomic_load(&heaps[0].failed) == 0) {
-            break;
-        }
-    }
-    print_message("# %d pools and %d jobs were refused\n", refused_pools, refused_jobs);
-    assert_true(refused_pools > 0);
-    assert_true(refused_jobs >= 7);
-    close(ends[0]);
-    close(ends[1]);
-}
-
-static void nothing_is_allocated_between_the_add_and_the_disposal(void **state)
-{
-    UNUSED(state);
-    heap_begin(0, 0);
-    struct ns_thrpool_config config = config_with_heap(0);
-    struct ns_thrpool_t *tp = ns_thrpool_new(&config);
-    int ends[2];
-    socket_pair(ends);
-    assert_int_equal(write(ends[1], "x", 1), 1);
-    struct probe probe = PROBE(NULL, ends[0]);
-    struct ns_job_t *job = NULL;
-    struct timeval tv = {1, 0};
-    assert_int_equal(ns_add_fd_timeout_job(tp, ends[0], &tv, NS_JOB_READ | NS_JOB_UNARMED,
-                                           probe_run, &probe, &job), NS_SUCCESS);
-    assert_int_equal(ns_job_set_done_cb(job, probe_gone), NS_SUCCESS);
-    long made = atomic_load(&heaps[0].made);
-    for (int run = 1; run <= 100; run++) {
-        assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
-        assert_latch(&probe.runs, run);
-        assert_int_equal(ns_job_wait(job), NS_SUCCESS);
-    }
-    assert_int_equal(ns_job_done(job), NS_SUCCESS);
-    assert_latch(&probe.disposals, 1);
-    assert_int_equal(atomic_load(&heaps[0].made), made);
-    pool_end(tp);
-    assert_heap_is_empty(0);
-    close(ends[1]);
-}
-
-static void a_missing_function_is_libcs(void **state)
-{
-    UNUSED(state);
-    struct ns_thrpool_config config;
-    ns_thrpool_config_init(&config);
-    config.log_fct = quiet_log;
-    config.calloc_fct = counting_calloc; /* free_fct stays NULL */
-    struct ns_thrpool_t *tp = ns_thrpool_new(&config);
-    assert_non_null(tp);
-    assert_true(atomic_load(&blocks_out) > 0);
-    loop_passes(tp, 0);
-    pool_end(tp);
-    config.calloc_fct = NULL;
-    config.free_fct = counting_free;
-    tp = ns_thrpool_new(&config);
-    assert_non_null(tp);
-    loop_passes(tp, 0);
-    pool_end(tp);
-    assert_int_equal(atomic_load(&blocks_out), 0);
-}
-
-/* Loggers */
 
 enum { MESSAGES = 256 };
 
@@ -351,17 +36,6 @@ static void keep_messages(int priority, const char *format, va_list args)
     atomic_fetch_add(&messages_ever, 1);
 }
 
-static struct ns_thrpool_t *pool_that_logs_to(void (*log_fct)(int, const char *, va_list))
-{
-    struct ns_thrpool_config config;
-    ns_thrpool_config_init(&config);
-    config.max_threads = 2;
-    config.log_fct = log_fct;
-    struct ns_thrpool_t *tp = ns_thrpool_new(&config);
-    assert_non_null(tp);
-    return tp;
-}
-
 /* Forget what was logged so far. */
 static void messages_begin(void)
 {
@@ -371,7 +45,7 @@ static void messages_begin(void)
     atomic_store(&malformed, 0);
 }
 
-/* One message was logged since, of this priority, and it names this function. */
+/* See that one message was logged since, with this priority, which names this function. */
 static void assert_logged(int priority, const char *function)
 {
     pthread_mutex_lock(&messages.lock);
@@ -385,10 +59,9 @@ static void assert_logged(int priority, const char *function)
     messages_begin();
 }
 
-static void refusals_are_errors_and_daily_routine_is_for_debugging(void **state)
+TEST(refusals_are_errors_and_daily_routine_is_for_debugging)
 {
-    UNUSED(state);
-    struct ns_thrpool_t *tp = pool_that_logs_to(keep_messages);
+    struct ns_thrpool_t *tp = pool_logging_to(2, keep_messages);
     struct timeval negative = {-1, 0}, never = {1000000, 0};
     struct ns_job_t *job = NULL, *waiting = NULL;
     assert_int_equal(ns_add_timeout_job(tp, &never, 0, finish_job, NULL, &job), NS_SUCCESS);
@@ -433,11 +106,10 @@ static void refusals_are_errors_and_daily_routine_is_for_debugging(void **state)
     ns_thrpool_destroy(tp);
 }
 
-static void life_cycle_is_for_information(void **state)
+TEST(life_cycle_is_for_information)
 {
-    UNUSED(state);
     messages_begin();
-    pool_end(pool_that_logs_to(keep_messages));
+    pool_end(pool_logging_to(2, keep_messages));
     assert_true(messages.count > 0);
     for (int i = 0; i < messages.count; i++) {
         assert_int_equal(messages.priority[i], LOG_INFO);
@@ -445,16 +117,15 @@ static void life_cycle_is_for_information(void **state)
     assert_int_equal(atomic_load(&malformed), 0);
 }
 
-static void fm46_nothing_is_logged_where_jobs_come_and_go(void **state)
+TEST(fm46_nothing_is_logged_where_jobs_come_and_go)
 {
-    UNUSED(state);
-    struct ns_thrpool_t *tp = pool_that_logs_to(keep_messages);
+    struct ns_thrpool_t *tp = pool_logging_to(2, keep_messages);
     int ends[2];
     socket_pair(ends);
     struct latch finished = LATCH_INIT;
     int made = 0, before = atomic_load(&messages_ever);
     for (int i = 0; i < scaled(300); i++) {
-        assert_int_equal(live(tp, ends, &finished, &made), NS_SUCCESS);
+        assert_int_equal(run_each_kind(tp, ends, &finished, &made), NS_SUCCESS);
     }
     assert_latch(&finished, made);
     assert_int_equal(atomic_load(&messages_ever), before);
@@ -477,10 +148,9 @@ static void be_refused(struct ns_job_t *job)
     ns_job_done(job);
 }
 
-static void any_thread_may_log_and_every_message_is_one_line(void **state)
+TEST(any_thread_may_log_and_every_message_is_one_line)
 {
-    UNUSED(state);
-    struct ns_thrpool_t *tp = pool_that_logs_to(keep_messages);
+    struct ns_thrpool_t *tp = pool_logging_to(2, keep_messages);
     int before = atomic_load(&messages_ever);
     messages_begin();
     pthread_t threads[4];
@@ -513,10 +183,9 @@ static void hear_1(int priority, const char *format, va_list args)
     atomic_fetch_add(&heard[1], 1);
 }
 
-static void fm42_loggers_of_two_pools_never_mix(void **state)
+TEST(fm42_loggers_of_two_pools_never_mix)
 {
-    UNUSED(state);
-    struct ns_thrpool_t *pools[2] = {pool_that_logs_to(hear_0), pool_that_logs_to(hear_1)};
+    struct ns_thrpool_t *pools[2] = {pool_logging_to(2, hear_0), pool_logging_to(2, hear_1)};
     for (int i = 0; i < 2; i++) {
         int own = atomic_load(&heard[i]), other = atomic_load(&heard[!i]);
         assert_int_equal(ns_add_job(pools[i], 0, NULL, NULL, NULL), NS_INVALID_REQUEST);
@@ -539,9 +208,8 @@ static void count_close(void)
     atomic_fetch_add(&closes, 1);
 }
 
-static void log_start_and_log_close_are_called_once_and_only_with_a_logger(void **state)
+TEST(log_start_and_log_close_are_called_once_and_only_with_a_logger)
 {
-    UNUSED(state);
     struct ns_thrpool_config config;
     ns_thrpool_config_init(&config);
     config.log_start_fct = count_start;
@@ -571,9 +239,8 @@ static void *no_calloc(size_t count, size_t size)
     return NULL;
 }
 
-static void a_log_that_was_started_is_closed_when_there_is_no_pool(void **state)
+TEST(a_log_that_was_started_is_closed_when_there_is_no_pool)
 {
-    UNUSED(state);
     for (int way = 0; way < 3; way++) {
         struct ns_thrpool_config config;
         ns_thrpool_config_init(&config);
@@ -606,10 +273,9 @@ static void watch_formats(int priority, const char *format, va_list args)
     }
 }
 
-static void the_format_is_percent_s_and_nothing_else(void **state)
+TEST(the_format_is_percent_s_and_nothing_else)
 {
-    UNUSED(state);
-    struct ns_thrpool_t *tp = pool_that_logs_to(watch_formats);
+    struct ns_thrpool_t *tp = pool_logging_to(2, watch_formats);
     int before = atomic_load(&formats);
     assert_true(before > 0);
     assert_int_equal(ns_add_job(tp, NS_JOB_READ, finish_job, NULL, NULL), NS_INVALID_REQUEST);
@@ -618,9 +284,8 @@ static void the_format_is_percent_s_and_nothing_else(void **state)
     assert_int_equal(atomic_load(&other_formats), 0);
 }
 
-static void an_allocator_that_is_half_given_is_warned_of(void **state)
+TEST(an_allocator_that_is_half_given_is_warned_of)
 {
-    UNUSED(state);
     for (int half = 0; half < 2; half++) {
         struct ns_thrpool_config config;
         ns_thrpool_config_init(&config);
@@ -657,10 +322,9 @@ static void log_with_getters(int priority, const char *format, va_list args)
     }
 }
 
-static void logger_may_call_getters(void **state)
+TEST(logger_may_call_getters)
 {
-    UNUSED(state);
-    struct ns_thrpool_t *tp = pool_that_logs_to(log_with_getters);
+    struct ns_thrpool_t *tp = pool_logging_to(2, log_with_getters);
     struct timeval never = {1000000, 0};
     struct ns_job_t *job = NULL;
     assert_int_equal(ns_add_timeout_job(tp, &never, NS_JOB_PERSIST, finish_job,
@@ -678,7 +342,7 @@ static struct ns_thrpool_t *_Atomic refusing_pool;
 static atomic_int calls, nested;
 static __thread int depth;
 
-/* Make the library log: from inside a logger or an allocator that is to be dropped. */
+/* Make the library log. A message from inside a logger or an allocator is dropped. */
 static void raise_a_message(void)
 {
     struct ns_thrpool_t *tp = atomic_load(&refusing_pool);
@@ -712,16 +376,9 @@ static void free_that_logs(void *content)
     free(content);
 }
 
-static void message_raised_inside_a_logger_or_an_allocator_is_dropped(void **state)
+TEST(message_raised_inside_a_logger_or_an_allocator_is_dropped)
 {
-    UNUSED(state);
-    struct ns_thrpool_config config;
-    ns_thrpool_config_init(&config);
-    config.log_fct = log_that_logs;
-    config.calloc_fct = calloc_that_logs;
-    config.free_fct = free_that_logs;
-    struct ns_thrpool_t *tp = ns_thrpool_new(&config);
-    assert_non_null(tp);
+    struct ns_thrpool_t *tp = pool_with(1, log_that_logs, calloc_that_logs, free_that_logs);
     atomic_store(&refusing_pool, tp);
     int before = atomic_load(&calls);
     raise_a_message();
@@ -737,7 +394,7 @@ static void message_raised_inside_a_logger_or_an_allocator_is_dropped(void **sta
 
 static const char *const LOG_SOCKET = "/dev/log";
 
-/* Receive what comes from us, until a message contains this. */
+/* Receive messages until one contains this. */
 static int arrives(int fd, const char *what, char *text, size_t size)
 {
     double end = now_seconds() + LIMIT_SECONDS;
@@ -752,9 +409,8 @@ static int arrives(int fd, const char *what, char *text, size_t size)
     return 0;
 }
 
-static void without_a_logger_it_is_syslog_at_local1_under_the_applications_ident(void **state)
+TEST(without_a_logger_it_is_syslog_at_local1_under_the_applications_ident)
 {
-    UNUSED(state);
     struct stat there;
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     strcpy(address.sun_path, LOG_SOCKET);
@@ -794,11 +450,6 @@ static void without_a_logger_it_is_syslog_at_local1_under_the_applications_ident
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(all_memory_comes_from_the_pools_allocator_and_goes_back),
-        cmocka_unit_test(fm42_allocators_of_two_pools_never_mix),
-        cmocka_unit_test(fm41_any_allocation_may_fail),
-        cmocka_unit_test(nothing_is_allocated_between_the_add_and_the_disposal),
-        cmocka_unit_test(a_missing_function_is_libcs),
         cmocka_unit_test(refusals_are_errors_and_daily_routine_is_for_debugging),
         cmocka_unit_test(life_cycle_is_for_information),
         cmocka_unit_test(fm46_nothing_is_logged_where_jobs_come_and_go),
