@@ -397,15 +397,24 @@ struct Locked {
 }
 
 impl Locked {
-    fn new(era: &'static Era) -> Self {
-        // SAFETY: sets of ours, and a mutex that never moves.
-        unsafe {
+    /// Lock what `find` finds. All signals are blocked before it looks: a handler that forked between
+    /// the look and the lock would leave the child with its parent's lock, held by a thread that the
+    /// child does not have.
+    fn new(find: impl FnOnce() -> Option<&'static Era>) -> Option<Self> {
+        // SAFETY: sets of ours.
+        let mask = unsafe {
             let (mut all, mut mask): (sigset_t, sigset_t) = (mem::zeroed(), mem::zeroed());
             libc::sigfillset(&mut all);
             libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut mask);
-            libc::pthread_mutex_lock(era.lock.get());
-            Self { era, mask }
-        }
+            mask
+        };
+        let Some(era) = find() else {
+            unblock(&mask);
+            return None;
+        };
+        // SAFETY: a mutex that never moves.
+        unsafe { libc::pthread_mutex_lock(era.lock.get()) };
+        Some(Self { era, mask })
     }
 
     /// Add `node` to the list of `signum`. True if it is the first.
@@ -437,12 +446,16 @@ impl Locked {
 
 impl Drop for Locked {
     fn drop(&mut self) {
-        // SAFETY: locked by this thread, in `new`, with this mask.
-        unsafe {
-            libc::pthread_mutex_unlock(self.era.lock.get());
-            libc::pthread_sigmask(libc::SIG_SETMASK, &self.mask, ptr::null_mut());
-        }
+        // SAFETY: locked by this thread, in `new`.
+        unsafe { libc::pthread_mutex_unlock(self.era.lock.get()) };
+        unblock(&self.mask);
     }
+}
+
+/// Have this thread block what it did before.
+fn unblock(mask: &sigset_t) {
+    // SAFETY: a mask that pthread_sigmask has told.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, mask, ptr::null_mut()) };
 }
 
 /// The handler of all watched signals.
@@ -489,7 +502,7 @@ impl Shared {
 /// One more job of `pool` watches `signum`, a number that [`can_watch`]. From the return on it is
 /// caught. If it fails, nothing is left of it.
 pub(crate) fn watch(pool: &Shared, signum: c_int) -> Result<(), MakeError> {
-    let locked = Locked::new(Era::make().ok_or(MakeError::NoMemory)?);
+    let locked = Locked::new(Era::make).ok_or(MakeError::NoMemory)?;
     // Now that no handler can fork under us any more.
     if pool.is_forked() {
         return Err(MakeError::Forked);
@@ -520,8 +533,9 @@ pub(crate) fn watch(pool: &Shared, signum: c_int) -> Result<(), MakeError> {
 ///
 /// Waits, with the last job of the pool, until no handler is at the pool any more.
 pub(crate) fn unwatch(pool: &Shared, signum: c_int) {
-    let Some(era) = Era::here() else { return };
-    let locked = Locked::new(era);
+    let Some(locked) = Locked::new(Era::here) else {
+        return;
+    };
     if pool.is_forked() {
         return;
     }
