@@ -309,9 +309,9 @@ void free(void *block)
     ALLOCATING(__libc_free(block));
 }
 
-static atomic_int handled, forks, broken;
+static atomic_int handled, forks, broken, broken_status;
 /* Not on stacks alone: valgrind would take it for lost in a child, which has one of them. */
-static struct ns_thrpool_t *forked_beside;
+static struct ns_thrpool_t *forked_beside[2];
 static volatile sig_atomic_t is_child;
 
 static void fork_in_handler(int signum)
@@ -337,6 +337,7 @@ static void fork_in_handler(int signum)
     }
     if (status != 0) {
         atomic_fetch_add(&broken, 1);
+        atomic_store(&broken_status, status);
     }
     atomic_fetch_add(&forks, 1);
     atomic_fetch_add(&handled, 1);
@@ -373,12 +374,14 @@ TEST(a_fork_in_a_handler_inside_the_library_leaves_all_sound)
          * thread that forked: there it takes the job of any other for lost. */
         skip();
     }
-    struct ns_thrpool_t *tp = forked_beside = pool_of(1);
     pthread_t threads[2];
     signal(SIGUSR1, fork_in_handler);
     atomic_store(&stop, 0);
+    /* A pool each: a child that goes on in the middle of an add may wait for ever for a thread of the
+     * parent's that was in the middle of another to the same pool (docs/NOTES.md). */
     for (int i = 0; i < 2; i++) {
-        pthread_create(&threads[i], NULL, add_and_cancel, tp);
+        forked_beside[i] = pool_of(1);
+        pthread_create(&threads[i], NULL, add_and_cancel, forked_beside[i]);
     }
     double end = now_seconds() + LIMIT_SECONDS;
     int wanted = scaled(300);
@@ -395,14 +398,19 @@ TEST(a_fork_in_a_handler_inside_the_library_leaves_all_sound)
     pthread_join(threads[1], NULL);
     signal(SIGUSR1, SIG_DFL);
     assert_true(atomic_load(&forks) > 0);
-    assert_int_equal(atomic_load(&broken), 0);
-    /* The parent's pool has noticed nothing. */
-    struct probe probe = PROBE(NULL, -1);
-    struct ns_job_t *job = probe_signal(tp, SIGUSR2, &probe);
-    assert_int_equal(raise(SIGUSR2), 0);
-    assert_latch(&probe.runs, 1);
-    cancel(job, &probe);
-    pool_end(tp);
+    if (atomic_load(&broken) > 0) {
+        fail_msg("%d children, the last with status %#x", atomic_load(&broken),
+                 (unsigned)atomic_load(&broken_status));
+    }
+    /* The parent's pools have noticed nothing. */
+    for (int i = 0; i < 2; i++) {
+        struct probe probe = PROBE(NULL, -1);
+        struct ns_job_t *job = probe_signal(forked_beside[i], SIGUSR2, &probe);
+        assert_int_equal(raise(SIGUSR2), 0);
+        assert_latch(&probe.runs, 1);
+        cancel(job, &probe);
+        pool_end(forked_beside[i]);
+    }
 }
 
 int main(void)

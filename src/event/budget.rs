@@ -44,6 +44,7 @@ impl Slice {
     #[cold]
     #[inline(never)]
     pub(super) fn is_late(slice: &mut Option<Self>) -> bool {
-        sys::now() - slice.get_or_insert_with(Self::new).begin > SLICE
+        let begin = slice.get_or_insert_with(Self::new).begin;
+        sys::now() - begin > SLICE
     }
 }

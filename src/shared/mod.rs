@@ -280,7 +280,14 @@ impl Shared {
             .ok_or_else(|| failed(MakeError::NoMemory))?;
         if let Trigger::Signal(signum) = spec.trigger {
             // Last, so that no signal is caught for a job that there is no memory for.
-            signals::watch(&self.mailbox, &self.wake, signum).map_err(|why| {
+            let watched = signals::watch(&self.mailbox, &self.wake, signum);
+            // A signal that came meanwhile was blocked until now, and its handler may have forked: the
+            // child must not wait for threads of the parent's that are in the middle of a push.
+            let watched = watched.and_then(|()| match self.is_forked() {
+                true => Err(Unwatched::Forked),
+                false => Ok(()),
+            });
+            watched.map_err(|why| {
                 // SAFETY: nobody else knows it.
                 unsafe { job.free() };
                 failed(match why {
