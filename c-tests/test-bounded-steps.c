@@ -179,8 +179,11 @@ static void a_timer_beats_while_a_thousand_descriptors_are_armed(void **state)
     latch_add(&gate.leave, 1);
     EVENTUALLY(atomic_load(&added) >= ADDS);
     assert_latch(&pulse.beats, latch_count(&pulse.beats) + 1);
-    /* It disposes of the timer, after which nobody writes there. */
-    pool_end(tp);
+    ns_thrpool_shutdown(tp);
+    assert_int_equal(ns_thrpool_wait(tp), NS_SUCCESS);
+    /* No callback runs any more; the timer is armed, or idle if it was beating. */
+    assert_int_equal(ns_job_done(timer), NS_SUCCESS);
+    ns_thrpool_destroy(tp);
     print_message("# %d adds, at most %d of them between two beats\n", ADDS, pulse.worst);
     assert_true(pulse.worst <= ADDS / 3);
 }

@@ -99,14 +99,18 @@ TEST(memory_is_given_back_while_others_wait_again_and_again_in_another_pool)
     struct ns_thrpool_t *tp = counting_pool(1);
     long own = atomic_load(&blocks_out);
     begin_to_wait(other);
-    /* However many jobs end, only as many wait to be freed as end while one thread is between its
-     * call and its mark. */
+    /* Jobs that end while one thread is between its call and its mark wait to be freed: many of them,
+     * if that thread is preempted there. But they go while others come and go there. */
     long jobs = count_of(30000, 3000000);
-    make_and_run(tp, jobs);
-    long left = atomic_load(&blocks_out) - own;
+    double end = now_seconds() + LIMIT_SECONDS;
+    long left;
+    do {
+        make_and_run(tp, jobs);
+        left = atomic_load(&blocks_out) - own;
+    } while (left > jobs / 4 && now_seconds() < end);
     end_to_wait();
-    if (jobs > 1000 && left > jobs / 2) {
-        fail_msg("of %ld jobs %ld stay", jobs, left);
+    if (jobs > 1000 && left > jobs / 4) {
+        fail_msg("of the last %ld jobs and those before, %ld stay", jobs, left);
     }
     make_and_run(tp, 100);
     ns_thrpool_destroy(tp);

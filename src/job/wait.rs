@@ -186,9 +186,10 @@ impl Waiters {
             state,
             is_worker,
             outcome: Cell::new(None),
-            wake: Condvar::timed(),
+            wake: Condvar::new(),
             next: Cell::new(list.0),
         };
+        me.wake.go_by_monotonic_clock();
         list.0 = &me;
         if stopped() {
             list = self.leave(list, &me, Outcome::Stopped);

@@ -11,9 +11,7 @@ impl Condvar {
         Self(Plain::new())
     }
 
-    pub(crate) fn timed() -> Self {
-        Self::new()
-    }
+    pub(crate) fn go_by_monotonic_clock(&self) {}
 
     pub(crate) fn notify_one(&self) {
         self.0.notify_one();

@@ -99,14 +99,14 @@ unsafe impl Send for Condvar {}
 unsafe impl Sync for Condvar {}
 
 impl Condvar {
-    /// For [`wait`].
+    /// For [`wait`]; for [`wait_until`] see [`Condvar::go_by_monotonic_clock`].
     pub(crate) const fn new() -> Self {
         Self(UnsafeCell::new(libc::PTHREAD_COND_INITIALIZER))
     }
 
-    /// For [`wait_until`]: it goes by the monotonic clock.
-    pub(crate) fn timed() -> Self {
-        let new = Self::new();
+    /// From now on it goes by the monotonic clock, for [`wait_until`]. Before its first use, and it does
+    /// not move any more.
+    pub(crate) fn go_by_monotonic_clock(&self) {
         #[cfg(not(target_os = "macos"))]
         // SAFETY: attributes of ours, made and destroyed here; the condition variable is unused.
         // None of these calls fails for these arguments.
@@ -114,10 +114,9 @@ impl Condvar {
             let mut attributes: libc::pthread_condattr_t = std::mem::zeroed();
             libc::pthread_condattr_init(&mut attributes);
             libc::pthread_condattr_setclock(&mut attributes, libc::CLOCK_MONOTONIC);
-            libc::pthread_cond_init(new.0.get(), &attributes);
+            libc::pthread_cond_init(self.0.get(), &attributes);
             libc::pthread_condattr_destroy(&mut attributes);
         }
-        new
     }
 
     /// Wake one of the threads that sleep here.
@@ -276,7 +275,8 @@ mod tests {
 
     #[test]
     fn a_wait_ends_with_its_time() {
-        let (mutex, cond) = (Mutex::new(()), Condvar::timed());
+        let (mutex, cond) = (Mutex::new(()), Condvar::new());
+        cond.go_by_monotonic_clock();
         let deadline = crate::sys::now() + 1_000_000;
         let mut guard = lock(&mutex);
         while crate::sys::now() < deadline {
