@@ -3,7 +3,7 @@
 //!
 //! Each pool keeps the functions of its own config. Only `calloc` and `free` are used, so an
 //! application that sets these two has set them all. What they return is zeroed and aligned for
-//! any C type; [`Allocator::place`] aligns further where Rust needs more.
+//! any C type; [`Allocator::aligned`] aligns further where Rust needs more.
 
 use std::cell::Cell;
 use std::mem::{align_of, size_of};
@@ -100,7 +100,7 @@ impl Allocator {
     }
 
     /// A place for one `T` of any alignment, uninitialised; and the block to free afterwards.
-    pub(crate) fn place<T>(&self) -> Option<(NonNull<T>, NonNull<u8>)> {
+    pub(crate) fn aligned<T>(&self) -> Option<(NonNull<T>, NonNull<u8>)> {
         let block = self.zeroed::<u8>(size_of::<T>() + align_of::<T>())?;
         let pad = block.as_ptr().align_offset(align_of::<T>());
         // SAFETY: pad < align_of::<T>(), by which the block is longer than T.
@@ -118,7 +118,7 @@ mod tests {
         struct Wide(#[allow(dead_code)] [u8; 300]);
         let alloc = Allocator::new(None, None);
         for _ in 0..100 {
-            let (place, block) = alloc.place::<Wide>().expect("memory");
+            let (place, block) = alloc.aligned::<Wide>().expect("memory");
             assert_eq!(place.as_ptr() as usize % 256, 0);
             // SAFETY: just allocated, unused.
             unsafe { alloc.free(block) };

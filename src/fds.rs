@@ -203,7 +203,7 @@ pub(crate) struct Table {
 }
 
 /// The block that `fd` is in, its length, and the index there.
-fn place(fd: c_int) -> (usize, usize, usize) {
+fn position(fd: c_int) -> (usize, usize, usize) {
     let fd = fd as usize;
     if fd < FIRST {
         return (0, FIRST, fd);
@@ -225,7 +225,7 @@ impl Table {
     /// Any thread.
     #[inline(always)]
     pub(crate) fn reserve(&self, alloc: &Allocator, fd: c_int) -> Option<&Entry> {
-        let (block, len, _) = place(fd);
+        let (block, len, _) = position(fd);
         if self.blocks[block].load(Ordering::Acquire).is_null() {
             // All zero is an empty entry.
             let new = alloc.zeroed::<Entry>(len)?;
@@ -253,9 +253,9 @@ impl Table {
 
     /// The entry of `fd`, if its block was ever reserved.
     pub(crate) fn find(&self, fd: c_int) -> Option<&Entry> {
-        let (block, _, index) = place(fd);
+        let (block, _, index) = position(fd);
         let at = self.blocks[block].load(Ordering::Acquire);
-        // SAFETY: a block is as long as `place` says, and stays until the table goes.
+        // SAFETY: a block is as long as `position` says, and stays until the table goes.
         (!at.is_null()).then(|| unsafe { &*at.add(index) })
     }
 
@@ -323,7 +323,7 @@ mod tests {
         assert_eq!(table.entries().map(|(fd, _)| fd).max(), Some(last));
         // SAFETY: unused from here on.
         unsafe { table.free(&alloc) };
-        assert_eq!(place(c_int::MAX).0, BLOCKS - 1);
+        assert_eq!(position(c_int::MAX).0, BLOCKS - 1);
     }
 
     #[test]

@@ -76,7 +76,7 @@ fn renew(old: u32) -> u32 {
 }
 
 /// For calls that can afford it: notice a fork that neither the page nor the handler has told of.
-pub(crate) fn look() {
+pub(crate) fn check() {
     if !WIPES.load(Ordering::Relaxed) && OWNER.load(Ordering::SeqCst) != pid() {
         renew(word().load(Ordering::SeqCst));
     }

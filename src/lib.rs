@@ -19,8 +19,8 @@
 //! |---|---|---|
 //! | [`capi`] | the functions that C calls: arguments checked, pointers made references | all below |
 //! | `pool` | start, shutdown, wait, destroy | all below |
-//! | `event`, `worker` | the life of the loop thread, and that of a worker | all below |
-//! | `run` | the call of a callback, and of a done callback | all below |
+//! | `event` | the life of the loop thread | all below |
+//! | `run` | the life of a worker; the call of a callback, and of a done callback | all below |
 //! | `shared` | what all threads of a pool share, and a job's ways between them | all below |
 //! | `job` | the job, its state word, who waits for it, whose callback runs where | `timers`, `nspr`, `alloc`, `fork`, `list`, `sync`, `perturb`, `sys`, `abi` |
 //! | `signals` | the process's signals: handler, registry, a mailbox for each pool | `wake`, `fork`, `sync`, `perturb`, `sys` |
@@ -57,5 +57,4 @@ mod sync;
 mod sys;
 mod timers;
 mod wake;
-mod worker;
 mod workq;

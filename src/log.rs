@@ -150,7 +150,7 @@ impl Logger {
                 let line = Line::new(PREFIX, message);
                 guarded(|| {
                     // SAFETY: the line ends in a NUL.
-                    if !unsafe { NO_POOL.tell(priority, line.from(PREFIX.len())) } {
+                    if !unsafe { NO_POOL.write(priority, line.from(PREFIX.len())) } {
                         to_syslog(priority, &line);
                         if !has_syslog() {
                             sys::write_stderr(&line.text[..=line.used]);

@@ -48,7 +48,7 @@ mod noise {
         state ^= state >> 7;
         state ^= state << 17;
         STATE.set(state);
-        linger(state, point);
+        delay(state, point);
     }
 
     /// The same, in a signal handler: no environment, nothing of the thread's own. Before the first
@@ -59,10 +59,10 @@ mod noise {
         let _errno = ErrnoGuard::new();
         let drawn = DRAWN.fetch_add(GOLDEN, Ordering::Relaxed);
         let state = (seed ^ drawn).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        linger(state ^ state >> 31, point);
+        delay(state ^ state >> 31, point);
     }
 
-    fn linger(state: u64, point: &str) {
+    fn delay(state: u64, point: &str) {
         let draw = state.wrapping_add(point.len() as u64) >> 20;
         if draw.is_multiple_of(256) {
             // Sleeping is a cancellation point, which no function of ours is.

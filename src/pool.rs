@@ -22,12 +22,12 @@ use crate::alloc::Allocator;
 use crate::event::{EventLoop, Lists};
 use crate::log::{Logger, log};
 use crate::perturb::perturb;
+use crate::run;
 use crate::shared::{Phase, Shared};
 use crate::signals;
 use crate::sync::{Condvar, Mutex, hand_over, lock, wait};
 use crate::sys::CancelGuard;
 use crate::wake::Wake;
-use crate::worker;
 
 /// How far the end of a pool has come, for [`Pool::wait`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,7 +130,7 @@ impl Pool {
             .map_err(|errno| StartError::System("stacksize", errno))?;
         let workers = config.max_threads;
         let alloc = Allocator::new(config.calloc_fct, config.free_fct);
-        let (place, block) = alloc.place::<Self>().ok_or(StartError::NoMemory)?;
+        let (place, block) = alloc.aligned::<Self>().ok_or(StartError::NoMemory)?;
         let free_block = |error| {
             // SAFETY: just allocated; nothing was left in it.
             unsafe { alloc.free(block) };
@@ -234,7 +234,7 @@ impl Pool {
     /// `ns_thrpool_shutdown`.
     pub(crate) fn shutdown(&self) {
         // Another thread may see the pool stop, and destroy it, before this call has returned.
-        let _inside = self.shared.waiters.enter();
+        let _in_call = self.shared.waiters.enter();
         hand_over(&raw const self.shared.shutdown);
         if self.shared.shutdown.swap(true, Ordering::SeqCst) {
             return;
@@ -255,7 +255,7 @@ impl Pool {
     pub(crate) fn wait(&self) -> bool {
         let _cancel = CancelGuard::new();
         // The first whose wait is over may destroy the pool.
-        let _inside = self.shared.waiters.enter();
+        let _in_call = self.shared.waiters.enter();
         let mut life = lock(&self.life);
         loop {
             match *life {
@@ -305,7 +305,7 @@ impl Pool {
         this.shared.deferred.clear();
         this.shared.waiters.drain();
         let logger = this.shared.logger;
-        signals::unwatch_all(&this.shared.mailbox);
+        signals::unsubscribe_all(&this.shared.mailbox);
         if let Some(left) = this.shared.idle.left() {
             log!(
                 logger,
@@ -432,7 +432,7 @@ extern "C" fn loop_main(pool: *mut c_void) -> *mut c_void {
 unsafe extern "C" fn worker_body(pool: *mut c_void) {
     // SAFETY: the pool outlives its threads.
     let shared = unsafe { &(*pool.cast::<Pool>()).shared };
-    worker::work(shared);
+    run::work(shared);
     perturb("the worker has no more work, and counts still");
     if shared.workers.fetch_sub(1, Ordering::SeqCst) == 1 {
         perturb("the last worker has left, and the loop does not know");

@@ -77,27 +77,27 @@ const SPINS: usize = if cfg!(loom) { 1 } else { 50 };
 /// Pauses between two looks, at most. A look takes cache lines away from who is about to push.
 const MOST: usize = 4;
 
-/// Queues near to workers. If there are more workers than that, some share one.
-const NEAR: usize = if cfg!(loom) { 2 } else { 8 };
+/// Local queues of workers. If there are more workers than that, some share one.
+const LOCAL_QUEUES: usize = if cfg!(loom) { 2 } else { 8 };
 
 /// After so many looks at the queues, if all were quick, the next of them comes first.
 const RARELY: usize = 64;
 /// Looks between two at the clock, if all were quick.
-const LOOKS: usize = 8;
+const CHECK_EVERY: usize = 8;
 /// Nanoseconds between two looks at the clock that are not quick.
 const SLOW: u64 = 50_000;
 
 /// One worker on the way, in [`WorkQueue::sleepers`].
 const WAKING: usize = 1 << 32;
 /// How many workers a producer has on the way at most, if it adds as many items.
-const AT_ONCE: usize = 2;
+const MAX_WAKES: usize = 2;
 
 /// The queues and their sleepers.
 pub(crate) struct WorkQueue<T> {
     /// What came from outside; and all that a worker that is alone armed again.
     shared: Queue<T>,
     /// What was armed again by a worker that ran it.
-    near: [Queue<T>; NEAR],
+    local: [Queue<T>; LOCAL_QUEUES],
     /// How many of those are used: none if there is one worker only, whose own is the shared one.
     used: usize,
     /// How many workers are asleep or about to be; and, times [`WAKING`], how many were woken and
@@ -114,7 +114,7 @@ pub(crate) struct WorkQueue<T> {
 
 /// A worker's place at the queues.
 pub(crate) struct Seat {
-    /// Which of the near queues is its own.
+    /// Which of the local queues is its own.
     own: usize,
     /// How often it has looked.
     looks: usize,
@@ -139,7 +139,7 @@ impl Seat {
         let now = sys::now();
         let slow = now - self.checked > SLOW;
         self.checked = now;
-        self.check = self.looks + if slow { 1 } else { LOOKS };
+        self.check = self.looks + if slow { 1 } else { CHECK_EVERY };
         if slow || self.looks >= self.turn {
             self.turn = self.looks + RARELY;
             return true;
@@ -153,8 +153,12 @@ impl<T> WorkQueue<T> {
     pub(crate) fn new(workers: usize) -> Self {
         Self {
             shared: Queue::new(),
-            near: std::array::from_fn(|_| Queue::new()),
-            used: if workers > 1 { workers.min(NEAR) } else { 0 },
+            local: std::array::from_fn(|_| Queue::new()),
+            used: if workers > 1 {
+                workers.min(LOCAL_QUEUES)
+            } else {
+                0
+            },
             sleepers: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
             tokens: Semaphore::new(),
@@ -182,14 +186,14 @@ impl<T> WorkQueue<T> {
 
     /// A worker adds an item that it had taken. It calls [`WorkQueue::next`] at once, which sees to
     /// it that somebody takes it.
-    pub(crate) fn push_near(&self, seat: &Seat, item: T) {
+    pub(crate) fn push_local(&self, seat: &Seat, item: T) {
         let queue = if self.used == 0 {
             &self.shared
         } else {
-            &self.near[seat.own]
+            &self.local[seat.own]
         };
         queue.push(item);
-        perturb("pushed near, and nobody has looked");
+        perturb("pushed to a local queue, and nobody has looked");
     }
 
     /// Add one item; the caller calls [`WorkQueue::notify`] when it has added all that it has.
@@ -204,7 +208,7 @@ impl<T> WorkQueue<T> {
         let mut sleepers = self.sleepers.load(Ordering::Relaxed);
         let wakes = loop {
             let (idle, waking) = (sleepers % WAKING, sleepers / WAKING);
-            let wakes = added.min(AT_ONCE).min(idle).saturating_sub(waking);
+            let wakes = added.min(MAX_WAKES).min(idle).saturating_sub(waking);
             if wakes == 0 {
                 return;
             }
@@ -227,21 +231,21 @@ impl<T> WorkQueue<T> {
     pub(crate) fn pop(&self) -> Option<T> {
         self.shared
             .pop()
-            .or_else(|| self.near.iter().find_map(Queue::pop))
+            .or_else(|| self.local.iter().find_map(Queue::pop))
     }
 
     fn is_empty(&self) -> bool {
-        self.shared.is_empty() && self.near[..self.used].iter().all(Queue::is_empty)
+        self.shared.is_empty() && self.local[..self.used].iter().all(Queue::is_empty)
     }
 
-    /// Take an item, if there is one. If that leaves another in the own near queue, of which nobody was
+    /// Take an item, if there is one. If that leaves another in the own local queue, of which nobody was
     /// told when it was pushed, somebody is.
     fn take(&self, seat: &mut Seat) -> Option<T> {
         if self.used == 0 {
             return self.shared.pop();
         }
         let item = self.take_any(seat)?;
-        if !self.near[seat.own].is_empty() {
+        if !self.local[seat.own].is_empty() {
             self.notify(1);
         }
         Some(item)
@@ -249,17 +253,17 @@ impl<T> WorkQueue<T> {
 
     /// The same, and nobody is told.
     fn take_any(&self, seat: &mut Seat) -> Option<T> {
-        let near = &self.near[..self.used];
+        let local = &self.local[..self.used];
         // Asking whether it is empty is quicker than finding out by a pop.
         let pop = |queue: &Queue<T>| if queue.is_empty() { None } else { queue.pop() };
         if seat.look() {
-            // One more than there are near queues: the shared one has its turn too.
+            // One more than there are local queues: the shared one has its turn too.
             seat.first = (seat.first + 1) % (self.used + 1);
-            if let Some(item) = pop(near.get(seat.first).unwrap_or(&self.shared)) {
+            if let Some(item) = pop(local.get(seat.first).unwrap_or(&self.shared)) {
                 return Some(item);
             }
         }
-        let own = &near[seat.own];
+        let own = &local[seat.own];
         let (one, other) = if seat.looks.is_multiple_of(2) {
             (own, &self.shared)
         } else {
@@ -267,7 +271,7 @@ impl<T> WorkQueue<T> {
         };
         pop(one)
             .or_else(|| pop(other))
-            .or_else(|| near.iter().find_map(pop))
+            .or_else(|| local.iter().find_map(pop))
     }
 
     /// Take the next item, asleep until there is one; `None` when the queues are closed and empty.

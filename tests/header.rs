@@ -96,6 +96,7 @@ fn header() -> String {
         include_str!("header/pool.h").trim().to_owned(),
         section("capi/pool.rs", &functions, &[]),
         include_str!("header/job.h").trim().to_owned(),
+        section("capi/add.rs", &functions, &[]),
         section("capi/job.rs", &functions, &[]),
         include_str!("header/extensions.h").trim().to_owned(),
         section("abi/extensions.rs", &[ItemType::Constants], &[]),

@@ -5,8 +5,9 @@ use std::ffi::c_char;
 
 use libc::{c_int, c_void, timeval};
 
+use super::add::{Make, idle_time};
 use super::call::*;
-use super::job::{idle_time, wait_until};
+use super::job::wait_until;
 use crate::abi::_ns_result_t as R;
 use crate::abi::*;
 use crate::job::free::Entering;

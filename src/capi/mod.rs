@@ -9,6 +9,7 @@
 // What a caller must see to is told to C: it stands in the header, not under "# Safety".
 #![allow(clippy::missing_safety_doc)]
 
+mod add;
 mod call;
 pub mod extensions;
 pub mod job;

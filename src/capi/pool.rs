@@ -48,7 +48,7 @@ pub unsafe extern "C" fn ns_thrpool_config_init(tp_config: *mut ns_thrpool_confi
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_thrpool_new(tp_config: *mut ns_thrpool_config) -> *mut ns_thrpool_t {
     let _errno = ErrnoGuard::new();
-    fork::look();
+    fork::check();
     let _cancel = CancelGuard::new();
     // SAFETY: NULL or the caller's config.
     let config = unsafe { tp_config.as_ref() };
@@ -138,7 +138,7 @@ pub unsafe extern "C" fn ns_thrpool_wait(tp: *mut ns_thrpool_t) -> ns_result_t {
 pub unsafe extern "C" fn ns_thrpool_destroy(tp: *mut ns_thrpool_t) {
     // Not by `on_pool`: no argument may refer to what is freed here.
     let _errno = ErrnoGuard::new();
-    fork::look();
+    fork::check();
     // SAFETY: NULL or a pool of the caller's.
     let Some(pool) = (unsafe { pool_of(tp) }) else {
         return;

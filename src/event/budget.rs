@@ -7,14 +7,14 @@ use crate::sys;
 const SLICE: u64 = 500_000;
 /// Callbacks between two looks at the clock, if they are quick: a slice would be enough for as
 /// many.
-const LOOK: usize = 8;
+const CHECK_EVERY: usize = 8;
 
 /// The time that code of the application's may take of a turn.
 pub(super) struct Slice {
     begin: u64,
     calls: usize,
     /// The call after which the clock is looked at.
-    look: usize,
+    next_check: usize,
 }
 
 impl Slice {
@@ -23,7 +23,7 @@ impl Slice {
         Self {
             begin: sys::now(),
             calls: 0,
-            look: 1,
+            next_check: 1,
         }
     }
 
@@ -31,12 +31,12 @@ impl Slice {
     /// and then only if all are quick.
     pub(super) fn is_over(&mut self) -> bool {
         self.calls += 1;
-        if self.calls < self.look {
+        if self.calls < self.next_check {
             return false;
         }
         let took = sys::now() - self.begin;
-        let quick = took < self.calls as u64 * (SLICE / LOOK as u64);
-        self.look = self.calls + if quick { LOOK } else { 1 };
+        let quick = took < self.calls as u64 * (SLICE / CHECK_EVERY as u64);
+        self.next_check = self.calls + if quick { CHECK_EVERY } else { 1 };
         took > SLICE
     }
 

@@ -36,7 +36,7 @@ impl EventLoop {
             Kind::Signal => {
                 job.watch().link.unlink();
                 self.detach_signal(job);
-                signals::unwatch(&pool.mailbox, job.signum());
+                signals::unsubscribe(&pool.mailbox, job.signum());
             }
         }
         true

@@ -5,7 +5,7 @@
 use std::sync::atomic::Ordering;
 
 use super::event_loop::EventLoop;
-use crate::job::{JobPtr, Kind, place, state};
+use crate::job::{JobPtr, Kind, note, state};
 use crate::list::{Head, Node};
 use crate::perturb::perturb;
 use crate::shared::{Phase, Shared};
@@ -72,7 +72,7 @@ impl EventLoop {
     /// `job` will not run any more, but is to be found when the pool is destroyed. If it is finished
     /// with, its disposal is on its way, and unlinks it.
     fn keep(&mut self, job: JobPtr) {
-        job.unmark(place::LIVE);
+        job.unmark(note::MAY_FIRE);
         if !job.watch().link.is_linked() {
             // SAFETY: not linked; `dispose` unlinks it.
             unsafe { self.lists().strays.push(job.link()) };

@@ -1,17 +1,21 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! What fires: by time, by a signal, and where it goes from there.
+//! What fires: by time or by a signal; where it goes from there; and the loop runs what is its own.
 
 use std::mem;
 
+use super::budget::Slice;
 use super::event_loop::EventLoop;
 use super::io;
 use super::lists::Ready;
 use super::poller::Until;
 use crate::abi::{NS_JOB_SIGNAL, NS_JOB_THREAD, NS_JOB_TIMER, ns_job_type_t};
-use crate::job::{JobPtr, Kind, place};
+use crate::job::state::{self, After, Work};
+use crate::job::{JobPtr, Kind, note};
+
 use crate::list::Ring;
 use crate::log::trace;
 use crate::perturb::perturb;
+use crate::run;
 use crate::shared::Shared;
 use crate::sys;
 use crate::timers::Timer;
@@ -39,7 +43,7 @@ impl EventLoop {
             sys::now(),
             TIMERS,
             // SAFETY: linked timers are the loop's own or those of live jobs.
-            |timer| timer == own || unsafe { JobPtr::of_timer(timer) }.is(place::LIVE),
+            |timer| timer == own || unsafe { JobPtr::of_timer(timer) }.is(note::MAY_FIRE),
             |timer| {
                 if timer == own {
                     retry = true;
@@ -68,7 +72,7 @@ impl EventLoop {
         while let Some(timer) = Timer::take_first(&timed_out) {
             // SAFETY: linked timers are those of live jobs.
             let job = unsafe { JobPtr::of_timer(timer) };
-            if !job.is(place::LIVE) {
+            if !job.is(note::MAY_FIRE) {
                 continue;
             }
             if !all_seen && io::is_ready(job) {
@@ -81,7 +85,7 @@ impl EventLoop {
                 self.fire(pool, job, NS_JOB_TIMER);
                 if in_loop {
                     // Of its time only.
-                    job.unmark(place::HEARD);
+                    job.unmark(note::HEARD);
                 }
             }
         }
@@ -98,7 +102,7 @@ impl EventLoop {
             // SAFETY: a node of this list is that of a live job.
             let job = unsafe { JobPtr::of_link(node) };
             node = job.watch().link.next();
-            if job.is(place::LIVE) {
+            if job.is(note::MAY_FIRE) {
                 self.fire_if_signalled(pool, job);
             }
         }
@@ -115,13 +119,13 @@ impl EventLoop {
     /// gone on return.
     pub(super) fn fire(&mut self, pool: &Shared, job: JobPtr, output: ns_job_type_t) {
         trace!(pool.logger, "job {:p}: fires with {output:#x}", job.as_c());
-        job.unmark(place::LIVE);
+        job.unmark(note::MAY_FIRE);
         if self.quiet {
             return;
         }
         job.set_output(output);
         if !job.has(NS_JOB_THREAD) {
-            job.mark(place::READY | place::HEARD);
+            job.mark(note::READY | note::HEARD);
             self.ready.push(job);
         } else if job.state.dispatch() {
             // One that was cancelled meanwhile is not dispatched: its disposal is on its way.
@@ -133,10 +137,76 @@ impl EventLoop {
 
     /// Somebody is to take what was put on the work queue. Before anything that may take its time:
     /// a callback of the application's may even wait for it.
-    pub(super) fn tell_workers(&mut self, pool: &Shared) {
+    pub(super) fn notify_workers(&mut self, pool: &Shared) {
         if self.dispatched > 0 {
             self.given = mem::take(&mut self.dispatched);
             pool.work.notify(self.given);
+        }
+    }
+
+    /// Run what fired; not what fires meanwhile, that is for the next turn.
+    pub(super) fn run_ready(&mut self, pool: &Shared) {
+        self.notify_workers(pool);
+        if self.ready.is_empty() {
+            return;
+        }
+        let mut slice = Slice::new();
+        let last = self.ready.last;
+        while let Some(job) = self.ready.pop() {
+            job.unmark(note::READY);
+            perturb("about to run, and its state says that it is armed");
+            if job.state.begin() {
+                match run::run(job, 0, 0) {
+                    After::Idle => {
+                        run::count_idle(pool);
+                        self.rest(pool, job);
+                    }
+                    After::Armed if job.kind() == Kind::Io => self.arm_again(pool, job),
+                    After::Armed => self.arm(pool, job),
+                    After::Dispose => self.dispose(pool, job),
+                }
+            } else if job.state.drop_work() {
+                // Cancelled, and disposed of already. Otherwise that is on its way.
+                // SAFETY: the list was the last that held it.
+                unsafe { job.free() };
+            }
+            if Some(job) == last || slice.is_over() {
+                return;
+            }
+        }
+    }
+
+    /// Run the run-now jobs that are there, but no more than `most`.
+    #[inline(always)]
+    pub(super) fn run_now(&mut self, pool: &Shared, most: usize) {
+        // In most turns, and counting them takes longer.
+        if !pool.loop_work.is_empty() {
+            self.run_some_now(pool, most);
+        }
+    }
+
+    /// The same, where there are some. One that is armed again queues behind the others.
+    #[inline(never)]
+    fn run_some_now(&mut self, pool: &Shared, most: usize) {
+        let mut slice = Slice::new();
+        for _ in 0..pool.loop_work.len().min(most) {
+            let Some(job) = pool.loop_work.pop() else {
+                return;
+            };
+            match job.state.take_work() {
+                Work::Run => match run::run(job, state::WORK, 0) {
+                    After::Idle => run::count_idle(pool),
+                    After::Armed => pool.loop_work.push(job),
+                    After::Dispose => self.dispose(pool, job),
+                },
+                // A run-now job has no descriptor.
+                Work::Leave | Work::Close => {}
+                // SAFETY: disposed of, and the queue was the last that held it.
+                Work::Free => unsafe { job.free() },
+            }
+            if most != usize::MAX && slice.is_over() {
+                return;
+            }
         }
     }
 }

@@ -23,7 +23,7 @@ use crate::abi::{
     ns_job_type_t,
 };
 use crate::fds::{Entry, Interest, Mode, Registration};
-use crate::job::{Job, JobPtr, place};
+use crate::job::{Job, JobPtr, note};
 use crate::perturb::perturb;
 use crate::shared::Shared;
 use crate::sys;
@@ -78,7 +78,7 @@ fn mode_of(job: &Job) -> Mode {
 fn wanted(entry: &Entry) -> (Interest, Mode) {
     let mut all = Interest::NONE;
     let mut mode = Mode::Level;
-    for job in jobs(entry).filter(|job| job.is(place::LIVE | place::READY)) {
+    for job in jobs(entry).filter(|job| job.is(note::MAY_FIRE | note::READY)) {
         all = all.or(interest(&job));
         if mode_of(&job) == Mode::Oneshot {
             mode = Mode::Oneshot;
@@ -107,14 +107,14 @@ pub(super) fn is_ready(job: JobPtr) -> bool {
 impl EventLoop {
     /// An I/O job is ARMED: have it wait for its descriptor and its time.
     pub(super) fn arm_io(&mut self, pool: &Shared, job: JobPtr) {
-        job.mark(place::LIVE);
+        job.mark(note::MAY_FIRE);
         self.start_timer(job);
-        if !job.is(place::ATTACHED) {
+        if !job.is(note::ATTACHED) {
             self.attach(pool, job);
-        } else if !job.is(place::ORPHAN) {
+        } else if !job.is(note::ORPHAN) {
             self.rearm(pool, job);
         } else if sys::is_open(job.fd()) {
-            self.tell_lost(pool, job);
+            self.report_lost(pool, job);
         } else {
             self.fire_unasked(pool, job);
         }
@@ -122,12 +122,12 @@ impl EventLoop {
 
     /// `job` ran in the loop and is armed again. The poller was told nothing meanwhile: until it
     /// ran, the job counted as armed, and while it ran, nobody looked. Nor does anybody ask now
-    /// whether its callback has closed the descriptor: see [`EventLoop::look_later`].
+    /// whether its callback has closed the descriptor: see [`EventLoop::check_later`].
     pub(super) fn arm_again(&mut self, pool: &Shared, job: JobPtr) {
         let registration = pool.fds.entry(job.fd()).registration();
         let in_step = matches!(registration, Registration::Polled(_, Mode::Level));
-        if in_step && job.place.get() & (place::ORPHAN | place::UNVERIFIED) == place::UNVERIFIED {
-            job.mark(place::LIVE);
+        if in_step && job.notes.get() & (note::ORPHAN | note::UNVERIFIED) == note::UNVERIFIED {
+            job.mark(note::MAY_FIRE);
             self.start_timer(job);
         } else {
             self.arm_again_slowly(pool, job, in_step);
@@ -138,18 +138,18 @@ impl EventLoop {
     #[cold]
     #[inline(never)]
     fn arm_again_slowly(&mut self, pool: &Shared, job: JobPtr, in_step: bool) {
-        if !in_step || job.is(place::ORPHAN) {
+        if !in_step || job.is(note::ORPHAN) {
             return self.arm_io(pool, job);
         }
-        job.mark(place::LIVE);
+        job.mark(note::MAY_FIRE);
         self.start_timer(job);
-        self.look_later(pool, job);
+        self.check_later(pool, job);
     }
 
     /// The first arming of `job`: tell the kernel, and learn whether the number still means what
     /// it meant.
     fn attach(&mut self, pool: &Shared, job: JobPtr) {
-        job.mark(place::ATTACHED);
+        job.mark(note::ATTACHED);
         let fd = job.fd();
         let entry = pool.fds.entry(fd);
         if job.watch().seen.get() != entry.closes() {
@@ -212,9 +212,9 @@ impl EventLoop {
             // In its turn.
             Registration::Refused => return self.await_retry(pool, fd),
             Registration::Absent => self.register_wanted(entry, fd),
-            Registration::Polled(..) => match self.tell(entry, fd) {
-                Ok(false) if job.is(place::UNVERIFIED) => Ok(()),
-                Ok(false) => return self.look_later(pool, job),
+            Registration::Polled(..) => match self.update(entry, fd) {
+                Ok(false) if job.is(note::UNVERIFIED) => Ok(()),
+                Ok(false) => return self.check_later(pool, job),
                 Ok(true) => Ok(()),
                 Err(refusal) => Err(refusal),
             },
@@ -263,7 +263,7 @@ impl EventLoop {
 
     /// Tell the poller of a registered descriptor what its jobs want, if that has changed. False if
     /// it has not.
-    fn tell(&mut self, entry: &Entry, fd: c_int) -> Result<bool, Refusal> {
+    fn update(&mut self, entry: &Entry, fd: c_int) -> Result<bool, Refusal> {
         let (interest, mode) = wanted(entry);
         match entry.registration() {
             Registration::Polled(told, told_mode)
@@ -280,7 +280,7 @@ impl EventLoop {
     /// Bring the poller in step with what the jobs of `fd` want, none of which is just being
     /// armed. No system call if it is.
     pub(super) fn sync(&mut self, pool: &Shared, fd: c_int) {
-        if let Err(refusal) = self.tell(pool.fds.entry(fd), fd) {
+        if let Err(refusal) = self.update(pool.fds.entry(fd), fd) {
             self.refused(pool, fd, refusal, None);
         }
     }
@@ -313,7 +313,7 @@ impl EventLoop {
         let mut fired = false;
         for job in jobs(entry) {
             let directions = interest(&job).and(ready);
-            if job.is(place::LIVE) && !directions.is_none() {
+            if job.is(note::MAY_FIRE) && !directions.is_none() {
                 self.fire(pool, job, output(directions));
                 fired = true;
             }
@@ -361,9 +361,9 @@ impl EventLoop {
         let entry = pool.fds.entry(fd);
         // Closed by another job of the pool, or by the application: the number, if it is open, is
         // not this job's to close.
-        if job.is(place::ORPHAN) || job.watch().seen.get() != entry.closes() {
+        if job.is(note::ORPHAN) || job.watch().seen.get() != entry.closes() {
             // Or by a worker, that was asked to.
-            self.closing -= usize::from(job.is(place::CLOSING));
+            self.closing -= usize::from(job.is(note::CLOSING));
             return true;
         }
         let registered = matches!(entry.registration(), Registration::Polled(..));
@@ -401,13 +401,13 @@ impl EventLoop {
     #[cold]
     #[inline(never)]
     fn close_in_worker(&mut self, pool: &Shared, job: JobPtr) {
-        if job.is(place::READY) {
+        if job.is(note::READY) {
             // The same bit stands for this list and for the work queue.
             self.ready.remove(job);
-            job.unmark(place::READY);
+            job.unmark(note::READY);
             let _ = job.state.drop_work();
         }
-        job.mark(place::ORPHAN | place::CLOSING);
+        job.mark(note::ORPHAN | note::CLOSING);
         self.closing += 1;
         perturb("a worker is to close it, and its state does not say so");
         if job.state.ask_for_close() {

@@ -73,7 +73,7 @@ mod tests {
     use crate::alloc::Allocator;
     use crate::fds::Table;
     use crate::job::state::State;
-    use crate::job::{Spec, Trigger, place};
+    use crate::job::{Spec, Trigger, note};
     use crate::list::Ring;
     use crate::timers::Wheel;
 
@@ -136,7 +136,7 @@ mod tests {
 
         fn start(&mut self, job: JobPtr, now: u64) {
             job.restart(now);
-            job.mark(place::LIVE);
+            job.mark(note::MAY_FIRE);
             // SAFETY: not linked, and unlinked before it is freed.
             unsafe { self.wheel.insert(job.timer()) };
         }
@@ -148,7 +148,7 @@ mod tests {
                 now,
                 usize::MAX,
                 // SAFETY: linked timers are those of live jobs.
-                |timer| unsafe { JobPtr::of_timer(timer) }.is(place::LIVE),
+                |timer| unsafe { JobPtr::of_timer(timer) }.is(note::MAY_FIRE),
                 // SAFETY: as above.
                 |timer| ready.push(unsafe { JobPtr::of_timer(timer) }),
             );
@@ -171,7 +171,7 @@ mod tests {
         for (i, &job) in jobs.iter().enumerate() {
             own.start(job, i as u64);
         }
-        jobs[3].unmark(place::LIVE);
+        jobs[3].unmark(note::MAY_FIRE);
         own.expire(10_500_000);
         let mut got = Vec::new();
         while let Some(job) = own.ready.pop() {

@@ -11,7 +11,7 @@ use super::event_loop::EventLoop;
 use super::io::jobs;
 use super::poller::Refusal;
 use crate::fds::Registration;
-use crate::job::{JobPtr, place, state};
+use crate::job::{JobPtr, note, state};
 use crate::log::log;
 use crate::shared::Shared;
 use crate::sys;
@@ -38,7 +38,7 @@ impl EventLoop {
             Refusal::AlwaysReady => {
                 let entry = pool.fds.entry(fd);
                 entry.set_registration(Registration::Always);
-                for job in jobs(entry).filter(|job| job.is(place::LIVE)) {
+                for job in jobs(entry).filter(|job| job.is(note::MAY_FIRE)) {
                     self.fire_unasked(pool, job);
                 }
             }
@@ -54,15 +54,15 @@ impl EventLoop {
                 for job in jobs(entry) {
                     job.watch().link.unlink();
                     self.orphan(job);
-                    if !job.is(place::LIVE) {
+                    if !job.is(note::MAY_FIRE) {
                         continue;
                     }
                     // Who was armed since the poller last answered for the number learns of it from
                     // its own read or write, as if the loop had asked when it armed the job.
-                    if !registered || arming == Some(job) || job.is(place::UNVERIFIED) {
+                    if !registered || arming == Some(job) || job.is(note::UNVERIFIED) {
                         self.fire_unasked(pool, job);
                     } else {
-                        self.tell_lost(pool, job);
+                        self.report_lost(pool, job);
                     }
                 }
             }
@@ -78,7 +78,7 @@ impl EventLoop {
             self.refused(pool, fd, refusal, None);
         }
         for job in jobs(entry) {
-            job.unmark(place::UNVERIFIED | place::HEARD);
+            job.unmark(note::UNVERIFIED | note::HEARD);
         }
     }
 
@@ -92,7 +92,7 @@ impl EventLoop {
             LOG_WARNING,
             "event loop: descriptor {fd} was closed by another job before this one was armed"
         );
-        job.mark(place::TOLD);
+        job.mark(note::REPORTED);
         self.orphan(job);
         if !sys::is_open(fd) {
             self.fire_unasked(pool, job);
@@ -107,7 +107,7 @@ impl EventLoop {
         let mut others = 0;
         for job in jobs(entry) {
             others += usize::from(job.state.now() != state::NEEDS_DELETE);
-            job.mark(place::TOLD);
+            job.mark(note::REPORTED);
         }
         self.abandon(pool, fd);
         if others > 0 {
@@ -130,15 +130,15 @@ impl EventLoop {
         for job in jobs(entry) {
             job.watch().link.unlink();
             self.orphan(job);
-            if job.is(place::LIVE) {
-                self.tell_lost(pool, job);
+            if job.is(note::MAY_FIRE) {
+                self.report_lost(pool, job);
             }
         }
     }
 
     /// `job`, which is in no list, has lost its descriptor.
     pub(super) fn orphan(&mut self, job: JobPtr) {
-        job.mark(place::ORPHAN);
+        job.mark(note::ORPHAN);
         // SAFETY: not linked; the job's disposal unlinks it.
         unsafe { self.lists().strays.push(job.link()) };
     }
@@ -147,11 +147,11 @@ impl EventLoop {
     /// so, once.
     #[cold]
     #[inline(never)]
-    pub(super) fn tell_lost(&mut self, pool: &Shared, job: JobPtr) {
-        if job.is(place::TOLD) || job.state.now() != state::ARMED {
+    pub(super) fn report_lost(&mut self, pool: &Shared, job: JobPtr) {
+        if job.is(note::REPORTED) || job.state.now() != state::ARMED {
             return;
         }
-        job.mark(place::TOLD);
+        job.mark(note::REPORTED);
         let fd = job.fd();
         log!(
             pool.logger,

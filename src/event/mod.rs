@@ -9,7 +9,6 @@
 //! bound leaves over is for the next turn, which does not sleep then. The only step without a bound
 //! of its own is a new poller, which is told of every descriptor at once.
 
-mod arm;
 mod backoff;
 mod budget;
 mod dispose;
@@ -26,15 +25,11 @@ mod retry;
 
 use std::sync::atomic::Ordering;
 
-use crate::job::state::{self, After, Work};
-use crate::job::{Kind, place};
 use crate::perturb::perturb;
-use crate::run;
 use crate::shared::{Phase, Shared};
 use crate::sys;
 
 use backoff::Stale;
-use budget::Slice;
 pub(crate) use event_loop::EventLoop;
 pub(crate) use lists::Lists;
 use poller::{Event, Until};
@@ -127,14 +122,14 @@ impl EventLoop {
                         }
                     }
                     // Each turn looks for itself which timers are due.
-                    Event::Time => self.look_at_unheard(pool),
+                    Event::Time => self.check_unheard(pool),
                     Event::Ready(key, directions) => {
                         changed |= self.on_ready(pool, key, directions);
                     }
                 }
             }
             if let Some(stale) = self.stale.take() {
-                self.tell_workers(pool);
+                self.notify_workers(pool);
                 self.renew(pool, stale);
             }
             // What is ready is reported in turn: once nothing is new, all have been seen. What is
@@ -150,72 +145,6 @@ impl EventLoop {
                 return false;
             }
             until = Until::Now;
-        }
-    }
-
-    /// Run what fired; not what fires meanwhile, that is for the next turn.
-    fn run_ready(&mut self, pool: &Shared) {
-        self.tell_workers(pool);
-        if self.ready.is_empty() {
-            return;
-        }
-        let mut slice = Slice::new();
-        let last = self.ready.last;
-        while let Some(job) = self.ready.pop() {
-            job.unmark(place::READY);
-            perturb("about to run, and its state says that it is armed");
-            if job.state.begin() {
-                match run::run(job, 0, 0) {
-                    After::Idle => {
-                        run::count_idle(pool);
-                        self.rest(pool, job);
-                    }
-                    After::Armed if job.kind() == Kind::Io => self.arm_again(pool, job),
-                    After::Armed => self.arm(pool, job),
-                    After::Dispose => self.dispose(pool, job),
-                }
-            } else if job.state.drop_work() {
-                // Cancelled, and disposed of already. Otherwise that is on its way.
-                // SAFETY: the list was the last that held it.
-                unsafe { job.free() };
-            }
-            if Some(job) == last || slice.is_over() {
-                return;
-            }
-        }
-    }
-
-    /// Run the run-now jobs that are there, but no more than `most`.
-    #[inline(always)]
-    fn run_now(&mut self, pool: &Shared, most: usize) {
-        // In most turns, and counting them takes longer.
-        if !pool.loop_work.is_empty() {
-            self.run_some_now(pool, most);
-        }
-    }
-
-    /// The same, where there are some. One that is armed again queues behind the others.
-    #[inline(never)]
-    fn run_some_now(&mut self, pool: &Shared, most: usize) {
-        let mut slice = Slice::new();
-        for _ in 0..pool.loop_work.len().min(most) {
-            let Some(job) = pool.loop_work.pop() else {
-                return;
-            };
-            match job.state.take_work() {
-                Work::Run => match run::run(job, state::WORK, 0) {
-                    After::Idle => run::count_idle(pool),
-                    After::Armed => pool.loop_work.push(job),
-                    After::Dispose => self.dispose(pool, job),
-                },
-                // A run-now job has no descriptor.
-                Work::Leave | Work::Close => {}
-                // SAFETY: disposed of, and the queue was the last that held it.
-                Work::Free => unsafe { job.free() },
-            }
-            if most != usize::MAX && slice.is_over() {
-                return;
-            }
         }
     }
 }

@@ -105,12 +105,12 @@ impl EventLoop {
         let mended = pool.wake.mend()?;
         if mended {
             pool.wake.rouse.give_back();
-            self.tell_closed(pool);
+            self.report_closed(pool);
         }
         Ok(mended)
     }
 
-    fn tell_closed(&mut self, pool: &Shared) {
+    fn report_closed(&mut self, pool: &Shared) {
         if self.renewal.is_new(sys::now()) {
             let what = "descriptors of its own were closed behind its back, and are made anew";
             log!(pool.logger, LOG_CRIT, "event loop: {what}");
@@ -194,7 +194,7 @@ impl EventLoop {
             let sound = sound && (mended || why != Stale::Wake);
             self.renewal.sound = Some(sound);
             if !sound {
-                self.tell_closed(pool);
+                self.report_closed(pool);
             }
         }
         // Before the old one is closed, so that its descriptors get numbers that no job has lost.

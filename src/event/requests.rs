@@ -2,25 +2,31 @@
 //! Requests of other threads: jobs to arm, and jobs to dispose of.
 
 use std::hint::spin_loop;
+use std::mem;
+use std::ptr;
+
+use libc::c_int;
 
 use super::budget::Slice;
 use super::event_loop::EventLoop;
-use crate::job::{JobPtr, place, state};
+use crate::job::{JobPtr, Kind, note, state};
+use crate::log::trace;
 use crate::shared::Shared;
+use crate::timers::Wheel;
 
 /// Requests to arm between two looks at the clock. Each may be a system call.
 const ARMS: usize = 128;
 /// How often the loop looks for a request that may be about to come, and how often in all of one
 /// turn. A look takes some 20 to 50 nanoseconds, by processor.
-const LINGER: usize = 100;
-const LINGERS: usize = 400;
+const SPINS: usize = 100;
+const SPINS_A_TURN: usize = 400;
 
 impl EventLoop {
     /// Take what was asked for, but no more than `most`. Returns how much it was.
     #[inline(always)]
     pub(super) fn take_requests(&mut self, pool: &Shared, most: usize) -> usize {
         let mut slice = None;
-        let mut looks = LINGERS;
+        let mut looks = SPINS_A_TURN;
         for taken in 0..most {
             let Some(job) = self.next_request(pool, taken, &mut looks) else {
                 return taken;
@@ -34,9 +40,9 @@ impl EventLoop {
                 continue;
             }
             // Done callbacks are the application's, and may take their time.
-            self.tell_workers(pool);
+            self.notify_workers(pool);
             let slice = slice.get_or_insert_with(Slice::new);
-            if job.is(place::READY) {
+            if job.is(note::READY) {
                 // The list has it still, as a work queue would.
                 job.state.hold();
             }
@@ -59,7 +65,7 @@ impl EventLoop {
             }
         }
         if taken > 1 || self.given > 1 {
-            self.linger(pool, looks)
+            self.spin_for_more(pool, looks)
         } else {
             None
         }
@@ -71,13 +77,13 @@ impl EventLoop {
     /// than it would for a short callback.
     // Not that it is rare: turns without workers are to stay as short as they would be without it.
     #[cold]
-    fn linger(&mut self, pool: &Shared, looks: &mut usize) -> Option<JobPtr> {
+    fn spin_for_more(&mut self, pool: &Shared, looks: &mut usize) -> Option<JobPtr> {
         let nothing_else = self.dispatched == 0
             && self.ready.is_empty()
             && pool.loop_work.is_empty()
             && pool.mailbox.is_empty();
         if nothing_else {
-            for _ in 0..LINGER.min(*looks) {
+            for _ in 0..SPINS.min(*looks) {
                 if !pool.requests.is_empty() {
                     return pool.requests.pop();
                 }
@@ -87,5 +93,77 @@ impl EventLoop {
         }
         self.given = 0;
         None
+    }
+
+    /// `job` is ARMED: have it wait for its trigger.
+    pub(super) fn arm(&mut self, pool: &Shared, job: JobPtr) {
+        trace!(pool.logger, "job {:p}: armed", job.as_c());
+        match job.kind() {
+            // These go to their queues without the loop.
+            Kind::Now => debug_assert!(false, "a request to arm a run-now job"),
+            Kind::Timer => {
+                job.mark(note::MAY_FIRE);
+                self.start_timer(job);
+            }
+            Kind::Signal => self.arm_signal(pool, job),
+            Kind::Io => self.arm_io(pool, job),
+        }
+    }
+
+    /// Have `job` wait for its time, if it has one.
+    #[inline]
+    pub(super) fn start_timer(&mut self, job: JobPtr) {
+        if job.has_timeout() {
+            self.link_timer(job);
+        }
+    }
+
+    /// Link the timer of `job`. One that is linked from an earlier arming is found and moved when
+    /// its old time comes.
+    pub(super) fn link_timer(&mut self, job: JobPtr) {
+        if job.watch().timer.is_linked() {
+            return;
+        }
+        let timer = job.timer();
+        if job.is_due_at_once() {
+            // SAFETY: not linked; the job does not move, and `dispose` unlinks it.
+            return unsafe { self.wheel.insert_due(timer) };
+        }
+        if self.wheel.is_empty() {
+            self.wheel.restart(job.armed_at());
+        }
+        // SAFETY: as above.
+        unsafe { self.wheel.insert(timer) };
+    }
+
+    fn arm_signal(&mut self, pool: &Shared, job: JobPtr) {
+        if !job.is(note::ATTACHED) {
+            job.mark(note::ATTACHED);
+            // SAFETY: not linked; `dispose` unlinks it.
+            unsafe { self.lists().signal_jobs.push(job.link()) };
+            self.block(libc::SIG_UNBLOCK, job.signum());
+        }
+        job.mark(note::MAY_FIRE);
+        // What arrived before it was armed again counts.
+        self.fire_if_signalled(pool, job);
+    }
+
+    /// Block `signum` in this thread, or unblock it.
+    pub(super) fn block(&self, how: c_int, signum: c_int) {
+        // SAFETY: a set of ours, and a number that was checked.
+        unsafe {
+            let mut set: libc::sigset_t = mem::zeroed();
+            libc::sigemptyset(&mut set);
+            libc::sigaddset(&mut set, signum);
+            libc::pthread_sigmask(how, &set, ptr::null_mut());
+        }
+    }
+
+    /// A job of the loop's own ran, and was not armed again.
+    pub(super) fn rest(&mut self, pool: &Shared, job: JobPtr) {
+        Wheel::remove(&job.watch().timer);
+        if job.kind() == Kind::Io && !job.is(note::ORPHAN) {
+            self.sync(pool, job.fd());
+        }
     }
 }

@@ -20,7 +20,7 @@ use super::event_loop::EventLoop;
 use super::io;
 use super::poller::Refusal;
 use crate::fds::Registration;
-use crate::job::{JobPtr, place};
+use crate::job::{JobPtr, note};
 use crate::log::log;
 use crate::shared::Shared;
 use crate::sys;
@@ -34,7 +34,7 @@ const UNHEARD: u64 = 50_000_000;
 const FEW: usize = 16;
 const MOST: u64 = 1_000_000_000;
 /// Descriptors of that kind that one look takes, and nanoseconds until the next if there are more.
-const LOOKS: usize = 1024;
+const CHECKS: usize = 1024;
 const MORE: u64 = 5_000_000;
 
 impl EventLoop {
@@ -174,20 +174,20 @@ impl EventLoop {
     /// While it is heard of, nobody needs to look.
     #[cold]
     #[inline(never)]
-    pub(super) fn look_later(&mut self, pool: &Shared, job: JobPtr) {
+    pub(super) fn check_later(&mut self, pool: &Shared, job: JobPtr) {
         let fd = job.fd();
-        job.mark(place::UNVERIFIED);
+        job.mark(note::UNVERIFIED);
         if self.later.unheard.try_reserve(1).is_err() {
             return self.verify(pool, fd);
         }
         self.later.unheard.push_back(fd);
         if self.later.look == u64::MAX {
-            self.look_in(UNHEARD);
+            self.check_in(UNHEARD);
         }
     }
 
     /// Look `delay` nanoseconds from now, however busy the loop is then.
-    fn look_in(&mut self, delay: u64) {
+    fn check_in(&mut self, delay: u64) {
         self.later.look = sys::now() + delay;
         self.poller.remind(self.later.look);
     }
@@ -195,21 +195,21 @@ impl EventLoop {
     /// A time has come. Look at descriptors that nobody has heard of, if it was the time for that.
     #[cold]
     #[inline(never)]
-    pub(super) fn look_at_unheard(&mut self, pool: &Shared) {
+    pub(super) fn check_unheard(&mut self, pool: &Shared) {
         if sys::now() < self.later.look {
             return;
         }
         self.later.look = u64::MAX;
         let count = self.later.unheard.len();
-        for _ in 0..count.min(LOOKS) {
+        for _ in 0..count.min(CHECKS) {
             let Some(fd) = self.later.unheard.pop_front() else {
                 break;
             };
             let (mut any, mut heard) = (false, false);
             for job in io::jobs(pool.fds.entry(fd)) {
-                any |= job.is(place::UNVERIFIED);
-                heard |= job.is(place::HEARD);
-                job.unmark(place::HEARD);
+                any |= job.is(note::UNVERIFIED);
+                heard |= job.is(note::HEARD);
+                job.unmark(note::HEARD);
             }
             if any && heard {
                 // Room is there: it was just taken out.
@@ -222,8 +222,8 @@ impl EventLoop {
             // The more there are, the less often: a look at each is to cost little beside what it does
             // meanwhile.
             let rarely = UNHEARD * (1 + self.later.unheard.len() / FEW) as u64;
-            let more = count > LOOKS;
-            self.look_in(if more { MORE } else { rarely.min(MOST) });
+            let more = count > CHECKS;
+            self.check_in(if more { MORE } else { rarely.min(MOST) });
         }
     }
 }

@@ -69,11 +69,11 @@ pub(crate) struct DeferredFrees<T> {
     first: AtomicPtr<T>,
     /// About how many there are, and at how many the next look pays. Hints: nothing depends on them.
     count: AtomicUsize,
-    look_at: AtomicUsize,
+    scan_at: AtomicUsize,
 }
 
 /// So many are looked through at once, at least.
-const LOOK_AT: usize = if cfg!(loom) { 1 } else { 64 };
+const SCAN_AT: usize = if cfg!(loom) { 1 } else { 64 };
 
 impl<T: Deferred> DeferredFrees<T> {
     /// None.
@@ -81,7 +81,7 @@ impl<T: Deferred> DeferredFrees<T> {
         Self {
             first: AtomicPtr::new(ptr::null_mut()),
             count: AtomicUsize::new(0),
-            look_at: AtomicUsize::new(LOOK_AT),
+            scan_at: AtomicUsize::new(SCAN_AT),
         }
     }
 
@@ -96,7 +96,7 @@ impl<T: Deferred> DeferredFrees<T> {
             return unsafe { self.free_later(at) };
         }
         if !self.first.load(Ordering::Relaxed).is_null() {
-            self.look_through();
+            self.scan();
         }
         // SAFETY: by the caller's promise, and nobody was about to look.
         unsafe { T::give_back(at) };
@@ -112,8 +112,8 @@ impl<T: Deferred> DeferredFrees<T> {
         // SAFETY: the caller's promise.
         unsafe { self.push(at, ENTERING.now(fork::generation())) };
         // Now and then, though somebody is counted all the time: it may be somebody else.
-        if count >= self.look_at.load(Ordering::Relaxed) {
-            self.look_through();
+        if count >= self.scan_at.load(Ordering::Relaxed) {
+            self.scan();
         }
     }
 
@@ -140,7 +140,7 @@ impl<T: Deferred> DeferredFrees<T> {
     /// Free those that nobody can be about to look at any more.
     #[cold]
     #[inline(never)]
-    fn look_through(&self) {
+    fn scan(&self) {
         let generation = fork::generation();
         let mut next = self.first.swap(ptr::null_mut(), Ordering::AcqRel);
         perturb("the deferred frees are taken, and not looked whose epoch is past");
@@ -161,7 +161,7 @@ impl<T: Deferred> DeferredFrees<T> {
         }
         self.count.fetch_sub(freed, Ordering::Relaxed);
         // Twice as many next time, so that each is looked at twice or so, however long one stays.
-        self.look_at.store(LOOK_AT.max(2 * left), Ordering::Relaxed);
+        self.scan_at.store(SCAN_AT.max(2 * left), Ordering::Relaxed);
     }
 
     /// The pool is about to go, and no call on its jobs begins any more: free all, as soon as those
@@ -173,7 +173,7 @@ impl<T: Deferred> DeferredFrees<T> {
         ENTERING.wait(ENTERING.now(generation), generation);
         let mut next = self.first.swap(ptr::null_mut(), Ordering::AcqRel);
         while let Some(at) = NonNull::new(next) {
-            // SAFETY: as in `look_through`; those who were about to look have left.
+            // SAFETY: as in `scan`; those who were about to look have left.
             unsafe {
                 next = at.as_ref().next();
                 T::give_back(at);

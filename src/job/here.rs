@@ -42,7 +42,7 @@ pub(crate) fn on_loop_of(pool: NonNull<ns_thrpool_t>) -> bool {
 }
 
 /// Whether the caller is inside the callback of `job`.
-pub(crate) fn inside(job: &Job) -> bool {
+pub(crate) fn in_callback_of(job: &Job) -> bool {
     ptr::eq(RUNNING.get(), job)
 }
 

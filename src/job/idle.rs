@@ -24,13 +24,13 @@ use crate::abi::ns_job_t;
 type Func = unsafe extern "C" fn(*mut ns_job_t);
 
 /// How many callbacks are told apart. An application whose jobs rest between two runs has a few.
-const PLACES: usize = 32;
+const SLOTS: usize = 32;
 
 /// How many callbacks the log names.
 const NAMED: usize = 4;
 
 /// The idle jobs of one callback.
-struct Place {
+struct Slot {
     /// Null until a job of it was idle; then the same for good.
     func: AtomicPtr<c_void>,
     jobs: AtomicIsize,
@@ -40,10 +40,10 @@ struct Place {
 // In cache lines of their own: what stands beside them is used more often.
 #[repr(align(64))]
 pub(crate) struct Idle {
-    /// A hash table. Each callback is found at the first place, from where its hash says, that is
-    /// its own, so places are taken and never given back.
-    places: [Place; PLACES],
-    /// Of all callbacks that have found no place.
+    /// A hash table. Each callback is found at the first slot, from where its hash says, that is
+    /// its own, so slots are taken and never given back.
+    slots: [Slot; SLOTS],
+    /// Of all callbacks that have found no slot.
     others: AtomicIsize,
 }
 
@@ -51,12 +51,12 @@ impl Idle {
     /// None.
     pub(crate) fn new() -> Self {
         Self {
-            places: [const {
-                Place {
+            slots: [const {
+                Slot {
                     func: AtomicPtr::new(ptr::null_mut()),
                     jobs: AtomicIsize::new(0),
                 }
-            }; PLACES],
+            }; SLOTS],
             others: AtomicIsize::new(0),
         }
     }
@@ -80,11 +80,11 @@ impl Idle {
         let func = func as *mut c_void;
         // Functions begin at multiples of 16. The multiplier is 2^64 by the golden ratio.
         let hash = (func as u64 >> 4).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        for step in 0..PLACES {
-            let place = &self.places[(hash as usize + step) % PLACES];
-            let mut found = place.func.load(Ordering::Relaxed);
+        for step in 0..SLOTS {
+            let slot = &self.slots[(hash as usize + step) % SLOTS];
+            let mut found = slot.func.load(Ordering::Relaxed);
             if found.is_null() {
-                let taken = place.func.compare_exchange(
+                let taken = slot.func.compare_exchange(
                     ptr::null_mut(),
                     func,
                     Ordering::Relaxed,
@@ -93,7 +93,7 @@ impl Idle {
                 found = taken.map_or_else(|other| other, |_| func);
             }
             if found == func {
-                return &place.jobs;
+                return &slot.jobs;
             }
         }
         &self.others
@@ -106,10 +106,10 @@ impl Idle {
             total: others,
             most: [(0, ptr::null_mut()); NAMED],
         };
-        for place in &self.places {
+        for slot in &self.slots {
             let mut one = (
-                place.jobs.load(Ordering::Relaxed),
-                place.func.load(Ordering::Relaxed),
+                slot.jobs.load(Ordering::Relaxed),
+                slot.func.load(Ordering::Relaxed),
             );
             left.total += one.0;
             for kept in &mut left.most {
@@ -200,19 +200,19 @@ mod tests {
     fn counts_by_callback_come_and_go() {
         let idle = Idle::new();
         assert!(idle.left().is_none());
-        for number in 0..PLACES {
+        for number in 0..SLOTS {
             for _ in 0..=number {
                 idle.came(func(number));
             }
         }
         let left = idle.left().expect("some");
-        assert_eq!(left.total, (1..=PLACES as isize).sum());
+        assert_eq!(left.total, (1..=SLOTS as isize).sum());
         for (rank, (jobs, at)) in left.most.into_iter().enumerate() {
-            let number = PLACES - 1 - rank;
+            let number = SLOTS - 1 - rank;
             assert_eq!(jobs, number as isize + 1);
             assert_eq!(at, func(number) as *mut c_void);
         }
-        for number in 0..PLACES {
+        for number in 0..SLOTS {
             for _ in 0..=number {
                 idle.went(func(number));
             }
@@ -224,12 +224,12 @@ mod tests {
     #[cfg_attr(miri, ignore = "the callbacks are made-up addresses")]
     fn those_without_a_place_are_counted_together() {
         let idle = Idle::new();
-        for number in 0..PLACES + 100 {
+        for number in 0..SLOTS + 100 {
             idle.came(func(number));
         }
         assert_eq!(idle.others.load(Ordering::Relaxed), 100);
-        assert_eq!(jobs(&idle), PLACES as isize + 100);
-        for number in (0..PLACES + 100).rev() {
+        assert_eq!(jobs(&idle), SLOTS as isize + 100);
+        for number in (0..SLOTS + 100).rev() {
             idle.went(func(number));
         }
         assert!(idle.left().is_none());
@@ -254,12 +254,12 @@ mod tests {
             }
         });
         assert_eq!(jobs(&idle), 4);
-        let mut keys: Vec<_> = (idle.places.iter())
-            .map(|place| place.func.load(Ordering::Relaxed))
+        let mut keys: Vec<_> = (idle.slots.iter())
+            .map(|slot| slot.func.load(Ordering::Relaxed))
             .collect();
         keys.sort_unstable();
         keys.dedup();
-        assert_eq!(keys.len(), PLACES);
+        assert_eq!(keys.len(), SLOTS);
     }
 
     #[test]

@@ -15,7 +15,7 @@
 //! | `data`, `done_cb` | any thread (atomics) | any thread |
 //! | `output` | the loop, when the job fires | any thread, while the callback executes |
 //! | `timer.deadline` | who arms the job, or ran it (atomic) | the loop |
-//! | `seen`, `place`, `timer`, `link`, `next_ready` | the call that makes the job, then the loop alone | the same |
+//! | `seen`, `notes`, `timer`, `link`, `next_ready` | the call that makes the job, then the loop alone | the same |
 
 pub(crate) mod free;
 pub(crate) mod here;
@@ -80,8 +80,8 @@ pub(crate) struct Job {
     flags: u16,
     /// What fired, in public flags; the loop writes it before it hands the job on.
     output: AtomicU8,
-    /// Where the loop has it: bits of [`place`].
-    pub(crate) place: Cell<u8>,
+    /// Where the loop has it: bits of [`note`].
+    pub(crate) notes: Cell<u8>,
     /// As C sees it: what a pool is, the rooms above know.
     pool: NonNull<ns_thrpool_t>,
     func: unsafe extern "C" fn(*mut ns_job_t),
@@ -115,12 +115,12 @@ pub(crate) struct Watched {
     watch: Watch,
 }
 
-/// Bits of [`Job::place`]: the loop's own notes.
-pub(crate) mod place {
+/// Bits of [`Job::notes`]: the loop's own notes.
+pub(crate) mod note {
     /// Was armed before: its descriptor was verified, its signal is in the list.
     pub(crate) const ATTACHED: u8 = 1;
     /// Armed in the loop: it may fire.
-    pub(crate) const LIVE: u8 = 2;
+    pub(crate) const MAY_FIRE: u8 = 2;
     /// In the ready list, about to fire.
     pub(crate) const READY: u8 = 4;
     /// Its descriptor is not what it was made for any more: it never fires for I/O, and never
@@ -132,7 +132,7 @@ pub(crate) mod place {
     /// It fired for its descriptor since that was last looked at.
     pub(crate) const HEARD: u8 = 32;
     /// It was said that it lost its descriptor.
-    pub(crate) const TOLD: u8 = 64;
+    pub(crate) const REPORTED: u8 = 64;
     /// A worker closes its descriptor; what is left to do is its done callback.
     pub(crate) const CLOSING: u8 = 128;
 }
@@ -176,7 +176,7 @@ impl Job {
             state,
             flags: spec.flags as u16,
             output: AtomicU8::new(0),
-            place: Cell::new(0),
+            notes: Cell::new(0),
             pool,
             func: spec.func,
             data: AtomicPtr::new(spec.data),
@@ -265,19 +265,19 @@ impl Job {
         self.output.store(output as u8, Ordering::Release);
     }
 
-    /// Whether a bit of [`place`] is set.
+    /// Whether a bit of [`note`] is set.
     pub(crate) fn is(&self, bit: u8) -> bool {
-        self.place.get() & bit != 0
+        self.notes.get() & bit != 0
     }
 
-    /// Set a bit of [`place`].
+    /// Set a bit of [`note`].
     pub(crate) fn mark(&self, bit: u8) {
-        self.place.set(self.place.get() | bit);
+        self.notes.set(self.notes.get() | bit);
     }
 
-    /// Clear a bit of [`place`].
+    /// Clear a bit of [`note`].
     pub(crate) fn unmark(&self, bit: u8) {
-        self.place.set(self.place.get() & !bit);
+        self.notes.set(self.notes.get() & !bit);
     }
 }
 

@@ -68,24 +68,24 @@ const STRIPES: usize = 1;
 pub(crate) struct Waiters {
     stripes: [Stripe; STRIPES],
     /// Threads inside a call that the pool has to outlive; and [`DRAINING`].
-    inside: AtomicUsize,
+    calls: AtomicUsize,
     /// Where the pool's end sleeps until they have left.
     left: Semaphore,
     /// The pool's.
     memory: Memory,
 }
 
-/// In [`Waiters::inside`]: the pool's end sleeps until the last has left.
+/// In [`Waiters::calls`]: the pool's end sleeps until the last has left.
 const DRAINING: usize = 1 << (usize::BITS - 1);
 
 /// Counts a thread in, and out as the very last thing that it does with the pool's memory.
-pub(crate) struct Inside<'a>(&'a Waiters);
+pub(crate) struct InCall<'a>(&'a Waiters);
 
-impl Drop for Inside<'_> {
+impl Drop for InCall<'_> {
     fn drop(&mut self) {
         self.0.memory.used();
-        hand_over(&raw const self.0.inside);
-        if self.0.inside.fetch_sub(1, Ordering::AcqRel) == DRAINING + 1 {
+        hand_over(&raw const self.0.calls);
+        if self.0.calls.fetch_sub(1, Ordering::AcqRel) == DRAINING + 1 {
             // The pool stays until this permit is taken.
             self.0.left.post();
         }
@@ -134,16 +134,16 @@ impl Waiters {
     pub(crate) fn new() -> Self {
         Self {
             stripes: std::array::from_fn(|_| Stripe::new(List(ptr::null()))),
-            inside: AtomicUsize::new(0),
+            calls: AtomicUsize::new(0),
             left: Semaphore::new(),
             memory: Memory::new(),
         }
     }
 
     /// The caller is inside a call that the pool has to outlive, until it drops what it gets.
-    pub(crate) fn enter(&self) -> Inside<'_> {
-        self.inside.fetch_add(1, Ordering::Relaxed);
-        Inside(self)
+    pub(crate) fn enter(&self) -> InCall<'_> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        InCall(self)
     }
 
     /// The pool's memory, which a model gives back.
@@ -265,11 +265,11 @@ impl Waiters {
     /// Sleep until everybody has left. Only after [`Waiters::stop`], with no new call to come: all
     /// have been woken and are on their way out. The caller has cancellation disabled.
     ///
-    /// Woken by: the last who leaves, in [`Inside`].
+    /// Woken by: the last who leaves, in [`InCall`].
     pub(crate) fn drain(&self) {
-        if self.inside.fetch_or(DRAINING, Ordering::AcqRel) != 0 {
+        if self.calls.fetch_or(DRAINING, Ordering::AcqRel) != 0 {
             self.left.wait();
         }
-        take_over(&raw const self.inside);
+        take_over(&raw const self.calls);
     }
 }

@@ -73,7 +73,7 @@ pub(crate) struct Sink {
     /// The pair that messages go to, or null.
     current: AtomicPtr<Pair>,
     /// Threads that may be looking at a pair or be inside its function.
-    inside: Grace,
+    callers: Grace,
     /// Pairs that were replaced, and are not freed.
     replaced: AtomicPtr<Pair>,
 }
@@ -84,7 +84,7 @@ impl Sink {
     pub(crate) const fn new() -> Self {
         Self {
             current: AtomicPtr::new(ptr::null_mut()),
-            inside: Grace::new(),
+            callers: Grace::new(),
             replaced: AtomicPtr::new(ptr::null_mut()),
         }
     }
@@ -94,7 +94,7 @@ impl Sink {
     pub(crate) fn new() -> Self {
         Self {
             current: AtomicPtr::new(ptr::null_mut()),
-            inside: Grace::new(),
+            callers: Grace::new(),
             replaced: AtomicPtr::new(ptr::null_mut()),
         }
     }
@@ -103,8 +103,8 @@ impl Sink {
     ///
     /// # Safety
     /// The message ends in a NUL.
-    pub(crate) unsafe fn tell(&self, priority: c_int, message: *const c_char) -> bool {
-        let pin = self.inside.enter(fork::generation());
+    pub(crate) unsafe fn write(&self, priority: c_int, message: *const c_char) -> bool {
+        let pin = self.callers.enter(fork::generation());
         perturb("counted, and not looked which function is set");
         let at = self.current.load(Ordering::Acquire);
         // SAFETY: pairs are freed when all have left who may have found them current.
@@ -114,9 +114,9 @@ impl Sink {
             pair.memory.used();
             // SAFETY: the application's function, called as the header says.
             unsafe { (pair.text)(pair.arg, priority, message) };
-            hand_over(&raw const self.inside);
+            hand_over(&raw const self.callers);
         }
-        self.inside.leave(pin);
+        self.callers.leave(pin);
         pair.is_some()
     }
 
@@ -171,8 +171,8 @@ impl Sink {
     fn free_replaced(&self, generation: u32) {
         let mut next = self.replaced.swap(ptr::null_mut(), Ordering::AcqRel);
         perturb("the replaced pairs are taken, and nobody waited for");
-        self.inside.wait(self.inside.now(generation), generation);
-        take_over(&raw const self.inside);
+        self.callers.wait(self.callers.now(generation), generation);
+        take_over(&raw const self.callers);
         while let Some(at) = NonNull::new(next) {
             // SAFETY: in the list once; nobody else has it.
             unsafe {
@@ -256,7 +256,7 @@ mod tests {
     #[test]
     fn messages_go_to_one_pair_and_never_to_one_that_was_replaced() {
         // SAFETY: the message is a C string.
-        assert!(!unsafe { SINK.tell(3, c"".as_ptr()) }, "none is set");
+        assert!(!unsafe { SINK.write(3, c"".as_ptr()) }, "none is set");
         for setters in [1, 2] {
             let over = AtomicBool::new(false);
             thread::scope(|scope| {
@@ -264,7 +264,7 @@ mod tests {
                     scope.spawn(|| {
                         while !over.load(Ordering::Relaxed) {
                             // SAFETY: as above.
-                            unsafe { SINK.tell(3, c"".as_ptr()) };
+                            unsafe { SINK.write(3, c"".as_ptr()) };
                         }
                     });
                 }
@@ -276,6 +276,6 @@ mod tests {
         }
         assert!(SINK.set(None, ptr::null_mut(), true));
         assert!(SINK.replaced.load(Ordering::Relaxed).is_null());
-        assert!(!SINK.inside.is_occupied());
+        assert!(!SINK.callers.is_occupied());
     }
 }

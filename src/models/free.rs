@@ -99,7 +99,7 @@ impl Mortal {
             return;
         }
         let job = &self.job;
-        let _inside = job.waiters.enter();
+        let _in_call = job.waiters.enter();
         let outcome = job
             .waiters
             .wait(&job.state, false, deadline, || false, entering);

@@ -58,7 +58,7 @@ fn teller(sink: &Arc<Sink>, messages: usize) -> JoinHandle<()> {
     thread::spawn(move || {
         for _ in 0..messages {
             // SAFETY: the message is a C string.
-            unsafe { sink.tell(0, c"".as_ptr()) };
+            unsafe { sink.write(0, c"".as_ptr()) };
         }
     })
 }

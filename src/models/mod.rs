@@ -137,7 +137,7 @@ impl Job {
     }
 
     fn wait(&self, deadline: Option<u64>) -> Outcome {
-        let _inside = self.waiters.enter();
+        let _in_call = self.waiters.enter();
         self.waiters
             .wait(&self.state, false, deadline, || false, ())
     }

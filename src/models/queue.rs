@@ -44,7 +44,7 @@ fn counting(queue: &Queue, taken: &Arc<AtomicUsize>, workers: usize) -> Vec<Join
                 while let Some(again) = queue.next(&mut seat, || ()) {
                     taken.fetch_add(1, Ordering::Relaxed);
                     if again > 0 {
-                        queue.push_near(&seat, again - 1);
+                        queue.push_local(&seat, again - 1);
                     }
                 }
             })
@@ -220,7 +220,7 @@ fn what_is_left_near_a_worker_is_taken_by_another() {
         let queue = Arc::new(WorkQueue::new(2));
         let workers = workers(&queue, 2, |queue, seat, index| {
             if index == 0 {
-                queue.push_near(seat, 1);
+                queue.push_local(seat, 1);
             }
             take_one(queue, seat, index);
         });
@@ -236,7 +236,7 @@ fn two_left_near_a_worker_are_taken_by_others() {
         let queue = Arc::new(WorkQueue::new(3));
         let workers = workers(&queue, 3, |queue, seat, index| {
             if index == 0 {
-                (0..3).for_each(|item| queue.push_near(seat, item));
+                (0..3).for_each(|item| queue.push_local(seat, item));
             }
             take_one(queue, seat, index);
         });
@@ -252,8 +252,8 @@ fn an_item_beside_one_that_was_left_near() {
         let queue = Arc::new(WorkQueue::new(3));
         let workers = workers(&queue, 3, |queue, seat, index| {
             if index == 0 {
-                queue.push_near(seat, 1);
-                queue.push_near(seat, 2);
+                queue.push_local(seat, 1);
+                queue.push_local(seat, 2);
             }
             take_one(queue, seat, index);
         });

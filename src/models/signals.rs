@@ -12,7 +12,7 @@ use crate::sync::{AtomicUsize, Memory, Ordering};
 
 /// A list of at most one pool, of those that the model has: its number plus one, or zero.
 struct Registry<const POOLS: usize> {
-    inside: Grace,
+    handlers: Grace,
     first: AtomicUsize,
     pools: [Memory; POOLS],
 }
@@ -20,7 +20,7 @@ struct Registry<const POOLS: usize> {
 impl<const POOLS: usize> Registry<POOLS> {
     fn new() -> Arc<Self> {
         Arc::new(Self {
-            inside: Grace::new(),
+            handlers: Grace::new(),
             first: AtomicUsize::new(1),
             pools: std::array::from_fn(|_| Memory::new()),
         })
@@ -28,19 +28,19 @@ impl<const POOLS: usize> Registry<POOLS> {
 
     /// What a handler does.
     fn signal(&self) {
-        let inside = self.inside.enter(0);
+        let inside = self.handlers.enter(0);
         if let Some(pool) = self.first.load(Ordering::SeqCst).checked_sub(1) {
             self.pools[pool].used();
         }
-        self.inside.leave(inside);
+        self.handlers.leave(inside);
     }
 
     /// The pool in the list leaves it, for the next or none, and goes.
     fn replace(&self, next: usize) {
         let gone = self.first.load(Ordering::SeqCst) - 1;
         self.first.store(next, Ordering::SeqCst);
-        let gone_since = self.inside.now(0);
-        self.inside.wait(gone_since, 0);
+        let gone_since = self.handlers.now(0);
+        self.handlers.wait(gone_since, 0);
         self.pools[gone].free();
     }
 }

@@ -159,7 +159,7 @@ fn the_pool_outlives_its_waiters() {
             let is_marked = Arc::new(AtomicBool::new(false));
             let (job, marked) = (Arc::clone(&job), Marked(Arc::clone(&is_marked)));
             let wait = move || {
-                let _inside = job.waiters.enter();
+                let _in_call = job.waiters.enter();
                 job.waiters.wait(&job.state, false, None, || false, marked)
             };
             (thread::spawn(wait), is_marked)
@@ -188,7 +188,7 @@ fn the_pool_outlives_its_shutdown() {
         let other = {
             let (job, shutdown) = (Arc::clone(&job), Arc::clone(&shutdown));
             thread::spawn(move || {
-                let _inside = job.waiters.enter();
+                let _in_call = job.waiters.enter();
                 shutdown.swap(true, Ordering::SeqCst);
                 job.waiters.stop_workers();
             })

@@ -141,7 +141,7 @@ impl Pool {
         );
         match after {
             After::Idle => {}
-            After::Armed if self.kind == Now => self.work.push_near(seat, ()),
+            After::Armed if self.kind == Now => self.work.push_local(seat, ()),
             After::Armed => self.start(),
             After::Dispose if own => self.job.dispose(),
             After::Dispose => self.request(),

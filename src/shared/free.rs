@@ -15,12 +15,12 @@ impl Deferred for Job {
     }
 
     fn epoch(&self) -> Epoch {
-        Epoch(self.place.get())
+        Epoch(self.notes.get())
     }
 
     fn defer(&self, next: *mut Self, epoch: Epoch) {
         self.set_data(next.cast());
-        self.place.set(epoch.0);
+        self.notes.set(epoch.0);
     }
 
     unsafe fn give_back(at: NonNull<Self>) {
@@ -43,14 +43,14 @@ impl JobPtr {
 }
 
 /// How many blocks a worker gives back to malloc at once.
-const AT_ONCE: usize = 32;
+const BATCH: usize = 32;
 
 /// Jobs that a worker was the last to hold, and will give back several at a time: malloc's lists
 /// are in cache lines that the threads which make jobs need as well, so taking turns less often is
 /// quicker for both. It gives all back before it goes to sleep: no more than 31 wait here, for as
 /// long as it is busy. An application's allocator is not kept waiting at all.
 pub(crate) struct Spent {
-    jobs: [Option<JobPtr>; AT_ONCE],
+    jobs: [Option<JobPtr>; BATCH],
     count: usize,
 }
 
@@ -58,7 +58,7 @@ impl Spent {
     /// None.
     pub(crate) fn new() -> Self {
         Self {
-            jobs: [None; AT_ONCE],
+            jobs: [None; BATCH],
             count: 0,
         }
     }
@@ -74,7 +74,7 @@ impl Spent {
         }
         self.jobs[self.count] = Some(job);
         self.count += 1;
-        if self.count == AT_ONCE {
+        if self.count == BATCH {
             self.give_back();
         }
     }

@@ -20,14 +20,14 @@ use crate::alloc::Allocator;
 use crate::fds::{Entry, OWN, Table};
 use crate::fork;
 use crate::job::free::{DeferredFrees, Entering};
-use crate::job::here::{self, inside, on_loop_of, on_thread_of};
+use crate::job::here::{self, in_callback_of, on_loop_of, on_thread_of};
 use crate::job::idle::Idle;
 use crate::job::state::{self, Arm, End, State};
 use crate::job::wait::{Outcome, Waiters};
 use crate::job::{Job, JobPtr, Kind, Spec, Trigger};
 use crate::log::{Logger, log};
 use crate::perturb::perturb;
-use crate::signals::{self, Mailbox, Unwatched};
+use crate::signals::{self, Mailbox, NotSubscribed};
 use crate::sync::{hand_over, take_over};
 use crate::sys;
 use crate::wake::Wake;
@@ -38,7 +38,7 @@ use crate::workq::WorkQueue;
 #[repr(u8)]
 pub(crate) enum Phase {
     /// Callbacks run.
-    Running = 0,
+    Active = 0,
     /// Shut down, every worker gone, and no callback runs any more; done callbacks do.
     Quiet = 1,
     /// To dispose of everything and end.
@@ -146,7 +146,7 @@ impl Shared {
             mailbox: Mailbox::new(),
             shutdown: AtomicBool::new(false),
             workers: AtomicUsize::new(workers),
-            phase: AtomicU8::new(Phase::Running as u8),
+            phase: AtomicU8::new(Phase::Active as u8),
         }
     }
 
@@ -178,7 +178,7 @@ impl Shared {
     /// How far the loop has come.
     pub(crate) fn phase(&self) -> Phase {
         match self.phase.load(Ordering::SeqCst) {
-            0 => Phase::Running,
+            0 => Phase::Active,
             1 => Phase::Quiet,
             _ => Phase::Stopping,
         }
@@ -280,20 +280,20 @@ impl Shared {
             .ok_or_else(|| failed(MakeError::NoMemory))?;
         if let Trigger::Signal(signum) = spec.trigger {
             // Last, so that no signal is caught for a job that there is no memory for.
-            let watched = signals::watch(&self.mailbox, &self.wake, signum);
+            let watched = signals::subscribe(&self.mailbox, &self.wake, signum);
             // A signal that came meanwhile was blocked until now, and its handler may have forked: the
             // child must not wait for threads of the parent's that are in the middle of a push.
             let watched = watched.and_then(|()| match self.is_forked() {
-                true => Err(Unwatched::Forked),
+                true => Err(NotSubscribed::Forked),
                 false => Ok(()),
             });
             watched.map_err(|why| {
                 // SAFETY: nobody else knows it.
                 unsafe { job.free() };
                 failed(match why {
-                    Unwatched::NoMemory => MakeError::NoMemory,
-                    Unwatched::Refused => MakeError::NoSignal,
-                    Unwatched::Forked => MakeError::Forked,
+                    NotSubscribed::NoMemory => MakeError::NoMemory,
+                    NotSubscribed::Refused => MakeError::NoSignal,
+                    NotSubscribed::Forked => MakeError::Forked,
                 })
             })?;
         }
@@ -360,7 +360,7 @@ impl Shared {
     /// `ns_job_done` and, with `even_armed`, `ns_job_cancel`.
     #[inline(always)]
     pub(crate) fn end(&self, job: JobPtr, even_armed: bool) -> Ended {
-        let own = inside(&job);
+        let own = in_callback_of(&job);
         // By its address alone once the job is finished with: it may be gone.
         let state = &raw const job.state;
         hand_over(state);
@@ -395,7 +395,7 @@ impl Shared {
             take_over(&raw const job.state);
             return Some(Outcome::Idle);
         }
-        if inside(&job) || on_loop_of(self.as_c()) {
+        if in_callback_of(&job) || on_loop_of(self.as_c()) {
             return None;
         }
         let is_worker = self.is_here();

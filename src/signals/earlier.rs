@@ -23,9 +23,9 @@ use std::ptr;
 use libc::{c_int, c_void, siginfo_t, sigset_t};
 
 use super::disposition::{Disposition, Handler, put_back};
-use super::era::tell_pools;
+use super::era::notify_pools;
 use super::known::SIGNALS;
-use super::numbers::{NUMBERS, can_watch};
+use super::numbers::{NUMBERS, can_catch};
 use crate::perturb::perturb_in_handler;
 
 /// The system has called our handler, or somebody has, and no pool of this process watches.
@@ -44,7 +44,7 @@ pub(super) fn act(signum: c_int, info: *mut siginfo_t, context: *mut c_void) {
         return call_or_default(signum, context, &known.below, false, &delivery);
     }
     perturb_in_handler("nobody watches, and the earlier disposition is not back");
-    if put_back(signum, &known.earlier.as_entered()) && tell_pools(signum) {
+    if put_back(signum, &known.earlier.as_entered()) && notify_pools(signum) {
         // Somebody watches since. Either the watch has seen what was put back and replaced it, or
         // it came before that.
         Disposition::ours().set(signum);
@@ -152,7 +152,7 @@ fn interrupted_mask(mask: &mut sigset_t, context: *mut c_void) {
         let context: *const libc::ucontext_t = context.cast();
         // SAFETY: a number of a signal, and a set of ours.
         let blocked = |number| unsafe { libc::sigismember(mask, number) } == 1;
-        let all_blocked = (1..NUMBERS as c_int).all(|number| !can_watch(number) || blocked(number));
+        let all_blocked = (1..NUMBERS as c_int).all(|number| !can_catch(number) || blocked(number));
         if all_blocked && is_near(context) {
             // The kernel's set is shorter than the C library's.
             const LENGTH: usize = NUMBERS / 8;

@@ -24,7 +24,7 @@ pub(super) struct Era {
     pid: libc::pid_t,
     lock: UnsafeCell<libc::pthread_mutex_t>,
     /// Handlers that walk a list.
-    inside: Grace,
+    handlers: Grace,
     /// Those who watch each signal.
     pools: [AtomicPtr<Node>; NUMBERS],
     /// The parent's, so that it stays in reach of tools that look for leaks.
@@ -47,7 +47,7 @@ impl Era {
 
     /// That of this process; `None` if there is no memory for one.
     pub(super) fn make() -> Option<&'static Self> {
-        fork::look();
+        fork::check();
         loop {
             if let Some(era) = Self::here() {
                 return Some(era);
@@ -58,7 +58,7 @@ impl Era {
                 // SAFETY: as above.
                 pid: unsafe { libc::getpid() },
                 lock: UnsafeCell::new(libc::PTHREAD_MUTEX_INITIALIZER),
-                inside: Grace::new(),
+                handlers: Grace::new(),
                 pools: [const { AtomicPtr::new(ptr::null_mut()) }; NUMBERS],
                 parent,
             };
@@ -86,8 +86,8 @@ impl Era {
     /// Woken by: the last of them. With its signals blocked, it needs nothing but a processor.
     pub(super) fn wait_for_handlers(&self) {
         let _cancel = CancelGuard::new();
-        let unlinked = self.inside.now(self.generation);
-        self.inside.wait(unlinked, self.generation);
+        let unlinked = self.handlers.now(self.generation);
+        self.handlers.wait(unlinked, self.generation);
     }
 }
 
@@ -155,9 +155,9 @@ impl Drop for Locked {
 
 /// Tell all pools of this process that watch `signum`. False if there is none.
 /// Async-signal-safe.
-pub(super) fn tell_pools(signum: c_int) -> bool {
+pub(super) fn notify_pools(signum: c_int) -> bool {
     let Some(era) = Era::here() else { return false };
-    let pin = era.inside.enter(era.generation);
+    let pin = era.handlers.enter(era.generation);
     perturb_in_handler("inside, and not looked who watches");
     let mut node = era.pools[signum as usize].load(Ordering::SeqCst);
     let any = !node.is_null();
@@ -168,6 +168,6 @@ pub(super) fn tell_pools(signum: c_int) -> bool {
         unsafe { &*watch.mailbox.load(Ordering::SeqCst) }.arrived(signum);
         node = watch.next.load(Ordering::SeqCst);
     }
-    era.inside.leave(pin);
+    era.handlers.leave(pin);
     any
 }

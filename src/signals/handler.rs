@@ -4,13 +4,13 @@
 use libc::{c_int, c_void, siginfo_t};
 
 use super::earlier;
-use super::era::tell_pools;
+use super::era::notify_pools;
 use crate::sys::ErrnoGuard;
 
 /// See the module. It runs with all signals blocked.
 pub(super) extern "C" fn handler(signum: c_int, info: *mut siginfo_t, context: *mut c_void) {
     let _errno = ErrnoGuard::new();
-    if !tell_pools(signum) {
+    if !notify_pools(signum) {
         earlier::act(signum, info, context);
     }
 }

@@ -44,11 +44,11 @@ use crate::wake::Wake;
 use era::{Era, Locked};
 use known::SIGNALS;
 pub(crate) use mailbox::Mailbox;
-pub(crate) use numbers::can_watch;
+pub(crate) use numbers::can_catch;
 
 /// Why a signal can't be watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Unwatched {
+pub(crate) enum NotSubscribed {
     NoMemory,
     /// The system refuses to deliver it.
     Refused,
@@ -56,19 +56,25 @@ pub(crate) enum Unwatched {
     Forked,
 }
 
-/// One more job watches `signum`, a number that [`can_watch`]. From the return on it is
+/// One more job watches `signum`, a number that [`can_catch`]. From the return on it is
 /// caught. If it fails, nothing is left of it.
-pub(crate) fn watch(mailbox: &Mailbox, wake: &Wake, signum: c_int) -> Result<(), Unwatched> {
-    let locked = Locked::new(Era::make).ok_or(Unwatched::NoMemory)?;
+pub(crate) fn subscribe(
+    mailbox: &Mailbox,
+    wake: &Wake,
+    signum: c_int,
+) -> Result<(), NotSubscribed> {
+    let locked = Locked::new(Era::make).ok_or(NotSubscribed::NoMemory)?;
     // Now that no handler can fork under us any more.
     if mailbox.is_forked() {
-        return Err(Unwatched::Forked);
+        return Err(NotSubscribed::Forked);
     }
     let signal = &SIGNALS[signum as usize];
     let node = &mailbox.nodes[signum as usize];
     let jobs = node.jobs.load(Ordering::Relaxed);
     if jobs > 0 {
-        signal.install(signum, false).ok_or(Unwatched::Refused)?;
+        signal
+            .install(signum, false)
+            .ok_or(NotSubscribed::Refused)?;
         node.jobs.store(jobs + 1, Ordering::Relaxed);
         return Ok(());
     }
@@ -80,7 +86,7 @@ pub(crate) fn watch(mailbox: &Mailbox, wake: &Wake, signum: c_int) -> Result<(),
     if signal.install(signum, first).is_none() {
         locked.unlink(signum, node);
         locked.era.wait_for_handlers();
-        return Err(Unwatched::Refused);
+        return Err(NotSubscribed::Refused);
     }
     node.jobs.store(1, Ordering::Relaxed);
     Ok(())
@@ -90,7 +96,7 @@ pub(crate) fn watch(mailbox: &Mailbox, wake: &Wake, signum: c_int) -> Result<(),
 /// disposition is put back, unless somebody else has changed it meanwhile.
 ///
 /// Waits, with the last job of the pool, until no handler is at the pool any more.
-pub(crate) fn unwatch(mailbox: &Mailbox, signum: c_int) {
+pub(crate) fn unsubscribe(mailbox: &Mailbox, signum: c_int) {
     let Some(locked) = Locked::new(Era::here) else {
         return;
     };
@@ -115,10 +121,10 @@ pub(crate) fn unwatch(mailbox: &Mailbox, signum: c_int) {
 }
 
 /// The pool goes, and nobody else calls: end what jobs that were never finished with still watch.
-pub(crate) fn unwatch_all(mailbox: &Mailbox) {
+pub(crate) fn unsubscribe_all(mailbox: &Mailbox) {
     for (signum, node) in mailbox.nodes.iter().enumerate() {
         for _ in 0..node.jobs.load(Ordering::SeqCst) {
-            unwatch(mailbox, signum as c_int);
+            unsubscribe(mailbox, signum as c_int);
         }
     }
 }

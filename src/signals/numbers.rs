@@ -11,7 +11,7 @@ pub(super) const NUMBERS: usize = 65;
 /// Whether `signum` is a signal that can be watched: not those that cannot be caught, not those
 /// that the code which runs raises by itself and would raise again when the handler returns, not
 /// those that the C library keeps for itself.
-pub(crate) fn can_watch(signum: c_int) -> bool {
+pub(crate) fn can_catch(signum: c_int) -> bool {
     const FORBIDDEN: &[c_int] = &[
         libc::SIGKILL,
         libc::SIGSTOP,
@@ -65,7 +65,7 @@ mod tests {
             c_int::MIN,
             c_int::MAX,
         ] {
-            assert!(!can_watch(signum), "{signum}");
+            assert!(!can_catch(signum), "{signum}");
         }
         for signum in [
             libc::SIGTERM,
@@ -73,7 +73,7 @@ mod tests {
             libc::SIGRTMIN(),
             libc::SIGRTMAX(),
         ] {
-            assert!(can_watch(signum), "{signum}");
+            assert!(can_catch(signum), "{signum}");
         }
     }
 }

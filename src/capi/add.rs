@@ -1,0 +1,417 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! The functions of 0.2 that make jobs, and what all of them do.
+
+use libc::{c_int, c_void, timeval};
+
+use super::call::*;
+use crate::abi::_ns_result_t as R;
+use crate::abi::*;
+use crate::job::{JobPtr, NEVER, Spec, Trigger};
+use crate::log::log;
+use crate::nspr::{self, Unusable};
+use crate::pool::Pool;
+use crate::shared::MakeError;
+use crate::signals::can_catch;
+use crate::sync::hand_over;
+use crate::sys::{self, ErrnoGuard};
+
+/// What every add takes.
+const MODIFIERS: ns_job_type_t =
+    NS_JOB_PERSIST | NS_JOB_THREAD | NS_JOB_PRESERVE_FD | NS_JOB_UNARMED;
+/// The flags that a job keeps.
+const KEPT: ns_job_type_t = !NS_JOB_UNARMED;
+
+/// Make a job without arming it, so that its data and done callback can be set first; then arm it
+/// with `ns_job_rearm`. Its data is NULL until `ns_job_set_data`. Run-now jobs and timers of time
+/// zero only; for all others see NS_JOB_UNARMED.
+///
+/// @param tp the pool
+/// @param job_type NS_JOB_TIMER for one that fires at the loop's next turn after it is armed,
+/// else a run-now job; with THREAD, PERSIST
+/// @param func the callback
+/// @param job where the job is written; must not be NULL
+/// @return NS_SUCCESS, NS_SHUTDOWN, NS_ALLOCATION_FAILURE or NS_INVALID_REQUEST; if not the
+/// first, *job is NULL and nothing happened
+#[unsafe(no_mangle)]
+pub(super) unsafe extern "C" fn ns_create_job(
+    tp: *mut ns_thrpool_t,
+    job_type: ns_job_type_t,
+    func: ns_job_func_t,
+    job: *mut *mut ns_job_t,
+) -> ns_result_t {
+    // SAFETY: by the interface's rules.
+    let make = unsafe { Make::new("ns_create_job", tp, job) };
+    if job.is_null() {
+        return make.refuse("job is NULL");
+    }
+    make.finish(
+        soon(job_type),
+        job_type,
+        NS_JOB_TIMER,
+        func,
+        std::ptr::null_mut(),
+        false,
+    )
+}
+
+/// Make a job that needs no descriptor, time or signal, and arm it. With NS_JOB_TIMER it fires in
+/// the loop's next turn; else it is a run-now job: with THREAD it goes straight to the workers,
+/// without to the loop. Run-now jobs start in the order in which one thread adds them. With
+/// PERSIST it runs again and again, behind others, until it is finished with. A job that its
+/// callback does not finish with stays, idle, and can be armed again.
+///
+/// @param tp the pool
+/// @param job_type THREAD, PERSIST, TIMER
+/// @param func the callback
+/// @param data for `ns_job_get_data`; the application's own
+/// @param job where the job is written before it can run; may be NULL
+/// @return NS_SUCCESS, NS_SHUTDOWN, NS_ALLOCATION_FAILURE or NS_INVALID_REQUEST; if not the
+/// first, *job is NULL and nothing happened
+#[unsafe(no_mangle)]
+pub(super) unsafe extern "C" fn ns_add_job(
+    tp: *mut ns_thrpool_t,
+    job_type: ns_job_type_t,
+    func: ns_job_func_t,
+    data: *mut c_void,
+    job: *mut *mut ns_job_t,
+) -> ns_result_t {
+    // SAFETY: by the interface's rules.
+    let make = unsafe { Make::new("ns_add_job", tp, job) };
+    make.finish(soon(job_type), job_type, NS_JOB_TIMER, func, data, true)
+}
+
+/// Make a job for an NSPR descriptor and arm it. It fires once when the descriptor is ready in a
+/// direction that it asks for, or was when it was armed; with PERSIST again after each return.
+/// Without PRESERVE_FD the descriptor is the job's: PR_Close is called when the job is disposed
+/// of. Several jobs may watch one descriptor.
+///
+/// @param tp the pool
+/// @param fd an open NSPR descriptor over one of the system's; see "Descriptors" above
+/// @param job_type at least one of ACCEPT, CONNECT, READ, WRITE; with THREAD (not with ACCEPT),
+/// PERSIST, PRESERVE_FD
+/// @param func the callback; `ns_job_get_output_type` tells it what fired
+/// @param data for `ns_job_get_data`; the application's own
+/// @param job where the job is written before it can run; may be NULL
+/// @return NS_SUCCESS, NS_SHUTDOWN, NS_ALLOCATION_FAILURE or NS_INVALID_REQUEST; if not the
+/// first, *job is NULL, the descriptor is open and still the caller's, and nothing happened
+#[unsafe(no_mangle)]
+pub(super) unsafe extern "C" fn ns_add_io_job(
+    tp: *mut ns_thrpool_t,
+    fd: *mut PRFileDesc,
+    job_type: ns_job_type_t,
+    func: ns_job_func_t,
+    data: *mut c_void,
+    job: *mut *mut ns_job_t,
+) -> ns_result_t {
+    // SAFETY: by the interface's rules.
+    let make = unsafe { Make::new("ns_add_io_job", tp, job) };
+    // SAFETY: as above.
+    match unsafe { make.nspr(fd, NEVER) } {
+        Ok(trigger) => make.finish(
+            trigger,
+            job_type,
+            NS_JOB_IO | NS_JOB_TIMER,
+            func,
+            data,
+            true,
+        ),
+        Err(refused) => refused,
+    }
+}
+
+/// Make a job for a time and arm it. It fires when the time has passed, never before; with
+/// PERSIST again and again, each time counted from the callback's return.
+///
+/// @param tp the pool
+/// @param tv from now; zero is the loop's next turn; tv_usec may exceed 999999; not negative
+/// @param job_type THREAD, PERSIST; TIMER is implied
+/// @param func the callback
+/// @param data for `ns_job_get_data`; the application's own
+/// @param job where the job is written before it can run; may be NULL
+/// @return NS_SUCCESS, NS_SHUTDOWN, NS_ALLOCATION_FAILURE or NS_INVALID_REQUEST; if not the
+/// first, *job is NULL and nothing happened
+#[unsafe(no_mangle)]
+pub(super) unsafe extern "C" fn ns_add_timeout_job(
+    tp: *mut ns_thrpool_t,
+    tv: *mut timeval,
+    job_type: ns_job_type_t,
+    func: ns_job_func_t,
+    data: *mut c_void,
+    job: *mut *mut ns_job_t,
+) -> ns_result_t {
+    // SAFETY: by the interface's rules.
+    let make = unsafe { Make::new("ns_add_timeout_job", tp, job) };
+    // SAFETY: as above.
+    match unsafe { nanoseconds(tv) } {
+        Ok(time) => {
+            let flags = job_type | NS_JOB_TIMER;
+            make.finish(Trigger::Timer(time), flags, NS_JOB_TIMER, func, data, true)
+        }
+        Err(why) => make.refuse(why),
+    }
+}
+
+/// As `ns_add_io_job`, with a time-out: whichever comes first fires, alone. The output type is
+/// then NS_JOB_TIMER and nothing else, or directions and no TIMER. Each arming starts the full
+/// time afresh.
+///
+/// @param tp the pool
+/// @param fd an open NSPR descriptor over one of the system's
+/// @param tv the time-out; zero for none; not negative
+/// @param job_type as for `ns_add_io_job`; TIMER is implied
+/// @param func the callback
+/// @param data for `ns_job_get_data`; the application's own
+/// @param job where the job is written before it can run; may be NULL
+/// @return as `ns_add_io_job`
+#[unsafe(no_mangle)]
+pub(super) unsafe extern "C" fn ns_add_io_timeout_job(
+    tp: *mut ns_thrpool_t,
+    fd: *mut PRFileDesc,
+    tv: *mut timeval,
+    job_type: ns_job_type_t,
+    func: ns_job_func_t,
+    data: *mut c_void,
+    job: *mut *mut ns_job_t,
+) -> ns_result_t {
+    // SAFETY: by the interface's rules.
+    let make = unsafe { Make::new("ns_add_io_timeout_job", tp, job) };
+    // SAFETY: as above.
+    let trigger = unsafe { idle_time(&make, tv).and_then(|timeout| make.nspr(fd, timeout)) };
+    match trigger {
+        Ok(trigger) => {
+            let flags = job_type | NS_JOB_TIMER;
+            make.finish(trigger, flags, NS_JOB_IO | NS_JOB_TIMER, func, data, true)
+        }
+        Err(refused) => refused,
+    }
+}
+
+/// Make a job for a signal and arm it. It fires once for what has arrived since it was made or
+/// last fired, however much that was: signals coalesce. Without PERSIST the signal stays caught
+/// after the first firing, until the job is finished with, and what arrives meanwhile fires the
+/// job when it is armed again. While a job watches a signal, the handler that was there before
+/// does not run; with the last job for it that one is put back. Several jobs, in several pools,
+/// may watch one signal: all fire.
+///
+/// @param tp the pool
+/// @param signum not SIGKILL or SIGSTOP, not one that the running code raises by itself (SIGILL,
+/// SIGFPE, SIGSEGV, SIGBUS, SIGTRAP, SIGSYS), not one of the C library's own
+/// @param job_type THREAD, PERSIST; SIGNAL is implied
+/// @param func the callback, in an ordinary thread and free to do what it likes
+/// @param data for `ns_job_get_data`; the application's own
+/// @param job where the job is written before it can run; may be NULL
+/// @return NS_SUCCESS, NS_SHUTDOWN, NS_ALLOCATION_FAILURE or NS_INVALID_REQUEST; if not the
+/// first, *job is NULL and nothing happened
+#[unsafe(no_mangle)]
+pub(super) unsafe extern "C" fn ns_add_signal_job(
+    tp: *mut ns_thrpool_t,
+    signum: i32,
+    job_type: ns_job_type_t,
+    func: ns_job_func_t,
+    data: *mut c_void,
+    job: *mut *mut ns_job_t,
+) -> ns_result_t {
+    // SAFETY: by the interface's rules.
+    let make = unsafe { Make::new("ns_add_signal_job", tp, job) };
+    if !can_catch(signum) {
+        return make.refuse("signum is no signal that can be watched");
+    }
+    let flags = job_type | NS_JOB_SIGNAL;
+    make.finish(
+        Trigger::Signal(signum),
+        flags,
+        NS_JOB_SIGNAL,
+        func,
+        data,
+        true,
+    )
+}
+
+/// Write `job` where the caller wants it, if it does.
+///
+/// # Safety
+/// `out` is NULL or a place for a pointer.
+unsafe fn write_job(out: *mut *mut ns_job_t, job: Option<JobPtr>) {
+    if !out.is_null() {
+        // SAFETY: by the caller's promise.
+        unsafe { *out = job.map_or(std::ptr::null_mut(), JobPtr::as_c) };
+    }
+}
+
+/// One call that makes a job.
+pub(super) struct Make<'a> {
+    function: &'static str,
+    pool: Option<&'a Pool>,
+    out: *mut *mut ns_job_t,
+    /// Errno is kept while this lives.
+    _errno: ErrnoGuard,
+}
+
+impl<'a> Make<'a> {
+    /// Begin: nothing is made yet, and `*out` says so.
+    ///
+    /// # Safety
+    /// `tp` is NULL or a pool; `out` is NULL or a place for a pointer.
+    pub(super) unsafe fn new(
+        function: &'static str,
+        tp: *mut ns_thrpool_t,
+        out: *mut *mut ns_job_t,
+    ) -> Self {
+        let errno = ErrnoGuard::new();
+        // SAFETY: by the caller's promise.
+        let pool = unsafe {
+            write_job(out, None);
+            pool_of(tp)
+        };
+        Self {
+            function,
+            pool,
+            out,
+            _errno: errno,
+        }
+    }
+
+    pub(super) fn refuse(&self, why: &str) -> ns_result_t {
+        refuse(self.pool, self.function, why)
+    }
+
+    fn shut_down(&self, pool: &Pool) -> ns_result_t {
+        log!(
+            pool.shared.logger,
+            LOG_DEBUG,
+            "{}: the pool is shutting down",
+            self.function
+        );
+        SHUTDOWN
+    }
+
+    /// The trigger of a job for an NSPR descriptor.
+    ///
+    /// # Safety
+    /// `fd` is NULL or an open NSPR descriptor.
+    pub(super) unsafe fn nspr(
+        &self,
+        fd: *mut PRFileDesc,
+        timeout: u64,
+    ) -> Result<Trigger, ns_result_t> {
+        if fd.is_null() {
+            return Err(self.refuse("fd is NULL"));
+        }
+        // SAFETY: by the caller's promise.
+        let native = unsafe { nspr::native_handle(fd) }.map_err(|why| {
+            self.refuse(match why {
+                Unusable::NoNspr => "fd is an NSPR descriptor, but NSPR is not in this process",
+                Unusable::NotOpen => "fd stands for no open descriptor",
+            })
+        })?;
+        Ok(Trigger::Io {
+            fd: native,
+            prfd: fd,
+            timeout,
+        })
+    }
+
+    /// The trigger of a job for a plain descriptor.
+    pub(super) fn plain(&self, fd: c_int, timeout: u64) -> Result<Trigger, ns_result_t> {
+        if !sys::is_open(fd) {
+            return Err(self.refuse("fd is no open descriptor"));
+        }
+        Ok(Trigger::Io {
+            fd,
+            prfd: std::ptr::null_mut(),
+            timeout,
+        })
+    }
+
+    /// Check the rest, make the job and, unless `armed` is false, arm it.
+    ///
+    /// `allowed` are the flags that this call takes beside those that all take.
+    pub(super) fn finish(
+        &self,
+        trigger: Trigger,
+        flags: ns_job_type_t,
+        allowed: ns_job_type_t,
+        func: ns_job_func_t,
+        data: *mut c_void,
+        armed: bool,
+    ) -> ns_result_t {
+        let Some(pool) = self.pool else {
+            return self.refuse("tp is NULL");
+        };
+        let Some(func) = func else {
+            return self.refuse("func is NULL");
+        };
+        if flags & NS_JOB_SHUTDOWN_WORKER != 0 {
+            return self
+                .refuse("job_type has NS_JOB_SHUTDOWN_WORKER, which is not for applications");
+        }
+        if flags & !(allowed | MODIFIERS) != 0 {
+            return self.refuse("job_type has a flag that this function does not take");
+        }
+        if matches!(trigger, Trigger::Io { .. }) {
+            if flags & NS_JOB_IO == 0 {
+                return self.refuse("job_type has none of ACCEPT, CONNECT, READ and WRITE");
+            }
+            if flags & NS_JOB_ACCEPT != 0 && flags & NS_JOB_THREAD != 0 {
+                return self.refuse("job_type has both ACCEPT and THREAD");
+            }
+        }
+        let unarmed = !armed || flags & NS_JOB_UNARMED != 0;
+        if unarmed && self.out.is_null() {
+            return self.refuse("job is NULL, and the job is not armed");
+        }
+        let shared = &pool.shared;
+        if shared.is_shutting_down() || shared.is_forked() {
+            return self.shut_down(pool);
+        }
+        let spec = Spec {
+            flags: flags & KEPT,
+            trigger,
+            func,
+            data,
+            armed: !unarmed,
+        };
+        let job = match shared.make(&spec) {
+            Ok(job) => job,
+            Err(MakeError::NoMemory) => {
+                log!(shared.logger, LOG_ERR, "{}: no memory", self.function);
+                return R::NS_ALLOCATION_FAILURE as ns_result_t;
+            }
+            Err(MakeError::OwnDescriptor) => {
+                return self.refuse("fd is one of the pool's own descriptors");
+            }
+            Err(MakeError::NoSignal) => return self.refuse("the system refuses to catch signum"),
+            Err(MakeError::Forked) => return self.shut_down(pool),
+        };
+        // Before it can run, so that a callback which runs at once finds it.
+        // SAFETY: `out` by the promise of `new`.
+        unsafe { write_job(self.out, Some(job)) };
+        if spec.armed {
+            hand_over(&raw const job.state);
+            shared.start(job);
+        }
+        SUCCESS
+    }
+}
+
+/// The trigger of a job that is given none: the loop's next turn for a timer, else nothing.
+fn soon(job_type: ns_job_type_t) -> Trigger {
+    if job_type & NS_JOB_TIMER != 0 {
+        Trigger::Timer(0)
+    } else {
+        Trigger::Now
+    }
+}
+
+/// A time-out in nanoseconds: zero means none.
+///
+/// # Safety
+/// `tv` is NULL or a time.
+pub(super) unsafe fn idle_time(make: &Make<'_>, tv: *const timeval) -> Result<u64, ns_result_t> {
+    // SAFETY: by the caller's promise.
+    match unsafe { nanoseconds(tv) } {
+        Ok(0) => Ok(NEVER),
+        Ok(time) => Ok(time),
+        Err(why) => Err(make.refuse(why)),
+    }
+}
