@@ -11,7 +11,7 @@ use crate::job::state::{self, After, Work};
 use crate::job::{JobPtr, Kind, here};
 use crate::log::{log, trace};
 use crate::perturb::perturb;
-use crate::shared::free::Spent;
+use crate::shared::free::FreeBatch;
 use crate::shared::{Shared, queue_of};
 use crate::sync::{hand_over, take_over, unless_instrumented};
 use crate::sys;
@@ -77,7 +77,7 @@ fn note_idle(job: JobPtr) {
 pub(crate) fn count_idle(pool: &Shared) {
     perturb("idle, and not counted");
     if let Some(func) = IDLE.get() {
-        pool.idle.came(func);
+        pool.idle.add(func);
     }
 }
 
@@ -125,17 +125,17 @@ fn call(job: JobPtr, func: unsafe extern "C" fn(*mut ns_job_t)) {
 pub(crate) fn work(pool: &Shared) {
     pool.enter(false);
     let mut seat = pool.work.seat(pool.seats.fetch_add(1, Ordering::Relaxed));
-    let mut spent = Spent::new();
-    while let Some(job) = pool.work.next(&mut seat, || spent.give_back()) {
+    let mut batch = FreeBatch::new();
+    while let Some(job) = pool.work.next(&mut seat, || batch.give_back()) {
         match job.state.take_work() {
-            Work::Run => run_job(pool, job, &seat, &mut spent),
+            Work::Run => run_job(pool, job, &seat, &mut batch),
             Work::Leave => {}
             Work::Close => close(pool, job),
             // SAFETY: the job is disposed of, and the work queue was its last holder.
-            Work::Free => unsafe { spent.free(job) },
+            Work::Free => unsafe { batch.free(job) },
         }
     }
-    debug_assert!(spent.is_empty());
+    debug_assert!(batch.is_empty());
 }
 
 /// Closes the descriptor of `job`. The loop leaves this to a worker because the close may block.
@@ -151,7 +151,7 @@ fn close(pool: &Shared, job: JobPtr) {
     pool.request(job);
 }
 
-fn run_job(pool: &Shared, job: JobPtr, seat: &Seat, spent: &mut Spent) {
+fn run_job(pool: &Shared, job: JobPtr, seat: &Seat, batch: &mut FreeBatch) {
     let now = job.kind() == Kind::Now;
     // Only the loop releases descriptors and signals. It holds no part of a timer or run-now job at
     // this point, so the worker disposes of those itself.
@@ -164,7 +164,7 @@ fn run_job(pool: &Shared, job: JobPtr, seat: &Seat, spent: &mut Spent) {
         After::Dispose if own => {
             if dispose(job) {
                 // SAFETY: `dispose` returned true: nothing else holds the job.
-                unsafe { spent.free(job) };
+                unsafe { batch.free(job) };
             }
         }
         After::Armed | After::Dispose => pool.request(job),

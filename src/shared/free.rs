@@ -50,12 +50,12 @@ const BATCH: usize = 32;
 /// need the cache lines of malloc's free lists too; fewer handovers of these lines make both sides
 /// quicker. A worker frees all of its batch before it goes to sleep, so at most 31 jobs wait here,
 /// and only while the worker is busy. With the application's own allocator, a job is freed at once.
-pub(crate) struct Spent {
+pub(crate) struct FreeBatch {
     jobs: [Option<JobPtr>; BATCH],
     count: usize,
 }
 
-impl Spent {
+impl FreeBatch {
     /// An empty batch.
     pub(crate) fn new() -> Self {
         Self {

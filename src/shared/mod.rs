@@ -254,12 +254,12 @@ impl Shared {
         let state = if spec.armed {
             State::armed(queue_of(spec.kind()))
         } else {
-            self.idle.came(spec.func);
+            self.idle.add(spec.func);
             State::waiting()
         };
         let failed = |why| {
             if !spec.armed {
-                self.idle.went(spec.func);
+                self.idle.remove(spec.func);
             }
             why
         };
@@ -353,7 +353,7 @@ impl Shared {
         hand_over(&raw const job.state);
         match job.state.arm(queue_of(job.kind()), job.has(NS_JOB_PERSIST)) {
             Arm::Push => {
-                self.idle.went(job.func());
+                self.idle.remove(job.func());
                 self.start(job);
             }
             // The timer starts when the callback returns.
@@ -375,7 +375,7 @@ impl Shared {
             end @ (End::Push | End::PushIdle) => {
                 take_over(state);
                 if end == End::PushIdle {
-                    self.idle.went(job.func());
+                    self.idle.remove(job.func());
                 }
                 self.request(job);
                 Ended::Yes
