@@ -31,7 +31,7 @@ type Func = unsafe extern "C" fn(*mut ns_job_t);
 /// state. `arm` and `dispose` are the queue bits to set if the job is armed again or finished with.
 ///
 /// The timer of a job that is armed again starts when the callback returns. An idle job belongs to
-/// the application, which may free it at any moment; the caller then counts it with [`count_idle`].
+/// the application, which may end it at any moment; the caller then counts it with [`count_idle`].
 pub(crate) fn run(job: JobPtr, arm: u32, dispose: u32) -> After {
     let pool = job.pool();
     trace!(pool.logger, "job {:p}: callback begins", job.as_c());

@@ -9,7 +9,7 @@
 //! Any worker takes from any queue. It alternates between the shared queue and its own, and then
 //! tries the others. A worker that is blocked in a callback must not strand the jobs in its local
 //! queue while all other workers keep finding work elsewhere. So each queue in turn comes first: at
-//! every look if callbacks are slow, every few looks if they are quick.
+//! every look if callbacks are slow, now and then if they are quick.
 //!
 //! The queues are lock-free; workers sleep on a semaphore. The protocol handles these races:
 //!
