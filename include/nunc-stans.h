@@ -300,16 +300,16 @@ ns_result_t ns_thrpool_wait(struct ns_thrpool_t *tp);
 
 /**
  * End a pool and free it. Shuts down first, if nobody has, and waits as ns_thrpool_wait does:
- * for callbacks that run, and for run-now jobs that are queued. Then it disposes of every job
- * that is armed (closes its descriptor, runs its done callback) and of all that was done, and
- * waits for these done callbacks, for the end of the pool's threads, and for those who were
- * blocked in ns_job_wait, whom it releases. Jobs that are WAITING belong to the application:
- * ns_job_done them before, for they are not disposed of, but lost; the log says, at LOG_WARNING,
- * how many and of which callbacks. But for waits, and calls in callbacks,
- * no other call on the pool or its jobs may be under way when this one begins (a call that made a
- * callback run may not have returned when the callback does), nor begin later. All are gone when
- * it returns. Not from the pool's own threads: logged, and nothing happens. In a forked child it
- * closes the pool's descriptors and nothing else.
+ * for callbacks that run, and for run-now jobs that are queued. Then it disposes of every job that
+ * is armed (closes its descriptor, runs its done callback) and of all that was done, and waits for
+ * these done callbacks, for the end of the pool's threads, and for those who were blocked in
+ * ns_job_wait, whom it releases. Jobs that are WAITING belong to the application: call
+ * ns_job_done on them before, since this function does not dispose of them and they leak; the
+ * log says, at LOG_WARNING, how many and of which callbacks. When this call begins, no other call
+ * on the pool or its jobs may be under way, except waits and calls in callbacks, and none may
+ * begin later. (A call that made a callback run may not have returned when the callback does.) The
+ * pool and its jobs are gone when it returns. Not from the pool's own threads: logged, and nothing
+ * happens. In a forked child it closes the pool's descriptors and nothing else.
  *
  * @param tp the pool; NULL does nothing
  */
@@ -509,8 +509,8 @@ ns_result_t ns_job_set_data(struct ns_job_t *job,
  * Set the done callback: called exactly once when the job is disposed of, after its last run and
  * after its descriptor was closed, in the loop or the worker that ran it last. A close that may
  * block, of a socket with SO_LINGER, is left to a worker, and waits for one. The callback may
- * call the getters; the job is gone when it returns. To set it before the job can run, make the job with
- * NS_JOB_UNARMED or ns_create_job. Any thread.
+ * call the getters; the job is gone when it returns. To set it before the job can run, make the
+ * job with NS_JOB_UNARMED or ns_create_job. Any thread.
  *
  * @param job a live job, WAITING or RUNNING
  * @param func the done callback; NULL for none
@@ -598,7 +598,7 @@ int ns_job_is_func(struct ns_job_t *job, ns_job_func_t func);
 /**
  * The version of the library that is loaded, as "0.2.0".
  *
- * @return a string that stays
+ * @return a string that stays valid while the library is loaded
  */
 const char *ns_version(void);
 

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Nunc Stans: hand events to threads.
+//! Nunc Stans: an event framework that hands events to threads.
 //!
-//! An application posts *jobs* from any thread: a callback and what triggers it. One event-loop
-//! thread owns the poller; jobs flagged `NS_JOB_THREAD` run in a pool of workers, all others in
-//! the loop. The interface is C's, in `include/nunc-stans.h`.
+//! An application adds *jobs* from any thread. A job is a callback and the event that triggers it.
+//! One event-loop thread owns the poller. Jobs flagged `NS_JOB_THREAD` run in a pool of worker
+//! threads; all others run in the event loop. The interface is a C interface, declared in
+//! `include/nunc-stans.h`.
 //!
 //! ```text
 //!  app ──add, rearm, done──► request queue ──► event loop ──► poller
@@ -12,28 +13,29 @@
 //!                             └──── rearm, done, new jobs ◄──────────────────────────────┘
 //! ```
 //!
-//! The rooms. Each uses only what its line says, which is below it; `tests/dependencies.rs` reads
-//! this table and holds the source to it.
+//! The modules. A module uses only the modules that its row names, and those are further down.
+//! `tests/dependencies.rs` reads this table and checks the source against it.
 //!
-//! | room | what lives there | uses |
+//! | module | what it holds | uses |
 //! |---|---|---|
-//! | [`capi`] | the functions that C calls: arguments checked, pointers made references | all below |
+//! | [`capi`] | the functions that C calls: they check arguments and turn pointers into references | all below |
 //! | `pool` | start, shutdown, wait, destroy | all below |
-//! | `event` | the life of the loop thread | all below |
-//! | `run` | the life of a worker; the call of a callback, and of a done callback | all below |
-//! | `shared` | what all threads of a pool share, and a job's ways between them | all below |
-//! | `job` | the job, its state word, who waits for it, whose callback runs where | `timers`, `nspr`, `alloc`, `fork`, `list`, `sync`, `perturb`, `sys`, `abi` |
+//! | `event` | the event loop: what the loop thread does | all below |
+//! | `run` | the worker threads; the calls of callbacks and done callbacks | all below |
+//! | `shared` | what all threads of a pool share, and how a job passes between them | all below |
+//! | `job` | the job, its state word, the threads that wait for it, whose callback a thread runs | `timers`, `nspr`, `alloc`, `fork`, `list`, `sync`, `perturb`, `sys`, `abi` |
 //! | `signals` | the process's signals: handler, registry, a mailbox for each pool | `wake`, `fork`, `sync`, `perturb`, `sys` |
-//! | `wake` | getting the loop out of its wait | `fork`, `sync`, `perturb`, `sys` |
+//! | `wake` | waking the loop | `fork`, `sync`, `perturb`, `sys` |
 //! | `workq` | the work queues and their sleeping workers | `sync`, `perturb`, `sys` |
-//! | `fds`, `timers` | the table of descriptors; the wheel | `alloc`, `list`, `confined`, `perturb` |
-//! | `log`, `nspr` | the outside worlds: the application's logger, NSPR | `alloc`, `fork`, `sync`, `perturb`, `sys`, `abi` |
-//! | `alloc`, `sync`, `perturb` | the allocator; std's primitives or loom's; noise in the schedule, for tests | `sys` |
-//! | `fork`, `list`, `confined`, `sys`, `abi` | forks; intrusive lists; cells for one thread; the system; the types and flags that C sees | |
+//! | `fds`, `timers` | the descriptor table; the timer wheel | `alloc`, `list`, `confined`, `perturb` |
+//! | `log`, `nspr` | code outside the library: the application's logger, NSPR | `alloc`, `fork`, `sync`, `perturb`, `sys`, `abi` |
+//! | `alloc`, `sync`, `perturb` | the allocator; primitives from std or loom; random delays, for tests | `sys` |
+//! | `fork`, `list`, `confined`, `sys`, `abi` | fork detection; intrusive lists; cells for one thread; system calls; the types and flags that C sees | |
 //!
-//! `models`, for tests only, are loom's, and use what they model.
+//! `models` holds the loom models. Only tests compile it, and each model uses the code that it
+//! checks.
 //!
-//! `docs/ARCHITECTURE.md` tells how they work together.
+//! `docs/ARCHITECTURE.md` describes how the modules work together.
 
 pub mod abi;
 mod alloc;

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! The pool's life: started, shut down, waited for, destroyed.
+//! The life of a pool: start, shutdown, wait, destroy.
 //!
-//! 1. [`Pool::start`] makes everything that can fail before the first thread, then the workers,
-//!    then the loop. What fails undoes what was begun.
-//! 2. [`Pool::shutdown`] sets a flag, closes the work queue, wakes everybody.
-//! 3. Each worker empties the work queue and leaves; the last tells the loop.
-//! 4. The loop finishes what it was in and goes quiet: no callback runs from then on.
+//! 1. [`Pool::start`] first does everything that can fail before the first thread, then starts the
+//!    workers, then the loop. If a step fails, it undoes the steps before.
+//! 2. [`Pool::shutdown`] sets a flag, closes the work queue and wakes all threads.
+//! 3. Each worker empties the work queue and exits. The last one wakes the loop.
+//! 4. The loop finishes its current turn and goes quiet: from then on no callback runs.
 //!    [`Pool::wait`] waits for that.
-//! 5. [`Pool::destroy`] has the quiet loop dispose of what is left and end, and frees.
+//! 5. [`Pool::destroy`] tells the quiet loop to dispose of the remaining jobs and exit, then frees
+//!    the pool.
 
 use std::cell::UnsafeCell;
 use std::ffi::CStr;
@@ -29,55 +30,56 @@ use crate::sync::{Condvar, Mutex, hand_over, lock, wait};
 use crate::sys::CancelGuard;
 use crate::wake::Wake;
 
-/// How far the end of a pool has come, for [`Pool::wait`].
+/// How far the shutdown of a pool has come, for [`Pool::wait`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Life {
     /// The loop is not quiet yet.
     Busy,
-    /// It is; nobody has joined the workers.
+    /// The loop is quiet; no thread has joined the workers.
     Quiet,
-    /// Somebody is joining them.
+    /// A thread is joining the workers.
     Joining,
-    /// They are joined; the first failure, or 0.
+    /// The workers are joined. The value is the errno of the first join that failed, or 0.
     Over(c_int),
 }
 
-/// A pool, in memory of its own allocator.
+/// A pool, in memory from the allocator that its config names.
 #[repr(C)]
 pub(crate) struct Pool {
-    /// First, so that the address of one is that of the other: jobs know the shared part.
+    /// The first field, so that a pool and its shared part have the same address. Jobs keep a
+    /// pointer to the shared part.
     pub(crate) shared: Shared,
     life: Mutex<Life>,
     moved_on: Condvar,
-    /// The loop thread's alone, from its start to its end.
+    /// Only the loop thread uses this, from its start to its exit.
     event_loop: UnsafeCell<MaybeUninit<EventLoop>>,
-    /// The workers, then the loop.
+    /// The thread ids: the workers first, the loop last.
     threads: NonNull<pthread_t>,
     workers: usize,
-    /// The loop's.
+    /// The lists of the loop.
     lists: NonNull<Lists>,
-    /// What to free.
+    /// The allocated block that contains this pool.
     block: NonNull<u8>,
 }
 
-/// What a thread of the pool runs.
+/// The main function of a thread of the pool.
 type Body = unsafe extern "C" fn(*mut c_void);
 
 unsafe extern "C" {
     fn nunc_stans_shim_thread(body: Body, arg: *mut c_void);
 }
 
-/// How a pool could not be started.
+/// Why a pool failed to start.
 enum StartError {
-    /// None were asked for.
+    /// `max_threads` is 0.
     NoThreads,
-    /// An errno of the system's.
+    /// The step that failed, and its errno.
     System(&'static str, c_int),
     NoMemory,
 }
 
 impl Pool {
-    /// `ns_thrpool_new`: a running pool, or `None`, logged.
+    /// `ns_thrpool_new`: returns a running pool, or logs the reason and returns `None`.
     pub(crate) fn start(config: Option<&ns_thrpool_config>) -> Option<NonNull<Self>> {
         const NAME: &str = "ns_thrpool_new";
         let Some(config) = config else {
@@ -132,7 +134,7 @@ impl Pool {
         let alloc = Allocator::new(config.calloc_fct, config.free_fct);
         let (place, block) = alloc.aligned::<Self>().ok_or(StartError::NoMemory)?;
         let free_block = |error| {
-            // SAFETY: just allocated; nothing was left in it.
+            // SAFETY: this function allocated the block and has put nothing in it.
             unsafe { alloc.free(block) };
             error
         };
@@ -141,7 +143,7 @@ impl Pool {
             .and_then(|count| alloc.zeroed::<pthread_t>(count).ok_or(StartError::NoMemory))
             .map_err(free_block)?;
         let free_threads = |error| {
-            // SAFETY: just allocated; no thread runs.
+            // SAFETY: this function allocated the array, and no thread uses it yet.
             unsafe { alloc.free(threads) };
             free_block(error)
         };
@@ -150,14 +152,15 @@ impl Pool {
             .ok_or(StartError::NoMemory)
             .map_err(free_threads)?;
         let free_lists = |error| {
-            // SAFETY: just allocated; nothing is in them.
+            // SAFETY: this function allocated the lists, and they are empty.
             unsafe { alloc.free(lists) };
             free_threads(error)
         };
         let wake = Wake::new()
             .map_err(system("wake pipe"))
             .map_err(free_lists)?;
-        // SAFETY: all zero, lists are empty; freed behind the loop.
+        // SAFETY: zeroed memory is a set of empty lists. `Pool::free` drops the loop before it
+        // frees them.
         let event_loop = match unsafe { EventLoop::new(wake.read_end(), lists) } {
             Ok(event_loop) => event_loop,
             Err(error) => {
@@ -165,7 +168,7 @@ impl Pool {
                 return Err(free_lists(system("poller")(error)));
             }
         };
-        // SAFETY: the place has the size and alignment of a pool.
+        // SAFETY: `place` has the size and alignment of a pool.
         let pool = unsafe {
             place.write(Self {
                 shared: Shared::new(alloc, logger, wake, workers),
@@ -179,9 +182,9 @@ impl Pool {
             });
             place.as_ref()
         };
-        // SAFETY: just made, and no thread runs yet.
+        // SAFETY: the loop is initialised, and no thread runs yet.
         if !unsafe { (*pool.event_loop.get()).assume_init_mut() }.claim(&pool.shared) {
-            // SAFETY: nobody else knows it.
+            // SAFETY: no thread runs, and no other code has the pointer.
             unsafe { Self::free(place) };
             return Err(StartError::NoMemory);
         }
@@ -196,7 +199,7 @@ impl Pool {
                 for started in 0..index {
                     pool.join(started);
                 }
-                // SAFETY: its threads are gone, and nobody else knows it.
+                // SAFETY: the threads are joined, and no other code has the pointer.
                 unsafe { Self::free(place) };
                 return Err(StartError::System("threads", errno));
             }
@@ -209,17 +212,17 @@ impl Pool {
         Ok(place)
     }
 
-    /// Start thread number `index`.
+    /// Starts thread number `index`.
     fn spawn(
         &self,
         index: usize,
         main: extern "C" fn(*mut c_void) -> *mut c_void,
         attributes: &Attributes,
     ) -> Result<(), c_int> {
-        // SAFETY: room for one more than there are workers.
+        // SAFETY: the array has `workers + 1` elements, and `index` is at most `workers`.
         let at = unsafe { self.threads.as_ptr().add(index) };
         let arg = ptr::from_ref(self).cast_mut().cast();
-        // SAFETY: the pool outlives its threads: `destroy` joins them.
+        // SAFETY: `destroy` joins the threads before it frees the pool.
         match unsafe { libc::pthread_create(at, &attributes.0, main, arg) } {
             0 => Ok(()),
             errno => Err(errno),
@@ -227,13 +230,14 @@ impl Pool {
     }
 
     fn join(&self, index: usize) -> c_int {
-        // SAFETY: a thread that was started, and is joined once.
+        // SAFETY: the thread was started, and each thread is joined only once.
         unsafe { libc::pthread_join(*self.threads.as_ptr().add(index), ptr::null_mut()) }
     }
 
     /// `ns_thrpool_shutdown`.
     pub(crate) fn shutdown(&self) {
-        // Another thread may see the pool stop, and destroy it, before this call has returned.
+        // Another thread may see that the pool has stopped, and destroy it, before this call
+        // returns. `destroy` waits until we leave.
         let _in_call = self.shared.waiters.enter();
         hand_over(&raw const self.shared.shutdown);
         if self.shared.shutdown.swap(true, Ordering::SeqCst) {
@@ -248,13 +252,13 @@ impl Pool {
         self.shared.nudge();
     }
 
-    /// `ns_thrpool_wait`, by a thread that is not the pool's own: false if a worker could not be
-    /// joined.
+    /// `ns_thrpool_wait`, called from a thread that does not belong to the pool. Returns false if a
+    /// worker could not be joined.
     ///
-    /// Woken by: the loop, when it goes quiet; whoever joined the workers.
+    /// Woken by the loop when it goes quiet, and by the thread that joined the workers.
     pub(crate) fn wait(&self) -> bool {
         let _cancel = CancelGuard::new();
-        // The first whose wait is over may destroy the pool.
+        // The first thread whose wait ends may destroy the pool; `destroy` waits until we leave.
         let _in_call = self.shared.waiters.enter();
         let mut life = lock(&self.life);
         loop {
@@ -263,7 +267,8 @@ impl Pool {
                 Life::Over(errno) => return errno == 0,
                 Life::Quiet => {
                     *life = Life::Joining;
-                    // A thread that ends runs destructors of the application's: not under a lock.
+                    // Join without the lock: an exiting thread runs the application's thread-local
+                    // destructors.
                     drop(life);
                     let errno = (0..self.workers)
                         .map(|index| self.join(index))
@@ -277,16 +282,17 @@ impl Pool {
         }
     }
 
-    /// `ns_thrpool_destroy`, by a thread that is not the pool's own.
+    /// `ns_thrpool_destroy`, called from a thread that does not belong to the pool.
     ///
     /// # Safety
-    /// Nobody else is in a call on the pool, or makes one afterwards.
+    /// No other thread is in a call on the pool, and none makes one afterwards.
     pub(crate) unsafe fn destroy(pool: NonNull<Self>) {
-        // SAFETY: live until `free` below.
+        // SAFETY: the pool lives until `free` below.
         let this = unsafe { pool.as_ref() };
         let _cancel = CancelGuard::new();
         if this.shared.is_forked() {
-            // SAFETY: by the caller's promise; the parent's threads are not in this process.
+            // SAFETY: the caller guarantees that nobody else uses the pool, and the parent's
+            // threads do not exist in this process.
             unsafe { this.release_in_child() };
             return;
         }
@@ -297,9 +303,10 @@ impl Pool {
         this.shared.nudge();
         this.join(this.workers);
         perturb("the loop has ended, and nothing is freed");
-        // The destructors that ran at the end of the loop's thread may have finished with jobs.
+        // Thread-local destructors that ran when the loop thread exited may have finished with
+        // jobs.
         if !this.shared.requests.is_empty() {
-            // SAFETY: the loop thread is gone.
+            // SAFETY: the loop thread has been joined.
             unsafe { (*this.event_loop.get()).assume_init_mut() }.dispose_of_all(&this.shared);
         }
         this.shared.deferred.clear();
@@ -314,20 +321,20 @@ impl Pool {
             );
         }
         log!(logger, LOG_INFO, "pool {pool:p}: destroyed");
-        // SAFETY: its threads are gone, and by the caller's promise so is everybody else.
+        // SAFETY: the threads are joined, and the caller guarantees that nobody else uses the pool.
         unsafe { Self::free(pool) };
         logger.close();
     }
 
-    /// Give everything back that [`Pool::make`] took.
+    /// Frees all that [`Pool::make`] allocated.
     ///
     /// # Safety
     /// No thread uses the pool.
     unsafe fn free(pool: NonNull<Self>) {
-        // SAFETY: live, and by the caller's promise ours alone.
+        // SAFETY: the pool is live, and the caller guarantees that no thread uses it.
         unsafe {
             let this = pool.as_ptr();
-            // The poller before the pipe that it watches.
+            // The poller watches the pipe, so it goes first.
             (*(*this).event_loop.get()).assume_init_drop();
             (*this).shared.wake.close();
             let alloc = (*this).shared.alloc;
@@ -340,21 +347,21 @@ impl Pool {
         }
     }
 
-    /// In a forked child: close the descriptors, and nothing else. The memory stays: threads of
-    /// the parent's may have been in the middle of changing it.
+    /// In a forked child: closes the descriptors and does nothing else. The memory stays allocated:
+    /// a thread of the parent may have been changing it at the time of the fork.
     ///
     /// # Safety
     /// Nobody else uses the pool in this process.
     unsafe fn release_in_child(&self) {
-        // SAFETY: the loop thread is the parent's; here the loop is ours.
+        // SAFETY: the loop thread exists only in the parent, so nothing else uses the loop here.
         let event_loop = unsafe { (*self.event_loop.get()).assume_init_read() };
-        // The pipe first: letting go of the poller takes a free descriptor.
+        // Close the pipe first: releasing the poller needs a free descriptor number.
         self.shared.wake.close();
         event_loop.release_in_child();
     }
 
     fn run_loop(&self) {
-        // SAFETY: initialised by `make`, and the loop thread's alone while it runs.
+        // SAFETY: `make` initialised the loop, and only the loop thread uses it while that runs.
         let event_loop = unsafe { (*self.event_loop.get()).assume_init_mut() };
         event_loop.run(&self.shared, || {
             *lock(&self.life) = Life::Quiet;
@@ -363,13 +370,14 @@ impl Pool {
     }
 }
 
-/// Attributes for the threads of a pool.
+/// The attributes of the threads of a pool.
 struct Attributes(libc::pthread_attr_t);
 
 impl Attributes {
-    /// With stacks of `stacksize` bytes, or of the default size if that is 0.
+    /// Attributes with a stack of `stacksize` bytes, or of the default size if that is 0.
     fn new(stacksize: size_t) -> Result<Self, c_int> {
-        // SAFETY: all zero is memory enough; pthread_attr_init makes it attributes.
+        // SAFETY: `pthread_attr_init` initialises the zeroed memory. If it fails, the value is
+        // forgotten and `Drop` does not see it.
         let mut attributes = unsafe {
             let mut attributes = Self(mem::zeroed());
             match libc::pthread_attr_init(&mut attributes.0) {
@@ -381,7 +389,7 @@ impl Attributes {
             }
         };
         if stacksize != 0 {
-            // SAFETY: initialised above.
+            // SAFETY: `pthread_attr_init` has succeeded.
             match unsafe { libc::pthread_attr_setstacksize(&mut attributes.0, stacksize) } {
                 0 => {}
                 errno => return Err(errno),
@@ -393,30 +401,32 @@ impl Attributes {
 
 impl Drop for Attributes {
     fn drop(&mut self) {
-        // SAFETY: initialised by `new`.
+        // SAFETY: `new` has initialised the attributes.
         unsafe { libc::pthread_attr_destroy(&mut self.0) };
     }
 }
 
 fn name_thread(name: &CStr) {
     #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
-    // SAFETY: this thread, and a name short enough.
+    // SAFETY: the thread is the caller, and the name is a C string of a length that the system
+    // takes.
     unsafe {
         libc::pthread_setname_np(libc::pthread_self(), name.as_ptr())
     };
     #[cfg(target_os = "macos")]
-    // SAFETY: a name short enough.
+    // SAFETY: the name is a C string of a length that the system takes.
     unsafe {
         libc::pthread_setname_np(name.as_ptr())
     };
 }
 
-/// A thread of the pool: not to be cancelled, named, running `body` with the pool.
+/// The start of every thread of the pool: disables cancellation, names the thread, and calls `body`
+/// with the pool.
 fn thread_main(name: &CStr, body: Body, pool: *mut c_void) -> *mut c_void {
-    // For good: the guard is never dropped.
+    // Cancellation stays disabled: the guard is never dropped.
     mem::forget(CancelGuard::new());
     name_thread(name);
-    // SAFETY: the body takes what it is given here.
+    // SAFETY: `body` expects the pool pointer that it gets here.
     unsafe { nunc_stans_shim_thread(body, pool) };
     ptr::null_mut()
 }
@@ -430,7 +440,7 @@ extern "C" fn loop_main(pool: *mut c_void) -> *mut c_void {
 }
 
 unsafe extern "C" fn worker_body(pool: *mut c_void) {
-    // SAFETY: the pool outlives its threads.
+    // SAFETY: the pool outlives its threads: `destroy` joins them first.
     let shared = unsafe { &(*pool.cast::<Pool>()).shared };
     run::work(shared);
     perturb("the worker has no more work, and counts still");
@@ -441,11 +451,12 @@ unsafe extern "C" fn worker_body(pool: *mut c_void) {
 }
 
 unsafe extern "C" fn loop_body(pool: *mut c_void) {
-    // SAFETY: the pool outlives its threads.
+    // SAFETY: the pool outlives its threads: `destroy` joins them first.
     unsafe { &*pool.cast::<Pool>() }.run_loop();
 }
 
-/// Whether the caller is on a thread of `pool`, where it can neither be waited for nor destroyed.
+/// Whether the calling thread belongs to `pool`. Such a thread can neither wait for the pool nor
+/// destroy it.
 pub(crate) fn is_own_thread(pool: &Pool) -> bool {
     !pool.shared.is_forked() && pool.shared.is_here()
 }

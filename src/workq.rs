@@ -1,31 +1,34 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! The work queues, and how workers sleep.
 //!
-//! What comes from outside goes through one queue, in order. A run-now job that is armed again when
-//! its callback returns on a worker goes to a queue near that worker: two workers that pass jobs
-//! through one queue spend most of their time on its cache lines. (A worker that is alone has the one
-//! queue for both.) Any worker takes from any queue: from the shared one and its own by turns, then
-//! from the others. Lest a worker that is blocked in a callback keep what is near it waiting, while
-//! the rest always find something elsewhere, each queue comes first in its turn: every time if
-//! callbacks are slow, now and then if they are quick.
+//! Jobs from outside go through one shared queue, in order. A run-now job that is armed again when
+//! its callback returns on a worker goes to that worker's local queue: two workers that pass jobs
+//! through one queue spend most of their time on its cache lines. (A lone worker uses the shared
+//! queue for both.)
 //!
-//! The queues are lock-free; workers sleep on a semaphore. The races that the protocol survives:
+//! Any worker takes from any queue. It alternates between the shared queue and its own, and then
+//! tries the others. A worker that is blocked in a callback must not strand the jobs in its local
+//! queue while all other workers keep finding work elsewhere. So each queue in turn comes first: at
+//! every look if callbacks are slow, now and then if they are quick.
+//!
+//! The queues are lock-free; workers sleep on a semaphore. The protocol handles these races:
 //!
 //! * *A worker finds the queues empty, a job arrives, the worker sleeps.* The worker counts itself
-//!   idle and then looks once more; the producer pushes and then looks at the count. With a
-//!   SeqCst fence between the two steps on both sides, at least one of them sees the other.
-//! * *Two jobs arrive, one wake.* A producer wakes nobody while a woken worker is on its way, or a
-//!   second if it adds several. That worker, once it has taken its job and there is more, wakes the
-//!   next. The second is for the case that the first must wait for its processor: what another
-//!   could begin with does not wait with it. More than that the woken see to: each wake costs who
-//!   makes it as much as a short job.
-//! * *The woken worker has arrived just as a producer relies on its being on the way.* It first
-//!   says that it has arrived and looks at the queues afterwards; the producer pushes first and then
-//!   looks who is on the way. Again there is a fence between the steps on both sides.
-//! * *A job is near a worker that runs another.* Nobody is told of the push: the worker itself looks
-//!   at once. If it then takes one job and leaves another near, it is a producer like any other.
+//!   idle and then looks at the queues again; the producer pushes and then looks at the count. Both
+//!   sides put a SeqCst fence between the two steps, so at least one of them sees the other.
+//! * *Two jobs arrive, one wake.* A producer wakes nobody while a woken worker is on its way, or
+//!   wakes a second one if it adds several jobs. The woken worker takes a job, and if more are
+//!   left, it wakes the next worker. The second wake covers a first worker that has to wait for a
+//!   processor: another worker can begin in the meantime. Producers wake no more than two, because
+//!   each wake costs the producer as much as a short job.
+//! * *The woken worker arrives just as a producer relies on its being on the way.* The worker first
+//!   says that it has arrived and then looks at the queues; the producer first pushes and then
+//!   looks for workers on the way. Again both sides put a fence between the steps.
+//! * *A job is in the local queue of a worker that runs another job.* The push notifies nobody,
+//!   because the worker itself looks at once. If it then takes one job and leaves another in its
+//!   local queue, it notifies like any other producer.
 //!
-//! A producer that finds every worker busy makes no system call.
+//! If all workers are busy, a producer makes no system call.
 
 use crate::perturb::perturb;
 use crate::sync::{AtomicBool, AtomicUsize, Ordering, Semaphore, fence, spin_loop};
@@ -36,9 +39,9 @@ use crate::sys;
 #[cfg(not(loom))]
 use crossbeam_queue::SegQueue as Queue;
 
-/// loom can't see into SegQueue: in models a queue under a lock stands in for it. Whether it is
-/// empty shows without the lock, and no more reliably than in SegQueue: the lock is not to order
-/// what the protocol has to.
+/// loom cannot see into SegQueue, so models use a queue under a lock. `is_empty` does not take the
+/// lock, and is no more reliable than that of SegQueue: the lock must not provide ordering that the
+/// protocol has to provide itself.
 #[cfg(loom)]
 pub(crate) struct Queue<T> {
     len: AtomicUsize,
@@ -70,64 +73,66 @@ impl<T> Queue<T> {
     }
 }
 
-/// How long a worker without work goes on looking before it goes to sleep, in pauses of the
-/// processor: for about two microseconds, less than what going to sleep and being woken takes. In
-/// models, one look.
+/// How long a worker spins before it sleeps, in pauses of the processor. That is about two
+/// microseconds, less than a sleep and a wake take. In models, one look.
 const SPINS: usize = if cfg!(loom) { 1 } else { 50 };
-/// Pauses between two looks, at most. A look takes cache lines away from who is about to push.
-const MOST: usize = 4;
+/// The maximum number of pauses between two looks. A look takes cache lines away from producers.
+const MAX_PAUSES: usize = 4;
 
-/// Local queues of workers. If there are more workers than that, some share one.
+/// The number of local queues. If there are more workers, some of them share one.
 const LOCAL_QUEUES: usize = if cfg!(loom) { 2 } else { 8 };
 
-/// After so many looks at the queues, if all were quick, the next of them comes first.
-const RARELY: usize = 64;
-/// Looks between two at the clock, if all were quick.
+/// The number of looks after which another queue comes first, if all callbacks were quick.
+const OTHER_FIRST_EVERY: usize = 64;
+/// The number of looks between two readings of the clock, if all callbacks were quick.
 const CHECK_EVERY: usize = 8;
-/// Nanoseconds between two looks at the clock that are not quick.
-const SLOW: u64 = 50_000;
+/// If more nanoseconds than this pass between two readings of the clock, callbacks are slow.
+const SLOW_NS: u64 = 50_000;
 
-/// One worker on the way, in [`WorkQueue::sleepers`].
+/// One worker on the way, in the count [`WorkQueue::sleepers`].
 const WAKING: usize = 1 << 32;
-/// How many workers a producer has on the way at most, if it adds as many items.
+/// The maximum number of workers that a producer has on the way at once.
 const MAX_WAKES: usize = 2;
 
-/// The queues and their sleepers.
+/// The queues and the sleeping workers.
 pub(crate) struct WorkQueue<T> {
-    /// What came from outside; and all that a worker that is alone armed again.
+    /// Jobs from outside; with a lone worker, also the jobs that it armed again.
     shared: Queue<T>,
-    /// What was armed again by a worker that ran it.
+    /// Jobs that a worker armed again after it ran them.
     local: [Queue<T>; LOCAL_QUEUES],
-    /// How many of those are used: none if there is one worker only, whose own is the shared one.
+    /// How many of the local queues are in use. None if there is only one worker: it uses the
+    /// shared queue.
     used: usize,
-    /// How many workers are asleep or about to be; and, times [`WAKING`], how many were woken and
-    /// have not looked at the queues yet. Those may be more, if an idle worker found the item when
-    /// it looked once more: then the next that is about to sleep takes what was meant for it, and
-    /// looks at the queues again.
+    /// Two counts in one word. The low half counts the workers that are asleep or about to be. The
+    /// high half, in units of [`WAKING`], counts the workers that were woken and have not looked at
+    /// the queues yet. The second count may exceed the first: an idle worker may find the item in
+    /// its last look, before it takes the token. Then the next worker that is about to sleep takes
+    /// that token, and looks at the queues again.
     sleepers: AtomicUsize,
-    /// No more is to come: workers leave when the queues are empty.
+    /// No more items will come: workers leave when the queues are empty.
     closed: AtomicBool,
-    /// Posted by who wakes workers, once for each; taken by those that wake.
+    /// One token for each wake. A waker posts it, and a worker that wakes takes it.
     tokens: Semaphore,
     workers: usize,
 }
 
-/// A worker's place at the queues.
+/// What a worker remembers between two looks at the queues.
 pub(crate) struct Seat {
-    /// Which of the local queues is its own.
+    /// The index of its own local queue.
     own: usize,
-    /// How often it has looked.
+    /// How many times it has looked.
     looks: usize,
-    /// The look at which it also looks at the clock, and when it did so last.
+    /// The number of the look at which it next reads the clock, and the time of the last reading.
     check: usize,
     checked: u64,
-    /// The look at which, at the latest, another queue comes first; and which.
+    /// The number of the look at which another queue comes first, at the latest; and the index of
+    /// that queue.
     turn: usize,
     first: usize,
 }
 
 impl Seat {
-    /// Another look. Returns whether the next queue is to come first.
+    /// Counts a look. Returns whether the next queue comes first in it.
     fn look(&mut self) -> bool {
         self.looks += 1;
         if cfg!(loom) {
@@ -137,11 +142,11 @@ impl Seat {
             return false;
         }
         let now = sys::now();
-        let slow = now - self.checked > SLOW;
+        let slow = now - self.checked > SLOW_NS;
         self.checked = now;
         self.check = self.looks + if slow { 1 } else { CHECK_EVERY };
         if slow || self.looks >= self.turn {
-            self.turn = self.looks + RARELY;
+            self.turn = self.looks + OTHER_FIRST_EVERY;
             return true;
         }
         false
@@ -149,7 +154,7 @@ impl Seat {
 }
 
 impl<T> WorkQueue<T> {
-    /// Empty queues for so many workers.
+    /// Empty queues for `workers` workers.
     pub(crate) fn new(workers: usize) -> Self {
         Self {
             shared: Queue::new(),
@@ -166,7 +171,7 @@ impl<T> WorkQueue<T> {
         }
     }
 
-    /// The place of worker number `index`.
+    /// The seat of worker number `index`.
     pub(crate) fn seat(&self, index: usize) -> Seat {
         Seat {
             own: index % self.used.max(1),
@@ -178,14 +183,14 @@ impl<T> WorkQueue<T> {
         }
     }
 
-    /// Add one item and see to it that somebody takes it.
+    /// Adds one item and makes sure that a worker takes it.
     pub(crate) fn push(&self, item: T) {
         self.shared.push(item);
         self.notify(1);
     }
 
-    /// A worker adds an item that it had taken. It calls [`WorkQueue::next`] at once, which sees to
-    /// it that somebody takes it.
+    /// A worker adds an item that it has taken before. It must call [`WorkQueue::next`] at once,
+    /// which makes sure that a worker takes the item.
     pub(crate) fn push_local(&self, seat: &Seat, item: T) {
         let queue = if self.used == 0 {
             &self.shared
@@ -196,12 +201,14 @@ impl<T> WorkQueue<T> {
         perturb("pushed to a local queue, and nobody has looked");
     }
 
-    /// Add one item; the caller calls [`WorkQueue::notify`] when it has added all that it has.
+    /// Adds one item. The caller calls [`WorkQueue::notify`] after it has added the last of a
+    /// batch.
     pub(crate) fn push_quietly(&self, item: T) {
         self.shared.push(item);
     }
 
-    /// So many items were added: see to it that somebody takes them, or is on the way.
+    /// Tells the workers that `added` items were pushed: makes sure that a worker is awake or on
+    /// the way to take them.
     pub(crate) fn notify(&self, added: usize) {
         perturb("pushed, and no worker woken");
         fence(Ordering::SeqCst);
@@ -227,7 +234,7 @@ impl<T> WorkQueue<T> {
         }
     }
 
-    /// Take an item without waiting, when no worker is there any more.
+    /// Takes an item without waiting, after all workers have left.
     pub(crate) fn pop(&self) -> Option<T> {
         self.shared
             .pop()
@@ -238,8 +245,8 @@ impl<T> WorkQueue<T> {
         self.shared.is_empty() && self.local[..self.used].iter().all(Queue::is_empty)
     }
 
-    /// Take an item, if there is one. If that leaves another in the own local queue, of which nobody was
-    /// told when it was pushed, somebody is.
+    /// Takes an item, if there is one. The push to a local queue notified nobody, so if another
+    /// item stays in the worker's own queue, this notifies a worker.
     fn take(&self, seat: &mut Seat) -> Option<T> {
         if self.used == 0 {
             return self.shared.pop();
@@ -251,13 +258,13 @@ impl<T> WorkQueue<T> {
         Some(item)
     }
 
-    /// The same, and nobody is told.
+    /// As [`WorkQueue::take`], but notifies nobody.
     fn take_any(&self, seat: &mut Seat) -> Option<T> {
         let local = &self.local[..self.used];
-        // Asking whether it is empty is quicker than finding out by a pop.
+        // `is_empty` is quicker than a `pop` that fails.
         let pop = |queue: &Queue<T>| if queue.is_empty() { None } else { queue.pop() };
         if seat.look() {
-            // One more than there are local queues: the shared one has its turn too.
+            // The shared queue has its turn too, so there is one more queue than local queues.
             seat.first = (seat.first + 1) % (self.used + 1);
             if let Some(item) = pop(local.get(seat.first).unwrap_or(&self.shared)) {
                 return Some(item);
@@ -274,10 +281,10 @@ impl<T> WorkQueue<T> {
             .or_else(|| local.iter().find_map(pop))
     }
 
-    /// Take the next item, asleep until there is one; `None` when the queues are closed and empty.
-    /// `before` is called if none came while it went on looking, before it goes to sleep.
+    /// Takes the next item, and sleeps until there is one. Returns `None` when the queues are
+    /// closed and empty. It first spins; if no item comes, it calls `before` and then sleeps.
     ///
-    /// Woken by: [`WorkQueue::notify`], [`WorkQueue::close`].
+    /// Woken by [`WorkQueue::notify`] and [`WorkQueue::close`].
     pub(crate) fn next(&self, seat: &mut Seat, before: impl FnOnce()) -> Option<T> {
         let (mut pauses, mut paused) = (1, 0);
         while paused < SPINS {
@@ -286,7 +293,7 @@ impl<T> WorkQueue<T> {
             }
             (0..pauses).for_each(|_| spin_loop());
             paused += pauses;
-            pauses = MOST.min(2 * pauses);
+            pauses = MAX_PAUSES.min(2 * pauses);
         }
         before();
         loop {
@@ -298,7 +305,7 @@ impl<T> WorkQueue<T> {
             }
             if self.closed.load(Ordering::SeqCst) {
                 self.sleepers.fetch_sub(1, Ordering::Relaxed);
-                // What was pushed before the close is visible now.
+                // All items pushed before the close are visible now.
                 return self.take(seat);
             }
             perturb("looked once more, and not asleep");
@@ -312,20 +319,22 @@ impl<T> WorkQueue<T> {
         }
     }
 
-    /// Until there is a token. Then this worker does not count as a sleeper any more, nor as one on
-    /// the way.
+    /// Sleeps until there is a token. Afterwards this worker no longer counts as sleeping or on the
+    /// way.
     fn sleep(&self) {
         self.tokens.wait();
         perturb("woken, and said to be on the way still");
         self.sleepers.fetch_sub(WAKING + 1, Ordering::Relaxed);
-        // What was pushed by those who found it on the way is to be seen by the look that follows.
+        // A producer that saw this worker on the way has woken nobody: the next look must see its
+        // item.
         fence(Ordering::SeqCst);
     }
 
-    /// No more is to come. Workers take what is there and leave.
+    /// Closes the queues: no more items will come. Workers take the remaining items and leave.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
-        // A token for each: whoever sleeps, or has looked at `closed` and is about to, takes one.
+        // One token for each worker. A worker that sleeps, or has read `closed` as false and is
+        // about to sleep, takes one.
         self.sleepers
             .fetch_add(self.workers * WAKING, Ordering::Relaxed);
         for _ in 0..self.workers {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! The constants that 0.2 does not have.
+//! The constants that are additions to 0.2.
 
 use super::types::ns_job_type_t;
 

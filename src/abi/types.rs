@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! The types and constants of 0.2.
 //!
-//! The doc comments here are the header's. Layouts, widths and values are the ABI of 0.2 and
-//! never change; `c-tests/test-abi.c` asserts every one of them.
+//! The header takes its text from the doc comments here. Layouts, widths and values are the ABI of
+//! 0.2 and never change; `c-tests/test-abi.c` asserts every one of them.
 
 use libc::{c_char, c_int, c_void, size_t};
 

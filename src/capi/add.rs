@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! The functions of 0.2 that make jobs, and what all of them do.
+//! The functions of 0.2 that make jobs, and the common part of all functions that do.
 
 use libc::{c_int, c_void, timeval};
 
@@ -15,7 +15,7 @@ use crate::signals::can_catch;
 use crate::sync::hand_over;
 use crate::sys::{self, ErrnoGuard};
 
-/// What every add takes.
+/// The flags that every function that adds jobs accepts.
 const MODIFIERS: ns_job_type_t =
     NS_JOB_PERSIST | NS_JOB_THREAD | NS_JOB_PRESERVE_FD | NS_JOB_UNARMED;
 /// The flags that a job keeps.
@@ -39,13 +39,13 @@ pub(super) unsafe extern "C" fn ns_create_job(
     func: ns_job_func_t,
     job: *mut *mut ns_job_t,
 ) -> ns_result_t {
-    // SAFETY: by the interface's rules.
+    // SAFETY: the C interface requires `tp` and `job` to be NULL or valid.
     let make = unsafe { Make::new("ns_create_job", tp, job) };
     if job.is_null() {
         return make.refuse("job is NULL");
     }
     make.finish(
-        soon(job_type),
+        default_trigger(job_type),
         job_type,
         NS_JOB_TIMER,
         func,
@@ -75,9 +75,16 @@ pub(super) unsafe extern "C" fn ns_add_job(
     data: *mut c_void,
     job: *mut *mut ns_job_t,
 ) -> ns_result_t {
-    // SAFETY: by the interface's rules.
+    // SAFETY: the C interface requires `tp` and `job` to be NULL or valid.
     let make = unsafe { Make::new("ns_add_job", tp, job) };
-    make.finish(soon(job_type), job_type, NS_JOB_TIMER, func, data, true)
+    make.finish(
+        default_trigger(job_type),
+        job_type,
+        NS_JOB_TIMER,
+        func,
+        data,
+        true,
+    )
 }
 
 /// Make a job for an NSPR descriptor and arm it. It fires once when the descriptor is ready in a
@@ -103,9 +110,9 @@ pub(super) unsafe extern "C" fn ns_add_io_job(
     data: *mut c_void,
     job: *mut *mut ns_job_t,
 ) -> ns_result_t {
-    // SAFETY: by the interface's rules.
+    // SAFETY: the C interface requires `tp` and `job` to be NULL or valid.
     let make = unsafe { Make::new("ns_add_io_job", tp, job) };
-    // SAFETY: as above.
+    // SAFETY: the C interface requires `fd` and `tv` to be NULL or valid.
     match unsafe { make.nspr(fd, NEVER) } {
         Ok(trigger) => make.finish(
             trigger,
@@ -139,9 +146,9 @@ pub(super) unsafe extern "C" fn ns_add_timeout_job(
     data: *mut c_void,
     job: *mut *mut ns_job_t,
 ) -> ns_result_t {
-    // SAFETY: by the interface's rules.
+    // SAFETY: the C interface requires `tp` and `job` to be NULL or valid.
     let make = unsafe { Make::new("ns_add_timeout_job", tp, job) };
-    // SAFETY: as above.
+    // SAFETY: the C interface requires `fd` and `tv` to be NULL or valid.
     match unsafe { nanoseconds(tv) } {
         Ok(time) => {
             let flags = job_type | NS_JOB_TIMER;
@@ -173,9 +180,9 @@ pub(super) unsafe extern "C" fn ns_add_io_timeout_job(
     data: *mut c_void,
     job: *mut *mut ns_job_t,
 ) -> ns_result_t {
-    // SAFETY: by the interface's rules.
+    // SAFETY: the C interface requires `tp` and `job` to be NULL or valid.
     let make = unsafe { Make::new("ns_add_io_timeout_job", tp, job) };
-    // SAFETY: as above.
+    // SAFETY: the C interface requires `fd` and `tv` to be NULL or valid.
     let trigger = unsafe { idle_time(&make, tv).and_then(|timeout| make.nspr(fd, timeout)) };
     match trigger {
         Ok(trigger) => {
@@ -211,10 +218,10 @@ pub(super) unsafe extern "C" fn ns_add_signal_job(
     data: *mut c_void,
     job: *mut *mut ns_job_t,
 ) -> ns_result_t {
-    // SAFETY: by the interface's rules.
+    // SAFETY: the C interface requires `tp` and `job` to be NULL or valid.
     let make = unsafe { Make::new("ns_add_signal_job", tp, job) };
     if !can_catch(signum) {
-        return make.refuse("signum is no signal that can be watched");
+        return make.refuse("signum is not a signal that can be watched");
     }
     let flags = job_type | NS_JOB_SIGNAL;
     make.finish(
@@ -227,13 +234,13 @@ pub(super) unsafe extern "C" fn ns_add_signal_job(
     )
 }
 
-/// Write `job` where the caller wants it, if it does.
+/// Writes `job`, or NULL, to `*out`, unless `out` is NULL.
 ///
 /// # Safety
-/// `out` is NULL or a place for a pointer.
+/// `out` is NULL or writable.
 unsafe fn write_job(out: *mut *mut ns_job_t, job: Option<JobPtr>) {
     if !out.is_null() {
-        // SAFETY: by the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe { *out = job.map_or(std::ptr::null_mut(), JobPtr::as_c) };
     }
 }
@@ -243,22 +250,22 @@ pub(super) struct Make<'a> {
     function: &'static str,
     pool: Option<&'a Pool>,
     out: *mut *mut ns_job_t,
-    /// Errno is kept while this lives.
+    /// Restores errno when it is dropped.
     _errno: ErrnoGuard,
 }
 
 impl<'a> Make<'a> {
-    /// Begin: nothing is made yet, and `*out` says so.
+    /// Begins the call: sets `*out` to NULL, since there is no job yet.
     ///
     /// # Safety
-    /// `tp` is NULL or a pool; `out` is NULL or a place for a pointer.
+    /// `tp` is NULL or a live pool; `out` is NULL or writable.
     pub(super) unsafe fn new(
         function: &'static str,
         tp: *mut ns_thrpool_t,
         out: *mut *mut ns_job_t,
     ) -> Self {
         let errno = ErrnoGuard::new();
-        // SAFETY: by the caller's promise.
+        // SAFETY: guaranteed by the caller.
         let pool = unsafe {
             write_job(out, None);
             pool_of(tp)
@@ -297,11 +304,11 @@ impl<'a> Make<'a> {
         if fd.is_null() {
             return Err(self.refuse("fd is NULL"));
         }
-        // SAFETY: by the caller's promise.
+        // SAFETY: guaranteed by the caller.
         let native = unsafe { nspr::native_handle(fd) }.map_err(|why| {
             self.refuse(match why {
                 Unusable::NoNspr => "fd is an NSPR descriptor, but NSPR is not in this process",
-                Unusable::NotOpen => "fd stands for no open descriptor",
+                Unusable::NotOpen => "fd does not refer to an open descriptor",
             })
         })?;
         Ok(Trigger::Io {
@@ -314,7 +321,7 @@ impl<'a> Make<'a> {
     /// The trigger of a job for a plain descriptor.
     pub(super) fn plain(&self, fd: c_int, timeout: u64) -> Result<Trigger, ns_result_t> {
         if !sys::is_open(fd) {
-            return Err(self.refuse("fd is no open descriptor"));
+            return Err(self.refuse("fd is not an open descriptor"));
         }
         Ok(Trigger::Io {
             fd,
@@ -323,9 +330,9 @@ impl<'a> Make<'a> {
         })
     }
 
-    /// Check the rest, make the job and, unless `armed` is false, arm it.
+    /// Checks the remaining arguments, makes the job and, unless `armed` is false, arms it.
     ///
-    /// `allowed` are the flags that this call takes beside those that all take.
+    /// `allowed` are the flags that this call accepts in addition to those that all calls accept.
     pub(super) fn finish(
         &self,
         trigger: Trigger,
@@ -383,8 +390,8 @@ impl<'a> Make<'a> {
             Err(MakeError::NoSignal) => return self.refuse("the system refuses to catch signum"),
             Err(MakeError::Forked) => return self.shut_down(pool),
         };
-        // Before it can run, so that a callback which runs at once finds it.
-        // SAFETY: `out` by the promise of `new`.
+        // Write the pointer before the job can run: its callback may run at once and read it.
+        // SAFETY: the caller of `new` guaranteed that `out` is NULL or writable.
         unsafe { write_job(self.out, Some(job)) };
         if spec.armed {
             hand_over(&raw const job.state);
@@ -394,8 +401,9 @@ impl<'a> Make<'a> {
     }
 }
 
-/// The trigger of a job that is given none: the loop's next turn for a timer, else nothing.
-fn soon(job_type: ns_job_type_t) -> Trigger {
+/// The trigger of a job that has no argument for one: the loop's next turn for a timer, otherwise
+/// none.
+fn default_trigger(job_type: ns_job_type_t) -> Trigger {
     if job_type & NS_JOB_TIMER != 0 {
         Trigger::Timer(0)
     } else {
@@ -403,12 +411,12 @@ fn soon(job_type: ns_job_type_t) -> Trigger {
     }
 }
 
-/// A time-out in nanoseconds: zero means none.
+/// Converts a timeout to nanoseconds; zero means no timeout.
 ///
 /// # Safety
-/// `tv` is NULL or a time.
+/// `tv` is NULL or a valid time.
 pub(super) unsafe fn idle_time(make: &Make<'_>, tv: *const timeval) -> Result<u64, ns_result_t> {
-    // SAFETY: by the caller's promise.
+    // SAFETY: guaranteed by the caller.
     match unsafe { nanoseconds(tv) } {
         Ok(0) => Ok(NEVER),
         Ok(time) => Ok(time),

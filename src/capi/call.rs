@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! What every function of the C interface does: check what it is given, and say what it refuses.
+//! The common parts of all functions of the C interface: argument checks, and the logging of
+//! refused calls.
 
 use std::ptr::NonNull;
 
@@ -16,37 +17,39 @@ pub(super) const INVALID_REQUEST: ns_result_t = R::NS_INVALID_REQUEST as ns_resu
 pub(super) const INVALID_STATE: ns_result_t = R::NS_INVALID_STATE as ns_result_t;
 pub(super) const SHUTDOWN: ns_result_t = R::NS_SHUTDOWN as ns_result_t;
 
-/// The pool behind `tp`, if it is not NULL.
+/// The pool behind `tp`, or `None` if `tp` is NULL.
 ///
 /// # Safety
-/// It is a pool that was not destroyed.
+/// `tp` is NULL or a pool that has not been destroyed.
 pub(super) unsafe fn pool_of<'a>(tp: *mut ns_thrpool_t) -> Option<&'a Pool> {
-    // SAFETY: by the caller's promise; a pool is what `ns_thrpool_new` returned.
+    // SAFETY: guaranteed by the caller; `ns_thrpool_new` returns a pointer to a `Pool`.
     unsafe { tp.cast::<Pool>().as_ref() }
 }
 
-/// The job behind `job`, if it is not NULL.
+/// The job behind `job`, or `None` if `job` is NULL.
 ///
 /// # Safety
-/// It is a live job.
+/// `job` is NULL or a live job.
 pub(super) unsafe fn job_of(job: *mut ns_job_t) -> Option<JobPtr> {
-    // SAFETY: by the caller's promise; a job is what the adding functions wrote.
+    // SAFETY: guaranteed by the caller; the functions that add jobs return pointers to a `Job`.
     NonNull::new(job.cast::<Job>()).map(|job| unsafe { JobPtr::new(job) })
 }
 
-/// Say why `function` refuses, to the pool's log or, without one, where `ns_set_log` says.
+/// Logs why `function` refuses a call: to the pool's log or, without a pool, to the log that
+/// `ns_set_log` has set.
 pub(super) fn refuse(pool: Option<&Pool>, function: &str, why: &str) -> ns_result_t {
     let logger = pool.map_or(Logger::NoPool, |pool| pool.shared.logger);
     log!(logger, LOG_ERR, "{function}: {why}");
     INVALID_REQUEST
 }
 
-/// `tv` in nanoseconds; why not, if it is no time. What is too long is never.
+/// Converts `tv` to nanoseconds, or says why it is not a valid time. A time that is too long
+/// becomes the longest.
 ///
 /// # Safety
-/// `tv` is NULL or a time.
+/// `tv` is NULL or a valid time.
 pub(super) unsafe fn nanoseconds(tv: *const libc::timeval) -> Result<u64, &'static str> {
-    // SAFETY: by the caller's promise.
+    // SAFETY: guaranteed by the caller.
     let tv = unsafe { tv.as_ref() }.ok_or("tv is NULL")?;
     let seconds = u64::try_from(tv.tv_sec).map_err(|_| "tv is negative")?;
     let micros = u64::try_from(tv.tv_usec).map_err(|_| "tv is negative")?;
@@ -56,8 +59,9 @@ pub(super) unsafe fn nanoseconds(tv: *const libc::timeval) -> Result<u64, &'stat
         .min(NEVER - 1))
 }
 
-/// A call on a job that changes it, once it is known that there is something to do. Errno is kept.
-/// `call` gets the pool by itself, since the job may be gone when the call has had its effect.
+/// Makes a call that changes a job: refuses NULL and pools of the parent process, and preserves
+/// errno. `call` gets the pool as well, because the job may be freed as soon as the call has taken
+/// effect.
 ///
 /// # Safety
 /// `job` is NULL or a live job.
@@ -68,7 +72,7 @@ pub(super) unsafe fn on_job(
     call: impl FnOnce(JobPtr, &Shared) -> ns_result_t,
 ) -> ns_result_t {
     let _errno = ErrnoGuard::new();
-    // SAFETY: by the caller's promise.
+    // SAFETY: guaranteed by the caller.
     let Some(job) = (unsafe { job_of(job) }) else {
         return refuse(None, function, "job is NULL");
     };
@@ -80,35 +84,35 @@ pub(super) unsafe fn on_job(
     call(job, pool)
 }
 
-/// A question about a job, which changes nothing, errno neither. `none` answers it for NULL.
+/// Reads a property of a job. Changes nothing, not even errno. Returns `none` for NULL.
 ///
 /// # Safety
 /// `job` is NULL or a live job.
 #[inline(always)]
-pub(super) unsafe fn ask<T>(job: *mut ns_job_t, none: T, answer: impl FnOnce(JobPtr) -> T) -> T {
-    // SAFETY: by the caller's promise.
+pub(super) unsafe fn query<T>(job: *mut ns_job_t, none: T, answer: impl FnOnce(JobPtr) -> T) -> T {
+    // SAFETY: guaranteed by the caller.
     unsafe { job_of(job) }.map_or(none, answer)
 }
 
-/// A call on a pool, that can afford to look whether the process was forked. Errno is kept.
+/// Makes a call on a pool that has time to check whether the process has forked. Preserves errno.
 ///
 /// # Safety
-/// `tp` is NULL or a pool that was not destroyed.
+/// `tp` is NULL or a pool that has not been destroyed.
 pub(super) unsafe fn on_pool<T>(tp: *mut ns_thrpool_t, call: impl FnOnce(Option<&Pool>) -> T) -> T {
     let _errno = ErrnoGuard::new();
     fork::check();
-    // SAFETY: by the caller's promise.
+    // SAFETY: guaranteed by the caller.
     call(unsafe { pool_of(tp) })
 }
 
-/// Say that `function` was called in a forked child.
+/// Logs that `function` was called in a forked child.
 pub(super) fn forked(pool: &Shared, function: &str) -> ns_result_t {
-    let why = "the pool is the parent process's";
+    let why = "the pool belongs to the parent process";
     log!(pool.logger, LOG_DEBUG, "{function}: {why}");
     SHUTDOWN
 }
 
-/// Say that `function` came at the wrong time.
+/// Logs that the state of the job does not allow a call of `function`.
 pub(super) fn wrong_state(pool: &Shared, function: &str, why: &str) -> ns_result_t {
     log!(pool.logger, LOG_DEBUG, "{function}: the job {why}");
     INVALID_STATE

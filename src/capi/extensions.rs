@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! What 0.2 does not have.
+//! The functions that are additions to 0.2.
 
 use std::ffi::c_char;
 
@@ -18,7 +18,7 @@ use crate::sys::{self, ErrnoGuard};
 
 /// The version of the library that is loaded, as "0.2.0".
 ///
-/// @return a string that stays
+/// @return a string that stays valid while the library is loaded
 #[unsafe(no_mangle)]
 pub extern "C" fn ns_version() -> *const c_char {
     const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\0");
@@ -45,7 +45,7 @@ pub unsafe extern "C" fn ns_add_fd_job(
     data: *mut c_void,
     job: *mut *mut ns_job_t,
 ) -> ns_result_t {
-    // SAFETY: by the interface's rules.
+    // SAFETY: the C interface requires `tp` and `job` to be NULL or valid.
     let make = unsafe { Make::new("ns_add_fd_job", tp, job) };
     match make.plain(fd, NEVER) {
         Ok(trigger) => make.finish(
@@ -80,9 +80,9 @@ pub unsafe extern "C" fn ns_add_fd_timeout_job(
     data: *mut c_void,
     job: *mut *mut ns_job_t,
 ) -> ns_result_t {
-    // SAFETY: by the interface's rules.
+    // SAFETY: the C interface requires `tp` and `job` to be NULL or valid.
     let make = unsafe { Make::new("ns_add_fd_timeout_job", tp, job) };
-    // SAFETY: as above.
+    // SAFETY: the C interface requires `tv` to be NULL or a valid time.
     let trigger = unsafe { idle_time(&make, tv) }.and_then(|timeout| make.plain(fd, timeout));
     match trigger {
         Ok(trigger) => {
@@ -99,8 +99,8 @@ pub unsafe extern "C" fn ns_add_fd_timeout_job(
 /// @return the descriptor; -1 if it has none, and for NULL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_job_get_native_fd(job: *mut ns_job_t) -> c_int {
-    // SAFETY: NULL or a live job, by the interface's rules.
-    unsafe { ask(job, -1, JobPtr::fd) }
+    // SAFETY: the C interface requires `job` to be NULL or a live job.
+    unsafe { query(job, -1, JobPtr::fd) }
 }
 
 /// Finish with a job in whatever state, armed too. Any thread, any time; never waits. As after
@@ -118,7 +118,7 @@ pub unsafe extern "C" fn ns_job_cancel(job: *mut ns_job_t) -> ns_result_t {
         Ended::Yes => SUCCESS,
         Ended::Running | Ended::Armed => R::NS_RUNNING as ns_result_t,
     };
-    // SAFETY: NULL or a live job, by the interface's rules.
+    // SAFETY: the C interface requires `job` to be NULL or a live job.
     unsafe { on_job("ns_job_cancel", job, call) }
 }
 
@@ -130,13 +130,13 @@ pub unsafe extern "C" fn ns_job_cancel(job: *mut ns_job_t) -> ns_result_t {
 /// also if tv is NULL or negative
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_job_timedwait(job: *mut ns_job_t, tv: *const timeval) -> ns_result_t {
-    // First of all, as in `ns_job_wait`.
+    // This comes first, as in `ns_job_wait`.
     let entering = Entering::new();
-    // SAFETY: NULL or a time, by the interface's rules.
+    // SAFETY: the C interface requires `tv` to be NULL or a valid time.
     let time = unsafe { nanoseconds(tv) };
-    // What no clock reaches is no limit.
+    // A deadline past the end of the clock is no deadline.
     let deadline = time.map(|time| sys::now().checked_add(time));
-    // SAFETY: NULL or a live job, by the interface's rules.
+    // SAFETY: the C interface requires `job` to be NULL or a live job.
     unsafe { wait_until("ns_job_timedwait", job, deadline, entering) }
 }
 

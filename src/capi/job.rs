@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! The jobs' functions that 0.2 has.
+//! The functions of 0.2 that take a job.
 
 use libc::{c_int, c_void};
 
@@ -32,7 +32,7 @@ pub unsafe extern "C" fn ns_job_rearm(job: *mut ns_job_t) -> ns_result_t {
             SHUTDOWN
         }
     };
-    // SAFETY: NULL or a live job, by the interface's rules.
+    // SAFETY: the C interface requires `job` to be NULL or a live job.
     unsafe { on_job(NAME, job, call) }
 }
 
@@ -52,7 +52,7 @@ pub unsafe extern "C" fn ns_job_done(job: *mut ns_job_t) -> ns_result_t {
         Ended::Yes | Ended::Running => SUCCESS,
         Ended::Armed => wrong_state(pool, NAME, "is armed"),
     };
-    // SAFETY: NULL or a live job, by the interface's rules.
+    // SAFETY: the C interface requires `job` to be NULL or a live job.
     unsafe { on_job(NAME, job, call) }
 }
 
@@ -69,9 +69,9 @@ pub unsafe extern "C" fn ns_job_done(job: *mut ns_job_t) -> ns_result_t {
 /// unless it is WAITING; NS_INVALID_REQUEST for NULL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_job_wait(job: *mut ns_job_t) -> ns_result_t {
-    // First of all: from here on a job that is live stays in memory.
+    // This comes first: from here on, a job that is live stays in memory.
     let entering = Entering::new();
-    // SAFETY: NULL or a live job, by the interface's rules.
+    // SAFETY: the C interface requires `job` to be NULL or a live job.
     unsafe { wait_until("ns_job_wait", job, Ok(None), entering) }
 }
 
@@ -81,8 +81,8 @@ pub unsafe extern "C" fn ns_job_wait(job: *mut ns_job_t) -> ns_result_t {
 /// @return what was set last; NULL for NULL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_job_get_data(job: *mut ns_job_t) -> *mut c_void {
-    // SAFETY: NULL or a live job, by the interface's rules.
-    unsafe { ask(job, std::ptr::null_mut(), |job| job.take_data()) }
+    // SAFETY: the C interface requires `job` to be NULL or a live job.
+    unsafe { query(job, std::ptr::null_mut(), |job| job.take_data()) }
 }
 
 /// Replace the application's pointer, at once. Any thread.
@@ -93,15 +93,15 @@ pub unsafe extern "C" fn ns_job_get_data(job: *mut ns_job_t) -> *mut c_void {
 /// NS_INVALID_REQUEST for NULL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_job_set_data(job: *mut ns_job_t, data: *mut c_void) -> ns_result_t {
-    // SAFETY: NULL or a live job, by the interface's rules.
+    // SAFETY: the C interface requires `job` to be NULL or a live job.
     unsafe { set("ns_job_set_data", job, |job| job.set_data(data)) }
 }
 
 /// Set the done callback: called exactly once when the job is disposed of, after its last run and
 /// after its descriptor was closed, in the loop or the worker that ran it last. A close that may
 /// block, of a socket with SO_LINGER, is left to a worker, and waits for one. The callback may
-/// call the getters; the job is gone when it returns. To set it before the job can run, make the job with
-/// NS_JOB_UNARMED or `ns_create_job`. Any thread.
+/// call the getters; the job is gone when it returns. To set it before the job can run, make the
+/// job with NS_JOB_UNARMED or `ns_create_job`. Any thread.
 ///
 /// @param job a live job, WAITING or RUNNING
 /// @param func the done callback; NULL for none
@@ -112,7 +112,7 @@ pub unsafe extern "C" fn ns_job_set_done_cb(
     job: *mut ns_job_t,
     func: ns_job_func_t,
 ) -> ns_result_t {
-    // SAFETY: NULL or a live job, by the interface's rules.
+    // SAFETY: the C interface requires `job` to be NULL or a live job.
     unsafe { set("ns_job_set_done_cb", job, |job| job.set_done_cb(func)) }
 }
 
@@ -122,8 +122,8 @@ pub unsafe extern "C" fn ns_job_set_done_cb(
 /// @return NS_JOB_... flags; 0 for NULL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_job_get_type(job: *mut ns_job_t) -> ns_job_type_t {
-    // SAFETY: NULL or a live job, by the interface's rules.
-    unsafe { ask(job, 0, |job| job.flags()) }
+    // SAFETY: the C interface requires `job` to be NULL or a live job.
+    unsafe { query(job, 0, |job| job.flags()) }
 }
 
 /// What fired, for the length of the callback: READ and WRITE (ACCEPT counts as READ, CONNECT as
@@ -133,8 +133,8 @@ pub unsafe extern "C" fn ns_job_get_type(job: *mut ns_job_t) -> ns_job_type_t {
 /// @return NS_JOB_... flags; 0 outside the callback, for run-now jobs and for NULL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_job_get_output_type(job: *mut ns_job_t) -> ns_job_type_t {
-    // SAFETY: NULL or a live job, by the interface's rules.
-    unsafe { ask(job, 0, |job| job.output()) }
+    // SAFETY: the C interface requires `job` to be NULL or a live job.
+    unsafe { query(job, 0, |job| job.output()) }
 }
 
 /// The pool that a job belongs to. Any thread, any state.
@@ -143,8 +143,8 @@ pub unsafe extern "C" fn ns_job_get_output_type(job: *mut ns_job_t) -> ns_job_ty
 /// @return its pool; NULL for NULL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_job_get_tp(job: *mut ns_job_t) -> *mut ns_thrpool_t {
-    // SAFETY: NULL or a live job, by the interface's rules.
-    unsafe { ask(job, std::ptr::null_mut(), |job| job.pool_as_c().as_ptr()) }
+    // SAFETY: the C interface requires `job` to be NULL or a live job.
+    unsafe { query(job, std::ptr::null_mut(), |job| job.pool_as_c().as_ptr()) }
 }
 
 /// The NSPR descriptor that a job was made with. Any thread, any state.
@@ -153,8 +153,8 @@ pub unsafe extern "C" fn ns_job_get_tp(job: *mut ns_job_t) -> *mut ns_thrpool_t 
 /// @return the very pointer; NULL if it has none, and for NULL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_job_get_fd(job: *mut ns_job_t) -> *mut PRFileDesc {
-    // SAFETY: NULL or a live job, by the interface's rules.
-    unsafe { ask(job, std::ptr::null_mut(), JobPtr::prfd) }
+    // SAFETY: the C interface requires `job` to be NULL or a live job.
+    unsafe { query(job, std::ptr::null_mut(), JobPtr::prfd) }
 }
 
 /// Whether a job has this callback. Any thread, any state.
@@ -164,15 +164,15 @@ pub unsafe extern "C" fn ns_job_get_fd(job: *mut ns_job_t) -> *mut PRFileDesc {
 /// @return 1 or 0; 0 if either is NULL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_job_is_func(job: *mut ns_job_t, func: ns_job_func_t) -> c_int {
-    // SAFETY: NULL or a live job, by the interface's rules.
+    // SAFETY: the C interface requires `job` to be NULL or a live job.
     unsafe {
-        ask(job, 0, |job| {
+        query(job, 0, |job| {
             c_int::from(func.is_some_and(|func| job.func() as usize == func as usize))
         })
     }
 }
 
-/// Change what the application may change while the job is its own.
+/// Changes a field that the application may change while it owns the job or the callback runs.
 ///
 /// # Safety
 /// `job` is NULL or a live job.
@@ -185,12 +185,12 @@ unsafe fn set(name: &str, job: *mut ns_job_t, change: impl FnOnce(&Job)) -> ns_r
         }
         _ => wrong_state(pool, name, "is neither waiting nor running"),
     };
-    // SAFETY: by the caller's promise.
+    // SAFETY: guaranteed by the caller.
     unsafe { on_job(name, job, call) }
 }
 
-/// Block until `job` is idle or `deadline` has come, in nanoseconds of the monotonic clock; or say
-/// why there is none.
+/// Blocks until `job` is idle or `deadline` has passed, in nanoseconds of the monotonic clock. An
+/// `Err` is the reason why the deadline is not valid.
 ///
 /// # Safety
 /// `job` is NULL or a live job.
@@ -201,15 +201,16 @@ pub(super) unsafe fn wait_until(
     entering: Entering,
 ) -> ns_result_t {
     let _errno = ErrnoGuard::new();
-    // SAFETY: by the caller's promise.
+    // SAFETY: guaranteed by the caller.
     let Some(job) = (unsafe { job_of(job) }) else {
         drop(entering);
         return refuse(None, name, deadline.err().unwrap_or("job is NULL"));
     };
-    // SAFETY: a pool outlives its live jobs, and those who have entered it.
+    // SAFETY: a pool outlives its live jobs, and the calls that have entered it.
     let pool: &Shared = unsafe { &*std::ptr::from_ref(job.pool()) };
-    // Before `entering` goes, which has kept the job: from here on the pool stays, for the logger
-    // too, during which nobody may be counted as entering.
+    // Enter before `entering` is dropped, which has kept the job. From here on the pool stays, so
+    // the code below can drop `entering` before it calls the logger: no thread may be counted as
+    // entering while code of the application runs.
     let _in_call = pool.waiters.enter();
     let deadline = match deadline {
         _ if pool.is_forked() => {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! The pool's functions.
+//! The functions that take a pool.
 
 use std::ptr::{self, NonNull};
 
@@ -20,7 +20,7 @@ pub unsafe extern "C" fn ns_thrpool_config_init(tp_config: *mut ns_thrpool_confi
     if tp_config.is_null() {
         return;
     }
-    // SAFETY: the caller's config, to be overwritten whole.
+    // SAFETY: the C interface requires a config that may be overwritten.
     unsafe {
         tp_config.write(ns_thrpool_config {
             init_flag: INIT_FLAG,
@@ -50,7 +50,7 @@ pub unsafe extern "C" fn ns_thrpool_new(tp_config: *mut ns_thrpool_config) -> *m
     let _errno = ErrnoGuard::new();
     fork::check();
     let _cancel = CancelGuard::new();
-    // SAFETY: NULL or the caller's config.
+    // SAFETY: the C interface requires `tp_config` to be NULL or a valid config.
     let config = unsafe { tp_config.as_ref() };
     Pool::start(config).map_or(ptr::null_mut(), |pool| pool.as_ptr().cast())
 }
@@ -67,7 +67,7 @@ pub unsafe extern "C" fn ns_thrpool_shutdown(tp: *mut ns_thrpool_t) {
             pool.shutdown();
         }
     };
-    // SAFETY: NULL or a pool of the caller's.
+    // SAFETY: the C interface requires `tp` to be NULL or a live pool.
     unsafe { on_pool(tp, call) };
 }
 
@@ -77,7 +77,7 @@ pub unsafe extern "C" fn ns_thrpool_shutdown(tp: *mut ns_thrpool_t) {
 /// @return 1 or 0; 1 in a forked child; 0 for NULL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_thrpool_is_shutdown(tp: *mut ns_thrpool_t) -> i32 {
-    // SAFETY: NULL or a pool of the caller's.
+    // SAFETY: the C interface requires `tp` to be NULL or a live pool.
     unsafe { pool_of(tp) }.map_or(0, |pool| {
         let shutdown = pool.shared.is_shutting_down();
         take_over(&raw const pool.shared.shutdown);
@@ -108,7 +108,7 @@ pub unsafe extern "C" fn ns_thrpool_wait(tp: *mut ns_thrpool_t) -> ns_result_t {
             log!(pool.shared.logger, LOG_ERR, "{NAME}: {why}");
             return R::NS_THREAD_FAILURE as ns_result_t;
         }
-        // The pool may be gone when the wait is over.
+        // Copy the logger: the pool may be freed once the wait is over.
         let logger = pool.shared.logger;
         if pool.wait() {
             SUCCESS
@@ -117,29 +117,29 @@ pub unsafe extern "C" fn ns_thrpool_wait(tp: *mut ns_thrpool_t) -> ns_result_t {
             R::NS_THREAD_FAILURE as ns_result_t
         }
     };
-    // SAFETY: NULL or a pool of the caller's.
+    // SAFETY: the C interface requires `tp` to be NULL or a live pool.
     unsafe { on_pool(tp, call) }
 }
 
 /// End a pool and free it. Shuts down first, if nobody has, and waits as `ns_thrpool_wait` does:
-/// for callbacks that run, and for run-now jobs that are queued. Then it disposes of every job
-/// that is armed (closes its descriptor, runs its done callback) and of all that was done, and
-/// waits for these done callbacks, for the end of the pool's threads, and for those who were
-/// blocked in `ns_job_wait`, whom it releases. Jobs that are WAITING belong to the application:
-/// `ns_job_done` them before, for they are not disposed of, but lost; the log says, at LOG_WARNING,
-/// how many and of which callbacks. But for waits, and calls in callbacks,
-/// no other call on the pool or its jobs may be under way when this one begins (a call that made a
-/// callback run may not have returned when the callback does), nor begin later. All are gone when
-/// it returns. Not from the pool's own threads: logged, and nothing happens. In a forked child it
-/// closes the pool's descriptors and nothing else.
+/// for callbacks that run, and for run-now jobs that are queued. Then it disposes of every job that
+/// is armed (closes its descriptor, runs its done callback) and of all that was done, and waits for
+/// these done callbacks, for the end of the pool's threads, and for those who were blocked in
+/// `ns_job_wait`, whom it releases. Jobs that are WAITING belong to the application: call
+/// `ns_job_done` on them before, since this function does not dispose of them and they leak; the
+/// log says, at LOG_WARNING, how many and of which callbacks. When this call begins, no other call
+/// on the pool or its jobs may be under way, except waits and calls in callbacks, and none may
+/// begin later. (A call that made a callback run may not have returned when the callback does.) The
+/// pool and its jobs are gone when it returns. Not from the pool's own threads: logged, and nothing
+/// happens. In a forked child it closes the pool's descriptors and nothing else.
 ///
 /// @param tp the pool; NULL does nothing
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_thrpool_destroy(tp: *mut ns_thrpool_t) {
-    // Not by `on_pool`: no argument may refer to what is freed here.
+    // This does not use `on_pool`: no function argument may refer to the memory that is freed here.
     let _errno = ErrnoGuard::new();
     fork::check();
-    // SAFETY: NULL or a pool of the caller's.
+    // SAFETY: the C interface requires `tp` to be NULL or a live pool.
     let Some(pool) = (unsafe { pool_of(tp) }) else {
         return;
     };
@@ -148,6 +148,7 @@ pub unsafe extern "C" fn ns_thrpool_destroy(tp: *mut ns_thrpool_t) {
         log!(pool.shared.logger, LOG_ERR, "ns_thrpool_destroy: {why}");
         return;
     }
-    // SAFETY: not an own thread; nobody else is in a call, by the interface's rules.
+    // SAFETY: the caller is not a thread of the pool, and the C interface requires that nobody else
+    // is in a call on it.
     unsafe { Pool::destroy(NonNull::from(pool)) };
 }

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Giving a job's memory back, and not too soon.
+//! Deferred free: frees a job's memory when no thread can be about to look at it.
 //!
-//! The race this survives: a thread calls `ns_job_wait` on a live job, and before it has marked
-//! the job as waited for, another finishes it. Nothing in the job's word tells of the first, which
-//! is about to look there. So it counts itself in before it looks. Memory that is to be freed while
-//! anybody is counted is deferred: it is freed when all have left who were counted then. Those who
-//! come later name other jobs: a call that begins after the memory was to be freed names a job whose
-//! done callback has returned, which nobody may.
+//! The race that this handles: a thread calls `ns_job_wait` on a live job. Before it has marked the
+//! job as waited for, another thread finishes with the job. The job's word does not show the first
+//! thread, which is about to look there. So a waiter counts itself in before it looks. While any
+//! thread is counted, a free is deferred until all threads that were counted at that time have
+//! left. Threads that come later use other jobs: such a call begins after the job's done callback
+//! has returned, and the application must not use the job then.
 //!
-//! The count is the process's, since finding the pool takes a look at the job. It is held for the
-//! few steps from the call to the mark, never while code of the application's runs; and by
-//! [`Grace`] no pool waits for those who go on waiting for jobs of another. To everybody else it is
-//! a load that finds nobody.
+//! There is one count for the process, because finding the pool requires a look at the job. A
+//! thread is counted for the few steps from the call to the mark, and never while code of the
+//! application runs. [`Grace`] makes sure that no pool waits for threads that go on to wait for
+//! jobs of another pool. To all other threads the count costs one load.
 
 use std::ptr::{self, NonNull};
 
@@ -20,21 +20,21 @@ use crate::perturb::perturb;
 use crate::sync::grace::{Epoch, Grace, Pin};
 use crate::sync::{AtomicPtr, AtomicUsize, Ordering};
 
-/// Threads that are about to mark a job.
+/// The threads that are about to mark a job.
 #[cfg(not(loom))]
 static ENTERING: Grace = Grace::new();
 
-// A model's, made anew in each execution.
+// loom makes it anew in each execution of a model.
 #[cfg(loom)]
 loom::lazy_static! {
     static ref ENTERING: Grace = Grace::new();
 }
 
-/// Counts a thread in, until it is dropped.
+/// Counts a thread in, until this value is dropped.
 pub(crate) struct Entering(Pin);
 
 impl Entering {
-    /// The caller is about to look at a job that another thread may finish.
+    /// The calling thread is about to look at a job that another thread may finish with.
     pub(crate) fn new() -> Self {
         Self(ENTERING.enter(fork::generation()))
     }
@@ -46,37 +46,38 @@ impl Drop for Entering {
     }
 }
 
-/// What can be freed later.
+/// An object whose free can be deferred.
 pub(crate) trait Deferred {
-    /// What was deferred before it.
+    /// The object that was deferred before this one.
     fn next(&self) -> *mut Self;
 
-    /// When it was deferred.
+    /// The epoch in which it was deferred.
     fn epoch(&self) -> Epoch;
 
-    /// Note both, where nobody looks for anything else any more.
+    /// Stores both, in fields that nobody else reads any more.
     fn defer(&self, next: *mut Self, epoch: Epoch);
 
-    /// Free it.
+    /// Frees the object.
     ///
     /// # Safety
-    /// Nobody has it.
+    /// Nobody else holds the object.
     unsafe fn give_back(at: NonNull<Self>);
 }
 
-/// What a pool will free later.
+/// The deferred frees of a pool.
 pub(crate) struct DeferredFrees<T> {
     first: AtomicPtr<T>,
-    /// About how many there are, and at how many the next look pays. Hints: nothing depends on them.
+    /// The approximate number of deferred objects, and the number at which the next scan pays. Both
+    /// are hints: correctness does not depend on them.
     count: AtomicUsize,
     scan_at: AtomicUsize,
 }
 
-/// So many are looked through at once, at least.
+/// The smallest number of objects at which a scan begins.
 const SCAN_AT: usize = if cfg!(loom) { 1 } else { 64 };
 
 impl<T: Deferred> DeferredFrees<T> {
-    /// None.
+    /// No deferred frees.
     pub(crate) fn new() -> Self {
         Self {
             first: AtomicPtr::new(ptr::null_mut()),
@@ -85,20 +86,20 @@ impl<T: Deferred> DeferredFrees<T> {
         }
     }
 
-    /// Give the memory at `at` back, now or a little later.
+    /// Frees the object at `at`, now or a little later.
     ///
     /// # Safety
-    /// Nobody holds it any more, and nobody may name it.
+    /// Nobody else holds the object, and nobody may use it any more.
     pub(crate) unsafe fn free(&self, at: NonNull<T>) {
         if ENTERING.is_occupied() {
             perturb("somebody is counted, and the free not deferred");
-            // SAFETY: by the caller's promise it is only to be freed.
+            // SAFETY: the caller guarantees the same.
             return unsafe { self.free_later(at) };
         }
         if !self.first.load(Ordering::Relaxed).is_null() {
             self.scan();
         }
-        // SAFETY: by the caller's promise, and nobody was about to look.
+        // SAFETY: guaranteed by the caller, and no thread was about to look at the object.
         unsafe { T::give_back(at) };
     }
 
@@ -107,11 +108,12 @@ impl<T: Deferred> DeferredFrees<T> {
     #[cold]
     #[inline(never)]
     unsafe fn free_later(&self, at: NonNull<T>) {
-        // Before another can free it and count it out.
+        // Count it before another thread can free it and subtract it.
         let count = self.count.fetch_add(1, Ordering::Relaxed) + 1;
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller guarantees the same.
         unsafe { self.push(at, ENTERING.now(fork::generation())) };
-        // Now and then, though somebody is counted all the time: it may be somebody else.
+        // Scan now and then even if the count of threads never drops to zero: they may be different
+        // threads by now.
         if count >= self.scan_at.load(Ordering::Relaxed) {
             self.scan();
         }
@@ -120,10 +122,11 @@ impl<T: Deferred> DeferredFrees<T> {
     /// # Safety
     /// As for [`DeferredFrees::free`].
     unsafe fn push(&self, at: NonNull<T>, epoch: Epoch) {
-        // The list is only ever taken whole, so a head that looks the same is the same.
+        // No ABA problem: the list is only ever taken as a whole, so an equal head means an
+        // unchanged list.
         let mut first = self.first.load(Ordering::Relaxed);
         loop {
-            // SAFETY: not freed before it is in the list.
+            // SAFETY: nobody frees the object before it is in the list.
             unsafe { at.as_ref() }.defer(first, epoch);
             match self.first.compare_exchange_weak(
                 first,
@@ -137,7 +140,7 @@ impl<T: Deferred> DeferredFrees<T> {
         }
     }
 
-    /// Free those that nobody can be about to look at any more.
+    /// Frees all objects that no thread can be about to look at any more.
     #[cold]
     #[inline(never)]
     fn scan(&self) {
@@ -146,7 +149,7 @@ impl<T: Deferred> DeferredFrees<T> {
         perturb("the deferred frees are taken, and not looked whose epoch is past");
         let (mut freed, mut left) = (0, 0);
         while let Some(at) = NonNull::new(next) {
-            // SAFETY: in the list once, and nobody else has it.
+            // SAFETY: the object is in the list only once, and the swap made this list ours alone.
             unsafe {
                 next = at.as_ref().next();
                 let epoch = at.as_ref().epoch();
@@ -160,20 +163,21 @@ impl<T: Deferred> DeferredFrees<T> {
             }
         }
         self.count.fetch_sub(freed, Ordering::Relaxed);
-        // Twice as many next time, so that each is looked at twice or so, however long one stays.
+        // Scan next at twice the number that is left, so that each object is looked at about twice,
+        // however long some of them stay.
         self.scan_at.store(SCAN_AT.max(2 * left), Ordering::Relaxed);
     }
 
-    /// The pool is about to go, and no call on its jobs begins any more: free all, as soon as those
-    /// have left who are counted now.
+    /// The pool is about to be freed, and no new call on its jobs begins: waits until all threads
+    /// that are counted now have left, then frees all objects.
     ///
-    /// Woken by: the last of them who leaves. They wait for nothing but a stripe's lock.
+    /// Woken by the last of these threads that leaves. They wait for nothing but a stripe's lock.
     pub(crate) fn clear(&self) {
         let generation = fork::generation();
         ENTERING.wait(ENTERING.now(generation), generation);
         let mut next = self.first.swap(ptr::null_mut(), Ordering::AcqRel);
         while let Some(at) = NonNull::new(next) {
-            // SAFETY: as in `scan`; those who were about to look have left.
+            // SAFETY: as in `scan`; the threads that were about to look have left.
             unsafe {
                 next = at.as_ref().next();
                 T::give_back(at);

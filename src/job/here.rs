@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! What the calling thread is to the library: a thread of which pool, in which job's callback.
+//! What the library knows about the calling thread: the pool that it belongs to, and the job whose
+//! callback it runs.
 //!
-//! "Am I inside this job's callback?" and "is this a thread of that pool?" are answered by two
-//! thread-locals, without a lock.
+//! Two thread-locals answer "am I inside this job's callback?" and "does this thread belong to that
+//! pool?" without a lock.
 
 use std::cell::Cell;
 use std::ptr::{self, NonNull};
@@ -10,38 +11,38 @@ use std::ptr::{self, NonNull};
 use super::Job;
 use crate::abi::ns_thrpool_t;
 
-/// What a thread is to the library.
+/// The pool that a thread belongs to.
 #[derive(Clone, Copy)]
 struct Here {
-    /// The pool whose thread this is, or null.
+    /// The pool that this thread belongs to, or null.
     pool: *const ns_thrpool_t,
-    /// Whether it is that pool's loop thread.
+    /// Whether it is the loop thread of that pool.
     is_loop: bool,
 }
 
 thread_local! {
     static HERE: Cell<Here> = const { Cell::new(Here { pool: ptr::null(), is_loop: false }) };
-    /// The job whose callback runs on this thread, or null.
+    /// The job whose callback this thread runs, or null.
     static RUNNING: Cell<*const Job> = const { Cell::new(ptr::null()) };
 }
 
-/// The calling thread is a thread of `pool` from now on.
+/// Makes the calling thread a thread of `pool`.
 pub(crate) fn enter_pool(pool: NonNull<ns_thrpool_t>, is_loop: bool) {
     let pool = pool.as_ptr();
     HERE.set(Here { pool, is_loop });
 }
 
-/// Whether the caller is on a thread of `pool`.
+/// Whether the calling thread belongs to `pool`.
 pub(crate) fn on_thread_of(pool: NonNull<ns_thrpool_t>) -> bool {
     ptr::eq(HERE.get().pool, pool.as_ptr())
 }
 
-/// Whether the caller is on the loop thread of `pool`.
+/// Whether the calling thread is the loop thread of `pool`.
 pub(crate) fn on_loop_of(pool: NonNull<ns_thrpool_t>) -> bool {
     on_thread_of(pool) && HERE.get().is_loop
 }
 
-/// Whether the caller is inside the callback of `job`.
+/// Whether the calling thread is inside the callback of `job`.
 pub(crate) fn in_callback_of(job: &Job) -> bool {
     ptr::eq(RUNNING.get(), job)
 }
@@ -51,7 +52,7 @@ pub(crate) fn enter_callback(job: &Job) {
     RUNNING.set(job);
 }
 
-/// The callback returned.
+/// The callback of this thread's job has returned.
 pub(crate) fn leave_callback() {
     RUNNING.set(ptr::null());
 }

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! How many jobs are idle, and which: so that a pool that is destroyed can say what was left.
+//! Counts idle jobs by callback, so that the destruction of a pool can log which jobs were left.
 //!
-//! An idle job is in no list: it is the application's, and the library would not find it. So the
-//! steps into WAITING and out of it are counted, by callback. They are few: a job that is made
-//! armed and is finished with, or armed again, in its callback never is WAITING, and costs nothing
-//! here.
+//! An idle job belongs to the application and is in no list, so the library cannot find it. Instead
+//! we count each step into WAITING and out of it, by callback. Such steps are rare: a job that is
+//! made armed, and is finished with or armed again in its callback, is never WAITING and costs
+//! nothing here.
 //!
-//! A step is counted after it was taken, so one thread may count that a job is no longer idle
-//! before another has counted that it is. The counts are sums, and read only when every call is
-//! over: what they show meanwhile, less than none even, nobody sees.
+//! A thread counts a step after it has taken it. So one thread may count that a job has left
+//! WAITING before another counts that it entered. The counts are sums, and they are read only after
+//! all calls are over; until then they may even be negative, and nobody sees it.
 
 use std::ffi::CStr;
 use std::fmt;
@@ -20,35 +20,36 @@ use libc::c_void;
 
 use crate::abi::ns_job_t;
 
-/// A job's callback.
+/// The type of a job's callback.
 type Func = unsafe extern "C" fn(*mut ns_job_t);
 
-/// How many callbacks are told apart. An application whose jobs rest between two runs has a few.
+/// The number of callbacks that we can tell apart. An application that leaves jobs idle between two
+/// runs has only a few.
 const SLOTS: usize = 32;
 
-/// How many callbacks the log names.
+/// The number of callbacks that the log names.
 const NAMED: usize = 4;
 
-/// The idle jobs of one callback.
+/// The count of idle jobs of one callback.
 struct Slot {
-    /// Null until a job of it was idle; then the same for good.
+    /// Null until the slot is taken; then the same callback for good.
     func: AtomicPtr<c_void>,
     jobs: AtomicIsize,
 }
 
-/// The idle jobs of one pool.
-// In cache lines of their own: what stands beside them is used more often.
+/// The counts of the idle jobs of one pool.
+// In cache lines of their own: the neighbouring fields are used more often.
 #[repr(align(64))]
 pub(crate) struct Idle {
-    /// A hash table. Each callback is found at the first slot, from where its hash says, that is
-    /// its own, so slots are taken and never given back.
+    /// A hash table with linear probing. A slot, once taken, is never given back, so a callback is
+    /// always found in the first slot from its hash on that has its address.
     slots: [Slot; SLOTS],
-    /// Of all callbacks that have found no slot.
+    /// The count for all callbacks that found no slot.
     others: AtomicIsize,
 }
 
 impl Idle {
-    /// None.
+    /// No idle job.
     pub(crate) fn new() -> Self {
         Self {
             slots: [const {
@@ -61,24 +62,24 @@ impl Idle {
         }
     }
 
-    /// A job of this callback is idle now.
-    // Not that it is rare: the paths without it are to stay as short as they were.
+    /// A job with this callback has become idle.
+    // Cold not because it is rare, but to keep the paths without it as short as they were.
     #[cold]
     #[inline(never)]
-    pub(crate) fn came(&self, func: Func) {
+    pub(crate) fn add(&self, func: Func) {
         self.jobs_of(func).fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A job of this callback was idle, and is not any more.
+    /// A job with this callback was idle and no longer is.
     #[cold]
     #[inline(never)]
-    pub(crate) fn went(&self, func: Func) {
+    pub(crate) fn remove(&self, func: Func) {
         self.jobs_of(func).fetch_sub(1, Ordering::Relaxed);
     }
 
     fn jobs_of(&self, func: Func) -> &AtomicIsize {
         let func = func as *mut c_void;
-        // Functions begin at multiples of 16. The multiplier is 2^64 by the golden ratio.
+        // Functions begin at multiples of 16. The multiplier is 2^64 divided by the golden ratio.
         let hash = (func as u64 >> 4).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
         for step in 0..SLOTS {
             let slot = &self.slots[(hash as usize + step) % SLOTS];
@@ -99,7 +100,7 @@ impl Idle {
         &self.others
     }
 
-    /// What is left when every call is over; `None` if nothing is.
+    /// The idle jobs that are left when all calls are over; `None` if there are none.
     pub(crate) fn left(&self) -> Option<Left> {
         let others = self.others.load(Ordering::Relaxed);
         let mut left = Left {
@@ -122,10 +123,10 @@ impl Idle {
     }
 }
 
-/// How many jobs are left, and of which callbacks most.
+/// How many idle jobs are left, and the callbacks that most of them have.
 pub(crate) struct Left {
     total: isize,
-    /// How many of which, most first; 0 where there are not so many.
+    /// The counts and their callbacks, largest first; 0 in unused elements.
     most: [(isize, *mut c_void); NAMED],
 }
 
@@ -147,18 +148,19 @@ impl fmt::Display for Left {
     }
 }
 
-/// A function as a reader of the log can find it: by name where the dynamic linker knows that, else
-/// by its place in its file, as debuggers take it.
+/// A function as the reader of a log can find it: by name if the dynamic linker knows it, else by
+/// its offset in its file, which debuggers accept.
 struct Name(*mut c_void);
 
 impl fmt::Display for Name {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut info = MaybeUninit::<libc::Dl_info>::uninit();
-        // SAFETY: any address will do; `info` is ours.
+        // SAFETY: dladdr accepts any address; `info` is ours.
         if unsafe { libc::dladdr(self.0, info.as_mut_ptr()) } == 0 {
             return write!(out, "{:p}", self.0);
         }
-        // SAFETY: filled in; its strings stay as long as the file is loaded, as its function does.
+        // SAFETY: dladdr has filled `info` in. Its strings stay as long as the file is loaded, and
+        // the file holds the function.
         let (info, name, file) = unsafe {
             let info = info.assume_init();
             (info, text(info.dli_sname), text(info.dli_fname))
@@ -173,12 +175,12 @@ impl fmt::Display for Name {
 }
 
 /// # Safety
-/// NULL, or a string that stays.
+/// `at` is NULL or a string that lives as long as the result.
 unsafe fn text<'a>(at: *const libc::c_char) -> &'a str {
     if at.is_null() {
         return "";
     }
-    // SAFETY: by the caller's promise.
+    // SAFETY: guaranteed by the caller.
     unsafe { CStr::from_ptr(at) }.to_str().unwrap_or_default()
 }
 
@@ -187,7 +189,7 @@ mod tests {
     use super::*;
 
     fn func(number: usize) -> Func {
-        // SAFETY: never called.
+        // SAFETY: the pointer is not null, and nobody calls it.
         unsafe { std::mem::transmute::<usize, Func>(0x1000 + number * 16) }
     }
 
@@ -202,7 +204,7 @@ mod tests {
         assert!(idle.left().is_none());
         for number in 0..SLOTS {
             for _ in 0..=number {
-                idle.came(func(number));
+                idle.add(func(number));
             }
         }
         let left = idle.left().expect("some");
@@ -214,7 +216,7 @@ mod tests {
         }
         for number in 0..SLOTS {
             for _ in 0..=number {
-                idle.went(func(number));
+                idle.remove(func(number));
             }
         }
         assert!(idle.left().is_none());
@@ -225,12 +227,12 @@ mod tests {
     fn those_without_a_place_are_counted_together() {
         let idle = Idle::new();
         for number in 0..SLOTS + 100 {
-            idle.came(func(number));
+            idle.add(func(number));
         }
         assert_eq!(idle.others.load(Ordering::Relaxed), 100);
         assert_eq!(jobs(&idle), SLOTS as isize + 100);
         for number in (0..SLOTS + 100).rev() {
-            idle.went(func(number));
+            idle.remove(func(number));
         }
         assert!(idle.left().is_none());
     }
@@ -245,11 +247,11 @@ mod tests {
                 scope.spawn(move || {
                     for round in 0..1000 {
                         let number = (round + first * 7) % 50;
-                        // Counted as gone before it was counted as there, too.
-                        idle.went(func(number));
-                        idle.came(func(number));
+                        // Also count a job as gone before it is counted as idle.
+                        idle.remove(func(number));
+                        idle.add(func(number));
                     }
-                    idle.came(func(first));
+                    idle.add(func(first));
                 });
             }
         });
@@ -266,13 +268,13 @@ mod tests {
     #[cfg_attr(miri, ignore = "the callbacks are made-up addresses")]
     fn the_log_says_how_many_and_which() {
         let idle = Idle::new();
-        idle.came(func(0));
+        idle.add(func(0));
         let text = idle.left().expect("one").to_string();
         assert_eq!(text, "1 idle job never finished with: 1 of 0x1000");
-        idle.went(func(0));
+        idle.remove(func(0));
         for number in 0..9 {
-            idle.came(func(number));
-            idle.came(func(number));
+            idle.add(func(number));
+            idle.add(func(number));
         }
         let text = idle.left().expect("18").to_string();
         assert!(text.starts_with("18 idle jobs never"), "{text}");

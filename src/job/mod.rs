@@ -1,21 +1,22 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! The job: a callback, what triggers it, and where it is in its life.
+//! The job: a callback, the event that triggers it, and its state.
 //!
-//! A job is in two parts. All jobs have the first, [`Job`], and run-now jobs no more than that: a
-//! third of the memory, for what is made and gone most often. It fits the smallest block of malloc's
-//! but one: what the threads that make jobs and those that run them pass to each other is cache
-//! lines. Jobs that wait for a trigger have a [`Watch`] behind it.
+//! A job has up to two parts. Every job has the first part, [`Job`]. Run-now jobs have only that:
+//! they are made and freed most often, and so need a third of the memory. It fits the second
+//! smallest block of malloc. That matters because the threads that make jobs and the threads that
+//! run them exchange the cache lines of these blocks. A job that waits for a trigger has a
+//! [`Watch`] behind its [`Job`], in the same block.
 //!
-//! Who may touch which field, when:
+//! Which thread may touch which field, and when:
 //!
 //! | field | written by | read by |
 //! |---|---|---|
-//! | `state` | everybody, see [`state`] | everybody |
-//! | `flags`, `func`, `pool`, `target`, `timeout` | the call that makes the job | everybody |
-//! | `data`, `done_cb` | any thread (atomics) | any thread |
+//! | `state` | any thread, see [`state`] | any thread |
+//! | `flags`, `func`, `pool`, `prfd`, `number`, `timeout` | the call that makes the job | any thread |
+//! | `data`, `done_cb` | any thread (atomic) | any thread |
 //! | `output` | the loop, when the job fires | any thread, while the callback executes |
-//! | `timer.deadline` | who arms the job, or ran it (atomic) | the loop |
-//! | `seen`, `notes`, `timer`, `link`, `next_ready` | the call that makes the job, then the loop alone | the same |
+//! | `timer.deadline` | the thread that arms the job or has run it (atomic) | the loop |
+//! | `seen`, `notes`, `timer`, `link`, `next_ready` | the call that makes the job, then only the loop | the same |
 
 pub(crate) mod free;
 pub(crate) mod here;
@@ -43,14 +44,14 @@ use crate::sync::{hand_over, take_over, unless_instrumented};
 use crate::sys;
 use crate::timers::Timer;
 
-/// What triggers a job, beside the flags' directions.
+/// What triggers a job. The flags say in which directions a descriptor triggers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Trigger {
-    /// Nothing: it runs when it is armed.
+    /// Nothing: the job runs as soon as it is armed.
     Now,
     /// A time after it is armed, in nanoseconds.
     Timer(u64),
-    /// A descriptor; the time-out is in nanoseconds, [`NEVER`] for none.
+    /// A descriptor. `timeout` is in nanoseconds, [`NEVER`] for none.
     Io {
         fd: c_int,
         prfd: *mut PRFileDesc,
@@ -63,7 +64,7 @@ pub(crate) enum Trigger {
 /// No time at all: later than every deadline.
 pub(crate) const NEVER: u64 = u64::MAX;
 
-/// The kind of a job, from its trigger.
+/// The kind of a job: its trigger without the parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Now,
@@ -72,94 +73,97 @@ pub(crate) enum Kind {
     Signal,
 }
 
-/// One job. Lives in memory of the pool's allocator, at an address that C holds.
+/// The part that every job has. It lives in memory from the pool's allocator, and C holds its
+/// address.
 #[repr(C)]
 pub(crate) struct Job {
     pub(crate) state: State,
-    /// The public flags, all of which fit.
+    /// The public flags; all of them fit in 16 bits.
     flags: u16,
-    /// What fired, in public flags; the loop writes it before it hands the job on.
+    /// What fired, as public flags. The loop writes it before it hands the job on.
     output: AtomicU8,
-    /// Where the loop has it: bits of [`note`].
+    /// The loop's notes on the job: bits of [`note`].
     pub(crate) notes: Cell<u8>,
-    /// As C sees it: what a pool is, the rooms above know.
+    /// The pool pointer that C has. Only modules above this one know the type behind it.
     pool: NonNull<ns_thrpool_t>,
     func: unsafe extern "C" fn(*mut ns_job_t),
     data: AtomicPtr<c_void>,
     done_cb: AtomicPtr<c_void>,
 }
 
-/// What a job has that waits for a trigger: behind its [`Job`], in the same block.
+/// The part that only a job with a trigger has. It follows the [`Job`] in the same block.
 #[repr(C)]
 pub(crate) struct Watch {
-    /// In its descriptor's list, the loop's list of signal jobs, or its list of strays.
+    /// Links the job into its descriptor's list, the loop's list of signal jobs, or the loop's list
+    /// of strays.
     pub(crate) link: Node,
     prfd: *mut PRFileDesc,
-    /// A descriptor, a signal number, or -1.
+    /// The descriptor, the signal number, or -1.
     number: c_int,
-    /// I/O: what the closes of the number were when the job was made.
-    /// Signal: how many had arrived when the job last fired, or was made.
+    /// I/O: the close count of the descriptor number when the job was made. Signal: how many of
+    /// that signal had arrived when the job last fired, or was made.
     pub(crate) seen: Cell<u32>,
-    /// Nanoseconds from arming to firing by time; [`NEVER`] for none.
+    /// Nanoseconds from arming to the timer's firing; [`NEVER`] for none.
     timeout: u64,
-    /// In the wheel, when it has a time to wait for.
+    /// Links the job into the timer wheel while its timer runs.
     pub(crate) timer: Timer,
-    /// In the loop's ready list.
+    /// The next job in the loop's ready list.
     pub(crate) next_ready: Cell<Option<JobPtr>>,
 }
 
-/// The block of a job that has both.
+/// The block of a job that has both parts.
 #[repr(C)]
 pub(crate) struct Watched {
     job: Job,
     watch: Watch,
 }
 
-/// Bits of [`Job::notes`]: the loop's own notes.
+/// Bits of [`Job::notes`], which only the loop uses.
 pub(crate) mod note {
-    /// Was armed before: its descriptor was verified, its signal is in the list.
+    /// The job has been armed before: the loop has verified its descriptor, or its signal is in the
+    /// list.
     pub(crate) const ATTACHED: u8 = 1;
-    /// Armed in the loop: it may fire.
+    /// The job is armed in the loop: it may fire.
     pub(crate) const MAY_FIRE: u8 = 2;
-    /// In the ready list, about to fire.
+    /// The job is in the ready list, about to fire.
     pub(crate) const READY: u8 = 4;
-    /// Its descriptor is not what it was made for any more: it never fires for I/O, and never
-    /// closes the number.
+    /// The job's number refers to another file now: the job never fires for I/O and never closes
+    /// the number.
     pub(crate) const ORPHAN: u8 = 8;
-    /// It was armed again without a word to the poller: its descriptor is to be looked at unless
-    /// it is heard of.
+    /// The job was armed again without a call to the poller. The loop must check its descriptor
+    /// unless an event for it arrives.
     pub(crate) const UNVERIFIED: u8 = 16;
-    /// It fired for its descriptor since that was last looked at.
+    /// The job has fired for its descriptor since the loop last checked that.
     pub(crate) const HEARD: u8 = 32;
-    /// It was said that it lost its descriptor.
+    /// The log has said that the job lost its descriptor.
     pub(crate) const REPORTED: u8 = 64;
-    /// A worker closes its descriptor; what is left to do is its done callback.
+    /// A worker closes the job's descriptor. After that, only the done callback is left to call.
     pub(crate) const CLOSING: u8 = 128;
 }
 
 #[cfg(not(loom))]
 const _: () = assert!(
     size_of::<Job>() <= 40,
-    "a run-now job is to fit a 48 byte block"
+    "a run-now job must fit a 48 byte block"
 );
 #[cfg(not(loom))]
 const _: () = assert!(
     size_of::<Watched>() <= 120,
-    "a job is to fit a 128 byte block"
+    "a job must fit a 128 byte block"
 );
 
-/// What the call that makes a job knows.
+/// The parameters of a new job.
 pub(crate) struct Spec {
     pub(crate) flags: ns_job_type_t,
     pub(crate) trigger: Trigger,
     pub(crate) func: unsafe extern "C" fn(*mut ns_job_t),
     pub(crate) data: *mut c_void,
-    /// To be armed.
+    /// Whether to arm the job.
     pub(crate) armed: bool,
 }
 
 impl Spec {
-    /// Of which kind its job will be.
+    /// The kind of the job.
     pub(crate) fn kind(&self) -> Kind {
         match self.trigger {
             Trigger::Now => Kind::Now,
@@ -184,7 +188,7 @@ impl Job {
         }
     }
 
-    /// The pool that it belongs to, which outlives it.
+    /// The pool that the job belongs to. It outlives the job.
     pub(crate) fn pool_as_c(&self) -> NonNull<ns_thrpool_t> {
         self.pool
     }
@@ -194,12 +198,12 @@ impl Job {
         ns_job_type_t::from(self.flags)
     }
 
-    /// Whether any of `flags` is among the job's.
+    /// Whether the job has any of `flags`.
     pub(crate) fn has(&self, flags: ns_job_type_t) -> bool {
         self.flags() & flags != 0
     }
 
-    /// What triggers it, from the flags.
+    /// The kind of the job, according to its flags.
     pub(crate) fn kind(&self) -> Kind {
         if self.has(NS_JOB_IO) {
             Kind::Io
@@ -212,7 +216,7 @@ impl Job {
         }
     }
 
-    /// Its callback.
+    /// The callback.
     pub(crate) fn func(&self) -> unsafe extern "C" fn(*mut ns_job_t) {
         self.func
     }
@@ -222,7 +226,8 @@ impl Job {
         self.data.load(Ordering::Acquire)
     }
 
-    /// As [`Job::data`], for the application: what was written before it was set is for the caller.
+    /// As [`Job::data`], for the application: what a thread wrote before it set the pointer happens
+    /// before the caller's reads.
     pub(crate) fn take_data(&self) -> *mut c_void {
         let data = || {
             let data = self.data();
@@ -232,7 +237,7 @@ impl Job {
         unless_instrumented(|| self.data(), data)
     }
 
-    /// Replace the application's pointer.
+    /// Replaces the application's pointer.
     pub(crate) fn set_data(&self, data: *mut c_void) {
         hand_over(&raw const self.data);
         self.data.store(data, Ordering::Release);
@@ -241,17 +246,18 @@ impl Job {
     /// The done callback.
     pub(crate) fn done_cb(&self) -> ns_job_func_t {
         let at = self.done_cb.load(Ordering::Acquire);
-        // SAFETY: `set_done_cb` stored a pointer of this very type, and None is null.
+        // SAFETY: `set_done_cb` stored a function pointer of this type, or null, which stands for
+        // None.
         unsafe { std::mem::transmute::<*mut c_void, ns_job_func_t>(at) }
     }
 
-    /// Replace the done callback.
+    /// Replaces the done callback.
     pub(crate) fn set_done_cb(&self, func: ns_job_func_t) {
         let at = func.map_or(ptr::null_mut(), |func| func as *mut c_void);
         self.done_cb.store(at, Ordering::Release);
     }
 
-    /// What fired, while the callback executes; else nothing.
+    /// What fired, while the callback executes; otherwise no flags.
     pub(crate) fn output(&self) -> ns_job_type_t {
         if self.state.is_executing() {
             ns_job_type_t::from(self.output.load(Ordering::Acquire))
@@ -260,7 +266,7 @@ impl Job {
         }
     }
 
-    /// It is about to fire, with `output`.
+    /// Sets `output`, before the job fires.
     pub(crate) fn set_output(&self, output: ns_job_type_t) {
         self.output.store(output as u8, Ordering::Release);
     }
@@ -270,19 +276,19 @@ impl Job {
         self.notes.get() & bit != 0
     }
 
-    /// Set a bit of [`note`].
+    /// Sets a bit of [`note`].
     pub(crate) fn mark(&self, bit: u8) {
         self.notes.set(self.notes.get() | bit);
     }
 
-    /// Clear a bit of [`note`].
+    /// Clears a bit of [`note`].
     pub(crate) fn unmark(&self, bit: u8) {
         self.notes.set(self.notes.get() & !bit);
     }
 }
 
 impl Watch {
-    /// `None` where there is no trigger to wait for.
+    /// Returns `None` for a run-now job, which has no trigger to wait for.
     fn new(trigger: Trigger, seen: u32) -> Option<Self> {
         let (prfd, number, timeout) = match trigger {
             Trigger::Now => return None,
@@ -302,21 +308,22 @@ impl Watch {
     }
 }
 
-/// A live job, as it goes through queues and lists.
+/// A pointer to a live job, as queues and lists hold it.
 ///
-/// Whoever holds one holds what keeps the job alive: its bit in the state word (in a queue), a
+/// Every holder has something that keeps the job alive: a bit in the state word (for a queue), a
 /// place in one of the loop's lists, the run of its callback, or its disposal.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct JobPtr(NonNull<Job>);
 
-// SAFETY: a job's fields are atomics, constants, or the loop's own; see the table above.
+// SAFETY: the fields of a job are atomics, constants, or used by the loop thread alone; see the
+// table at the top of this file.
 unsafe impl Send for JobPtr {}
 
 impl Deref for JobPtr {
     type Target = Job;
 
     fn deref(&self) -> &Job {
-        // SAFETY: by the type's invariant.
+        // SAFETY: by the invariant of the type, the job is alive.
         unsafe { self.0.as_ref() }
     }
 }
@@ -325,12 +332,13 @@ impl JobPtr {
     /// The job at `at`.
     ///
     /// # Safety
-    /// It is live, and stays so as long as the type's invariant says.
+    /// The job is live, and one of the things that the type's invariant names keeps it alive as
+    /// long as the result is used.
     pub(crate) unsafe fn new(at: NonNull<Job>) -> Self {
         Self(at)
     }
 
-    /// Make a job, in the state that it is to be made in. `None` when there is no memory.
+    /// Makes a job in the given state. Returns `None` if there is no memory.
     pub(crate) fn make(
         alloc: &Allocator,
         pool: NonNull<ns_thrpool_t>,
@@ -339,7 +347,7 @@ impl JobPtr {
         seen: u32,
     ) -> Option<Self> {
         let job = Job::new(pool, spec, state);
-        // SAFETY: in both cases a block of the size that is written.
+        // SAFETY: in both cases the block has the size and alignment of the value that is written.
         unsafe {
             match Watch::new(spec.trigger, seen) {
                 None => {
@@ -356,29 +364,30 @@ impl JobPtr {
         }
     }
 
-    /// Its [`Watch::link`], as lists are to have it: [`JobPtr::of_link`] gets from there to the job.
+    /// The job's [`Watch::link`], for a list. [`JobPtr::of_link`] gets from there back to the job.
     pub(crate) fn link(self) -> *const Node {
         debug_assert!(self.kind() != Kind::Now);
-        // SAFETY: as for `watch`. No reference on the way, which would be good for the link alone.
+        // SAFETY: as for `watch`. No reference in between: a pointer made from a reference to the
+        // link could access the link alone.
         unsafe { &raw const (*self.0.cast::<Watched>().as_ptr()).watch.link }
     }
 
-    /// Its [`Watch::timer`], as the wheel is to have it: [`JobPtr::of_timer`] gets from there to the
-    /// job.
+    /// The job's [`Watch::timer`], for the timer wheel. [`JobPtr::of_timer`] gets from there back
+    /// to the job.
     pub(crate) fn timer(self) -> NonNull<Timer> {
         debug_assert!(self.kind() != Kind::Now);
-        // SAFETY: as for `link`.
+        // SAFETY: as for `link`; the address of a field is not null.
         unsafe { NonNull::new_unchecked(&raw mut (*self.0.cast::<Watched>().as_ptr()).watch.timer) }
     }
 
-    /// What it waits for. Run-now jobs have none.
+    /// The second part of the job. Run-now jobs have none.
     pub(crate) fn watch(&self) -> &Watch {
         debug_assert!(self.kind() != Kind::Now);
-        // SAFETY: every other job is the first part of a `Watched`.
+        // SAFETY: every job that is not a run-now job is the first part of a `Watched`.
         unsafe { &self.0.cast::<Watched>().as_ref().watch }
     }
 
-    /// Its descriptor, or -1.
+    /// The job's descriptor, or -1.
     pub(crate) fn fd(self) -> c_int {
         match self.kind() {
             Kind::Io => self.watch().number,
@@ -386,7 +395,7 @@ impl JobPtr {
         }
     }
 
-    /// The number of its signal, or -1.
+    /// The number of the job's signal, or -1.
     pub(crate) fn signum(self) -> c_int {
         match self.kind() {
             Kind::Signal => self.watch().number,
@@ -394,7 +403,7 @@ impl JobPtr {
         }
     }
 
-    /// Its NSPR descriptor, or NULL.
+    /// The job's NSPR descriptor, or NULL.
     pub(crate) fn prfd(self) -> *mut PRFileDesc {
         match self.kind() {
             Kind::Io => self.watch().prfd,
@@ -402,70 +411,73 @@ impl JobPtr {
         }
     }
 
-    /// Close its descriptor, which was given to the library, and is still what it was then.
+    /// Closes the job's descriptor. The library must own it, and the number must still refer to the
+    /// file that the job was made for.
     pub(crate) fn close(self) {
         if self.prfd().is_null() {
             sys::close(self.fd());
         } else {
-            // SAFETY: it was open when the job was made, and is the library's to close since.
+            // SAFETY: the descriptor was open when the job was made, and since then only the
+            // library may close it.
             unsafe { nspr::close(self.prfd()) };
         }
     }
 
-    /// Whether it has a time to wait for.
+    /// Whether the job has a timer.
     pub(crate) fn has_timeout(self) -> bool {
         let waits = self.has(NS_JOB_IO | NS_JOB_SIGNAL | NS_JOB_TIMER);
         waits && self.watch().timeout != NEVER
     }
 
-    /// Whether its time is zero: the next turn of the loop. Jobs with the same are to keep their
-    /// order, however long the queue.
+    /// Whether the job's time is zero, so that it is due in the loop's next turn. Such jobs must
+    /// keep their order, however long the queue.
     pub(crate) fn is_due_at_once(self) -> bool {
         self.watch().timeout == 0
     }
 
-    /// Start its time afresh, from `now`.
+    /// Restarts the job's timer from `now`.
     pub(crate) fn restart(self, now: u64) {
         let watch = self.watch();
         watch.timer.set_deadline(now.saturating_add(watch.timeout));
     }
 
-    /// When its time was started, or before.
+    /// The time at which the timer was last started, or an earlier one.
     pub(crate) fn armed_at(self) -> u64 {
         let watch = self.watch();
         watch.timer.deadline().saturating_sub(watch.timeout)
     }
 
-    /// Its first part, which is where its memory begins.
+    /// The first part of the job, at the start of its memory.
     pub(crate) fn as_job(self) -> NonNull<Job> {
         self.0
     }
 
-    /// As C sees it.
+    /// The job pointer that C has.
     pub(crate) fn as_c(self) -> *mut ns_job_t {
         self.0.as_ptr().cast()
     }
 
-    /// The job that `node` is the [`Watch::link`] of.
+    /// The job whose [`Watch::link`] is `node`.
     ///
     /// # Safety
-    /// It is that of a live job, from [`JobPtr::link`].
+    /// `node` came from [`JobPtr::link`], and its job is live.
     pub(crate) unsafe fn of_link(node: *const Node) -> Self {
-        // SAFETY: by the caller's promise there is a job around it.
+        // SAFETY: the caller guarantees that the field is inside a live `Watched`.
         unsafe { Self::around(node.cast(), offset_of!(Watched, watch.link)) }
     }
 
-    /// The job that `timer` is the [`Watch::timer`] of.
+    /// The job whose [`Watch::timer`] is `timer`.
     ///
     /// # Safety
-    /// It is that of a live job, from [`JobPtr::timer`].
+    /// `timer` came from [`JobPtr::timer`], and its job is live.
     pub(crate) unsafe fn of_timer(timer: NonNull<Timer>) -> Self {
-        // SAFETY: by the caller's promise there is a job around it.
+        // SAFETY: the caller guarantees that the field is inside a live `Watched`.
         unsafe { Self::around(timer.as_ptr().cast(), offset_of!(Watched, watch.timer)) }
     }
 
     unsafe fn around(field: *const u8, offset: usize) -> Self {
-        // SAFETY: the field is inside a job, `offset` behind its start, so neither leaves it.
+        // SAFETY: the field is `offset` bytes behind the start of a `Watched`, so the result is its
+        // start and not null.
         unsafe { Self(NonNull::new_unchecked(field.sub(offset).cast_mut().cast())) }
     }
 }

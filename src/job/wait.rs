@@ -1,19 +1,21 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Threads blocked in `ns_job_wait` and `ns_job_timedwait`.
+//! Threads that are blocked in `ns_job_wait` and `ns_job_timedwait`.
 //!
-//! A job is small and may be freed the moment it is finished, so nobody sleeps on a job: waiters
-//! sleep by a stripe of the pool's table, each on a node of its own on its own stack.
+//! A job is small and may be freed the moment it is finished with, so no thread sleeps on the job
+//! itself. The pool has a table of stripes, and a job's address selects its stripe. Each waiter
+//! puts a node, which lives on its own stack, on the stripe's list, and sleeps there.
 //!
-//! The race this survives: a waker that has moved a job to WAITING and is about to wake its
-//! waiters, while another thread finishes the job, the loop frees it, and its memory becomes
-//! another job with waiters of its own. Hence a job with waiters (`WAITED` in its word) is moved
-//! on only under its stripe's lock, in the same critical section that takes its waiters off the
-//! list and hands each its outcome. A waiter that is still on the list thereby knows that its job
-//! is alive, and one that is off it never looks at the job again. Until it is on the list,
+//! The race that this handles: a waker moves a job to WAITING and is about to wake its waiters.
+//! Meanwhile another thread finishes with the job, the loop frees it, and its memory becomes
+//! another job with waiters of its own. Therefore a job with waiters (`WAITED` in its word) changes
+//! to such a state only under its stripe's lock. The same critical section takes its waiters off
+//! the list and hands each its outcome. So a waiter that is on the list knows that its job is
+//! alive, and one that is off it never looks at the job again. Until the waiter is on the list,
 //! [`Entering`](crate::job::free::Entering) keeps the job's memory.
 //!
-//! A pool that shuts down waits for its workers. One that is blocked here, in a callback, is
-//! released then: what it waits for might never come, or wait for it.
+//! A pool that shuts down waits for its workers. A worker that is blocked here, inside a callback,
+//! is therefore released at shutdown: otherwise what it waits for might never come, or might itself
+//! wait for the worker.
 
 use std::cell::Cell;
 use std::ptr;
@@ -35,17 +37,17 @@ pub(crate) enum Outcome {
     Deleting,
     /// The pool has stopped: the job can no longer run.
     Stopped,
-    /// The time is up.
+    /// The deadline has passed.
     TimedOut,
 }
 
-/// One blocked thread, on its own stack. Guarded by the stripe's lock.
+/// One blocked thread. The node lives on that thread's stack; the stripe's lock guards it.
 struct Waiter {
     state: *const State,
-    /// It is a worker of the pool.
+    /// Whether the thread is a worker of the pool.
     is_worker: bool,
     outcome: Cell<Option<Outcome>>,
-    /// Where it sleeps, alone: it is woken for its own outcome only.
+    /// Only this thread sleeps here: it is woken for its own outcome only.
     wake: Condvar,
     next: Cell<*const Waiter>,
 }
@@ -53,8 +55,8 @@ struct Waiter {
 /// The head of a stripe's list of waiters.
 struct List(*const Waiter);
 
-// SAFETY: the nodes behind the pointer belong to blocked threads, and are touched only under the
-// lock that this list is in.
+// SAFETY: the nodes behind the pointer belong to blocked threads, and are accessed only under the
+// lock that guards this list.
 unsafe impl Send for List {}
 
 type Stripe = Mutex<List>;
@@ -64,21 +66,22 @@ const STRIPES: usize = 16;
 #[cfg(loom)]
 const STRIPES: usize = 1;
 
-/// A pool's table of blocked threads.
+/// The table of a pool's blocked threads.
 pub(crate) struct Waiters {
     stripes: [Stripe; STRIPES],
-    /// Threads inside a call that the pool has to outlive; and [`DRAINING`].
+    /// The number of threads inside a call that the pool must outlive; and [`DRAINING`].
     calls: AtomicUsize,
-    /// Where the pool's end sleeps until they have left.
+    /// [`Waiters::drain`] sleeps here until these threads have left.
     left: Semaphore,
-    /// The pool's.
+    /// The pool's memory.
     memory: Memory,
 }
 
-/// In [`Waiters::calls`]: the pool's end sleeps until the last has left.
+/// A bit in [`Waiters::calls`]: [`Waiters::drain`] sleeps until the last thread has left.
 const DRAINING: usize = 1 << (usize::BITS - 1);
 
-/// Counts a thread in, and out as the very last thing that it does with the pool's memory.
+/// Counts a thread in. When it is dropped, it counts the thread out, as the last thing that the
+/// thread does with the pool's memory.
 pub(crate) struct InCall<'a>(&'a Waiters);
 
 impl Drop for InCall<'_> {
@@ -86,21 +89,21 @@ impl Drop for InCall<'_> {
         self.0.memory.used();
         hand_over(&raw const self.0.calls);
         if self.0.calls.fetch_sub(1, Ordering::AcqRel) == DRAINING + 1 {
-            // The pool stays until this permit is taken.
+            // `drain` takes this permit before the pool is freed.
             self.0.left.post();
         }
     }
 }
 
 impl List {
-    /// Take every waiter that `which` picks off the list, hand it `outcome` and wake it. The node is
-    /// its thread's again once the lock is given back.
+    /// Takes every waiter that `which` selects off the list, gives it `outcome` and wakes it. When
+    /// the lock is released, the node belongs to its thread again.
     fn release(&mut self, outcome: Outcome, which: impl Fn(&Waiter) -> bool) {
         let mut kept: *const Waiter = ptr::null();
         let mut at = self.0;
         while !at.is_null() {
-            // SAFETY: nodes on the list belong to threads that are blocked until they are given
-            // an outcome under the lock that we hold.
+            // SAFETY: a node on the list belongs to a thread that stays blocked until somebody
+            // gives it an outcome under this lock, which we hold.
             let waiter = unsafe { &*at };
             at = waiter.next.get();
             if which(waiter) {
@@ -114,11 +117,11 @@ impl List {
         self.0 = kept;
     }
 
-    /// Whether anybody waits for `state`.
+    /// Whether any thread waits for `state`.
     fn has(&self, state: *const State) -> bool {
         let mut at = self.0;
         while !at.is_null() {
-            // SAFETY: as in `release`.
+            // SAFETY: as in `release`, the node stays valid while we hold the lock.
             let waiter = unsafe { &*at };
             if ptr::eq(waiter.state, state) {
                 return true;
@@ -130,7 +133,7 @@ impl List {
 }
 
 impl Waiters {
-    /// A table with nobody in it.
+    /// An empty table.
     pub(crate) fn new() -> Self {
         Self {
             stripes: std::array::from_fn(|_| Stripe::new(List(ptr::null()))),
@@ -140,13 +143,14 @@ impl Waiters {
         }
     }
 
-    /// The caller is inside a call that the pool has to outlive, until it drops what it gets.
+    /// Counts the calling thread as inside a call that the pool must outlive, until the result is
+    /// dropped.
     pub(crate) fn enter(&self) -> InCall<'_> {
         self.calls.fetch_add(1, Ordering::Relaxed);
         InCall(self)
     }
 
-    /// The pool's memory, which a model gives back.
+    /// The pool's memory, which a model frees.
     #[cfg(loom)]
     pub(crate) fn memory(&self) -> &Memory {
         &self.memory
@@ -156,12 +160,13 @@ impl Waiters {
         &self.stripes[state as usize / 128 % STRIPES]
     }
 
-    /// Block until the job behind `state` is settled, the pool has stopped (`stopped` is asked
-    /// under the lock, so that [`Waiters::stop`] misses nobody) or `deadline` has come, in
-    /// nanoseconds of the monotonic clock. `entering` goes when the job is marked. The caller has
-    /// entered, and stays so until it has its outcome.
+    /// Blocks until the job behind `state` is settled, the pool has stopped, or `deadline` has
+    /// passed, in nanoseconds of the monotonic clock. `stopped` is called under the lock, so that
+    /// [`Waiters::stop`] misses nobody. `entering` is dropped once the job is marked. The caller
+    /// has called [`Waiters::enter`] and keeps the result until it has its outcome.
     ///
-    /// Woken by: [`Waiters::release`], called by whoever moves the job on; [`Waiters::stop`].
+    /// Woken by [`Waiters::release`], which the thread that settles the job calls, and by
+    /// [`Waiters::stop`] and [`Waiters::stop_workers`].
     pub(crate) fn wait<T>(
         &self,
         state: &State,
@@ -209,7 +214,8 @@ impl Waiters {
         }
     }
 
-    /// Take `me` off the list with `outcome`. It is on the list, so its job is alive.
+    /// Takes `me` off the list and gives it `outcome`. The caller has `me` on the list, so its job
+    /// is alive.
     fn leave<'a>(
         &self,
         mut list: MutexGuard<'a, List>,
@@ -218,15 +224,15 @@ impl Waiters {
     ) -> MutexGuard<'a, List> {
         list.release(outcome, |waiter| ptr::eq(waiter, me));
         if !list.has(me.state) {
-            // SAFETY: `me` was on the list until now, under this lock: the job had not been
-            // settled, and so not freed.
+            // SAFETY: `me` was on the list until now, under this lock, so the job has not been
+            // settled and not been freed.
             unsafe { &*me.state }.clear_waited();
         }
         list
     }
 
-    /// Take `step`, which settles the job behind `state` and clears its mark, and hand `outcome`
-    /// to everybody who waits for it; neither if the step fails.
+    /// Runs `step`, which settles the job behind `state` and clears its mark, and gives `outcome`
+    /// to every thread that waits for the job. If the step fails, nobody gets an outcome.
     #[cold]
     #[inline(never)]
     pub(crate) fn release<T, E>(
@@ -243,29 +249,30 @@ impl Waiters {
         Ok(done)
     }
 
-    /// The pool shuts down, and waits for its workers: those who wait here are released. Whoever
-    /// comes later finds `stopped`.
+    /// The pool shuts down and waits for its workers: releases every worker that waits here. A
+    /// worker that comes later sees `stopped`.
     pub(crate) fn stop_workers(&self) {
         self.stop_those(|waiter| waiter.is_worker);
     }
 
-    /// The pool has stopped and no callback runs: nobody's job can run any more. Whoever comes
-    /// later finds `stopped`.
+    /// The pool has stopped, and no job can run any more: releases every thread. A thread that
+    /// comes later sees `stopped`.
     pub(crate) fn stop(&self) {
         self.stop_those(|_| true);
     }
 
     fn stop_those(&self, which: impl Fn(&Waiter) -> bool) {
         for stripe in &self.stripes {
-            // The mark stays: to whoever settles the job that is a look at the list.
+            // The mark stays. It costs the thread that settles the job one look at the list.
             lock(stripe).release(Outcome::Stopped, &which);
         }
     }
 
-    /// Sleep until everybody has left. Only after [`Waiters::stop`], with no new call to come: all
-    /// have been woken and are on their way out. The caller has cancellation disabled.
+    /// Sleeps until every thread has left. Call it only after [`Waiters::stop`], when no new call
+    /// can begin: then all threads are woken and on their way out. The caller has disabled
+    /// cancellation.
     ///
-    /// Woken by: the last who leaves, in [`InCall`].
+    /// Woken by the last thread that leaves, in [`InCall`].
     pub(crate) fn drain(&self) {
         if self.calls.fetch_or(DRAINING, Ordering::AcqRel) != 0 {
             self.left.wait();

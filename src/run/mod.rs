@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Calling the application: a job's callback, and its done callback.
+//! Calls into the application: a job's callback and its done callback.
 //!
-//! No lock is held here.
+//! The library holds no lock during these calls.
 
 use std::cell::Cell;
 use std::sync::atomic::Ordering;
@@ -11,26 +11,27 @@ use crate::job::state::{self, After, Work};
 use crate::job::{JobPtr, Kind, here};
 use crate::log::{log, trace};
 use crate::perturb::perturb;
-use crate::shared::free::Spent;
+use crate::shared::free::FreeBatch;
 use crate::shared::{Shared, queue_of};
 use crate::sync::{hand_over, take_over, unless_instrumented};
 use crate::sys;
 use crate::workq::Seat;
 
 thread_local! {
-    /// The callback that ran last on this thread and left its job idle. Kept here and not in [`run`],
-    /// since that would cost each run that ends otherwise five to ten instructions.
+    /// The callback that last left its job idle on this thread. A thread-local rather than a
+    /// variable of [`run`]: a variable would add five to ten instructions to every run that ends in
+    /// another state.
     static IDLE: Cell<Option<Func>> = const { Cell::new(None) };
 }
 
-/// A job's callback.
+/// The type of a job's callback.
 type Func = unsafe extern "C" fn(*mut ns_job_t);
 
-/// Call the callback of `job`, which has begun, and move it on. `arm` and `dispose` are the queue
-/// bits that its state is to carry when it is armed again or finished with.
+/// Calls the callback of `job`, whose state is already RUNNING, and moves the job to its next
+/// state. `arm` and `dispose` are the queue bits to set if the job is armed again or finished with.
 ///
-/// The time of a job that is armed again starts when the callback returns. One that is idle is the
-/// application's, and may be gone: the caller has it counted by [`count_idle`].
+/// The timer of a job that is armed again starts when the callback returns. An idle job belongs to
+/// the application, which may end it at any moment; the caller then counts it with [`count_idle`].
 pub(crate) fn run(job: JobPtr, arm: u32, dispose: u32) -> After {
     let pool = job.pool();
     trace!(pool.logger, "job {:p}: callback begins", job.as_c());
@@ -53,34 +54,36 @@ pub(crate) fn run(job: JobPtr, arm: u32, dispose: u32) -> After {
         dispose,
         || note_idle(job),
     );
-    // Not before: a rearm from outside may have come until then, and its time starts no earlier.
-    // Armed again, the job is ours until it is handed on.
+    // Only now: until the callback returned, another thread could still rearm the job, and its
+    // timer must not start earlier than that. No other thread sets the timer of an armed job before
+    // we hand the job on.
     if after == After::Armed && job.has_timeout() {
         job.restart(sys::now());
     }
     after
 }
 
-/// `job`, which ran here, is about to be idle.
-// These two are out of the way of jobs that are not.
+/// Records that `job`, whose callback ran on this thread, is about to become idle.
+// Out of line, so that jobs that do not become idle take a short path.
 #[cold]
 #[inline(never)]
 fn note_idle(job: JobPtr) {
     IDLE.set(Some(job.func()));
 }
 
-/// The job that [`run`] ran here just now is idle.
+/// Counts as idle the job that [`run`] has just run on this thread.
 #[cold]
 #[inline(never)]
 pub(crate) fn count_idle(pool: &Shared) {
     perturb("idle, and not counted");
     if let Some(func) = IDLE.get() {
-        pool.idle.came(func);
+        pool.idle.add(func);
     }
 }
 
-/// Run the done callback. Everything else that the job had is gone. True if the caller is to free
-/// it: no queue holds it, no list has it, and nobody may name it after its done callback.
+/// Calls the done callback, once all other resources of the job are released. Returns true if the
+/// caller must free the job: no queue or list holds it, and the application must not use it after
+/// its done callback.
 #[must_use]
 pub(crate) fn dispose(job: JobPtr) -> bool {
     trace!(job.pool().logger, "job {:p}: disposed of", job.as_c());
@@ -93,21 +96,22 @@ pub(crate) fn dispose(job: JobPtr) -> bool {
     job.state.end_disposal()
 }
 
-/// The end of a job that is out of everything: its done callback, and its memory. Any thread.
+/// Calls the done callback of a job that is in no queue and no list, and frees the job. Any thread
+/// may do this.
 pub(crate) fn farewell(job: JobPtr) {
     if dispose(job) {
-        // SAFETY: `dispose` says so.
+        // SAFETY: `dispose` returned true: nothing else holds the job.
         unsafe { job.free() };
     }
 }
 
 fn call(job: JobPtr, func: unsafe extern "C" fn(*mut ns_job_t)) {
-    // SAFETY: the application's function, called with its job. An exception that leaves it
-    // ends the process: nothing here catches it.
+    // SAFETY: the application supplied the function, and we pass the job that it belongs to. If an
+    // exception leaves it, the process ends: nothing here catches it.
     unsafe { func(job.as_c()) };
     let pool = job.pool();
     if pool.is_forked() {
-        // This thread would go on with the parent's descriptors.
+        // If we continued, this thread would use the parent's descriptors.
         log!(
             pool.logger,
             LOG_CRIT,
@@ -117,29 +121,29 @@ fn call(job: JobPtr, func: unsafe extern "C" fn(*mut ns_job_t)) {
     }
 }
 
-/// A worker's life: run what comes, until nothing more does.
+/// The main function of a worker: runs jobs until the work queue is closed and empty.
 pub(crate) fn work(pool: &Shared) {
     pool.enter(false);
     let mut seat = pool.work.seat(pool.seats.fetch_add(1, Ordering::Relaxed));
-    let mut spent = Spent::new();
-    while let Some(job) = pool.work.next(&mut seat, || spent.give_back()) {
+    let mut batch = FreeBatch::new();
+    while let Some(job) = pool.work.next(&mut seat, || batch.give_back()) {
         match job.state.take_work() {
-            Work::Run => run_job(pool, job, &seat, &mut spent),
+            Work::Run => run_job(pool, job, &seat, &mut batch),
             Work::Leave => {}
             Work::Close => close(pool, job),
-            // SAFETY: disposed of, and the work queue was the last that held it.
-            Work::Free => unsafe { spent.free(job) },
+            // SAFETY: the job is disposed of, and the work queue was its last holder.
+            Work::Free => unsafe { batch.free(job) },
         }
     }
-    debug_assert!(spent.is_empty());
+    debug_assert!(batch.is_empty());
 }
 
-/// The loop left it to a worker to close the descriptor of `job`, which may block.
+/// Closes the descriptor of `job`. The loop leaves this to a worker because the close may block.
 #[cold]
 #[inline(never)]
 fn close(pool: &Shared, job: JobPtr) {
-    // Once more: a job that was made for the number since the loop counted was made for what is
-    // closed now.
+    // The loop has counted a close already. Count again: a job added for this number since then was
+    // added for the file that we close now.
     pool.fds.entry(job.fd()).count_close();
     job.close();
     job.state.closed();
@@ -147,9 +151,10 @@ fn close(pool: &Shared, job: JobPtr) {
     pool.request(job);
 }
 
-fn run_job(pool: &Shared, job: JobPtr, seat: &Seat, spent: &mut Spent) {
+fn run_job(pool: &Shared, job: JobPtr, seat: &Seat, batch: &mut FreeBatch) {
     let now = job.kind() == Kind::Now;
-    // Descriptors and signals are the loop's to let go of; the others nobody else knows.
+    // Only the loop releases descriptors and signals. It holds no part of a timer or run-now job at
+    // this point, so the worker disposes of those itself.
     let own = now || job.kind() == Kind::Timer;
     let arm = queue_of(job.kind());
     let disposal = if own { 0 } else { state::REQ };
@@ -158,8 +163,8 @@ fn run_job(pool: &Shared, job: JobPtr, seat: &Seat, spent: &mut Spent) {
         After::Armed if now => pool.work.push_local(seat, job),
         After::Dispose if own => {
             if dispose(job) {
-                // SAFETY: `dispose` says so.
-                unsafe { spent.free(job) };
+                // SAFETY: `dispose` returned true: nothing else holds the job.
+                unsafe { batch.free(job) };
             }
         }
         After::Armed | After::Dispose => pool.request(job),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Giving a job's memory back to its pool: at once, deferred while somebody may be about to wait for
-//! the job (see [`free`](crate::job::free)), or several at a time.
+//! Freeing a job's memory: at once, deferred while a thread may be about to wait for the job (see
+//! [`free`](crate::job::free)), or in batches.
 
 use std::ptr::NonNull;
 
@@ -8,7 +8,8 @@ use crate::job::free::Deferred;
 use crate::job::{Job, JobPtr};
 use crate::sync::grace::Epoch;
 
-/// Linked through the application's pointer, which nobody reads any more.
+/// The list of deferred jobs is linked through the application's data pointer, which nobody reads
+/// any more.
 impl Deferred for Job {
     fn next(&self) -> *mut Self {
         self.data().cast()
@@ -24,38 +25,38 @@ impl Deferred for Job {
     }
 
     unsafe fn give_back(at: NonNull<Self>) {
-        // SAFETY: only to be freed, so it is there.
+        // SAFETY: the caller guarantees that nobody else holds the job; its memory is still valid.
         let alloc = unsafe { at.as_ref() }.pool().alloc;
-        // SAFETY: made by `make` from this allocator; no field needs dropping.
+        // SAFETY: `JobPtr::make` allocated it from this allocator, and no field needs dropping.
         unsafe { alloc.free(at) };
     }
 }
 
 impl JobPtr {
-    /// Give its memory back, now or a little later.
+    /// Frees the job's memory, now or a little later.
     ///
     /// # Safety
-    /// Nobody holds it any more, and nobody may name it.
+    /// No queue, list or thread holds the job, and the application must not use it any more.
     pub(crate) unsafe fn free(self) {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe { self.pool().deferred.free(self.as_job()) };
     }
 }
 
-/// How many blocks a worker gives back to malloc at once.
+/// The number of blocks that a worker frees at once.
 const BATCH: usize = 32;
 
-/// Jobs that a worker was the last to hold, and will give back several at a time: malloc's lists
-/// are in cache lines that the threads which make jobs need as well, so taking turns less often is
-/// quicker for both. It gives all back before it goes to sleep: no more than 31 wait here, for as
-/// long as it is busy. An application's allocator is not kept waiting at all.
-pub(crate) struct Spent {
+/// Jobs whose last holder was this worker, and that it frees in batches. The threads that make jobs
+/// need the cache lines of malloc's free lists too; fewer handovers of these lines make both sides
+/// quicker. A worker frees all of its batch before it goes to sleep, so at most 31 jobs wait here,
+/// and only while the worker is busy. With the application's own allocator, a job is freed at once.
+pub(crate) struct FreeBatch {
     jobs: [Option<JobPtr>; BATCH],
     count: usize,
 }
 
-impl Spent {
-    /// None.
+impl FreeBatch {
+    /// An empty batch.
     pub(crate) fn new() -> Self {
         Self {
             jobs: [None; BATCH],
@@ -63,13 +64,13 @@ impl Spent {
         }
     }
 
-    /// As [`JobPtr::free`], now or a little later.
+    /// As [`JobPtr::free`], but adds the job to the batch.
     ///
     /// # Safety
-    /// As there.
+    /// As for [`JobPtr::free`].
     pub(crate) unsafe fn free(&mut self, job: JobPtr) {
         if job.pool().alloc.is_custom() {
-            // SAFETY: the caller's promise.
+            // SAFETY: guaranteed by the caller.
             return unsafe { job.free() };
         }
         self.jobs[self.count] = Some(job);
@@ -79,16 +80,17 @@ impl Spent {
         }
     }
 
-    /// Whether none waits to be given back.
+    /// Whether the batch is empty.
     pub(crate) fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// Free all of them.
+    /// Frees all jobs in the batch.
     pub(crate) fn give_back(&mut self) {
         for job in &mut self.jobs[..self.count] {
             if let Some(job) = job.take() {
-                // SAFETY: by the promise to `free`, and each is given back once.
+                // SAFETY: the caller of `free` guaranteed it, and `take` lets us free each job only
+                // once.
                 unsafe { job.free() };
             }
         }

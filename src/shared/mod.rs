@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! What all threads of a pool share, and the ways of a job between them: made, armed, finished,
-//! waited for.
+//! What all threads of a pool share, and the steps that pass a job between them: make, arm, finish,
+//! wait.
 //!
-//! A job knows its pool by the pointer that C has, which is that of its [`Shared`]: here it becomes one.
+//! A job keeps the pool pointer that C has, and that is a pointer to the pool's [`Shared`].
+//! [`Job::pool`] converts it.
 //!
-//! Nothing here blocks but [`Shared::wait_for`], and nothing holds a lock while a function of the
-//! application's runs.
+//! Nothing here blocks except [`Shared::wait_for`], and nothing calls a function of the application
+//! while it holds a lock.
 
 pub(crate) mod free;
 
@@ -33,19 +34,20 @@ use crate::sys;
 use crate::wake::Wake;
 use crate::workq::WorkQueue;
 
-/// How far a pool's loop has come.
+/// How far the loop of a pool has come in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(crate) enum Phase {
     /// Callbacks run.
     Active = 0,
-    /// Shut down, every worker gone, and no callback runs any more; done callbacks do.
+    /// The pool is shut down and every worker has left. No callback runs any more; done callbacks
+    /// do.
     Quiet = 1,
-    /// To dispose of everything and end.
+    /// The loop must dispose of all jobs and exit.
     Stopping = 2,
 }
 
-/// See the module.
+/// The part of a pool that all of its threads share.
 pub(crate) struct Shared {
     pub(crate) alloc: Allocator,
     pub(crate) logger: Logger,
@@ -53,35 +55,36 @@ pub(crate) struct Shared {
     pub(crate) generation: u32,
     /// Requests to the loop: jobs to arm (ARMED) and to dispose of (NEEDS_DELETE).
     pub(crate) requests: SegQueue<JobPtr>,
-    /// Gets the loop to look at `requests`, `loop_work`, `mailbox`, and the life cycle.
+    /// Wakes the loop, which then looks at `requests`, `loop_work`, `mailbox` and the life cycle.
     pub(crate) wake: Wake,
     /// Jobs for the workers.
     pub(crate) work: WorkQueue<JobPtr>,
-    /// Workers that have begun.
+    /// The number of workers that have started.
     pub(crate) seats: AtomicUsize,
-    /// Run-now jobs for the loop. Apart from the requests, so that a flood of them does not keep
-    /// others from being armed.
+    /// Run-now jobs for the loop. This queue is separate from the requests, so that a flood of
+    /// run-now jobs does not delay the arming of others.
     pub(crate) loop_work: SegQueue<JobPtr>,
-    /// Threads in `ns_job_wait`.
+    /// Threads that are blocked in `ns_job_wait` or `ns_job_timedwait`.
     pub(crate) waiters: Waiters,
-    /// Jobs that are free but for those who may be about to wait for them.
+    /// Jobs whose free is deferred, because a thread may be about to wait for them.
     pub(crate) deferred: DeferredFrees<Job>,
-    /// Jobs that are the application's.
+    /// The counts of idle jobs, which belong to the application.
     pub(crate) idle: Idle,
-    /// Descriptors. Reserved by who makes a job; otherwise the loop's.
+    /// The descriptor table. The thread that makes a job reserves the entry; only the loop uses it
+    /// otherwise.
     pub(crate) fds: Table,
-    /// Signals that have arrived.
+    /// The signals that have arrived.
     pub(crate) mailbox: Mailbox,
-    /// Nothing is armed any more.
+    /// The pool is shutting down: no job is armed any more.
     pub(crate) shutdown: AtomicBool,
-    /// Workers that have not left yet.
+    /// The number of workers that have not left yet.
     pub(crate) workers: AtomicUsize,
-    /// How far the loop has come, as [`Phase`].
+    /// How far the loop has come: a [`Phase`].
     phase: AtomicU8,
 }
 
-// References to it cross threads as raw pointers, in jobs and as threads' arguments, where the
-// compiler does not ask.
+// Jobs and thread arguments carry references to it across threads as raw pointers, where the
+// compiler does not check that it is Sync.
 #[cfg(not(loom))]
 const _: fn() = || {
     fn is_sync<T: Sync>() {}
@@ -89,14 +92,14 @@ const _: fn() = || {
 };
 
 impl Job {
-    /// The pool that it belongs to.
+    /// The pool that the job belongs to.
     pub(crate) fn pool(&self) -> &Shared {
-        // SAFETY: a pool outlives its live jobs, and is what `Shared::make` has put there.
+        // SAFETY: a pool outlives its live jobs, and `Shared::as_c` made the pointer.
         unsafe { self.pool_as_c().cast().as_ref() }
     }
 }
 
-/// What an application is told of a request to arm a job.
+/// The result of a request to arm a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Armed {
     Yes,
@@ -104,18 +107,18 @@ pub(crate) enum Armed {
     NotNow,
 }
 
-/// What an application is told of a request to finish a job.
+/// The result of a request to finish with a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
-    /// No callback runs, or only the caller's own.
+    /// No callback is running, or only the one that makes this call.
     Yes,
-    /// A callback runs on another thread; it is the last.
+    /// The callback is running on another thread, for the last time.
     Running,
-    /// It is armed, and that was not to be undone.
+    /// The job is armed, and the caller did not ask to finish with armed jobs.
     Armed,
 }
 
-/// What an application is told of a job that it wants to make.
+/// Why a job could not be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MakeError {
     NoMemory,
@@ -123,12 +126,12 @@ pub(crate) enum MakeError {
     NoSignal,
     /// The descriptor is one of the pool's own.
     OwnDescriptor,
-    /// The pool is the parent process's.
+    /// The pool belongs to the parent process.
     Forked,
 }
 
 impl Shared {
-    /// What threads of a pool share, before it has any.
+    /// The shared part of a pool that has no threads yet.
     pub(crate) fn new(alloc: Allocator, logger: Logger, wake: Wake, workers: usize) -> Self {
         Self {
             alloc,
@@ -150,27 +153,27 @@ impl Shared {
         }
     }
 
-    /// As C sees it: a pool begins with its shared part.
+    /// The pool pointer that C has: the shared part is the first field of a pool.
     pub(crate) fn as_c(&self) -> NonNull<ns_thrpool_t> {
         NonNull::from(self).cast()
     }
 
-    /// The calling thread is a thread of the pool's from now on.
+    /// Makes the calling thread a thread of the pool.
     pub(crate) fn enter(&self, is_loop: bool) {
         here::enter_pool(self.as_c(), is_loop);
     }
 
-    /// Whether the caller is on a thread of the pool's.
+    /// Whether the calling thread belongs to the pool.
     pub(crate) fn is_here(&self) -> bool {
         on_thread_of(self.as_c())
     }
 
-    /// Whether nothing is armed any more.
+    /// Whether the pool is shutting down: no job is armed any more.
     pub(crate) fn is_shutting_down(&self) -> bool {
         self.shutdown.load(Ordering::SeqCst)
     }
 
-    /// Whether this process is a forked child of the one that made the pool.
+    /// Whether this process is a forked child of the process that made the pool.
     pub(crate) fn is_forked(&self) -> bool {
         fork::is_over(self.generation)
     }
@@ -184,25 +187,25 @@ impl Shared {
         }
     }
 
-    /// Move on to `phase`.
+    /// Moves on to `phase`.
     pub(crate) fn set_phase(&self, phase: Phase) {
         self.phase.store(phase as u8, Ordering::SeqCst);
     }
 
-    /// Have the loop look at the life cycle.
+    /// Makes the loop look at the pool's life cycle.
     pub(crate) fn nudge(&self) {
         self.wake.nudged.swap(true, Ordering::SeqCst);
         self.wake_loop();
     }
 
-    /// Get the loop out of its wait, if it is in one. Not in a signal handler.
+    /// Wakes the loop if it sleeps. Not for use in a signal handler.
     fn wake_loop(&self) {
         if self.wake.sleeping.take() {
             self.write_wake();
         }
     }
 
-    /// The caller is the one to wake the loop.
+    /// Writes the byte that wakes the loop. The caller has cleared the sleeping flag.
     #[cold]
     #[inline(never)]
     fn write_wake(&self) {
@@ -212,19 +215,20 @@ impl Shared {
         }
     }
 
-    /// The loop sleeps, and there is no pipe to wake it: somebody has closed our descriptors.
+    /// Interrupts the loop's wait when the wake pipe is closed: the application has closed the
+    /// pool's descriptors.
     fn rouse_loop(&self) {
         if !self.wake.rouse.rouse() && !self.wake.hopeless.swap(true, Ordering::SeqCst) {
             log!(
                 self.logger,
                 LOG_CRIT,
-                "the pool's descriptors were closed behind its back, and its loop sleeps: every \
+                "the application has closed the pool's descriptors, and its loop sleeps: every \
                  signal that could wake it is blocked or in use"
             );
         }
     }
 
-    /// Hand `job`, which carries REQ, to the loop.
+    /// Hands `job` to the loop. Its state word has REQ set.
     pub(crate) fn request(&self, job: JobPtr) {
         perturb("its state says that it is queued, it is not pushed");
         self.requests.push(job);
@@ -232,7 +236,7 @@ impl Shared {
         self.wake_loop();
     }
 
-    /// Hand a run-now job, which carries WORK, to whoever is to run it.
+    /// Hands a run-now job to the threads that run it. Its state word has WORK set.
     fn run_now(&self, job: JobPtr) {
         perturb("its state says that it is queued, and it is not pushed");
         if job.has(NS_JOB_THREAD) {
@@ -243,19 +247,19 @@ impl Shared {
         }
     }
 
-    /// Make a job and reserve all that it will need until it is disposed of: nothing can fail
-    /// afterwards. It is WAITING, or ARMED and to be handed to [`Shared::start`]; nobody else knows
-    /// it.
+    /// Makes a job and reserves all that it needs until it is disposed of: no later step can fail.
+    /// The job is WAITING, or it is ARMED and the caller must pass it to [`Shared::start`]. No
+    /// other thread knows the job yet.
     pub(crate) fn make(&self, spec: &Spec) -> Result<JobPtr, MakeError> {
         let state = if spec.armed {
             State::armed(queue_of(spec.kind()))
         } else {
-            self.idle.came(spec.func);
+            self.idle.add(spec.func);
             State::waiting()
         };
         let failed = |why| {
             if !spec.armed {
-                self.idle.went(spec.func);
+                self.idle.remove(spec.func);
             }
             why
         };
@@ -272,23 +276,25 @@ impl Shared {
                     self.give_up(entry)
                 }
             }
-            // Before it is caught: what arrives from then on is to fire the job.
+            // Read the count before we catch the signal: a signal that arrives from then on must
+            // fire the job.
             Trigger::Signal(signum) => self.mailbox.count(signum),
             Trigger::Now | Trigger::Timer(_) => 0,
         };
         let job = JobPtr::make(&self.alloc, self.as_c(), spec, state, seen)
             .ok_or_else(|| failed(MakeError::NoMemory))?;
         if let Trigger::Signal(signum) = spec.trigger {
-            // Last, so that no signal is caught for a job that there is no memory for.
+            // This comes last, so that we catch no signal for a job that could not be allocated.
             let watched = signals::subscribe(&self.mailbox, &self.wake, signum);
-            // A signal that came meanwhile was blocked until now, and its handler may have forked: the
-            // child must not wait for threads of the parent's that are in the middle of a push.
+            // Signals were blocked until now. The handler of one that arrived meanwhile may have
+            // forked, and then we are in the child. The child must not wait for the parent's
+            // threads, which may have been in the middle of a push.
             let watched = watched.and_then(|()| match self.is_forked() {
                 true => Err(NotSubscribed::Forked),
                 false => Ok(()),
             });
             watched.map_err(|why| {
-                // SAFETY: nobody else knows it.
+                // SAFETY: no other thread knows the job.
                 unsafe { job.free() };
                 failed(match why {
                     NotSubscribed::NoMemory => MakeError::NoMemory,
@@ -300,12 +306,12 @@ impl Shared {
         Ok(job)
     }
 
-    /// Whether `fd`, a number of the pool's own, still is: it may have been closed behind our back
-    /// and be the application's by now.
+    /// Whether `fd`, which the table has as one of the pool's own, still is. The application may
+    /// have closed it and opened another file with the same number.
     #[cold]
     #[inline(never)]
     fn is_own(&self, fd: c_int) -> bool {
-        // Where the system does not tell, it is taken to be.
+        // On a system that cannot tell, we take the number to be ours.
         let link = std::fs::read_link(format!("/proc/self/fd/{fd}"));
         self.wake.is_ours(fd)
             || link.is_ok_and(|link| {
@@ -316,8 +322,8 @@ impl Shared {
             || !cfg!(target_os = "linux")
     }
 
-    /// The number of `entry` is not the pool's own any more: the loop is to make new ones. Returns
-    /// what a job of the application's is to know of it.
+    /// The number of `entry` is no longer the pool's own: makes the loop replace its lost
+    /// descriptors. Returns the close count for the new job of the application.
     #[cold]
     #[inline(never)]
     fn give_up(&self, entry: &Entry) -> u32 {
@@ -327,12 +333,12 @@ impl Shared {
         entry.closes()
     }
 
-    /// Hand on a job that is ARMED and carries the bit of its queue.
+    /// Hands on a job that is ARMED and has the bit of its queue set.
     pub(crate) fn start(&self, job: JobPtr) {
         if job.kind() == Kind::Now {
             return self.run_now(job);
         }
-        // Nobody else sets its time until it is handed on.
+        // No other thread sets the timer before the job is handed on.
         if job.has_timeout() {
             job.restart(sys::now());
         }
@@ -347,10 +353,10 @@ impl Shared {
         hand_over(&raw const job.state);
         match job.state.arm(queue_of(job.kind()), job.has(NS_JOB_PERSIST)) {
             Arm::Push => {
-                self.idle.went(job.func());
+                self.idle.remove(job.func());
                 self.start(job);
             }
-            // Its time starts when its callback returns.
+            // The timer starts when the callback returns.
             Arm::Recorded => {}
             Arm::Refused => return Armed::NotNow,
         }
@@ -361,14 +367,15 @@ impl Shared {
     #[inline(always)]
     pub(crate) fn end(&self, job: JobPtr, even_armed: bool) -> Ended {
         let own = in_callback_of(&job);
-        // By its address alone once the job is finished with: it may be gone.
+        // A raw pointer, because the job may be freed as soon as it is finished with. From then on
+        // we use its address alone.
         let state = &raw const job.state;
         hand_over(state);
         match job.state.end_from(&self.waiters, even_armed) {
             end @ (End::Push | End::PushIdle) => {
                 take_over(state);
                 if end == End::PushIdle {
-                    self.idle.went(job.func());
+                    self.idle.remove(job.func());
                 }
                 self.request(job);
                 Ended::Yes
@@ -383,8 +390,8 @@ impl Shared {
         }
     }
 
-    /// `ns_job_wait` and `ns_job_timedwait`. `None`: the caller is in the way of what it would
-    /// wait for. The caller has entered [`Shared::waiters`].
+    /// `ns_job_wait` and `ns_job_timedwait`. Returns `None` if the calling thread would block what
+    /// it waits for. The caller has entered [`Shared::waiters`].
     pub(crate) fn wait_for(
         &self,
         job: JobPtr,

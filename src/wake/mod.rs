@@ -1,25 +1,27 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! The wake pipe: how other threads, and signal handlers, get the loop out of its wait.
+//! The wake pipe: how other threads, and signal handlers, wake the loop.
 //!
-//! The race this survives: the loop finds its queue empty and is about to sleep, a thread pushes,
-//! the loop sleeps. The loop says that it sleeps and then looks at the queue again; the producer
-//! pushes and then looks whether the loop sleeps. With a SeqCst fence between the two steps on
-//! both sides at least one sees the other.
+//! The race that it handles: the loop finds its queue empty and is about to sleep, a thread pushes,
+//! the loop sleeps. The loop sets the flag [`Sleeping`] and then looks at the queue again. The
+//! producer pushes and then reads the flag. Both sides put a SeqCst fence between the two steps, so
+//! at least one sees the other.
 //!
-//! Only the producer that takes the flag back writes a byte: a busy loop is written nothing, and
-//! no more than one byte is written for each time that the loop was about to sleep, however many
-//! push. A byte may come late, when the loop has long seen what it was written for; then the next
-//! wait is over at once, and the loop looks for nothing. A byte may also stay for a while: a wait
-//! that returns as many events as it has room for may leave the pipe's for the next, and the flag
-//! is set anew over a byte that nobody has read, so that even a single thread may write twice. But
-//! ready descriptors are reported in turn, and a few such waits later the pipe is among them and
-//! emptied. So a handful of bytes is all that it ever holds: it does not fill up, and would not
-//! block if it did.
+//! Only the producer that clears the flag writes a byte. Nobody writes to a busy loop, and each
+//! time that the loop goes to sleep costs at most one byte, however many threads push.
 //!
-//! An end may be closed behind our back, by who closes all descriptors. The producer whose write
-//! finds none says so, leaves the flag as it was, so that the next one tries again, and rouses the
-//! loop by other means ([`Rouse`]); the loop makes a new pipe. A number that was closed and is in
-//! use again gets a stray byte: to ask before each write would cost more than the write.
+//! A byte may come late, after the loop has seen the item that it was written for. Then the next
+//! wait ends at once and the loop finds nothing to do. A byte may also stay in the pipe for a
+//! while. A wait that returns as many events as it has room for may leave the pipe's event to the
+//! next wait; meanwhile the loop sets the flag again over an unread byte, so even a single thread
+//! may write twice. But the poller reports ready descriptors in turn: a few such waits later the
+//! pipe is among them, and the loop empties it. So the pipe never holds more than a handful of
+//! bytes. It does not fill up, and a write would not block if it did.
+//!
+//! A program that closes all descriptors may close an end of the pipe. The producer whose write
+//! then fails marks the pipe as lost, sets the flag again so that the next producer tries too, and
+//! interrupts the loop by other means ([`Rouse`]). The loop then makes a new pipe. If a closed
+//! number is in use again, the new file gets a stray byte: a check before each write would cost
+//! more than the write.
 
 mod rouse;
 
@@ -36,16 +38,17 @@ use crate::sys;
 use rouse::Rouse;
 pub(crate) use rouse::reaches;
 
-/// Whether the loop sleeps, as both sides see it.
+/// The flag that says whether the loop sleeps.
 pub(crate) struct Sleeping(AtomicBool);
 
 impl Sleeping {
-    /// Awake.
+    /// The loop is awake.
     pub(crate) fn new() -> Self {
         Self(AtomicBool::new(false))
     }
 
-    /// The loop: say that it is about to sleep. True if it may: `idle` is asked afterwards.
+    /// Called by the loop when it is about to sleep: sets the flag and then calls `idle`. Returns
+    /// what `idle` returned: true if the loop may sleep.
     pub(crate) fn begin(&self, idle: impl FnOnce() -> bool) -> bool {
         self.0.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
@@ -57,21 +60,21 @@ impl Sleeping {
         sleep
     }
 
-    /// The loop: awake, for whatever reason.
+    /// Called by the loop when it is awake, for whatever reason.
     pub(crate) fn end(&self) {
         self.0.store(false, Ordering::Relaxed);
     }
 
-    /// A producer that was the one to wake the loop, and could not: somebody else is to try.
+    /// Called by a producer that had to wake the loop and failed: the next producer must try.
     fn failed(&self) {
         self.0.store(true, Ordering::SeqCst);
     }
 
-    /// A producer, after its push: whether it is the one to wake the loop.
+    /// Called by a producer after its push. Returns whether this producer must wake the loop.
     pub(crate) fn take(&self) -> bool {
         fence(Ordering::SeqCst);
-        // Not a swap: one that comes too late would write, and what it wrote could hide that the
-        // loop has gone to sleep again.
+        // Not a swap: a late swap would write false all the same, and could hide that the loop has
+        // gone to sleep again.
         self.0.load(Ordering::Relaxed)
             && self
                 .0
@@ -83,18 +86,18 @@ impl Sleeping {
 /// The pipe and the flag.
 pub(crate) struct Wake {
     pub(crate) sleeping: Sleeping,
-    /// The process whose loop reads it: see [`fork`].
+    /// The process whose loop reads the pipe: see [`fork`].
     generation: u32,
     read: AtomicI32,
     write: AtomicI32,
-    /// What both ends are, as the system tells them from everything else: device and inode.
+    /// The device and inode of the pipe, which both ends share. They identify it among all files.
     identity: [AtomicU64; 2],
-    /// Somebody found that an end is gone, or another descriptor of the pool's.
+    /// A thread has found that an end of the pipe, or another descriptor of the pool, is closed.
     lost: AtomicBool,
-    /// The loop is to look at more than its queues: the pool's life has moved on, or a descriptor
-    /// of its own is gone.
+    /// The loop must look at more than its queues: the pool's life cycle has moved on, or one of
+    /// the pool's own descriptors is closed.
     pub(crate) nudged: AtomicBool,
-    /// It was said that the loop cannot be roused.
+    /// The log has said that nothing can wake the loop.
     pub(crate) hopeless: AtomicBool,
     pub(crate) rouse: Rouse,
 }
@@ -102,23 +105,23 @@ pub(crate) struct Wake {
 /// How a wait on the pipe ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Woken {
-    /// A byte is there, the time is up, or a signal came.
+    /// A byte has arrived, the timeout has expired, or a signal has come.
     Yes,
-    /// There is no pipe.
+    /// An end of the pipe is closed.
     Lost,
 }
 
-/// A pipe, neither end of which blocks or survives an exec, nor is a standard stream.
+/// Makes a pipe whose ends do not block, close on exec, and have no number of a standard stream.
 fn pipe() -> io::Result<[c_int; 2]> {
     let _low = sys::LowNumbers::take();
     let mut ends = [-1; 2];
     #[cfg(not(target_os = "macos"))]
-    // SAFETY: room for two descriptors.
+    // SAFETY: the array has room for two descriptors.
     if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_NONBLOCK | libc::O_CLOEXEC) } != 0 {
         return Err(io::Error::last_os_error());
     }
     #[cfg(target_os = "macos")]
-    // SAFETY: room for two descriptors, and plain calls on them.
+    // SAFETY: the array has room for two descriptors; the other calls take plain numbers.
     unsafe {
         if libc::pipe(ends.as_mut_ptr()) != 0 {
             return Err(io::Error::last_os_error());
@@ -131,9 +134,9 @@ fn pipe() -> io::Result<[c_int; 2]> {
     Ok(ends)
 }
 
-/// Device and inode of what `fd` stands for; `None` if it is not open.
+/// The device and inode of the file behind `fd`; `None` if `fd` is not open.
 fn identity(fd: c_int) -> Option<[u64; 2]> {
-    // SAFETY: all zero is memory for fstat to fill; it takes any number.
+    // SAFETY: zeroed memory is a valid `stat`, which fstat overwrites; fstat accepts any number.
     unsafe {
         let mut status: libc::stat = mem::zeroed();
         (libc::fstat(fd, &mut status) == 0).then_some([status.st_dev as u64, status.st_ino as u64])
@@ -141,7 +144,7 @@ fn identity(fd: c_int) -> Option<[u64; 2]> {
 }
 
 impl Wake {
-    /// Make the pipe.
+    /// Makes the pipe.
     pub(crate) fn new() -> io::Result<Self> {
         let [read, write] = pipe()?;
         Ok(Self {
@@ -167,11 +170,12 @@ impl Wake {
         self.write.load(Ordering::Relaxed)
     }
 
-    /// The caller is the one to wake the loop: write a byte. False if there is no pipe to do that
-    /// with: then it is for [`Rouse::rouse`] to do. Async-signal-safe; may change errno.
+    /// Wakes the loop with a byte. The caller is the producer that has cleared the flag. Returns
+    /// false if the pipe is closed; the caller must then use [`Rouse::rouse`]. Async-signal-safe;
+    /// may change errno.
     pub(crate) fn write(&self) -> bool {
-        // A call that a forking handler has interrupted may go on in the child: the pipe is the
-        // parent's there.
+        // A signal handler that interrupts this call may fork, and the call may go on in the child.
+        // There the pipe is the parent's.
         if fork::is_over(self.generation) || sys::write_byte(self.write_end()) {
             return true;
         }
@@ -180,13 +184,13 @@ impl Wake {
         false
     }
 
-    /// The loop: empty the pipe. False if an end of it is gone.
+    /// Called by the loop: empties the pipe. Returns false if an end is closed.
     pub(crate) fn clear(&self) -> bool {
         let mut bytes = [0u8; 64];
-        // SAFETY: room for what is asked for. A pipe with more in it is still readable and is
-        // read again.
+        // SAFETY: the buffer has the size that is passed. If the pipe holds more, it stays readable
+        // and the loop reads it again.
         let got = unsafe { libc::read(self.read_end(), bytes.as_mut_ptr().cast(), bytes.len()) };
-        // The end of the pipe, or none: somebody closed the other end, or this.
+        // Zero means that somebody closed the write end, EBADF that somebody closed the read end.
         if got == 0 || got < 0 && sys::errno() == libc::EBADF {
             self.lost.store(true, Ordering::SeqCst);
             return false;
@@ -194,20 +198,22 @@ impl Wake {
         true
     }
 
-    /// The loop: whether it is known that the pipe, or another descriptor, is gone.
+    /// Called by the loop: whether a thread has found that the pipe, or another descriptor of the
+    /// pool, is closed.
     pub(crate) fn is_lost(&self) -> bool {
         self.lost.load(Ordering::SeqCst)
     }
 
-    /// Block until a byte is there, or `timeout` milliseconds have passed if it is not negative.
-    /// Only this descriptor is looked at.
+    /// Blocks until a byte arrives, or until `timeout` milliseconds have passed; a negative timeout
+    /// never expires. Watches the pipe and no other descriptor.
     pub(crate) fn wait(&self, timeout: c_int) -> Woken {
         let mut poll = libc::pollfd {
             fd: self.read_end(),
             events: libc::POLLIN,
             revents: 0,
         };
-        // SAFETY: one pollfd of ours. An interrupted call is as good as a wake.
+        // SAFETY: we pass one pollfd, which lives on our stack. An interrupted call counts as a
+        // wake.
         unsafe { libc::poll(&mut poll, 1, timeout) };
         if poll.revents & (libc::POLLNVAL | libc::POLLHUP | libc::POLLERR) != 0 || self.is_lost() {
             Woken::Lost
@@ -216,18 +222,19 @@ impl Wake {
         }
     }
 
-    /// Somebody found that a descriptor of the pool's is gone. The loop is to be woken for it.
+    /// Records that a descriptor of the pool is closed. The caller must then wake the loop.
     pub(crate) fn lose(&self) {
         self.lost.store(true, Ordering::SeqCst);
     }
 
-    /// Whether `fd` is an end of the pipe.
+    /// Whether `fd` is an end of this pipe.
     pub(crate) fn is_ours(&self, fd: c_int) -> bool {
         identity(fd) == Some([0, 1].map(|part| self.identity[part].load(Ordering::Relaxed)))
     }
 
-    /// The loop: make a new pipe, if an end of this one is gone. Returns whether one was made. An
-    /// end that is still ours keeps its number, so that nobody writes to one that is closed.
+    /// Called by the loop: makes a new pipe if an end of this one is closed, and returns whether it
+    /// made one. An end that is still open keeps its number, so that no producer writes to a closed
+    /// one.
     pub(crate) fn mend(&self) -> io::Result<bool> {
         let old = [&self.read, &self.write].map(|end| end.load(Ordering::Relaxed));
         let ours = old.map(|end| self.is_ours(end));
@@ -237,7 +244,8 @@ impl Wake {
         }
         let new = pipe()?;
         for (at, end) in [&self.read, &self.write].into_iter().enumerate() {
-            // SAFETY: both are ours.
+            // SAFETY: both numbers belong to this pipe: we just made `new`, and `is_ours` has
+            // checked `old`.
             if ours[at] && unsafe { replace(new[at], old[at]) } {
                 sys::close(new[at]);
             } else {
@@ -255,7 +263,7 @@ impl Wake {
         Ok(true)
     }
 
-    /// Close both ends, but no number that stands for something else by now.
+    /// Closes both ends. Skips a number that refers to another file by now.
     pub(crate) fn close(&self) {
         for end in [self.write_end(), self.read_end()] {
             if self.is_ours(end) {
@@ -265,18 +273,18 @@ impl Wake {
     }
 }
 
-/// Have the number `old` stand for what `new` stands for.
+/// Makes the number `old` refer to the file behind `new`.
 ///
 /// # Safety
-/// `old` is the caller's.
+/// The caller owns the number `old`.
 unsafe fn replace(new: c_int, old: c_int) -> bool {
     #[cfg(target_os = "linux")]
-    // SAFETY: by the caller's promise.
+    // SAFETY: the caller owns `old`.
     unsafe {
         libc::dup3(new, old, libc::O_CLOEXEC) == old
     }
     #[cfg(not(target_os = "linux"))]
-    // SAFETY: as above.
+    // SAFETY: the caller owns `old`.
     unsafe {
         libc::dup2(new, old) == old && libc::fcntl(old, libc::F_SETFD, libc::FD_CLOEXEC) == 0
     }

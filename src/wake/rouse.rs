@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Getting the loop out of a wait that nothing else ends.
+//! Interrupting the loop's wait when nothing else can.
 //!
-//! A program that closes every descriptor it does not know (closefrom(3)) closes the loop's too. A
-//! loop that sleeps in the kernel then sleeps on a poller that nobody can name any more, and the
-//! pipe that was to wake it is gone. Only a signal reaches it. One is borrowed that nobody uses and
-//! that the loop's thread does not block: its disposition is the default one. It gets a handler
-//! that does nothing, is sent to the loop's thread alone, and the loop puts the disposition back
-//! when it has come round.
+//! A program that closes every descriptor it does not know (closefrom(3)) closes those of the loop
+//! too. If the loop sleeps in the kernel at that moment, it sleeps on a poller that no number
+//! refers to any more, and the wake pipe is closed. Only a signal reaches it. We borrow a signal
+//! that nobody uses, one with the default disposition, and that the loop thread does not block. We
+//! give it an empty handler and send it to the loop thread alone. The loop restores the disposition
+//! when it has woken up.
 //!
-//! Where there is none, since the application blocks all signals (and takes them by sigwait(3) or a
-//! signalfd), the loop looks by itself: no wait of the poller's lasts longer than a second. That is
-//! known when the loop is made, and its poller is told.
+//! There is no such signal if the application blocks all signals (and takes them by sigwait(3) or a
+//! signalfd). Then the loop checks by itself: none of its waits in the poller lasts longer than a
+//! second. This is known when the loop is made, and its poller is told then.
 
 use std::mem;
 use std::ptr;
@@ -19,28 +19,28 @@ use libc::{c_int, pthread_t, sigaction, sigset_t};
 
 use crate::sync::{Mutex, lock};
 
-/// The thread to rouse, and what was borrowed for that.
+/// The thread to interrupt, and the signal that we borrowed for that.
 struct Sleeper {
     thread: pthread_t,
-    /// What it blocked when it began.
+    /// The signals that the thread blocked when it began.
     mask: sigset_t,
-    /// It does not rely on being roused.
+    /// No signal reaches the thread: it limits its waits and checks by itself.
     looks: bool,
-    /// A signal, and its disposition before.
+    /// The borrowed signal, and its disposition before.
     borrowed: Option<(c_int, sigaction)>,
 }
 
-/// See the module.
+/// How to interrupt the loop's wait: see the module.
 pub(crate) struct Rouse(Mutex<Option<Sleeper>>);
 
-/// A handler: that it ran is all that is wanted of it.
+/// The handler does nothing: its only purpose is to interrupt the wait.
 extern "C" fn nothing(_: c_int) {}
 
 fn handler() -> usize {
     nothing as extern "C" fn(c_int) as usize
 }
 
-/// The signals to choose from: those that do nothing by default first.
+/// The signals that may be borrowed. Those that do nothing by default come first.
 fn signals() -> impl Iterator<Item = c_int> {
     #[cfg(target_os = "linux")]
     let others = libc::SIGRTMIN()..=libc::SIGRTMAX();
@@ -49,10 +49,11 @@ fn signals() -> impl Iterator<Item = c_int> {
     [libc::SIGURG, libc::SIGWINCH].into_iter().chain(others)
 }
 
-/// Whether a signal can be borrowed for a thread that blocks those of `mask`.
+/// Whether there is a signal to borrow for a thread that blocks the signals in `mask`.
 pub(crate) fn reaches(mask: &sigset_t) -> bool {
     signals().any(|signum| {
-        // SAFETY: a mask that pthread_sigmask filled; all zero is a disposition to write over.
+        // SAFETY: pthread_sigmask filled the mask; zeroed memory is a valid disposition, which
+        // sigaction overwrites.
         unsafe {
             let mut now: sigaction = mem::zeroed();
             libc::sigismember(mask, signum) == 0
@@ -62,9 +63,9 @@ pub(crate) fn reaches(mask: &sigset_t) -> bool {
     })
 }
 
-/// Set what `signum` does, and return what it did before.
+/// Sets the disposition of `signum` and returns the old one.
 fn set(signum: c_int, new: &sigaction) -> Option<sigaction> {
-    // SAFETY: all zero is a disposition to write over; `new` is one.
+    // SAFETY: `new` is a valid disposition, and so is zeroed memory, which sigaction overwrites.
     unsafe {
         let mut old: sigaction = mem::zeroed();
         (libc::sigaction(signum, new, &mut old) == 0).then_some(old)
@@ -72,15 +73,15 @@ fn set(signum: c_int, new: &sigaction) -> Option<sigaction> {
 }
 
 impl Rouse {
-    /// For a thread that is not known yet.
+    /// No thread yet.
     pub(crate) fn new() -> Self {
         Self(Mutex::new(None))
     }
 
-    /// The calling thread is the one to rouse. It blocks the signals of `mask`, and if no other
-    /// `reaches` it, it looks by itself.
+    /// Makes the calling thread the one to interrupt. It blocks the signals in `mask`. `reaches`
+    /// says whether another signal can reach it; if not, it limits its waits itself.
     pub(crate) fn enter(&self, mask: sigset_t, reaches: bool) {
-        // SAFETY: takes nothing, never fails.
+        // SAFETY: pthread_self takes no argument and never fails.
         let thread = unsafe { libc::pthread_self() };
         *lock(&self.0) = Some(Sleeper {
             thread,
@@ -90,30 +91,31 @@ impl Rouse {
         });
     }
 
-    /// Interrupt the thread's wait. False if every signal has come to be in use since the thread
-    /// began. Not in a signal handler.
+    /// Interrupts the thread's wait. Returns false if every usable signal has come into use since
+    /// the thread began. Not for use in a signal handler.
     pub(crate) fn rouse(&self) -> bool {
         let mut sleeper = lock(&self.0);
         let Some(sleeper) = &mut *sleeper else {
-            // It did not begin yet, and looks for itself when it does.
+            // The thread has not begun yet; it checks for lost descriptors when it begins.
             return true;
         };
         if sleeper.looks {
             return true;
         }
         if let Some((signum, _)) = sleeper.borrowed {
-            // SAFETY: the loop's thread is joined only after all calls that may come here.
+            // SAFETY: the loop thread is joined only after all calls that may get here have
+            // returned.
             return unsafe { libc::pthread_kill(sleeper.thread, signum) } == 0;
         }
         for signum in signals() {
-            // SAFETY: the mask was filled by pthread_sigmask.
+            // SAFETY: pthread_sigmask filled the mask.
             if unsafe { libc::sigismember(&sleeper.mask, signum) } != 0 {
                 continue;
             }
-            // SAFETY: all zero is a disposition without flags, with an empty mask.
+            // SAFETY: zeroed memory is a valid disposition, without flags and with an empty mask.
             let mut ours: sigaction = unsafe { mem::zeroed() };
             ours.sa_sigaction = handler();
-            // Set first and looked at then, so that of two pools only one takes it.
+            // Set first, then check what was there: so only one of two pools can take the signal.
             let Some(before) = set(signum, &ours) else {
                 continue;
             };
@@ -122,20 +124,20 @@ impl Rouse {
                 continue;
             }
             sleeper.borrowed = Some((signum, before));
-            // SAFETY: as above.
+            // SAFETY: as above, the loop thread is joined only after all calls that may get here.
             return unsafe { libc::pthread_kill(sleeper.thread, signum) } == 0;
         }
         false
     }
 
-    /// The thread has come round: the signal does what it did before, unless somebody else wants
-    /// something of it by now.
+    /// Called when the thread has woken up: restores the signal's disposition, unless somebody else
+    /// has changed it since.
     pub(crate) fn give_back(&self) {
         let mut sleeper = lock(&self.0);
         let Some((signum, before)) = sleeper.as_mut().and_then(|it| it.borrowed.take()) else {
             return;
         };
-        // SAFETY: all zero is a disposition to write over.
+        // SAFETY: zeroed memory is a valid disposition, which sigaction overwrites.
         let now = unsafe {
             let mut now: sigaction = mem::zeroed();
             libc::sigaction(signum, ptr::null(), &mut now);

@@ -1,32 +1,32 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! The job's state word: one atomic that says where a job is in its life and who holds it.
+//! The job's state word: one atomic that says which state a job is in and what holds it.
 //!
-//! Every change of state is one function here, and one atomic step. There is no lock on a job:
-//! `done` from one thread against `rearm` from another against the callback's return on a third
-//! are compare-and-swaps on this word, and the loser of each looks again.
+//! Each change of state is one function in this file and one atomic step. A job has no lock: if one
+//! thread calls done while another rearms the job and its callback returns on a third, each does a
+//! compare-and-swap on this word, and each that fails reads the word again.
 //!
-//! The word is a state and flag bits:
+//! The word holds a state and flag bits:
 //!
 //! | bit | means | set by | cleared by |
 //! |---|---|---|---|
-//! | `EXEC` | the callback is executing | who begins it | who ended it, in [`State::finish`] |
-//! | `REQ` | the job is in the request queue, once; or the ending loop disposes of it | who is about to push it; the loop | the loop, popping it, or at once |
-//! | `WORK` | the job is in the work queue, or the loop's own, once; or disposed of in the ready list | who is about to push it, or disposes of it | the worker or the loop, popping it |
-//! | `WAITED` | somebody is blocked in `ns_job_wait` | the waiter, under its stripe's lock | who releases them, under that lock |
-//! | `CLOSE` | the worker that takes it from the work queue is to close its descriptor | the loop, with `WORK` | the worker, popping it; the loop, when no worker is left |
-//! | `DISPOSED` | everything is over but the memory | who disposed of it | nobody |
+//! | `EXEC` | the callback is executing | the thread that starts it | the same thread, in [`State::finish`] |
+//! | `REQ` | the job is in the request queue, once; or the loop disposes of it as it ends | the thread that is about to push it; the loop | the loop, when it pops it, or at once |
+//! | `WORK` | the job is in the work queue or the loop's own, once; or it is disposed of in the ready list | the thread that is about to push it, or disposes of it | the worker or the loop, when it pops it |
+//! | `WAITED` | a thread is blocked in `ns_job_wait` | the waiter, under its stripe's lock | the thread that releases the waiters, under that lock |
+//! | `CLOSE` | the worker that takes the job from the work queue must close its descriptor | the loop, together with `WORK` | the worker, when it pops it; the loop, when no worker is left |
+//! | `DISPOSED` | only the memory is left to free | the thread that disposed of it | nobody |
 //!
-//! `REQ` and `WORK` keep the memory, and setting the bit in the same step that decides to push is
-//! what keeps a job from being in a queue twice. A job is disposed of by who took it from the
-//! request queue, or ran it: `REQ` is clear by then, and only `WORK` is left to be asked for. So a
-//! cancelled job that still sits in the work queue is disposed of at once by the loop, and freed by
-//! whichever of the two, loop and worker, lets go of it last.
+//! `REQ` and `WORK` act as references that keep the memory. The step that decides to push also sets
+//! the bit, so a job is never in a queue twice. The thread that took a job from the request queue,
+//! or ran it, disposes of it. `REQ` is clear by then, so that thread only has to check `WORK`. A
+//! cancelled job that is still in the work queue is disposed of by the loop at once. Of the two,
+//! loop and worker, the one that lets go last frees it.
 //!
-//! Unless closing its descriptor may block. Then the loop takes it out of everything and leaves the
-//! close to a worker: it sets `CLOSE` and `WORK` in one step. If the work queue holds the job already,
-//! since it was cancelled there, the worker that pops it finds `CLOSE`; else the loop pushes it. The
-//! worker closes, sets `REQ`, and the loop, which finds the job among the requests once more, has only
-//! the done callback left to call.
+//! There is an exception: the close of a descriptor may block. Then the loop takes the job out of
+//! all its structures and leaves the close to a worker: it sets `CLOSE` and `WORK` in one step. If
+//! the cancelled job is still in the work queue, the worker that pops it finds `CLOSE`; otherwise
+//! the loop pushes it. The worker closes the descriptor, sets `REQ` and pushes the job. When the
+//! loop pops that request, only the done callback is left to call.
 
 mod snapshot;
 
@@ -35,69 +35,70 @@ use crate::sync::{AtomicU32, Memory, Ordering};
 pub(crate) use snapshot::{ARMED, DELETED, NEEDS_ARM, NEEDS_DELETE, REQ, RUNNING, WAITING, WORK};
 use snapshot::{CLOSE, DISPOSED, Snapshot, WAITED};
 
-/// See the module.
+/// The state word of a job: see the module.
 #[derive(Debug)]
 pub(crate) struct State {
     word: AtomicU32,
-    /// The job's.
+    /// The job's memory.
     memory: Memory,
 }
 
-/// What became of a request to arm.
+/// The result of a request to arm.
 #[must_use]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Arm {
-    /// Armed, with the queue's bit set: push it.
+    /// The job is ARMED with the queue's bit set: the caller must push it.
     Push,
-    /// The callback is running: armed when it returns.
+    /// The callback is running: the job will be armed when it returns.
     Recorded,
-    /// Not in this state.
+    /// The job cannot be armed in this state.
     Refused,
 }
 
-/// What became of a request to finish a job.
+/// The result of a request to finish with a job.
 #[must_use]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// To be disposed of, with `REQ` set: push it.
+    /// The job has `REQ` set: the caller must push it, so that the loop disposes of it.
     Push,
-    /// The same, and it was WAITING: [`State::end_from`] tells.
+    /// The same, and the job was WAITING; only [`State::end_from`] returns this.
     PushIdle,
-    /// To be disposed of by the loop, which will find it in the request queue.
+    /// The job is in the request queue already: the loop will find it there and dispose of it.
     Queued,
-    /// The callback is running: disposed of when it returns.
+    /// The callback is running: the job will be disposed of when it returns.
     Marked,
-    /// It was finished before, and no callback is running.
+    /// The job was finished with before, and no callback is running.
     Over,
-    /// It was finished before, and its last callback is running.
+    /// The job was finished with before, and its last callback is running.
     OverRunning,
-    /// It is armed, and that was not to be undone.
+    /// The job is armed, and the caller did not ask to finish with armed jobs.
     Armed,
 }
 
-/// What a worker is to do with a job that it took from the work queue.
+/// What a worker must do with a job that it took from the work queue.
 #[must_use]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Work {
     /// Run it.
     Run,
-    /// It was cancelled; the loop is disposing of it.
+    /// Nothing: it was cancelled, and the loop is disposing of it.
     Leave,
-    /// The loop waits for its descriptor to be closed: close it, then [`State::closed`].
+    /// Close its descriptor, for which the loop waits, then call [`State::closed`].
     Close,
-    /// It was cancelled and disposed of: free its memory.
+    /// Free its memory: it was cancelled and is disposed of.
     Free,
 }
 
-/// What comes after a callback.
+/// What happens to a job after its callback.
 #[must_use]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum After {
-    /// WAITING, and the application's: touch it no more, unless the loop owns parts of it.
+    /// The job is WAITING and belongs to the application: do not touch it any more, except for the
+    /// parts that the loop owns.
     Idle,
-    /// ARMED again, with the bit set that was asked for.
+    /// The job is ARMED again, with the requested bit set.
     Armed,
-    /// NEEDS_DELETE, with the bit set that was asked for.
+    /// The job is NEEDS_DELETE with the requested bit set, or DELETED if no bit was requested.
     Dispose,
 }
 
@@ -105,11 +106,11 @@ pub(crate) enum After {
 #[must_use]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wait {
-    /// WAITING: nothing to wait for.
+    /// The job is WAITING: there is nothing to wait for.
     Idle,
-    /// Being disposed of.
+    /// The job is being disposed of.
     Deleting,
-    /// Marked: whoever moves the job on will say so.
+    /// The job is marked: the thread that settles it will hand out the outcome.
     Marked,
 }
 
@@ -121,44 +122,45 @@ impl State {
         }
     }
 
-    /// The word, about to be read or changed.
+    /// The word, for an access. loom checks that the memory is not freed yet.
     fn word(&self) -> &AtomicU32 {
         self.memory.used();
         &self.word
     }
 
-    /// The word as it is.
+    /// Reads the word.
     fn look(&self) -> Snapshot {
         Snapshot(self.word().load(Ordering::Acquire))
     }
 
-    /// Set bits, whatever else the word says. Returns the word before.
+    /// Sets bits unconditionally. Returns the old word.
     fn set(&self, bits: u32) -> Snapshot {
         Snapshot(self.word().fetch_or(bits, Ordering::AcqRel))
     }
 
-    /// Clear bits, whatever else the word says. Returns the word before.
+    /// Clears bits unconditionally. Returns the old word.
     fn clear(&self, bits: u32) -> Snapshot {
         Snapshot(self.word().fetch_and(!bits, Ordering::AcqRel))
     }
 
-    /// The job's memory, which a model gives back.
+    /// The job's memory, which a model frees.
     #[cfg(loom)]
     pub(crate) fn memory(&self) -> &Memory {
         &self.memory
     }
 
-    /// A job that is being made, and that nobody knows yet: WAITING, in no queue.
+    /// The state of a new job that no other thread knows: WAITING, in no queue.
     pub(crate) fn waiting() -> Self {
         Self::new(WAITING)
     }
 
-    /// The same: ARMED, with the bit of the queue (REQ or WORK) that it will be pushed on.
+    /// The state of a new job that is ARMED, with the bit (REQ or WORK) of the queue that it will
+    /// be pushed on.
     pub(crate) fn armed(queue: u32) -> Self {
         Self::new(ARMED | queue)
     }
 
-    /// The state alone, without the bits.
+    /// The state, without the flag bits.
     pub(crate) fn now(&self) -> u32 {
         self.look().state()
     }
@@ -168,11 +170,12 @@ impl State {
         self.look().is_executing()
     }
 
-    /// Change the word by `next` until it sticks; `None` leaves it alone. Returns the word before
-    /// and whether it was changed.
+    /// Changes the word to what `next` returns, in a compare-and-swap loop. If `next` returns
+    /// `None`, the word stays. Returns the old word: `Ok` if it was changed, `Err` if not.
     ///
-    /// The order is AcqRel: what its armer wrote is seen by the callback, what the callback wrote
-    /// by whoever sees the job WAITING or disposes of it.
+    /// The order is AcqRel. What the thread that arms a job wrote happens before the callback. What
+    /// the callback wrote happens before the steps of any thread that sees the job WAITING, or
+    /// disposes of it.
     fn change(&self, next: impl Fn(Snapshot) -> Option<Snapshot>) -> Result<Snapshot, Snapshot> {
         let mut word = self.look();
         loop {
@@ -191,9 +194,9 @@ impl State {
         }
     }
 
-    /// As [`State::change`], for a step that ends what waiters wait for: `next` also says with
-    /// which outcome. The step that finds `WAITED` is taken under the stripe's lock, together
-    /// with the hand-out of results, so that nobody can free the job in between.
+    /// As [`State::change`], for a step that ends what waiters wait for: `next` also returns their
+    /// outcome. If `WAITED` is set, the step is taken under the stripe's lock, in the same critical
+    /// section that hands out the outcomes, so that no thread can free the job in between.
     #[inline(always)]
     fn settle(
         &self,
@@ -222,11 +225,11 @@ impl State {
         }
     }
 
-    /// WAITING → ARMED with `queue` (REQ or WORK) set; RUNNING → NEEDS_ARM, but not for a PERSIST
-    /// job, which arms itself.
+    /// WAITING → ARMED with `queue` (REQ or WORK) set; RUNNING → NEEDS_ARM. Refuses a running
+    /// PERSIST job, which is armed again anyway.
     pub(crate) fn arm(&self, queue: u32, persist: bool) -> Arm {
         let step = self.change(|word| match word.state() {
-            // Nobody holds it, nor waits for it.
+            // No queue holds the job, and no thread waits for it, so all bits are clear.
             WAITING => Some(Snapshot(ARMED).queued(queue)),
             RUNNING if !persist => Some(word.moved_to(NEEDS_ARM)),
             _ => None,
@@ -240,9 +243,9 @@ impl State {
 
     /// Any state → NEEDS_DELETE; an ARMED job only if `even_armed`.
     ///
-    /// An executing callback is left to return; its `finish` finds the mark. Otherwise the loop
-    /// disposes of the job: it finds it in the request queue, where it either is already or is
-    /// to be pushed now.
+    /// If the callback is executing, its `finish` will find the new state. Otherwise the loop
+    /// disposes of the job when it finds it in the request queue. The job is there already, or the
+    /// caller must push it now.
     #[inline(always)]
     pub(crate) fn end(&self, waiters: &Waiters, even_armed: bool) -> End {
         match self.end_from(waiters, even_armed) {
@@ -251,7 +254,7 @@ impl State {
         }
     }
 
-    /// As [`State::end`], and tells a job that was WAITING from one that was armed.
+    /// As [`State::end`], but distinguishes a job that was WAITING from one that was armed.
     #[inline(always)]
     pub(crate) fn end_from(&self, waiters: &Waiters, even_armed: bool) -> End {
         let finished = |word: Snapshot| word.moved_to(NEEDS_DELETE);
@@ -272,26 +275,32 @@ impl State {
         }
     }
 
-    /// The loop took the job from the request queue. Returns the state that it finds.
+    /// The loop has taken the job from the request queue. Returns the state that it finds.
     pub(crate) fn take_request(&self) -> u32 {
         let before = self.clear(REQ);
-        debug_assert!(before.is_in_requests(), "in the queue, and not marked");
+        debug_assert!(
+            before.is_in_requests(),
+            "the job was in the request queue without REQ"
+        );
         before.state()
     }
 
-    /// A threaded job fired: ARMED stays ARMED, with WORK set. False if it was cancelled.
+    /// A threaded job has fired: ARMED stays ARMED, and WORK is set. Returns false if the job was
+    /// cancelled.
     pub(crate) fn dispatch(&self) -> bool {
         self.change(|word| word.is_armed().then_some(word.queued(WORK)))
             .is_ok()
     }
 
-    /// The loop is about to call the callback: ARMED → RUNNING. False if it was cancelled.
+    /// The loop is about to call the callback: ARMED → RUNNING. Returns false if the job was
+    /// cancelled.
     pub(crate) fn begin(&self) -> bool {
         self.change(|word| word.is_armed().then_some(word.begun()))
             .is_ok()
     }
 
-    /// A worker took the job from the work queue: ARMED → RUNNING, unless it was cancelled.
+    /// A worker has taken the job from the work queue: ARMED → RUNNING, unless the job was
+    /// cancelled.
     pub(crate) fn take_work(&self) -> Work {
         let step = self.change(|word| {
             let taken = word.taken_from_work();
@@ -310,42 +319,44 @@ impl State {
         }
     }
 
-    /// The loop leaves the close of the job's descriptor to a worker. True if the caller is to push
-    /// the job on the work queue; else it is there, and a worker will find it.
+    /// The loop leaves the close of the job's descriptor to a worker. Returns true if the caller
+    /// must push the job on the work queue. If false, the job is in that queue already, and a
+    /// worker will find it.
     #[must_use]
     pub(crate) fn ask_for_close(&self) -> bool {
         !self.set(WORK | CLOSE).is_in_work()
     }
 
-    /// Its descriptor is closed: `REQ` is set, and the caller is to push it for the loop.
+    /// A worker has closed the descriptor: sets `REQ`. The caller must push the job for the loop.
     pub(crate) fn closed(&self) {
         self.set(REQ);
     }
 
-    /// The loop took the job from the work queue, since no worker is left. True if a worker was to
-    /// close its descriptor: that is the loop's again. Else the queue still counts as holding it.
+    /// The loop has taken the job from the work queue because no worker is left. Returns true if a
+    /// worker had to close the descriptor: the loop must do that now. If false, the job still
+    /// counts as held by the queue.
     #[must_use]
     pub(crate) fn take_close(&self) -> bool {
         self.change(|word| word.is_to_be_closed().then_some(word.taken_from_work()))
             .is_ok()
     }
 
-    /// The loop is about to dispose of a job that is in its ready list: that keeps the memory, as
-    /// the work queue would.
+    /// The loop is about to dispose of a job that is in its ready list. Sets `WORK`: the list keeps
+    /// the memory just as the work queue would.
     pub(crate) fn hold(&self) {
         self.set(WORK);
     }
 
-    /// Take the job from the work queue, or the ready list, without running it. True if that was
-    /// all that held its memory.
+    /// The loop takes the job from the work queue, or from the ready list, without running it.
+    /// Returns true if nothing else holds the memory.
     pub(crate) fn drop_work(&self) -> bool {
         self.clear(WORK).is_disposed_of()
     }
 
-    /// The callback returned. `again` is asked only where it matters: whether a job may be armed
-    /// at all (not once the pool shuts down). `arm` and `dispose` are the queue bits to set with
-    /// the outcome, so that the caller can push; without one, the caller itself disposes of it, and
-    /// the disposal begins here.
+    /// The callback has returned. `again` is called only where it matters; it says whether a job
+    /// may still be armed (not once the pool shuts down). `arm` and `dispose` are the queue bits to
+    /// set with these outcomes, so that the caller can push the job. If `dispose` is 0, the caller
+    /// itself disposes of the job, and this step begins the disposal.
     #[cfg(test)]
     pub(crate) fn finish(
         &self,
@@ -358,8 +369,9 @@ impl State {
         self.finish_noting(waiters, persist, again, arm, dispose, || {})
     }
 
-    /// As [`State::finish`]. `note` is called whenever the job is about to become WAITING, which may
-    /// then not come to pass: afterwards it may be gone.
+    /// As [`State::finish`]. `note` is called each time that a step to WAITING is about to be
+    /// tried; the step may fail. It is called before the step because the job may be freed right
+    /// after.
     pub(crate) fn finish_noting(
         &self,
         waiters: &Waiters,
@@ -398,8 +410,8 @@ impl State {
         chosen.get()
     }
 
-    /// NEEDS_DELETE → DELETED, if [`State::finish`] has not done that: the done callback is about to
-    /// run.
+    /// NEEDS_DELETE → DELETED, unless [`State::finish`] has done that. The done callback is about
+    /// to run.
     pub(crate) fn begin_disposal(&self) {
         let step = self.change(|word| match word.state() {
             DELETED => None,
@@ -408,19 +420,20 @@ impl State {
         debug_assert!(step.is_err() || step.is_ok_and(|word| word.state() == NEEDS_DELETE));
     }
 
-    /// Everything is over but the memory. True if the caller is to free it: no queue holds it.
+    /// The done callback has returned, and only the memory is left. Returns true if the caller must
+    /// free it, because no queue holds the job.
     #[must_use]
     pub(crate) fn end_disposal(&self) -> bool {
         let word = self.look();
         debug_assert!(
             !word.is_in_requests(),
-            "who disposes of it took it from there first"
+            "a job must leave the request queue before its disposal ends"
         );
-        // WORK is not set again once this disposal has begun, so one look is enough if it is not set.
+        // Nobody sets WORK once the disposal has begun: if it is clear, one look is enough.
         !word.is_in_work() || !self.set(DISPOSED).is_in_work()
     }
 
-    /// A thread wants to wait: mark the word, unless there is nothing to wait for. The caller
+    /// A thread wants to wait: marks the word, unless there is nothing to wait for. The caller
     /// holds the stripe's lock.
     pub(crate) fn mark_waited(&self) -> Wait {
         let step = self.change(|word| {
@@ -434,7 +447,8 @@ impl State {
         }
     }
 
-    /// The last waiter gave up, or all were released. The caller holds the stripe's lock.
+    /// Clears the mark, when the last waiter has given up or all were released. The caller holds
+    /// the stripe's lock.
     pub(crate) fn clear_waited(&self) {
         self.clear(WAITED);
     }

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! The state word as it was seen at one moment, or is to be: what it says, and what it becomes. See
-//! the table in the module above for who sets which bit.
+//! A value of the state word: what it says, and the values that follow it. The table in the module
+//! above says which thread sets which bit.
 
-/// Idle, owned by the application.
+/// Idle; the application owns the job.
 pub(crate) const WAITING: u32 = 0;
-/// Asked for, and armed when the callback that runs now returns.
+/// The callback is executing, and a thread has rearmed the job: it becomes armed when the callback
+/// returns.
 pub(crate) const NEEDS_ARM: u32 = 1;
 /// In a queue or in the poller.
 pub(crate) const ARMED: u32 = 2;
 /// The callback is executing.
 pub(crate) const RUNNING: u32 = 3;
-/// Finished with: no further callback.
+/// Finished with: no further callback will start.
 pub(crate) const NEEDS_DELETE: u32 = 4;
 /// The done callback runs or has run.
 pub(crate) const DELETED: u32 = 5;
@@ -26,7 +27,7 @@ pub(super) const WAITED: u32 = 1 << 6;
 pub(super) const DISPOSED: u32 = 1 << 7;
 pub(super) const CLOSE: u32 = 1 << 8;
 
-/// A word.
+/// A value of the state word.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Snapshot(pub(super) u32);
 
@@ -43,7 +44,7 @@ impl Snapshot {
         Self(self.0 & !bits)
     }
 
-    /// The state alone.
+    /// The state, without the flag bits.
     pub(super) fn state(self) -> u32 {
         self.0 & STATE
     }
@@ -56,7 +57,7 @@ impl Snapshot {
         self.state() == ARMED
     }
 
-    /// Whether it was finished with.
+    /// Whether the job is finished with.
     pub(super) fn is_finished_with(self) -> bool {
         matches!(self.state(), NEEDS_DELETE | DELETED)
     }
@@ -81,32 +82,32 @@ impl Snapshot {
         self.has(CLOSE)
     }
 
-    /// Whether everything is over but the memory.
+    /// Whether the job is disposed of, so that only its memory is left to free.
     pub(super) fn is_disposed_of(self) -> bool {
         self.has(DISPOSED)
     }
 
-    /// In another state, held by the same.
+    /// In another state, with the same flag bits.
     pub(super) fn moved_to(self, state: u32) -> Self {
         self.without(STATE).with(state)
     }
 
-    /// RUNNING, and its callback executes.
+    /// RUNNING, with the callback executing.
     pub(super) fn begun(self) -> Self {
         self.moved_to(RUNNING).with(EXEC)
     }
 
-    /// Its callback has returned.
+    /// The callback has returned.
     pub(super) fn returned(self) -> Self {
         self.without(EXEC)
     }
 
-    /// Held by a queue: REQ, WORK, or none.
+    /// With the bit of a queue set: REQ, WORK, or no bit.
     pub(super) fn queued(self, queue: u32) -> Self {
         self.with(queue)
     }
 
-    /// Taken from the work queue, with what the worker was to do there.
+    /// Taken from the work queue, together with the request to close.
     pub(super) fn taken_from_work(self) -> Self {
         self.without(WORK | CLOSE)
     }

@@ -2,7 +2,7 @@
 use super::snapshot::{EXEC, STATE};
 use super::*;
 
-/// Every word that can be: each state, with each combination of bits that it allows.
+/// Every valid word: each state, with each combination of bits that it allows.
 fn words() -> Vec<u32> {
     let mut all = Vec::new();
     for state in [WAITING, NEEDS_ARM, ARMED, RUNNING, NEEDS_DELETE, DELETED] {
@@ -10,7 +10,8 @@ fn words() -> Vec<u32> {
             let word = state | bits << 3;
             let exec = word & EXEC != 0;
             let queued = word & (REQ | WORK) != 0;
-            // Behind the last callback, in the work queue, and before the rest of the disposal.
+            // CLOSE: after the last callback, in the work queue, and before the rest of the
+            // disposal.
             let closes = word & (WORK | EXEC | DISPOSED) == WORK && state >= NEEDS_DELETE;
             let back = word & (WORK | DISPOSED) == 0;
             let possible = match state {
@@ -19,7 +20,7 @@ fn words() -> Vec<u32> {
                 NEEDS_ARM | RUNNING => exec && !queued && word & DISPOSED == 0,
                 ARMED => !exec && word & DISPOSED == 0,
                 NEEDS_DELETE => !(exec && queued) && word & DISPOSED == 0,
-                // With REQ: its descriptor was closed by a worker.
+                // REQ is possible after a worker has closed the descriptor.
                 _ => !exec && word & WAITED == 0 && (word & REQ == 0 || back),
             };
             if possible {
@@ -76,7 +77,8 @@ fn end_follows_the_table() {
             if changed {
                 assert_eq!(word(&state) & STATE, NEEDS_DELETE);
                 assert_eq!(word(&state) & REQ != 0, !exec, "from {before:#b}");
-                // A running job's waiters are released when it returns, the others now.
+                // The waiters of a running job are released when its callback returns, all others
+                // now.
                 assert_eq!(
                     word(&state) & WAITED,
                     if exec { before & WAITED } else { 0 }
@@ -151,7 +153,7 @@ fn finish_follows_the_table() {
                     RUNNING if persist && again => (After::Armed, ARMED | WORK),
                     _ => (After::Idle, WAITING),
                 };
-                // Waiters go on waiting only for a job that is armed again.
+                // Waiters keep waiting only if the job is armed again.
                 let waited = if want == After::Armed {
                     before & WAITED
                 } else {
@@ -179,17 +181,17 @@ fn finish_begins_the_disposal_of_who_disposes_at_once() {
 
 #[test]
 fn memory_goes_with_the_last_that_holds_it() {
-    // The loop is last.
+    // The loop is the last holder.
     let state = at(NEEDS_DELETE | WORK);
     state.begin_disposal();
     assert_eq!(state.take_work(), Work::Leave);
     assert!(state.end_disposal());
-    // The worker is last.
+    // The worker is the last holder.
     let state = at(NEEDS_DELETE | WORK);
     state.begin_disposal();
     assert!(!state.end_disposal());
     assert_eq!(state.take_work(), Work::Free);
-    // Nobody works any more.
+    // No worker is left.
     let state = at(NEEDS_DELETE | WORK);
     state.begin_disposal();
     assert!(!state.end_disposal());
