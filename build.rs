@@ -13,7 +13,7 @@ fn main() {
     let os = std::env::var("CARGO_CFG_TARGET_OS").unwrap_or_default();
     if os == "linux" || os == "android" || os.ends_with("bsd") {
         println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,libnunc-stans.so.0");
-        // Our threads, signal handlers and fork handlers outlive a dlclose.
+        // Our threads, signal handlers and fork handlers must survive a dlclose.
         println!("cargo:rustc-cdylib-link-arg=-Wl,-z,nodelete");
         println!("cargo:rustc-cdylib-link-arg=-Wl,-z,defs");
     }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! The application's allocator, or libc's.
 //!
-//! Each pool keeps the functions of its own config. Only `calloc` and `free` are used, so an
-//! application that sets these two has set them all. What they return is zeroed and aligned for
-//! any C type; [`Allocator::aligned`] aligns further where Rust needs more.
+//! Each pool keeps the functions of its own config. It calls only `calloc` and `free`, so an
+//! application that sets these two controls every allocation. `calloc` returns memory that is
+//! zeroed and aligned for any C type; [`Allocator::aligned`] aligns further where Rust needs more.
 
 use std::cell::Cell;
 use std::mem::{align_of, size_of};
@@ -18,26 +18,26 @@ use crate::sys::CancelGuard;
 pub(crate) struct Allocator {
     calloc: unsafe extern "C" fn(size_t, size_t) -> *mut c_void,
     free: unsafe extern "C" fn(*mut c_void),
-    /// Either of them is the application's.
+    /// At least one of them is the application's.
     custom: bool,
 }
 
 thread_local! {
-    /// Set while a function of the application's allocator runs on this thread, so that what it
-    /// might make us log is dropped instead of recursing.
+    /// Set while a function of the application's allocator runs on this thread. A message that we
+    /// would log meanwhile is dropped instead of recursing.
     static ALLOCATING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether the calling thread is inside an allocator of the application's.
+/// Whether the calling thread is inside an application's allocator.
 pub(crate) fn allocating() -> bool {
     ALLOCATING.get()
 }
 
-/// What `calloc` promises: alignment for any C type.
+/// The alignment that `calloc` promises: enough for any C type.
 const C_ALIGN: usize = 2 * size_of::<usize>();
 
 impl Allocator {
-    /// The config's functions; for each that is missing, libc's.
+    /// The config's functions; libc's for each that is missing.
     pub(crate) fn new(
         calloc: Option<unsafe extern "C" fn(size_t, size_t) -> *mut c_void>,
         free: Option<unsafe extern "C" fn(*mut c_void)>,
@@ -49,49 +49,50 @@ impl Allocator {
         }
     }
 
-    /// Whether one of its functions is the application's.
+    /// Whether at least one of its functions is the application's.
     pub(crate) fn is_custom(&self) -> bool {
         self.custom
     }
 
-    /// Zeroed memory for `count` values of `T`, or `None` when there is none.
+    /// Zeroed memory for `count` values of `T`, or `None` if there is none.
     pub(crate) fn zeroed<T>(&self, count: usize) -> Option<NonNull<T>> {
         const { assert!(align_of::<T>() <= C_ALIGN) };
-        // An application's calloc need not look whether the product of the two overflows.
+        // An application's calloc may not check whether the product overflows.
         count.checked_mul(size_of::<T>())?;
-        // SAFETY: calloc takes any two sizes.
+        // SAFETY: calloc accepts any two sizes.
         let block = self.guarded(|| unsafe { (self.calloc)(count, size_of::<T>()) });
         NonNull::new(block.cast())
     }
 
-    /// Memory for one `T`, uninitialised. `None` when there is none.
+    /// Uninitialised memory for one `T`, or `None` if there is none.
     ///
-    /// From `calloc` if that is the application's; else from libc's malloc, which finds memory of
-    /// the size of a job much sooner.
+    /// It comes from the application's `calloc` if there is one, else from libc's malloc, which is
+    /// much faster than calloc for a block of the size of a job.
     pub(crate) fn block<T>(&self) -> Option<NonNull<T>> {
         const { assert!(align_of::<T>() <= C_ALIGN) };
         if self.custom {
             return self.zeroed(1);
         }
-        // SAFETY: malloc takes any size.
+        // SAFETY: malloc accepts any size.
         NonNull::new(unsafe { libc::malloc(size_of::<T>()) }.cast())
     }
 
-    /// Give back what [`Allocator::zeroed`] or [`Allocator::block`] gave.
+    /// Free memory that came from [`Allocator::zeroed`] or [`Allocator::block`].
     ///
     /// # Safety
-    /// `block` came from this allocator and nobody uses it any more.
+    /// `block` came from this allocator, and no thread uses it any more.
     pub(crate) unsafe fn free<T>(&self, block: NonNull<T>) {
-        // SAFETY: by the caller's promise.
+        // SAFETY: the caller promises that `block` came from this allocator and is unused.
         self.guarded(|| unsafe { (self.free)(block.as_ptr().cast()) });
     }
 
-    /// Call a function of the allocator, known to [`allocating`] if it is the application's.
+    /// Call a function of the allocator. If it is the application's, [`allocating`] is true
+    /// meanwhile.
     fn guarded<T>(&self, call: impl FnOnce() -> T) -> T {
         if !self.custom {
             return call();
         }
-        // The application's own code may have cancellation points.
+        // The application's code may contain cancellation points.
         let _cancel = CancelGuard::new();
         ALLOCATING.set(true);
         let result = call();
@@ -99,11 +100,11 @@ impl Allocator {
         result
     }
 
-    /// A place for one `T` of any alignment, uninitialised; and the block to free afterwards.
+    /// A zeroed place for one `T` of any alignment, and the block to free afterwards.
     pub(crate) fn aligned<T>(&self) -> Option<(NonNull<T>, NonNull<u8>)> {
         let block = self.zeroed::<u8>(size_of::<T>() + align_of::<T>())?;
         let pad = block.as_ptr().align_offset(align_of::<T>());
-        // SAFETY: pad < align_of::<T>(), by which the block is longer than T.
+        // SAFETY: pad < align_of::<T>(), and the block is longer than T by align_of::<T>().
         Some((unsafe { block.add(pad) }.cast(), block))
     }
 }
@@ -120,7 +121,7 @@ mod tests {
         for _ in 0..100 {
             let (place, block) = alloc.aligned::<Wide>().expect("memory");
             assert_eq!(place.as_ptr() as usize % 256, 0);
-            // SAFETY: just allocated, unused.
+            // SAFETY: the block was just allocated and is unused.
             unsafe { alloc.free(block) };
         }
     }

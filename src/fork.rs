@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Knowing that this process is a forked child of the one that made a pool.
+//! Detecting that this process is a forked child of the one that made a pool.
 //!
-//! A child has its parent's memory and descriptors, but none of its threads. Each pool remembers
-//! the generation that it was made in; a child belongs to another.
+//! A child has its parent's memory and descriptors, but only one of its threads. Each pool
+//! remembers the generation of the process that made it; a child has another generation.
 //!
-//! The number of the generation stands in a page that the kernel wipes in every child, however
-//! that was made: by fork, by `_Fork`, by a clone that copies the memory. No handler has to run for
-//! it, and so nothing is waited for around a fork. A child reads 0, which is no pool's generation;
-//! the first that needs a number of its own there takes one ([`renew`]).
+//! The generation is stored in a page that the kernel wipes in every child: after fork, after
+//! `_Fork`, and after a clone that copies the memory. No handler has to run for that, so nothing
+//! waits around a fork. A child reads 0, which is no pool's generation. The first call there that
+//! needs a generation takes a new number ([`renew`]).
 //!
-//! Where the page is not wiped (other systems, old kernels, emulators that only say that they have
-//! done it), a handler in the child renews the number behind `fork`, and calls that can afford a
-//! system call compare the process's number ([`look`]).
+//! Some systems do not wipe the page: other operating systems, old kernels, and emulators that
+//! accept the request and ignore it. There, a handler that runs in the child after `fork` renews
+//! the number, and calls that can afford a system call compare the process ID ([`check`]).
 
 #[cfg(all(any(target_os = "linux", target_os = "android"), not(miri)))]
 use std::ptr;
@@ -20,28 +20,28 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, Ordering};
 /// The generation of the process that loaded the library.
 const FIRST: u32 = 1;
 
-/// Stands in for the page, until there is one and where there is none.
+/// Holds the generation before the page exists, and on systems that have no such page.
 static UNWIPED: AtomicU32 = AtomicU32::new(FIRST);
-/// Where the generation is: never null, written only while the library is loaded.
+/// Points to the generation. Never null; written only while the library is loaded.
 static GENERATION: AtomicPtr<AtomicU32> = AtomicPtr::new((&raw const UNWIPED).cast_mut());
 /// The kernel says that it wipes the page.
 static WIPES: AtomicBool = AtomicBool::new(false);
-/// The last number that was taken in this process or in those that it comes from.
+/// The last number that this process or one of its ancestors took.
 static LAST: AtomicU32 = AtomicU32::new(FIRST);
-/// The process that took the number in use.
+/// The ID of the process that took the current number.
 static OWNER: AtomicI32 = AtomicI32::new(0);
 
 fn word() -> &'static AtomicU32 {
-    // SAFETY: a static, or a word of a page that stays.
+    // SAFETY: it points to a static, or into a page that is never unmapped.
     unsafe { &*GENERATION.load(Ordering::Relaxed) }
 }
 
 fn pid() -> libc::pid_t {
-    // SAFETY: takes nothing, never fails.
+    // SAFETY: getpid takes no argument and never fails.
     unsafe { libc::getpid() }
 }
 
-/// The generation of this process: not 0, and no other's among those that it comes from.
+/// The generation of this process. It is not 0, and differs from that of every ancestor.
 /// Async-signal-safe.
 #[inline]
 pub(crate) fn generation() -> u32 {
@@ -51,17 +51,18 @@ pub(crate) fn generation() -> u32 {
     }
 }
 
-/// Whether `generation`, which [`generation`] once returned, is not that of this process.
+/// Whether `generation`, which [`generation`] once returned, belongs to another process.
 #[inline(always)]
 pub(crate) fn is_over(generation: u32) -> bool {
     word().load(Ordering::Relaxed) != generation
 }
 
-/// Have a number of this process's own instead of `old`, unless another thread was quicker.
+/// Replace `old` with a new number for this process, unless another thread has already done so.
 #[cold]
 #[inline(never)]
 fn renew(old: u32) -> u32 {
-    // Taken first: a child that is forked between the two steps takes a later one.
+    // Take the number before storing it: a child that is forked between the two steps takes a later
+    // one.
     let new = LAST
         .fetch_add(1, Ordering::SeqCst)
         .wrapping_add(1)
@@ -75,7 +76,8 @@ fn renew(old: u32) -> u32 {
     }
 }
 
-/// For calls that can afford it: notice a fork that neither the page nor the handler has told of.
+/// Detect a fork that neither the page nor the handler has reported. For calls that can afford a
+/// system call.
 pub(crate) fn check() {
     if !WIPES.load(Ordering::Relaxed) && OWNER.load(Ordering::SeqCst) != pid() {
         renew(word().load(Ordering::SeqCst));
@@ -89,20 +91,20 @@ static LOADED: extern "C" fn() = loaded;
 
 extern "C" fn loaded() {
     OWNER.store(pid(), Ordering::SeqCst);
-    // Miri has no such pages.
+    // Miri does not have such pages.
     #[cfg(all(any(target_os = "linux", target_os = "android"), not(miri)))]
     make_page();
-    // In the child only: nothing is to be waited for before a fork. It does not matter what other
-    // handlers do before this one.
-    // SAFETY: a function that stays, since the library is never unloaded.
+    // Register a handler for the child only, so that nothing waits before a fork. It does not
+    // depend on its order among other handlers.
+    // SAFETY: the function stays valid, because the library is never unloaded.
     unsafe { libc::pthread_atfork(None, None, Some(child)) };
 }
 
 #[cfg(all(any(target_os = "linux", target_os = "android"), not(miri)))]
 fn make_page() {
     const LENGTH: usize = size_of::<AtomicU32>();
-    // SAFETY: new memory, of the zeroes that an atomic may begin with; it is never unmapped. What
-    // a constructor that ran before this one has taken from the other word stays the same.
+    // SAFETY: the memory is new and never unmapped, and its zeroes are a valid atomic. The page
+    // takes over the current value, so a number that an earlier constructor has read stays valid.
     unsafe {
         let page = libc::mmap(
             ptr::null_mut(),
@@ -128,8 +130,8 @@ fn make_page() {
 
 extern "C" fn child() {
     let now = word().load(Ordering::SeqCst);
-    // Not wiped, although this is a child; a handler that ran before this one may have had it
-    // renewed.
+    // The page was not wiped although this is a child. The second check: a handler that ran before
+    // this one may already have renewed the number.
     if now != 0 && OWNER.load(Ordering::SeqCst) != pid() {
         renew(now);
     }

@@ -1,33 +1,35 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Intrusive lists: their nodes live inside what they list, so that linking never allocates and
-//! never fails. A node unlinks itself without knowing its list. Lists belong to one thread, the
-//! event loop.
+//! Intrusive lists. The nodes live inside the listed objects, so linking never allocates and never
+//! fails. A node unlinks itself without knowing its list. A list belongs to one thread, the event
+//! loop.
 //!
-//! What is linked points at its neighbours and at the list itself. So neither may lie where a `&mut`
-//! reaches it while anything is linked, and what goes into a list is a raw pointer that is good for
-//! all that is to be reached from it later: a job's link comes from the job's own pointer
-//! ([`JobPtr::link`](crate::job::JobPtr::link)), not from a reference to the link alone.
+//! A linked node points at its neighbours and at the list itself. So no `&mut` may cover a list or
+//! a node while anything is linked. A node enters a list as a raw pointer, which must be valid for
+//! everything that is reached through it later. So a job's link is derived from the job's own
+//! pointer ([`JobPtr::link`](crate::job::JobPtr::link)), not from a reference to the link alone.
 //!
-//! A [`Head`] is one pointer, for lists of which there are many and whose order does not matter:
-//! the last that came is first. A [`Ring`] is two, and keeps the order.
+//! A [`Head`] is one pointer, for lists that are many and whose order does not matter: it pushes to
+//! the front. A [`Ring`] is two pointers, and keeps the order.
 
 use std::cell::Cell;
 use std::ptr;
 
-/// Where a list begins. It must not move while anything is linked. All zero: empty.
+/// The start of a list. It must not move while anything is linked. All zero means empty.
 #[derive(Debug)]
 pub(crate) struct Head(Cell<*const Node>);
 
-/// A place in a list. It must not move while linked, and must be unlinked before it goes.
+/// A node of a list. It must not move while it is linked, and must be unlinked before it is
+/// dropped.
 #[derive(Debug)]
 pub(crate) struct Node {
     next: Cell<*const Node>,
-    /// The cell that points at this node: a head's, or another node's `next`. Null: not linked.
+    /// The pointer that points at this node: the head's, or the previous node's `next`. Null if the
+    /// node is not linked.
     back: Cell<*const Cell<*const Node>>,
 }
 
 impl Head {
-    /// An empty list. Outside of tests they lie in memory that is zeroed.
+    /// An empty list. Outside of tests a list lies in zeroed memory.
     #[cfg(test)]
     pub(crate) const fn new() -> Self {
         Self(Cell::new(ptr::null()))
@@ -43,13 +45,13 @@ impl Head {
         self.0.get()
     }
 
-    /// Put `node` first.
+    /// Insert `node` at the front.
     ///
     /// # Safety
     /// `node` is not linked anywhere, and stays where it is until it is unlinked.
     pub(crate) unsafe fn push(&self, node: *const Node) {
         let first = self.0.get();
-        // SAFETY: `node` is live by the caller's promise, `first` since it is linked.
+        // SAFETY: `node` is live by the caller's promise, and `first` because it is linked.
         unsafe {
             (*node).next.set(first);
             (*node).back.set(&self.0);
@@ -80,14 +82,14 @@ impl Node {
         self.next.get()
     }
 
-    /// Leave the list, if in one.
+    /// Remove the node from its list, if it is in one.
     pub(crate) fn unlink(&self) {
         let back = self.back.get();
         if back.is_null() {
             return;
         }
         let next = self.next.get();
-        // SAFETY: while this node is linked, so are its neighbours, and linked nodes are live.
+        // SAFETY: the neighbours of a linked node are linked, so they are live.
         unsafe {
             (*back).set(next);
             if !next.is_null() {
@@ -98,14 +100,16 @@ impl Node {
     }
 }
 
-/// Where a list begins and ends that keeps the order in which its links came. It must not move
-/// while anything is linked. All zero: empty.
+/// A list that keeps the order of insertion. It must not move while anything is linked. All zero
+/// means empty.
 #[derive(Debug)]
 pub(crate) struct Ring(Link);
 
-/// A place in a [`Ring`]. It must not move while linked, and must be unlinked before it goes.
+/// A link of a [`Ring`]. It must not move while it is linked, and must be unlinked before it is
+/// dropped.
 ///
-/// The ring's own is before the first and after the last. All zero: not linked, or never used.
+/// The ring's own link comes before the first and after the last. All zero means not linked, or
+/// never used.
 #[derive(Debug)]
 pub(crate) struct Link {
     next: Cell<*const Link>,
@@ -138,7 +142,7 @@ impl Ring {
         }
     }
 
-    /// Put `link` last.
+    /// Insert `link` at the end.
     ///
     /// # Safety
     /// `link` is not linked anywhere, and stays where it is until it is unlinked.
@@ -148,7 +152,8 @@ impl Ring {
             self.0.previous.set(end);
         }
         let last = self.0.previous.get();
-        // SAFETY: `link` is live by the caller's promise, `last` since it is linked or our own.
+        // SAFETY: `link` is live by the caller's promise, and `last` because it is linked or the
+        // ring's own.
         unsafe {
             (*link).previous.set(last);
             (*link).next.set(end);
@@ -157,7 +162,7 @@ impl Ring {
         self.0.previous.set(link);
     }
 
-    /// Put all of `other` last, in its order, and leave it empty.
+    /// Move all links of `other` to the end, in their order.
     pub(crate) fn append(&self, other: &Self) {
         let (first, last) = (other.first(), other.0.previous.get());
         if first.is_null() {
@@ -194,13 +199,13 @@ impl Link {
         !self.next.get().is_null()
     }
 
-    /// Leave the ring, if in one.
+    /// Remove the link from its ring, if it is in one.
     pub(crate) fn unlink(&self) {
         let (next, previous) = (self.next.get(), self.previous.get());
         if next.is_null() {
             return;
         }
-        // SAFETY: while this link is linked, so are its neighbours, and those are live.
+        // SAFETY: the neighbours of a linked link are linked, so they are live.
         unsafe {
             (*next).previous.set(previous);
             (*previous).next.set(next);
@@ -219,7 +224,7 @@ mod tests {
         let head = Head::new();
         let nodes: [Node; 3] = std::array::from_fn(|_| Node::new());
         for node in &nodes {
-            // SAFETY: not linked, and outlives the list.
+            // SAFETY: the node is not linked, and outlives the list's use.
             unsafe { head.push(node) };
         }
         nodes[1].unlink();
@@ -251,11 +256,11 @@ mod tests {
         ring.append(&other);
         assert!(ring.is_empty());
         for link in &links[..3] {
-            // SAFETY: not linked, and outlives the rings.
+            // SAFETY: the link is not linked, and outlives the rings' use.
             unsafe { ring.push(link) };
         }
         for link in &links[3..] {
-            // SAFETY: as above.
+            // SAFETY: the link is not linked, and outlives the rings' use.
             unsafe { other.push(link) };
         }
         links[1].unlink();
@@ -266,7 +271,7 @@ mod tests {
         assert_eq!(order(&ring, &links), [0, 2, 3, 4, 5]);
         links[5].unlink();
         links[0].unlink();
-        // SAFETY: as above.
+        // SAFETY: the link was unlinked above, and outlives the rings' use.
         unsafe { ring.push(&links[0]) };
         assert_eq!(order(&ring, &links), [2, 3, 4, 0]);
         for link in &links {

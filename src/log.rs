@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! The application's logger, or syslog; and where messages go that have no pool.
+//! Logging: to the application's logger or to syslog, and messages that belong to no pool.
 //!
-//! Messages are formatted here, in a buffer on the stack, and handed on as the argument of
-//! `"%s"`. Any thread may log. What a logger or an allocator of the application's makes us log
-//! while it runs is dropped: a logger that logs would never end.
+//! We format a message in a buffer on the stack and pass it as the argument of `"%s"`. Any thread
+//! may log. Messages from code that runs inside an application's logger or allocator are dropped,
+//! because a logger that logs would recurse for ever.
 
 pub(crate) mod sink;
 
@@ -18,7 +18,7 @@ use crate::sys::{self, CancelGuard, ErrnoGuard};
 use sink::Sink;
 pub(crate) use sink::TextFn;
 
-/// As in the config: `void (*)(int, const char *, va_list)`.
+/// The config's logger: `void (*)(int, const char *, va_list)`.
 pub(crate) type LogFn = unsafe extern "C" fn(c_int, *const c_char, crate::abi::va_list);
 
 unsafe extern "C" {
@@ -26,32 +26,32 @@ unsafe extern "C" {
 }
 
 thread_local! {
-    /// Set while a logger of the application's runs on this thread.
+    /// Set while one of the application's loggers runs on this thread.
     static LOGGING: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Where messages go.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Logger {
-    /// To the function of a pool's config; with what it wants called when the pool goes.
+    /// The logger of a pool's config, and the function to call when the pool is destroyed.
     Own(LogFn, Option<unsafe extern "C" fn()>),
-    /// A pool's, that has no function.
+    /// Syslog, for a pool whose config has no logger.
     Syslog,
-    /// No pool's: to what `ns_set_log` has set.
+    /// The function that `ns_set_log` set, for messages that belong to no pool.
     NoPool,
 }
 
-/// The process's.
+/// The process's function for messages that belong to no pool.
 #[cfg(not(loom))]
 static NO_POOL: Sink = Sink::new();
 
-// A model's, made anew in each execution.
+// A model makes it anew in each execution.
 #[cfg(loom)]
 loom::lazy_static! {
     static ref NO_POOL: Sink = Sink::new();
 }
 
-/// Before a message, where others write too.
+/// Stands before a message where other programs write too.
 const PREFIX: &str = "nunc-stans: ";
 
 /// Where syslog(3) finds a daemon.
@@ -60,7 +60,7 @@ const SYSLOG_SOCKET: &CStr = c"/dev/log";
 #[cfg(any(target_os = "macos", target_os = "freebsd"))]
 const SYSLOG_SOCKET: &CStr = c"/var/run/log";
 
-/// A line of text on the stack: cut at its end, never allocated.
+/// A line of text on the stack. It never allocates, and cuts off what does not fit.
 struct Line {
     text: [u8; Line::ROOM],
     used: usize,
@@ -69,20 +69,20 @@ struct Line {
 impl Line {
     const ROOM: usize = 1024;
 
-    /// `message` with `prefix` before it, one newline and a NUL behind.
+    /// `prefix`, `message`, a newline and a NUL.
     fn new(prefix: &str, message: fmt::Arguments<'_>) -> Self {
         let mut line = Self {
             text: [0; Self::ROOM],
             used: 0,
         };
-        // Writing to a line never fails: what does not fit is cut.
+        // Writing to a line never fails: it cuts off what does not fit.
         let _ = line.write_str(prefix);
         let _ = line.write_fmt(message);
         line.text[line.used] = b'\n';
         line
     }
 
-    /// As C wants it, without the first bytes of it.
+    /// The text as a C string, without its first `skip` bytes.
     fn from(&self, skip: usize) -> *const c_char {
         self.text[skip..].as_ptr().cast()
     }
@@ -99,7 +99,7 @@ impl Write for Line {
 }
 
 impl Logger {
-    /// The config's logger, started; syslog when `log` is `None`.
+    /// The config's logger, after calling `start`; syslog if `log` is `None`.
     pub(crate) fn start(
         log: Option<LogFn>,
         start: Option<unsafe extern "C" fn()>,
@@ -115,7 +115,7 @@ impl Logger {
         Self::Own(log, close)
     }
 
-    /// For what is said when a pool could not be made.
+    /// The logger for the messages of a pool that could not be made.
     pub(crate) fn without_pool(self) -> Self {
         match self {
             Self::Own(..) => self,
@@ -123,7 +123,7 @@ impl Logger {
         }
     }
 
-    /// The pool goes: tell the config's logger.
+    /// The pool is destroyed: call the config's close function.
     pub(crate) fn close(&self) {
         if let Self::Own(_, Some(close)) = *self {
             // SAFETY: the config's function, called as its documentation says.
@@ -131,7 +131,7 @@ impl Logger {
         }
     }
 
-    /// Log one message, without a newline at its end: that is added.
+    /// Log one message, which does not end in a newline: this adds one.
     pub(crate) fn log(&self, priority: c_int, message: fmt::Arguments<'_>) {
         if LOGGING.get() || crate::alloc::allocating() {
             return;
@@ -163,25 +163,26 @@ impl Logger {
 }
 
 fn to_syslog(priority: c_int, line: &Line) {
-    // SAFETY: "%s" and one string, both ending in a NUL.
+    // SAFETY: the format is "%s" with one argument, and both strings end in a NUL.
     unsafe { libc::syslog(libc::LOG_LOCAL1 | priority, c"%s".as_ptr(), line.from(0)) };
 }
 
-/// Whether the system has a syslog. Asked each time: containers and chroots come and go. Whoever
-/// has opened syslog before a chroot that hides it has it still, and is told on both ways.
+/// Whether the system has a syslog daemon. Checked for each message, because a container or chroot
+/// can change that. A program that opened syslog before a chroot hid the socket still has its
+/// connection: its messages go both to syslog and to standard error.
 fn has_syslog() -> bool {
-    // SAFETY: a path.
+    // SAFETY: the path ends in a NUL.
     unsafe { libc::access(SYSLOG_SOCKET.as_ptr(), libc::F_OK) == 0 }
 }
 
-/// `ns_set_log`. False if there is no memory, and nothing was done. Not waiting in a logger: it may
-/// be the function itself.
+/// `ns_set_log`. Returns false if there is no memory; then nothing has changed. Does not wait if it
+/// is called in a logger, which may be the function that it would wait for.
 pub(crate) fn set_text(text: Option<TextFn>, arg: *mut libc::c_void) -> bool {
     let _cancel = CancelGuard::new();
     NO_POOL.set(text, arg, !LOGGING.get())
 }
 
-/// Run code of the application's or of syslog, which may be a cancellation point or change errno.
+/// Run the application's code or syslog: either may contain a cancellation point or change errno.
 fn guarded(call: impl FnOnce()) {
     let _errno = ErrnoGuard::new();
     let _cancel = CancelGuard::new();
@@ -198,7 +199,7 @@ macro_rules! log {
 }
 pub(crate) use log;
 
-/// Log one step of one job, in builds with the feature `trace` only.
+/// Log one step of a job; only in builds with the feature `trace`.
 macro_rules! trace {
     ($logger:expr, $($message:tt)+) => {
         if cfg!(feature = "trace") {
@@ -238,7 +239,7 @@ mod tests {
     unsafe extern "C" fn hear(priority: c_int, format: *const c_char, args: crate::abi::va_list) {
         assert_eq!(priority, libc::LOG_NOTICE);
         let mut text = [0; Line::ROOM];
-        // SAFETY: the shim's format and arguments, and the room that there is.
+        // SAFETY: the format and the arguments are the shim's, and `text` has the given length.
         unsafe {
             assert_eq!(std::ffi::CStr::from_ptr(format), c"%s");
             vsnprintf(text.as_mut_ptr().cast(), text.len(), format, args);

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! NSPR, if the process has it.
 //!
-//! Nothing here links or loads NSPR. Its two functions are looked for in what the process has
-//! loaded already: in the global scope, then in a `libnspr4` that somebody loaded privately. A
-//! find is kept for ever, a miss is not: NSPR may be loaded later.
+//! Nothing here links or loads NSPR. We look up its two functions in what the process has already
+//! loaded: first in the global scope, then in a `libnspr4` that other code loaded privately. A
+//! success is cached for ever; a failure is not, because NSPR may be loaded later.
 
 use std::mem::ManuallyDrop;
 use std::sync::OnceLock;
@@ -13,7 +13,7 @@ use libloading::os::unix::Library;
 
 use crate::abi::PRFileDesc;
 
-/// Returns a `PROsfd`, an int wherever descriptors are ints.
+/// Returns a `PROsfd`, which is an int wherever descriptors are ints.
 type NativeHandle = unsafe extern "C" fn(*mut PRFileDesc) -> c_int;
 type Close = unsafe extern "C" fn(*mut PRFileDesc) -> c_int;
 
@@ -34,10 +34,10 @@ const FILE: &str = "libnspr4.so";
 const NOLOAD: c_int = libc::RTLD_NOLOAD;
 
 fn look_in(library: Library) -> Option<Nspr> {
-    // Never closed: the global scope cannot be, and a private libnspr4 is to stay while we have
-    // its functions.
+    // Never closed: the global scope cannot be, and a private libnspr4 must stay loaded while we
+    // have its functions.
     let library = ManuallyDrop::new(library);
-    // SAFETY: NSPR's own declarations of the two.
+    // SAFETY: the types are those of NSPR's own declarations.
     unsafe {
         Some(Nspr {
             native_handle: *library
@@ -52,12 +52,12 @@ fn find() -> Option<Nspr> {
     if let Some(found) = FOUND.get() {
         return Some(*found);
     }
-    // `Library::this` would not see libraries that were loaded privately together with us;
+    // `Library::this` would not search libraries that were loaded privately together with us;
     // RTLD_DEFAULT does.
-    // SAFETY: a pseudo handle that dlsym takes.
+    // SAFETY: RTLD_DEFAULT is a pseudo handle that dlsym accepts, and it is never closed.
     let global = unsafe { Library::from_raw(libc::RTLD_DEFAULT) };
     let found = look_in(global).or_else(|| {
-        // SAFETY: NOLOAD runs no initialiser.
+        // SAFETY: with NOLOAD, the call runs no initialiser.
         let private = unsafe { Library::open(Some(FILE), libc::RTLD_NOW | NOLOAD) }.ok()?;
         look_in(private)
     })?;
@@ -69,17 +69,17 @@ fn find() -> Option<Nspr> {
 pub(crate) enum Unusable {
     /// The process has no NSPR.
     NoNspr,
-    /// It stands for no open descriptor of the system.
+    /// It does not stand for an open system descriptor.
     NotOpen,
 }
 
-/// The system's descriptor behind `prfd`, which is not NULL.
+/// The system descriptor behind `prfd`.
 ///
 /// # Safety
-/// `prfd` is an open NSPR descriptor.
+/// `prfd` is an open NSPR descriptor, and not NULL.
 pub(crate) unsafe fn native_handle(prfd: *mut PRFileDesc) -> Result<c_int, Unusable> {
     let nspr = find().ok_or(Unusable::NoNspr)?;
-    // SAFETY: by the caller's promise.
+    // SAFETY: the caller promises that `prfd` is an open NSPR descriptor.
     let fd = unsafe { (nspr.native_handle)(prfd) };
     if crate::sys::is_open(fd) {
         Ok(fd)
@@ -88,13 +88,14 @@ pub(crate) unsafe fn native_handle(prfd: *mut PRFileDesc) -> Result<c_int, Unusa
     }
 }
 
-/// Close `prfd` through its layers. Once, instead of closing the system's descriptor.
+/// Close `prfd` through its layers. That also closes the system descriptor, so the caller must not
+/// close it again.
 ///
 /// # Safety
-/// `prfd` went through [`native_handle`], and nobody closed it since.
+/// `prfd` went through [`native_handle`], and was not closed since.
 pub(crate) unsafe fn close(prfd: *mut PRFileDesc) {
     if let Some(nspr) = find() {
-        // SAFETY: by the caller's promise.
+        // SAFETY: the caller promises that `prfd` is open.
         unsafe { (nspr.close)(prfd) };
     }
 }

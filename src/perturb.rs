@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Noise in the schedule, for tests: at points between two steps of a protocol a thread yields, or
-//! sleeps a little, as drawn from a seed.
+//! Random delays for tests: at points between two steps of a protocol, a thread yields or sleeps
+//! briefly, as a seeded random number decides.
 //!
-//! Where loom can't go (the poller, signals, the kernel's timers) this makes the rare orders
-//! frequent. Only under the private `cfg(ns_perturb)`, with the seed from `NS_SEED`; else nothing
-//! is left of it. `make check-deep` runs tests on such a build.
+//! Loom cannot explore the poller, signals or the kernel's timers; there, this makes rare orders
+//! frequent. It exists only under the private `cfg(ns_perturb)`, and takes the seed from `NS_SEED`.
+//! Other builds contain none of it. `make check-deep` runs tests on such a build.
 
-/// A point between two steps, named for what has happened and what has not.
+/// A point between two steps. Its name says what has happened and what has not.
 #[cfg(not(ns_perturb))]
 #[inline(always)]
 pub(crate) fn perturb(_point: &'static str) {}
@@ -30,7 +30,7 @@ mod noise {
     static SEED: OnceLock<u64> = OnceLock::new();
     const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
-    /// A point between two steps, named for what has happened and what has not.
+    /// A point between two steps. Its name says what has happened and what has not.
     pub(crate) fn perturb(point: &'static str) {
         static THREADS: AtomicU64 = AtomicU64::new(1);
         thread_local! {
@@ -40,7 +40,7 @@ mod noise {
         let seed = *SEED.get_or_init(|| std::env::var("NS_SEED").map_or(1, |text| number(&text)));
         let mut state = STATE.get();
         if state == 0 {
-            // The n-th thread draws the same with the same seed.
+            // With the same seed, the n-th thread draws the same numbers.
             let thread = THREADS.fetch_add(1, Ordering::Relaxed);
             state = (seed ^ thread.wrapping_mul(GOLDEN)) | 1;
         }
@@ -51,8 +51,8 @@ mod noise {
         delay(state, point);
     }
 
-    /// The same, in a signal handler: no environment, nothing of the thread's own. Before the first
-    /// other point there is no seed, and no noise.
+    /// The same, in a signal handler. It reads no environment variable and no thread-local data.
+    /// Before the first call of [`perturb`] there is no seed, and so no delay.
     pub(crate) fn perturb_in_handler(point: &'static str) {
         static DRAWN: AtomicU64 = AtomicU64::new(0);
         let Some(seed) = SEED.get() else { return };
@@ -65,21 +65,21 @@ mod noise {
     fn delay(state: u64, point: &str) {
         let draw = state.wrapping_add(point.len() as u64) >> 20;
         if draw.is_multiple_of(256) {
-            // Sleeping is a cancellation point, which no function of ours is.
+            // nanosleep is a cancellation point, and no function of ours may be one.
             let _cancel = CancelGuard::new();
             let time = libc::timespec {
                 tv_sec: 0,
                 tv_nsec: (draw / 256 % 100 * 1000) as libc::c_long,
             };
-            // Once: if signals rain, each new try begins and ends without any time going by.
-            // SAFETY: a time of ours.
+            // No retry after an interruption: under a flood of signals it would never end.
+            // SAFETY: the time is ours.
             unsafe { libc::nanosleep(&time, std::ptr::null_mut()) };
         } else if draw.is_multiple_of(8) {
             std::thread::yield_now();
         }
     }
 
-    /// A number as strtoull(3) takes it with base 0: decimal, 0x and hexadecimal, 0 and octal.
+    /// A number as strtoull(3) reads it with base 0: decimal, hexadecimal after 0x, octal after 0.
     fn number(text: &str) -> u64 {
         let text = text.trim();
         let hexadecimal = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));

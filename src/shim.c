@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* What no stable Rust can do: make a va_list, stand in the way of pthread_exit, and name functions
- * that may not be there. */
+/* What stable Rust cannot do: make a va_list, catch pthread_exit, and refer to functions that may
+ * not exist. */
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -15,8 +15,8 @@ static void call_log(void (*log_fct)(int, const char *, va_list), int priority,
     va_end(args);
 }
 
-/* Hand one finished message to log_fct: as the argument of "%s", so that no '%' in it is ever
- * taken for a directive. */
+/* Pass one finished message to log_fct, as the argument of "%s", so that no '%' in it is taken for
+ * a conversion. */
 void nunc_stans_shim_log(void (*log_fct)(int, const char *, va_list), int priority,
                          const char *message)
 {
@@ -29,8 +29,8 @@ static void thread_left(void *unused)
     abort();
 }
 
-/* Run a thread of the pool. A callback that ends the thread under us (pthread_exit) would leave
- * its job running for ever and the pool waiting for it: abort instead. */
+/* Run a thread of the pool. If a callback ended the thread (pthread_exit), its job would count as
+ * running for ever and the pool would wait for it, so we abort instead. */
 void nunc_stans_shim_thread(void (*body)(void *), void *arg)
 {
     pthread_cleanup_push(thread_left, NULL);
@@ -38,7 +38,7 @@ void nunc_stans_shim_thread(void (*body)(void *), void *arg)
     pthread_cleanup_pop(0);
 }
 
-/* ThreadSanitizer's, where the process runs under it. */
+/* ThreadSanitizer's functions; NULL if the process does not run under it. */
 extern void __tsan_acquire(void *at) __attribute__((weak));
 extern void __tsan_release(void *at) __attribute__((weak));
 

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! The few system facilities that every module may need: errno, cancellation, the clock, closing
-//! a descriptor. None of them is a POSIX cancellation point.
+//! Small system facilities that every module may need: errno, cancellation, the clock, closing a
+//! descriptor. None of these functions is a POSIX cancellation point.
 
 use std::marker::PhantomData;
 
 use libc::{c_int, c_void};
 
-/// Puts errno back when it goes.
+/// Restores errno when it is dropped.
 pub(crate) struct ErrnoGuard(c_int);
 
 #[cfg(any(target_os = "linux", target_os = "emscripten", target_os = "redox"))]
@@ -20,12 +20,12 @@ use libc::__errno as errno_location;
 
 /// The calling thread's errno.
 pub(crate) fn errno() -> c_int {
-    // SAFETY: the C library's own, valid for the life of the thread.
+    // SAFETY: the C library's pointer is valid for the life of the thread.
     unsafe { *errno_location() }
 }
 
 impl ErrnoGuard {
-    /// Remember errno as it is now.
+    /// Save the current errno.
     pub(crate) fn new() -> Self {
         Self(errno())
     }
@@ -42,16 +42,16 @@ unsafe extern "C" {
     fn pthread_setcancelstate(state: c_int, old: *mut c_int) -> c_int;
 }
 
-/// `PTHREAD_CANCEL_DISABLE`, which the libc crate does not carry.
+/// `PTHREAD_CANCEL_DISABLE`, which the libc crate does not define.
 #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
 const CANCEL_DISABLE: c_int = 1;
 #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
 const CANCEL_DISABLE: c_int = 0;
 
-/// While it lives, the calling thread cannot be cancelled.
+/// The calling thread cannot be cancelled while this guard exists.
 pub(crate) struct CancelGuard {
     old: c_int,
-    /// It must go on the thread that made it.
+    /// Makes the guard `!Send`: the thread that made it must drop it.
     here: PhantomData<*const ()>,
 }
 
@@ -59,7 +59,7 @@ impl CancelGuard {
     /// Disable cancellation of the calling thread.
     pub(crate) fn new() -> Self {
         let mut old = 0;
-        // SAFETY: a plain call; `old` is ours.
+        // SAFETY: the call writes only to `old`.
         unsafe { pthread_setcancelstate(CANCEL_DISABLE, &mut old) };
         Self {
             old,
@@ -71,7 +71,7 @@ impl CancelGuard {
 impl Drop for CancelGuard {
     fn drop(&mut self) {
         let mut unused = 0;
-        // SAFETY: a plain call, with the state that was there before.
+        // SAFETY: the call gets the state that was in force before, and writes only to `unused`.
         unsafe { pthread_setcancelstate(self.old, &mut unused) };
     }
 }
@@ -82,18 +82,19 @@ pub(crate) fn now() -> u64 {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: the clock exists everywhere; `time` is ours.
+    // SAFETY: every system has this clock; the call writes only to `time`.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
 /// Whether `fd` is an open descriptor of this process.
 pub(crate) fn is_open(fd: c_int) -> bool {
-    // SAFETY: F_GETFD takes any number.
+    // SAFETY: F_GETFD accepts any number.
     fd >= 0 && unsafe { libc::fcntl(fd, libc::F_GETFD) } >= 0
 }
 
-/// Whether closing `fd` may block, until its peer has taken what was sent: a socket that is to linger.
+/// Whether close may block on `fd` until the peer has taken the data: a socket with SO_LINGER and a
+/// time.
 pub(crate) fn lingers(fd: c_int) -> bool {
     let mut linger = libc::linger {
         l_onoff: 0,
@@ -101,16 +102,17 @@ pub(crate) fn lingers(fd: c_int) -> bool {
     };
     let mut len = size_of::<libc::linger>() as libc::socklen_t;
     let at: *mut c_void = (&raw mut linger).cast();
-    // SAFETY: room for the option's value, and its length. What is no socket has no such option.
+    // SAFETY: `at` has room for the option's value, and `len` says how much. The call fails if `fd`
+    // is not a socket.
     let error =
         unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_LINGER, at, &raw mut len) };
-    // Without a time to linger for, close drops what was not sent, at once.
+    // With a time of zero, close drops unsent data at once.
     error == 0 && linger.l_onoff != 0 && linger.l_linger != 0
 }
 
-/// Close `fd`, once: on Linux a close that was interrupted has closed.
+/// Close `fd`. Never retried: on Linux an interrupted close has closed the descriptor.
 pub(crate) fn close(fd: c_int) {
-    // The raw call, since close(2) of the C library is a cancellation point.
+    // The raw system call, since the C library's close(2) is a cancellation point.
     #[cfg(target_os = "linux")]
     // SAFETY: the caller owns the descriptor.
     unsafe {
@@ -124,11 +126,11 @@ pub(crate) fn close(fd: c_int) {
     }
 }
 
-/// Write to the standard error output, as well as that goes: at once, whole or not at all where it
-/// is a pipe. Without SIGPIPE; changes errno. The caller has disabled cancellation.
+/// Write to standard error, best effort: one write, which a pipe takes whole or not at all. Raises
+/// no SIGPIPE; changes errno. The caller has disabled cancellation.
 pub(crate) fn write_stderr(text: &[u8]) {
-    // SAFETY: sets of ours, and a text of that length. SIGPIPE for a write comes to the thread that
-    // writes, where it is blocked, and is taken away unless one was pending before.
+    // SAFETY: the sets are ours, and the text has the given length. A write raises SIGPIPE in the
+    // writing thread. The thread blocks the signal, and takes it unless one was pending before.
     unsafe {
         let mut pipe: libc::sigset_t = std::mem::zeroed();
         let mut old = pipe;
@@ -146,7 +148,7 @@ pub(crate) fn write_stderr(text: &[u8]) {
 }
 
 fn sigpipe_is_pending() -> bool {
-    // SAFETY: a set of ours.
+    // SAFETY: the calls use only a set that we own.
     unsafe {
         let mut pending: libc::sigset_t = std::mem::zeroed();
         libc::sigpending(&mut pending);
@@ -154,39 +156,40 @@ fn sigpipe_is_pending() -> bool {
     }
 }
 
-/// Write one byte to a pipe that does not block. False if there is no such pipe any more.
+/// Write one byte to a non-blocking pipe. Returns false if the pipe no longer exists.
 /// Async-signal-safe; changes errno.
 pub(crate) fn write_byte(fd: c_int) -> bool {
     let byte = 1u8;
     let at: *const c_void = std::ptr::from_ref(&byte).cast();
     #[cfg(target_os = "linux")]
-    // SAFETY: one byte of ours; the raw call, since write(2) is a cancellation point.
+    // SAFETY: the byte is ours. The raw system call, since write(2) is a cancellation point.
     let written = unsafe { libc::syscall(libc::SYS_write, fd, at, 1usize) };
     #[cfg(not(target_os = "linux"))]
     let written = {
         let _cancel = CancelGuard::new();
-        // SAFETY: one byte of ours.
+        // SAFETY: the byte is ours.
         unsafe { libc::write(fd, at, 1) }
     };
-    // A full pipe is fine: whoever reads it has a byte to find.
+    // A full pipe is fine: its reader already has a byte to find.
     written >= 0 || !matches!(errno(), libc::EBADF | libc::EPIPE)
 }
 
-/// While it lives, 0, 1 and 2 are taken, so that no descriptor that is opened gets one of these
-/// numbers: a program that has closed them, or its library, takes them for the standard streams.
+/// Occupies descriptors 0, 1 and 2 while it exists, so that no descriptor opened meanwhile gets one
+/// of these numbers. A program that has closed them, or one of its libraries, would take that
+/// descriptor for a standard stream.
 pub(crate) struct LowNumbers([c_int; 3]);
 
 impl LowNumbers {
-    /// Take those that are free. Where the system lets nothing be opened for that, what comes next
-    /// fails for the same reason.
+    /// Occupy the numbers that are free. If the system lets us open no descriptor for that, the
+    /// caller's own open fails for the same reason.
     pub(crate) fn take() -> Self {
         let mut taken = Self([-1; 3]);
         for place in &mut taken.0 {
             #[cfg(target_os = "linux")]
-            // SAFETY: a plain call.
+            // SAFETY: the call takes only flags.
             let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
             #[cfg(not(target_os = "linux"))]
-            // SAFETY: a path of ours.
+            // SAFETY: the path ends in a NUL.
             let fd = unsafe { libc::open(c"/".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
             if fd > 2 {
                 close(fd);

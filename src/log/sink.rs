@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! The application's function for messages that have no pool.
+//! The application's function for messages that belong to no pool.
 //!
-//! [`Sink::set`] may come while other threads are calling the function that was set before. Each
-//! message goes to one function with its own argument, and who has replaced a function may free what
-//! its argument points to. So the two stand in a pair that never changes, and another is set by
-//! making another pair current. Who has a message is counted by a [`Grace`] from before it looks
-//! which pair is current until the function has returned; who has replaced a pair waits until all
-//! have left who were counted then, and gives the pair's memory back.
+//! [`Sink::set`] may replace the function while other threads are calling it. Each call must get
+//! the function together with its own argument, and the thread that has replaced a function may
+//! free what the old argument points to. So function and argument form an immutable pair, and
+//! setting another function makes another pair current. A thread with a message enters a [`Grace`]
+//! before it loads the current pair, and leaves after the function has returned. The thread that
+//! has replaced a pair waits for the grace period, and then frees the pair.
 //!
-//! Who is in a logger itself must not wait. It leaves the pair to the next that may.
+//! A thread that is itself inside a logger must not wait. It leaves the pair to the next thread
+//! that may.
 //!
-//! There is no lock that a fork could leave held, and a child does not wait for the threads of its
-//! parent. It also keeps its parent's pairs: it may have been forked by a handler that has
-//! interrupted a thread which is about to look at one.
+//! There is no lock that a fork could leave held, and a child does not wait for its parent's
+//! threads. A child also never frees its parent's pairs: a signal handler may have forked it in a
+//! thread that is about to look at one.
 
 use std::ptr::{self, NonNull};
 
@@ -23,26 +24,26 @@ use crate::perturb::perturb;
 use crate::sync::grace::Grace;
 use crate::sync::{AtomicPtr, Memory, Ordering, hand_over, take_over};
 
-/// As in the header: called with the argument, the priority and the message.
+/// The type from the header: called with the argument, the priority and the message.
 pub(crate) type TextFn = unsafe extern "C" fn(*mut c_void, c_int, *const c_char);
 
 /// A function and its argument.
 struct Pair {
     text: TextFn,
     arg: *mut c_void,
-    /// The process that has set them.
+    /// The generation of the process that set them.
     generation: u32,
-    /// The pair that was replaced before it; written by who replaces it.
+    /// The pair that was replaced before this one; the thread that replaces this one writes it.
     next: AtomicPtr<Pair>,
-    /// Its own.
+    /// The pair's own memory, for models.
     memory: Memory,
 }
 
 impl Pair {
     fn new(text: TextFn, arg: *mut c_void, generation: u32) -> Option<NonNull<Self>> {
-        // SAFETY: malloc takes any size, and aligns for this one.
+        // SAFETY: malloc takes any size, and aligns for this type.
         let at = NonNull::new(unsafe { libc::malloc(size_of::<Self>()) }.cast::<Self>())?;
-        // SAFETY: memory of ours for one.
+        // SAFETY: the memory is ours, and has room for one pair.
         unsafe {
             at.write(Self {
                 text,
@@ -56,9 +57,9 @@ impl Pair {
     }
 
     /// # Safety
-    /// Made by [`Pair::new`], and nobody has it any more.
+    /// `at` came from [`Pair::new`], and no thread uses it any more.
     unsafe fn free(at: NonNull<Self>) {
-        // SAFETY: by the caller's promise.
+        // SAFETY: the caller promises that `at` came from `new` and is unused.
         unsafe {
             #[cfg(loom)]
             at.as_ref().memory.free();
@@ -68,18 +69,18 @@ impl Pair {
     }
 }
 
-/// Where messages go that have no pool.
+/// Where messages that belong to no pool go.
 pub(crate) struct Sink {
-    /// The pair that messages go to, or null.
+    /// The pair that gets the messages, or null.
     current: AtomicPtr<Pair>,
-    /// Threads that may be looking at a pair or be inside its function.
+    /// Threads that may be looking at a pair or may be inside its function.
     callers: Grace,
-    /// Pairs that were replaced, and are not freed.
+    /// Pairs that were replaced and are not yet freed.
     replaced: AtomicPtr<Pair>,
 }
 
 impl Sink {
-    /// No function is set.
+    /// A sink without a function.
     #[cfg(not(loom))]
     pub(crate) const fn new() -> Self {
         Self {
@@ -89,7 +90,7 @@ impl Sink {
         }
     }
 
-    /// The same; loom's primitives are not made at compile time.
+    /// The same for loom, whose primitives have no const constructors.
     #[cfg(loom)]
     pub(crate) fn new() -> Self {
         Self {
@@ -99,20 +100,21 @@ impl Sink {
         }
     }
 
-    /// Hand a message to the function that is set. False if there is none.
+    /// Pass a message to the current function. Returns false if there is none.
     ///
     /// # Safety
-    /// The message ends in a NUL.
+    /// `message` ends in a NUL.
     pub(crate) unsafe fn write(&self, priority: c_int, message: *const c_char) -> bool {
         let pin = self.callers.enter(fork::generation());
         perturb("counted, and not looked which function is set");
         let at = self.current.load(Ordering::Acquire);
-        // SAFETY: pairs are freed when all have left who may have found them current.
+        // SAFETY: a pair is freed only after every thread that may have found it current has left.
         let pair = unsafe { at.as_ref() };
         if let Some(pair) = pair {
             take_over(pair);
             pair.memory.used();
-            // SAFETY: the application's function, called as the header says.
+            // SAFETY: the pair holds the application's function and its argument, called as the
+            // header says.
             unsafe { (pair.text)(pair.arg, priority, message) };
             hand_over(&raw const self.callers);
         }
@@ -120,11 +122,11 @@ impl Sink {
         pair.is_some()
     }
 
-    /// From now on messages go to `text`, or nowhere. With `wait` returns only when no other thread
-    /// is inside the function that was set before; the caller has cancellation disabled. False if
-    /// there is no memory, and nothing was done.
+    /// Send all later messages to `text`, or nowhere. With `wait`, returns only when no other
+    /// thread is inside the function that was set before; the caller has disabled cancellation.
+    /// Returns false if there is no memory; then nothing has changed.
     ///
-    /// Woken by: the last who leaves of those that are inside now, in [`Sink::tell`].
+    /// Woken by: the last to leave of the threads that are inside now, in [`Sink::write`].
     pub(crate) fn set(&self, text: Option<TextFn>, arg: *mut c_void, wait: bool) -> bool {
         let generation = fork::generation();
         let new = match text {
@@ -147,12 +149,13 @@ impl Sink {
         true
     }
 
-    /// A pair is replaced, and may still be looked at.
+    /// Add a replaced pair to the list. Other threads may still be looking at it.
     fn keep(&self, at: NonNull<Pair>) {
-        // The list is only ever taken whole, so a head that looks the same is the same.
+        // No ABA problem: the list is only ever taken as a whole, so an equal head means an equal
+        // list.
         let mut first = self.replaced.load(Ordering::Relaxed);
         loop {
-            // SAFETY: not freed before it is in the list and taken from there.
+            // SAFETY: the pair is not freed before it is in the list and is taken from there.
             unsafe { at.as_ref() }.next.store(first, Ordering::Relaxed);
             match self.replaced.compare_exchange_weak(
                 first,
@@ -166,15 +169,17 @@ impl Sink {
         }
     }
 
-    /// Wait until nobody is inside who may have found one of the replaced pairs, and free these. If
-    /// another thread has taken the caller's own, the wait is for the caller's promise alone.
+    /// Wait until every thread that may have found a replaced pair current has left, then free
+    /// these pairs. If another thread has taken the caller's own pair, the caller waits only to
+    /// keep the promise of [`Sink::set`].
     fn free_replaced(&self, generation: u32) {
         let mut next = self.replaced.swap(ptr::null_mut(), Ordering::AcqRel);
         perturb("the replaced pairs are taken, and nobody waited for");
         self.callers.wait(self.callers.now(generation), generation);
         take_over(&raw const self.callers);
         while let Some(at) = NonNull::new(next) {
-            // SAFETY: in the list once; nobody else has it.
+            // SAFETY: this thread took the list, each pair is in it once, and the grace period is
+            // over.
             unsafe {
                 next = at.as_ref().next.load(Ordering::Relaxed);
                 if at.as_ref().generation == generation {
@@ -195,23 +200,26 @@ mod tests {
 
     static SINK: Sink = Sink::new();
 
-    /// What an argument points to, and who is to find it there.
+    /// What the argument of a function points to.
     struct Arg {
-        /// Which function it was set with. Not the function itself: one may have several addresses.
+        /// The index of the function it was set with. Not its address: a function may have several.
         number: usize,
         gone: AtomicBool,
         calls: AtomicUsize,
     }
 
     /// # Safety
-    /// `arg` is an [`Arg`] that is not freed.
+    /// `arg` points to an [`Arg`] that is not freed.
     unsafe fn called(number: usize, arg: *mut c_void) {
-        // SAFETY: by the caller's promise.
+        // SAFETY: the caller promises that `arg` points to a live `Arg`.
         let arg = unsafe { &*arg.cast::<Arg>() };
-        assert_eq!(arg.number, number, "of one pair");
+        assert_eq!(arg.number, number, "function and argument of one pair");
         thread::yield_now();
-        assert!(!arg.gone.load(Ordering::Relaxed), "after it was replaced");
-        // One that replaces itself while it runs, now and then.
+        assert!(
+            !arg.gone.load(Ordering::Relaxed),
+            "called after it was replaced"
+        );
+        // Now and then a function replaces itself while it runs.
         if arg.calls.fetch_add(1, Ordering::Relaxed) == 5 {
             assert!(SINK.set(None, ptr::null_mut(), false));
         }
@@ -219,17 +227,18 @@ mod tests {
 
     unsafe extern "C" fn first(arg: *mut c_void, priority: c_int, _: *const c_char) {
         assert_eq!(priority, 3);
-        // SAFETY: set with such an argument.
+        // SAFETY: the function was set with a pointer to an `Arg`.
         unsafe { called(0, arg) };
     }
 
     unsafe extern "C" fn second(arg: *mut c_void, priority: c_int, _: *const c_char) {
         assert_eq!(priority, 3);
-        // SAFETY: set with such an argument.
+        // SAFETY: the function was set with a pointer to an `Arg`.
         unsafe { called(1, arg) };
     }
 
-    /// Returns what the others may still look at, where it is.
+    /// Returns the arguments, boxed, because other threads may still look at them at their
+    /// addresses.
     #[allow(clippy::vec_box)]
     fn set_and_replace() -> Vec<Box<Arg>> {
         let mut args = Vec::new();
@@ -245,14 +254,14 @@ mod tests {
             assert!(SINK.set(Some(text), at, true));
             assert!(SINK.set((round % 3 == 0).then_some(text), at, true));
             assert!(SINK.set(None, ptr::null_mut(), true));
-            // Whoever else has replaced it, all have left since.
+            // Even if another thread replaced this pair, every thread that was inside it has left.
             arg.gone.store(true, Ordering::Relaxed);
             args.push(arg);
         }
         args
     }
 
-    // One test, since there is one sink that these functions know.
+    // One test only, because these functions share one sink.
     #[test]
     fn messages_go_to_one_pair_and_never_to_one_that_was_replaced() {
         // SAFETY: the message is a C string.

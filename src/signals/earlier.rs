@@ -1,21 +1,22 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! What our handler does where nobody watches: what would have been done without it.
+//! What our handler does when no pool of this process watches the signal: what would have happened
+//! without our handler.
 //!
-//! Nobody watches, and yet our handler runs: in a forked child; between the end of the last watch
-//! and the return of the earlier disposition; and where others have saved our handler while a job
-//! watched, and use it later (as system(3), readline, and a second copy of this library do). Two
-//! cases:
+//! Our handler can run although no pool watches: in a forked child; between the end of the last
+//! watch and the return of the earlier disposition; and when other code saved our handler while a
+//! job watched and calls it later, as system(3), readline and a second copy of this library do.
+//! There are two cases:
 //!
-//! * Ours is what the system calls. Then the earlier disposition goes back in its place, and is
-//!   acted upon: the default action is the kernel's own, and a handler is called as the kernel
-//!   would have called it.
-//! * Somebody's handler calls ours as the one that it found. It came after ours, so it gets what
-//!   was there *below* ours: not itself, even if a later job has found it in our place.
+//! * Our handler is the installed one. Then we restore the earlier disposition and act on it: the
+//!   kernel performs a default action, and we call a handler as the kernel would have called it.
+//! * Another handler, which was installed after ours, calls ours as its predecessor. Then we act on
+//!   the disposition *below* ours. That is never the caller itself, even if a later job found the
+//!   caller in place and saved it as the earlier disposition.
 //!
-//! Two handlers may each have found the other. Whoever hands `info` on, as another copy of this
-//! library does, is recognised when it comes back: see [`Delivery`].
+//! Two handlers can each have saved the other. A handler that passes `info` on, as another copy of
+//! this library does, is recognised when the signal comes back: see [`Delivery`].
 //!
-//! All of it is async-signal-safe.
+//! Everything here is async-signal-safe.
 
 use std::mem;
 use std::ptr;
@@ -28,7 +29,7 @@ use super::known::SIGNALS;
 use super::numbers::{NUMBERS, can_catch};
 use crate::perturb::perturb_in_handler;
 
-/// The system has called our handler, or somebody has, and no pool of this process watches.
+/// The system or another handler has called our handler, and no pool of this process watches.
 pub(super) fn act(signum: c_int, info: *mut siginfo_t, context: *mut c_void) {
     let Some(known) = SIGNALS[signum as usize].read() else {
         return;
@@ -36,7 +37,7 @@ pub(super) fn act(signum: c_int, info: *mut siginfo_t, context: *mut c_void) {
     let delivery = Delivery::new(info);
     let again = delivery.count();
     if again > 1 {
-        // What was below ours has had its turn as well.
+        // The disposition below ours has had its turn as well.
         return;
     }
     let installed = Disposition::of(signum).is_some_and(|now| now.is_ours());
@@ -45,15 +46,16 @@ pub(super) fn act(signum: c_int, info: *mut siginfo_t, context: *mut c_void) {
     }
     perturb_in_handler("nobody watches, and the earlier disposition is not back");
     if put_back(signum, &known.earlier.as_entered()) && notify_pools(signum) {
-        // Somebody watches since. Either the watch has seen what was put back and replaced it, or
-        // it came before that.
+        // A pool has begun to watch since. Either its watch found the restored disposition and
+        // replaced it, or it installed ours before we restored the earlier one. In both cases ours
+        // belongs there.
         Disposition::ours().set(signum);
         return;
     }
     call_or_default(signum, context, &known.earlier, true, &delivery);
 }
 
-/// Do what `disposition` says. `in_place`: it is what the system does now.
+/// Act on `disposition`. `in_place`: it is the disposition that is installed now.
 fn call_or_default(
     signum: c_int,
     context: *mut c_void,
@@ -68,7 +70,7 @@ fn call_or_default(
     }
 }
 
-/// Have the kernel do what it does by default.
+/// Make the kernel perform the default action.
 fn default_action(signum: c_int, in_place: bool) {
     if [libc::SIGCHLD, libc::SIGCONT, libc::SIGURG, libc::SIGWINCH].contains(&signum) {
         return;
@@ -78,8 +80,8 @@ fn default_action(signum: c_int, in_place: bool) {
     } else {
         Disposition::default().set(signum)
     };
-    // SAFETY: sets of ours, and a signal to this thread. Raw calls: those of some C libraries
-    // remember the thread's number, which is another in a child of vfork's.
+    // SAFETY: the calls use sets that we own and send a signal to this thread. The system calls are
+    // raw because some C libraries cache the thread's number, which differs in a child of vfork.
     unsafe {
         let (mut only, mut before): (sigset_t, sigset_t) = (mem::zeroed(), mem::zeroed());
         libc::sigemptyset(&mut only);
@@ -94,7 +96,8 @@ fn default_action(signum: c_int, in_place: bool) {
         #[cfg(not(any(target_os = "linux", target_os = "android")))]
         libc::raise(signum);
         libc::pthread_sigmask(libc::SIG_UNBLOCK, &only, &mut before);
-        // It stopped the process, and that goes on; or somebody has just set a handler.
+        // Still running: either the default action stopped the process and it was continued, or
+        // another thread has just installed a handler.
         libc::pthread_sigmask(libc::SIG_SETMASK, &before, ptr::null_mut());
     }
     if let Some(replaced) = replaced {
@@ -105,11 +108,11 @@ fn default_action(signum: c_int, in_place: bool) {
     }
 }
 
-/// Call a handler with the mask, and the arguments, that the kernel would have given it.
+/// Call a handler with the mask and the arguments that the kernel would have given it.
 fn call(signum: c_int, context: *mut c_void, disposition: &Disposition, delivery: &Delivery) {
     let action = disposition.action();
-    // SAFETY: sets of ours. The handler is what the system has told of as one for this signal, and
-    // takes what the flags say.
+    // SAFETY: the sets are ours. The system reported this function as the handler of this signal,
+    // so it takes the arguments that the flags say.
     unsafe {
         let mut mask: sigset_t = mem::zeroed();
         libc::pthread_sigmask(libc::SIG_BLOCK, ptr::null(), &mut mask);
@@ -135,8 +138,9 @@ fn call(signum: c_int, context: *mut c_void, disposition: &Disposition, delivery
     }
 }
 
-/// Whether `at` may be what the kernel, or another copy of ours, has put on this thread's stack for
-/// this call. Somebody who calls our handler with the number alone leaves anything there.
+/// Whether `at` can be an object that the kernel, or another copy of this library, put on this
+/// thread's stack for this call. A caller that passes only the signal's number leaves any value in
+/// the other arguments.
 fn is_near<T>(at: *const T) -> bool {
     const NEAR: usize = 64 * 1024;
     let here = 0u8;
@@ -144,19 +148,19 @@ fn is_near<T>(at: *const T) -> bool {
     at.is_aligned() && (1..NEAR).contains(&at.addr().wrapping_sub(here))
 }
 
-/// If ours was called by the kernel, which blocks everything meanwhile: the mask of the code that
-/// it has interrupted. If somebody else calls, the mask is as he wants it.
+/// If the kernel called our handler, all signals are blocked: set `mask` to the mask of the
+/// interrupted code. If other code called it, the mask is the one that the caller wants: leave it.
 fn interrupted_mask(mask: &mut sigset_t, context: *mut c_void) {
     #[cfg(target_os = "linux")]
     {
         let context: *const libc::ucontext_t = context.cast();
-        // SAFETY: a number of a signal, and a set of ours.
+        // SAFETY: the call reads a set that we own.
         let blocked = |number| unsafe { libc::sigismember(mask, number) } == 1;
         let all_blocked = (1..NUMBERS as c_int).all(|number| !can_catch(number) || blocked(number));
         if all_blocked && is_near(context) {
             // The kernel's set is shorter than the C library's.
             const LENGTH: usize = NUMBERS / 8;
-            // SAFETY: a context of the kernel's begins as the C library's does, up to the mask.
+            // SAFETY: up to the mask, the kernel's context has the layout of the C library's.
             unsafe {
                 libc::sigemptyset(mask);
                 let from = (&raw const (*context).uc_sigmask).cast::<u8>();
@@ -168,15 +172,19 @@ fn interrupted_mask(mask: &mut sigset_t, context: *mut c_void) {
     let _ = (mask, context);
 }
 
-/// One run of our handler, and which runs of it this very signal has been through before: in a
-/// chain of visits on the stack, found by a mark in the unused end of the `info` that is handed on.
-/// The mark names its own place, so none that is older, or copied, is taken for it.
+/// One run of our handler for one signal, and the earlier runs that this same signal has been
+/// through.
+///
+/// Those runs form a chain of visits on the stack. A mark in the unused end of the `info` that we
+/// pass on points to the chain. The mark contains its own address, so a stale or copied mark is not
+/// recognised.
 struct Delivery {
     info: *mut siginfo_t,
     visits: *const Visit,
 }
 
-/// One copy of the library has handed the signal on. Its layout is that of [`MARK`].
+/// One copy of the library that has passed the signal on. All copies that use the same [`MARK`]
+/// share this layout.
 #[repr(C)]
 struct Visit {
     copy: *const c_void,
@@ -185,14 +193,15 @@ struct Visit {
 
 const MARK: usize = 0x6e73_5f31_7669_7369_u64 as usize;
 const WORDS: usize = 2;
-/// Where the mark begins. What any signal tells of itself ends long before.
+/// Index of the word where the mark begins. The fields that a signal uses end long before it.
 const AT: usize = size_of::<siginfo_t>() / size_of::<usize>() - WORDS;
 
 impl Delivery {
     fn new(info: *mut siginfo_t) -> Self {
         let mut visits = ptr::null();
         if is_near(info) {
-            // SAFETY: in the part of this thread's stack that calls us.
+            // SAFETY: `is_near` says that `info` lies in the part of this thread's stack that our
+            // callers use.
             let mark = unsafe {
                 info.cast::<[usize; WORDS]>()
                     .byte_add(AT * size_of::<usize>())
@@ -205,16 +214,16 @@ impl Delivery {
         Self { info, visits }
     }
 
-    /// What tells copies of the library apart.
+    /// An address that tells copies of the library apart.
     fn this_copy() -> *const c_void {
         (&raw const SIGNALS).cast()
     }
 
-    /// How often this copy has handed it on.
+    /// How often this copy has passed the signal on.
     fn count(&self) -> usize {
         let mut count = 0;
         let mut visit = self.visits;
-        // SAFETY: a visit is in the frame of a caller of ours.
+        // SAFETY: each visit is in the stack frame of one of our callers, which has not returned.
         while let Some(now) = unsafe { visit.as_ref() } {
             count += usize::from(now.copy == Self::this_copy());
             visit = now.before;
@@ -222,7 +231,7 @@ impl Delivery {
         count
     }
 
-    /// Call somebody with an `info` that tells of this visit.
+    /// Call a handler with an `info` that records this visit.
     fn pass_on(&self, call: impl FnOnce(*mut siginfo_t)) {
         if !is_near(self.info) {
             return call(self.info);
@@ -231,7 +240,8 @@ impl Delivery {
             copy: Self::this_copy(),
             before: self.visits,
         };
-        // SAFETY: as in `new`, and room for the mark in a copy of ours.
+        // SAFETY: `info` is readable, as in `new`; the mark goes into a copy that we own and that
+        // has room for it.
         unsafe {
             let mut info = *self.info;
             let at = &raw mut info;
@@ -240,7 +250,7 @@ impl Delivery {
                 .byte_add(AT * size_of::<usize>())
                 .write(mark);
             call(at);
-            // It ends with this call.
+            // The visit ends with this call: erase the mark.
             at.cast::<[usize; WORDS]>()
                 .byte_add(AT * size_of::<usize>())
                 .write([0; WORDS]);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! What one process has of the registry: who watches each signal, the lock on that, and the handlers
-//! that are looking.
+//! One process's part of the registry: the pools that watch each signal, the lock on those lists,
+//! and the handlers that are walking them.
 
 use std::alloc::{Layout, alloc};
 use std::cell::UnsafeCell;
@@ -17,17 +17,17 @@ use crate::perturb::perturb_in_handler;
 use crate::sync::grace::Grace;
 use crate::sys::CancelGuard;
 
-/// What one process has of the registry. Never freed: handlers, and frames of a parent's that go on
-/// in a child, may be at it.
+/// One process's part of the registry. It is never freed: handlers may use it, and so may stack
+/// frames of the parent that continue in a forked child.
 pub(super) struct Era {
     generation: u32,
     pid: libc::pid_t,
     lock: UnsafeCell<libc::pthread_mutex_t>,
-    /// Handlers that walk a list.
+    /// Counts the handlers that walk a list.
     handlers: Grace,
-    /// Those who watch each signal.
+    /// The pools that watch each signal.
     pools: [AtomicPtr<Node>; NUMBERS],
-    /// The parent's, so that it stays in reach of tools that look for leaks.
+    /// The parent's era. It keeps that memory reachable for leak checkers.
     #[allow(dead_code)]
     parent: *mut Era,
 }
@@ -35,17 +35,17 @@ pub(super) struct Era {
 static ERA: AtomicPtr<Era> = AtomicPtr::new(ptr::null_mut());
 
 impl Era {
-    /// That of this process, if it has one. Async-signal-safe.
+    /// The era of this process, if it has one. Async-signal-safe.
     pub(super) fn here() -> Option<&'static Self> {
-        // SAFETY: never freed.
+        // SAFETY: an era is never freed.
         let era = unsafe { ERA.load(Ordering::SeqCst).as_ref() }?;
-        // SAFETY: takes nothing, never fails. It is asked, too, since a child of vfork's shares the
-        // memory, and since not every system wipes the generation.
+        // SAFETY: getpid takes no argument and never fails. The generation alone is not enough: a
+        // child of vfork shares our memory, and not every system wipes the generation.
         let here = || era.pid == unsafe { libc::getpid() };
         (!fork::is_over(era.generation) && here()).then_some(era)
     }
 
-    /// That of this process; `None` if there is no memory for one.
+    /// The era of this process, made if necessary; `None` if there is no memory for it.
     pub(super) fn make() -> Option<&'static Self> {
         fork::check();
         loop {
@@ -55,14 +55,15 @@ impl Era {
             let parent = ERA.load(Ordering::SeqCst);
             let new = Self {
                 generation: fork::generation(),
-                // SAFETY: as above.
+                // SAFETY: getpid takes no argument and never fails.
                 pid: unsafe { libc::getpid() },
                 lock: UnsafeCell::new(libc::PTHREAD_MUTEX_INITIALIZER),
                 handlers: Grace::new(),
                 pools: [const { AtomicPtr::new(ptr::null_mut()) }; NUMBERS],
                 parent,
             };
-            // SAFETY: not of size zero; written before anybody knows it.
+            // SAFETY: the layout's size is not zero, and the memory is written before it is
+            // published.
             let at = unsafe {
                 let at = alloc(Layout::new::<Self>()).cast::<Self>();
                 if at.is_null() {
@@ -73,7 +74,7 @@ impl Era {
             };
             let won = ERA.compare_exchange(parent, at, Ordering::SeqCst, Ordering::SeqCst);
             if won.is_err() {
-                // SAFETY: made above, and nobody else knows it.
+                // SAFETY: made above, and never published.
                 drop(unsafe { Box::from_raw(at) });
             }
         }
@@ -81,9 +82,10 @@ impl Era {
 }
 
 impl Era {
-    /// Sleep until no handler is inside that may have seen what was unlinked.
+    /// Sleep until every handler that may have seen an unlinked node has left.
     ///
-    /// Woken by: the last of them. With its signals blocked, it needs nothing but a processor.
+    /// Woken by: the last of these handlers. A handler runs with its signals blocked, so it needs
+    /// nothing but a processor to finish.
     pub(super) fn wait_for_handlers(&self) {
         let _cancel = CancelGuard::new();
         let unlinked = self.handlers.now(self.generation);
@@ -91,22 +93,22 @@ impl Era {
     }
 }
 
-/// The registry, locked; all signals are blocked in this thread.
+/// The locked registry. All signals are blocked in this thread while it exists.
 pub(super) struct Locked {
     pub(super) era: &'static Era,
     mask: sigset_t,
 }
 
 impl Locked {
-    /// Lock the era that `find` finds; `None` if it finds none.
+    /// Lock the era that `find` returns; `None` if it returns none.
     pub(super) fn new(find: impl FnOnce() -> Option<&'static Era>) -> Option<Self> {
-        // SAFETY: sets of ours, and a mutex that never moves.
+        // SAFETY: the sets are ours, and the mutex never moves.
         unsafe {
             let (mut all, mut mask): (sigset_t, sigset_t) = (mem::zeroed(), mem::zeroed());
             libc::sigfillset(&mut all);
             libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut mask);
-            // From here on no handler forks under this thread. A child that went on with the era it
-            // had found before would wait for its parent's lock.
+            // From here on no handler can run, and so none can fork, in this thread. A child that
+            // continued here with an era found earlier would wait for its parent's lock.
             let Some(era) = find() else {
                 libc::pthread_sigmask(libc::SIG_SETMASK, &mask, ptr::null_mut());
                 return None;
@@ -116,7 +118,7 @@ impl Locked {
         }
     }
 
-    /// Add `node` to the list of `signum`. True if it is the first.
+    /// Add `node` to the list of `signum`. Returns whether it is the only one.
     pub(super) fn link(&self, signum: c_int, node: &Node) -> bool {
         let head = &self.era.pools[signum as usize];
         let first = head.load(Ordering::SeqCst);
@@ -125,8 +127,8 @@ impl Locked {
         first.is_null()
     }
 
-    /// Take `node` out of the list of `signum`. True if it was the last. Handlers may be at it until
-    /// the caller has waited for them.
+    /// Remove `node` from the list of `signum`. Returns whether the list is now empty. Handlers may
+    /// still use the node until the caller has called [`Era::wait_for_handlers`].
     pub(super) fn unlink(&self, signum: c_int, node: &Node) -> bool {
         let head = &self.era.pools[signum as usize];
         let mut at = head;
@@ -135,7 +137,7 @@ impl Locked {
             if ptr::eq(next, node) {
                 break;
             }
-            // SAFETY: those in the list are there until they are unlinked, which is under the lock.
+            // SAFETY: a node in the list is live until it is unlinked, and that requires the lock.
             at = unsafe { &(*next).next };
         }
         at.store(node.next.load(Ordering::SeqCst), Ordering::SeqCst);
@@ -145,7 +147,7 @@ impl Locked {
 
 impl Drop for Locked {
     fn drop(&mut self) {
-        // SAFETY: locked by this thread, in `new`, with this mask.
+        // SAFETY: `new` locked the mutex in this thread and saved this mask.
         unsafe {
             libc::pthread_mutex_unlock(self.era.lock.get());
             libc::pthread_sigmask(libc::SIG_SETMASK, &self.mask, ptr::null_mut());
@@ -153,7 +155,7 @@ impl Drop for Locked {
     }
 }
 
-/// Tell all pools of this process that watch `signum`. False if there is none.
+/// Notify all pools of this process that watch `signum`. Returns false if there is none.
 /// Async-signal-safe.
 pub(super) fn notify_pools(signum: c_int) -> bool {
     let Some(era) = Era::here() else { return false };
@@ -161,10 +163,10 @@ pub(super) fn notify_pools(signum: c_int) -> bool {
     perturb_in_handler("inside, and not looked who watches");
     let mut node = era.pools[signum as usize].load(Ordering::SeqCst);
     let any = !node.is_null();
-    // SAFETY: who leaves the list waits until nobody is inside who may have seen him there, before
-    // his memory goes.
+    // SAFETY: a pool that leaves the list waits, before its memory is freed, until every handler
+    // that may have seen its node has left.
     while let Some(watch) = unsafe { node.as_ref() } {
-        // SAFETY: as above; written before the node was linked.
+        // SAFETY: as above; the pointer was written before the node was linked.
         unsafe { &*watch.mailbox.load(Ordering::SeqCst) }.arrived(signum);
         node = watch.next.load(Ordering::SeqCst);
     }

@@ -7,7 +7,7 @@ use super::earlier;
 use super::era::notify_pools;
 use crate::sys::ErrnoGuard;
 
-/// See the module. It runs with all signals blocked.
+/// The handler of every watched signal. All signals are blocked while it runs.
 pub(super) extern "C" fn handler(signum: c_int, info: *mut siginfo_t, context: *mut c_void) {
     let _errno = ErrnoGuard::new();
     if !notify_pools(signum) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! What the process knows of each signal: the disposition that was there before ours.
+//! What the process knows about each signal: the disposition that was in place before ours.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,20 +11,21 @@ use super::latch::Latch;
 use super::numbers::NUMBERS;
 use crate::perturb::perturb;
 
-/// What the process knows of one signal, whatever becomes of pools: for handlers and children.
+/// What the process knows about one signal. It outlives every pool, because handlers and forked
+/// children read it.
 pub(super) struct Signal {
     known: Latch<{ 2 * WORDS }>,
-    /// Somebody has put a handler in the place of ours while a job watched. It may have saved ours,
-    /// and go on to it; so may all that come after it, until none is there. Under the lock.
+    /// Another handler replaced ours while a job watched. It may have saved ours and may call it;
+    /// so may every handler installed later, until no handler is in place. Protected by the lock.
     covered: AtomicBool,
 }
 
 #[derive(Clone, Copy)]
 pub(super) struct Known {
-    /// What stood there before the first job: put back with the last one.
+    /// The disposition that was in place before the first job. The last job restores it.
     pub(super) earlier: Disposition,
-    /// The same, unless that is a handler that came after ours and may go on to it: then what was
-    /// there before both.
+    /// The same, unless `earlier` is a handler that was installed after ours and may call ours.
+    /// Then it is the disposition that was in place before both.
     pub(super) below: Disposition,
 }
 
@@ -46,7 +47,7 @@ impl Signal {
         })
     }
 
-    /// `found` is there, before the first job. Under the lock.
+    /// Record `found`, the disposition in place before the first job. The caller holds the lock.
     fn learn(&self, found: &Disposition) {
         let mut below = *found;
         if !found.is_function() {
@@ -60,16 +61,17 @@ impl Signal {
         }));
     }
 
-    /// Have our handler in place: for the first job of the process, or for a further one. `None` if
-    /// the system refuses.
+    /// Install our handler. `first`: for the first job of the process that watches the signal.
+    /// `None` if the system refuses.
     pub(super) fn install(&self, signum: c_int, first: bool) -> Option<()> {
         if !first {
-            // What others have put there meanwhile, for good or for a while, is not what was there
-            // before.
+            // Other code may have installed a handler since, permanently or for a while. It is not
+            // the earlier disposition.
             return Disposition::ours().set(signum).map(|_| ());
         }
         let found = Disposition::of(signum)?;
-        // Beforehand, for signals, and for children, behind the next step.
+        // Record it before the next step, for signals that arrive and children that are forked
+        // right after that step.
         if !found.is_ours() {
             self.learn(&found);
         }
@@ -81,7 +83,7 @@ impl Signal {
         Some(())
     }
 
-    /// With the last job: put back what was there, unless somebody else has changed it.
+    /// The last job has gone: restore the earlier disposition, unless other code has changed it.
     pub(super) fn uninstall(&self, signum: c_int) {
         let Some(known) = self.read() else { return };
         if !put_back(signum, &known.earlier)
@@ -95,7 +97,7 @@ impl Signal {
 #[cfg(not(loom))]
 pub(super) static SIGNALS: [Signal; NUMBERS] = [const { Signal::new() }; NUMBERS];
 
-// A model's, made anew in each execution; none looks at it.
+// A model makes it anew in each execution; no model reads it.
 #[cfg(loom)]
 loom::lazy_static! {
     pub(super) static ref SIGNALS: Vec<Signal> = Vec::new();

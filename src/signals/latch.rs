@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Several words that a signal handler can read whole, whoever is writing them.
+//! Several words that a signal handler can read as a consistent whole at any time, even while
+//! another thread writes them.
 //!
-//! There are two places. The writer fills the one that is not in use, and then says that it is. So
-//! a handler always finds one that is whole; so does a forked child, at whichever step of the
-//! writer's it begins. A reader looks again only if a second write has come to the place that it
-//! was reading: it waits for nobody.
+//! There are two places. The writer fills the one that is not in use and then switches to it. So a
+//! handler always finds one complete place, and so does a forked child, at whatever step of a write
+//! the fork happens. A reader retries only if a second write has begun to overwrite the place that
+//! it was reading. A reader never waits for a writer.
 
 use crate::perturb::perturb;
 use crate::sync::{AtomicUsize, Ordering, fence};
 
-/// See the module.
+/// Words that a handler can read whole; see the module.
 pub(crate) struct Latch<const N: usize> {
-    /// How often it was written; the place in use is this modulo two. Zero: never.
+    /// The number of writes; the place in use is `turn % 2`. Zero: never written.
     turn: AtomicUsize,
     places: [[AtomicUsize; N]; 2],
 }
@@ -36,7 +37,7 @@ impl<const N: usize> Latch<N> {
         }
     }
 
-    /// What was written last, if anything was. Async-signal-safe.
+    /// The words that were written last, or `None` if nothing was written. Async-signal-safe.
     pub(crate) fn read(&self) -> Option<[usize; N]> {
         loop {
             let turn = self.turn.load(Ordering::Acquire);
@@ -52,12 +53,12 @@ impl<const N: usize> Latch<N> {
         }
     }
 
-    /// Have `words` read from now on. One writer at a time.
+    /// Replace the words. The caller makes sure that there is one writer at a time.
     pub(crate) fn write(&self, words: [usize; N]) {
-        // Past the end it goes on at 2: even as zero is, and not zero.
+        // On overflow, continue at 2: even, as zero is, but not zero.
         let turn = self.turn.load(Ordering::Relaxed);
         let next = turn.checked_add(1).unwrap_or(2);
-        // Who reads one of the words below sees that the place he took them from is not in use.
+        // A reader that sees one of the stores below also sees that its place is no longer in use.
         fence(Ordering::Release);
         for (at, word) in self.places[next % 2].iter().zip(words) {
             at.store(word, Ordering::Relaxed);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! What has arrived for one pool: written by handlers, read by its loop.
+//! The signals that have arrived for one pool: handlers write them, the pool's loop reads them.
 
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
@@ -11,26 +11,27 @@ use crate::fork;
 use crate::perturb::perturb_in_handler;
 use crate::wake::Wake;
 
-/// What has arrived for one pool.
+/// The signals that have arrived for one pool.
 pub(crate) struct Mailbox {
-    /// The process that made the pool: see [`fork`].
+    /// The generation of the process that made the pool: see [`fork`].
     generation: u32,
-    /// What gets the pool's loop to look here. Null until a job watches a signal.
+    /// Wakes the pool's loop. Null until a job watches a signal.
     wake: AtomicPtr<Wake>,
-    /// How many of each have arrived.
+    /// How many of each signal have arrived.
     counts: [AtomicU32; NUMBERS],
-    /// Something has arrived since the loop last looked.
+    /// A signal has arrived since the loop last looked.
     any: AtomicBool,
-    /// The pool's places in the lists of those who watch.
+    /// The pool's nodes in the lists of the pools that watch.
     pub(super) nodes: [Node; NUMBERS],
 }
 
-/// A pool in the list of one signal.
+/// A pool's entry in the list of one signal.
 pub(super) struct Node {
-    /// Kept when it leaves the list, for handlers that are at it.
+    /// Kept when the node leaves the list, because a handler may be about to follow it.
     pub(super) next: AtomicPtr<Node>,
     pub(super) mailbox: AtomicPtr<Mailbox>,
-    /// The pool's jobs for the signal: while there are any it is in the list. Under the lock.
+    /// How many of the pool's jobs watch the signal. The node is in the list while this is not
+    /// zero. Protected by the lock.
     pub(super) jobs: AtomicUsize,
 }
 
@@ -52,27 +53,28 @@ impl Mailbox {
         }
     }
 
-    /// Whether this process is a forked child of the one that made it.
+    /// Whether this process is a forked child of the one that made the mailbox.
     pub(super) fn is_forked(&self) -> bool {
         fork::is_over(self.generation)
     }
 
-    /// Before the first handler comes here: its pool's loop is woken by `wake`, which stays as long
-    /// as this does.
+    /// Set what wakes the pool's loop. Call it before a handler can find this mailbox. `wake` lives
+    /// as long as the mailbox.
     pub(super) fn belongs_to(&self, wake: &Wake) {
         self.wake
             .store(ptr::from_ref(wake).cast_mut(), Ordering::SeqCst);
     }
 
-    /// In a signal handler: count it and wake the loop.
+    /// In a signal handler: count the signal and wake the loop.
     pub(super) fn arrived(&self, signum: c_int) {
         self.counts[signum as usize].fetch_add(1, Ordering::SeqCst);
         perturb_in_handler("counted, and the mailbox says that it is empty");
         self.any.store(true, Ordering::SeqCst);
         perturb_in_handler("in the mailbox, and the loop not woken");
-        // SAFETY: set before the mailbox was in a list, and there as long as it is.
+        // SAFETY: set before the mailbox was in a list, and it lives as long as the mailbox.
         let wake = unsafe { &*self.wake.load(Ordering::SeqCst) };
-        // Where there is no pipe any more, the loop sees to it, once something else wakes it.
+        // If the pipe is gone, leave a note: the loop deals with the signal when something else
+        // wakes it.
         if wake.sleeping.take() && !wake.write() {
             wake.nudged.store(true, Ordering::SeqCst);
         }
@@ -83,14 +85,15 @@ impl Mailbox {
         self.counts[signum as usize].load(Ordering::SeqCst)
     }
 
-    /// Whether something has arrived since the last [`Mailbox::take`].
+    /// Whether no signal has arrived since the last [`Mailbox::take`].
     pub(crate) fn is_empty(&self) -> bool {
         !self.any.load(Ordering::SeqCst)
     }
 
-    /// The loop is about to look. What arrives from now on says so again.
+    /// Returns whether a signal has arrived, and resets that. The loop calls it before it reads the
+    /// counts, so a signal that arrives later is reported by the next call.
     pub(crate) fn take(&self) -> bool {
-        // The load keeps a read-modify-write out of every turn.
+        // The load avoids a read-modify-write in every turn.
         !self.is_empty() && self.any.swap(false, Ordering::SeqCst)
     }
 }

@@ -1,29 +1,31 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Signals: from the handler to the pools that watch, and the disposition that was there before.
+//! Signals: delivery from the handler to the pools that watch, and the disposition that was in
+//! place before.
 //!
 //! One handler serves all watched signals. It counts the signal in the [`Mailbox`] of each pool
-//! that watches it and wakes the pool's loop. Where no pool of this process watches, it does what
-//! the earlier disposition would have done ([`earlier`]).
+//! that watches it and wakes the pool's loop. If no pool of this process watches, it does what the
+//! earlier disposition would have done ([`earlier`]).
 //!
-//! The dispatch is our own, and no crate's. signal-hook's waits for handlers by yielding, so a
-//! thread at real-time priority would spin against one that it has preempted; a fork copies its
-//! count of them, and a child would wait for ever; its handler is learned only by reading back what
-//! another thread may have replaced; and it goes on to the handler that it found, every time, with
-//! no way to put that back.
+//! We do not use a crate for this, because signal-hook does not fit. It waits for handlers by
+//! yielding, so a thread at real-time priority would spin against a handler that it has preempted.
+//! A fork copies its count of running handlers, so a child could wait for ever. One can learn its
+//! handler's address only by reading back a disposition that another thread may have replaced. And
+//! it always calls the handler that it found, which cannot be restored.
 //!
-//! **The lists.** Each signal has a list of the pools that watch it, through nodes in their
-//! mailboxes. A handler walks it inside a [`Grace`](crate::sync::grace::Grace); a pool that leaves waits for those inside. The
-//! handler runs with all signals blocked: nothing can interrupt it there, fork, or jump out of it.
+//! **The lists.** Each signal has a list of the pools that watch it; the nodes are in the pools'
+//! mailboxes. A handler walks the list inside a [`Grace`](crate::sync::grace::Grace), and a pool
+//! that leaves waits for the handlers that are inside. The handler runs with all signals blocked,
+//! so no other handler can interrupt it there, fork or jump out of it.
 //!
-//! **The order of a watch.** First the pool is in the list, then what is there is noted as the
-//! earlier disposition, then ours is put in its place by the one call that says what it replaces.
-//! So a signal takes either its earlier effect or ours, at whichever step it comes.
+//! **The order of a watch.** First the pool enters the list. Then we record the current disposition
+//! as the earlier one. Then one sigaction call installs ours and returns what it replaced. So a
+//! signal that arrives between any two steps has either its earlier effect or ours.
 //!
-//! **Forks.** Lists, lock and count belong to an [`Era`], which a process makes for itself; the
-//! parent's stays as it is, for frames of its time, and is never looked at again. What passes from
-//! parent to child are the dispositions, of which the handlers read a [`Latch`](latch::Latch): whole at every
-//! step. All signals are blocked in the thread that holds the lock, so no handler runs there, and
-//! forks. Nobody waits for anything around a fork.
+//! **Forks.** Lists, lock and count belong to an [`Era`], and each process makes its own. The
+//! parent's era stays unchanged for stack frames that were using it at the fork; nothing else in
+//! the child uses it. The child inherits the dispositions. Handlers read them from a
+//! [`Latch`](latch::Latch), which is consistent at every step of a write. The thread that holds the
+//! lock has all signals blocked, so no handler runs in it and forks. Nothing waits around a fork.
 
 mod disposition;
 mod earlier;
@@ -46,25 +48,25 @@ use known::SIGNALS;
 pub(crate) use mailbox::Mailbox;
 pub(crate) use numbers::can_catch;
 
-/// Why a signal can't be watched.
+/// Why a signal cannot be watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NotSubscribed {
     NoMemory,
     /// The system refuses to deliver it.
     Refused,
-    /// The pool is the parent process's.
+    /// The pool belongs to the parent process.
     Forked,
 }
 
-/// One more job watches `signum`, a number that [`can_catch`]. From the return on it is
-/// caught. If it fails, nothing is left of it.
+/// Add one job that watches `signum`, a number that [`can_catch`] accepts. The signal is caught
+/// from the return of this call on. A call that fails changes nothing.
 pub(crate) fn subscribe(
     mailbox: &Mailbox,
     wake: &Wake,
     signum: c_int,
 ) -> Result<(), NotSubscribed> {
     let locked = Locked::new(Era::make).ok_or(NotSubscribed::NoMemory)?;
-    // Now that no handler can fork under us any more.
+    // Checked only now: from here on no handler can fork in this thread.
     if mailbox.is_forked() {
         return Err(NotSubscribed::Forked);
     }
@@ -92,10 +94,10 @@ pub(crate) fn subscribe(
     Ok(())
 }
 
-/// One job less watches `signum`. With the last job of the last pool the earlier
-/// disposition is put back, unless somebody else has changed it meanwhile.
+/// Remove one job that watches `signum`. The last job of the last pool restores the earlier
+/// disposition, unless other code has changed it meanwhile.
 ///
-/// Waits, with the last job of the pool, until no handler is at the pool any more.
+/// The last job of a pool waits until no handler uses the pool's mailbox any more.
 pub(crate) fn unsubscribe(mailbox: &Mailbox, signum: c_int) {
     let Some(locked) = Locked::new(Era::here) else {
         return;
@@ -120,7 +122,8 @@ pub(crate) fn unsubscribe(mailbox: &Mailbox, signum: c_int) {
     locked.era.wait_for_handlers();
 }
 
-/// The pool goes, and nobody else calls: end what jobs that were never finished with still watch.
+/// The pool is being destroyed, and no other thread calls in: end the watches of jobs that were
+/// never finished with.
 pub(crate) fn unsubscribe_all(mailbox: &Mailbox) {
     for (signum, node) in mailbox.nodes.iter().enumerate() {
         for _ in 0..node.jobs.load(Ordering::SeqCst) {

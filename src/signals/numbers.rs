@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Which signals there are, and which of them can be watched.
+//! The signal numbers, and which signals can be watched.
 
 use std::mem;
 
@@ -8,9 +8,8 @@ use libc::c_int;
 /// Signal numbers are below this.
 pub(super) const NUMBERS: usize = 65;
 
-/// Whether `signum` is a signal that can be watched: not those that cannot be caught, not those
-/// that the code which runs raises by itself and would raise again when the handler returns, not
-/// those that the C library keeps for itself.
+/// Whether `signum` can be watched. It cannot if it cannot be caught, if the running code itself
+/// raises it and would raise it again when the handler returns, or if the C library reserves it.
 pub(crate) fn can_catch(signum: c_int) -> bool {
     const FORBIDDEN: &[c_int] = &[
         libc::SIGKILL,
@@ -29,7 +28,7 @@ pub(crate) fn can_catch(signum: c_int) -> bool {
         ))]
         libc::SIGEMT,
     ];
-    // SAFETY: a set of ours, and a number that sigaddset checks.
+    // SAFETY: the set is ours, and sigaddset checks the number.
     let exists = unsafe {
         let mut set = mem::zeroed();
         libc::sigemptyset(&mut set);

@@ -1,48 +1,49 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Grace periods: learning that everybody who was inside has left, whoever has come since.
+//! Grace periods: wait until every thread that was inside has left, while others keep coming in.
 //!
 //! Some steps look at memory that another thread may be about to free, and nothing in that memory
-//! tells of them. They count themselves in before they look. Who frees would wait for ever if it
-//! waited until nobody is counted: others come all the time. So there are two counts, and an epoch
-//! that says which of them those who come now are counted in. The epoch moves on when the other
-//! count is zero. Who was inside in epoch `e` has left when the epoch is `e + 2`: from `e` to
-//! `e + 1` waits for those of `e - 1`, from `e + 1` to `e + 2` for those of `e`. Those who come
-//! after it has moved on are in the other count and hold nobody up.
+//! can count them. So they enter a count here before they look. A thread that frees cannot wait for
+//! that count to be zero: others come in all the time, and it would wait for ever. So there are two
+//! counts and an epoch. A thread that enters is counted in the current epoch's count. The epoch
+//! advances when the other count is zero. Every thread that entered in epoch `e` has left when the
+//! epoch is `e + 2`: the step from `e` to `e + 1` waits for those of `e - 1`, and the step from `e
+//! + 1` to `e + 2` waits for those of `e`. Threads that enter after the epoch has advanced are in
+//! the other count and do not delay it.
 //!
-//! Epoch, counts and sleepers are one word, and every step is one compare-and-swap on it. So nobody
-//! is counted in an epoch that is over, and who sleeps until a count is zero is seen by the one
-//! that makes it so.
+//! Epoch, counts and number of sleepers share one word, and each change is one compare-and-swap on
+//! it. So no thread is counted in an epoch that is over, and the thread that makes a count zero
+//! sees every thread that sleeps until it is zero.
 //!
-//! A forked child has a copy of the word, but the threads that it counts are the parent's, all but
-//! one. So the word also carries the generation of the process (see [`fork`](crate::fork)): in a
-//! child it begins anew, and who leaves with a pin of the parent's time changes nothing.
+//! A forked child has a copy of the word, but all the threads that it counts except one are the
+//! parent's. So the word also carries the generation of the process (see [`fork`](crate::fork)). A
+//! child resets the word, and leaving with a pin of the parent's generation has no effect.
 //!
-//! All but [`Grace::wait`] is async-signal-safe.
+//! Everything but [`Grace::wait`] is async-signal-safe.
 
 use super::{AtomicU64, Ordering, Semaphore};
 
-/// A count of those who are inside, and the epoch that they came in.
+/// The count of the threads that are inside, by the epoch in which they entered.
 pub(crate) struct Grace {
     word: AtomicU64,
-    /// Where those sleep who wait: one permit for each sleeper in the word, when the count becomes
-    /// zero that they wait for. A sleeper that looks again and sleeps again may take the permit of
-    /// another, which then has the next one: there are as many permits as sleeps.
+    /// Where waiting threads sleep. When the count that they wait for becomes zero, each sleeper
+    /// counted in the word gets one permit. A thread that checks again and sleeps again may take
+    /// the permit of another, which then takes the next one: there are as many permits as sleeps.
     left: Semaphore,
 }
 
-/// Being inside.
+/// Proof that a thread is inside; it goes back to [`Grace::leave`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pin {
     generation: u64,
     parity: u64,
 }
 
-/// When something was taken out of everybody's reach: the epoch, modulo 256.
+/// The epoch, modulo 256, in which something was taken out of reach.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Epoch(pub(crate) u8);
 
 /// The word's fields, from the lowest bits up: two counts, the sleepers, the epoch, the generation.
-/// More than a million threads are never inside at once.
+/// Fewer than 2^20 threads are inside at once.
 const COUNT_BITS: u32 = 20;
 const COUNT: u64 = (1 << COUNT_BITS) - 1;
 const SLEEPERS_AT: u32 = 2 * COUNT_BITS;
@@ -51,7 +52,7 @@ const EPOCH_AT: u32 = SLEEPERS_AT + 10;
 const GENERATION_AT: u32 = EPOCH_AT + 8;
 const GENERATIONS: u64 = 1 << 6;
 
-/// The word, read.
+/// A value of the word.
 #[derive(Clone, Copy)]
 struct Word(u64);
 
@@ -60,7 +61,7 @@ impl Word {
         (self.0 >> EPOCH_AT) as u8
     }
 
-    /// Which count those are in who come now.
+    /// The count that a thread which enters now belongs to.
     fn parity(self) -> u64 {
         u64::from(self.epoch() % 2)
     }
@@ -77,7 +78,7 @@ impl Word {
         self.0 >> GENERATION_AT == generation
     }
 
-    /// Whether somebody is inside.
+    /// Whether a thread is inside.
     fn is_occupied(self) -> bool {
         self.0 & ((1 << SLEEPERS_AT) - 1) != 0
     }
@@ -86,15 +87,15 @@ impl Word {
         1 << (parity * u64::from(COUNT_BITS))
     }
 
-    /// With the epoch moved on, if nobody of the one before is inside.
+    /// The word with the next epoch; `None` if a thread of the previous epoch is still inside.
     fn moved_on(self) -> Option<Self> {
         let next = u64::from(self.epoch().wrapping_add(1));
         let epochs = 0xff << EPOCH_AT;
         (self.count(next % 2) == 0).then_some(Self(self.0 & !epochs | next << EPOCH_AT))
     }
 
-    /// Whether everybody has left who was inside in `epoch`. Epochs are counted modulo 256: one that
-    /// was long ago may look as if it were now, and is over a little later.
+    /// Whether every thread that was inside in `epoch` has left. Epochs are modulo 256, so an old
+    /// one may equal the current one; it is then reported as past a little later than it could be.
     fn is_past(self, epoch: Epoch) -> bool {
         match self.epoch().wrapping_sub(epoch.0) {
             0 => !self.is_occupied(),
@@ -105,7 +106,7 @@ impl Word {
 }
 
 impl Grace {
-    /// Nobody is inside.
+    /// A grace period that no thread is inside.
     #[cfg(not(loom))]
     pub(crate) const fn new() -> Self {
         Self {
@@ -114,7 +115,7 @@ impl Grace {
         }
     }
 
-    /// The same; loom's primitives are not made at compile time.
+    /// The same for loom, whose primitives have no const constructors.
     #[cfg(loom)]
     pub(crate) fn new() -> Self {
         Self {
@@ -123,7 +124,7 @@ impl Grace {
         }
     }
 
-    /// The word, made anew in a child.
+    /// Read the word. In a child that has not used it yet, reset it first.
     fn load(&self, generation: u32) -> Word {
         let word = Word(self.word.load(Ordering::Acquire));
         let generation = u64::from(generation) % GENERATIONS;
@@ -136,12 +137,13 @@ impl Grace {
             .compare_exchange(word.0, new, Ordering::AcqRel, Ordering::Acquire)
         {
             Ok(_) => Word(new),
-            // Another thread of the child has made it anew.
+            // Another thread of this process has reset the word.
             Err(now) => Word(now),
         }
     }
 
-    /// Change the word, of this generation, by `next` until it sticks; `None` leaves it alone.
+    /// Replace the word, which is of this generation, with `next` of it; retry until that succeeds.
+    /// `next` returns `None` to leave the word alone.
     fn change(&self, mut word: Word, next: impl Fn(Word) -> Option<u64>) -> Result<Word, Word> {
         loop {
             let Some(new) = next(word) else {
@@ -157,7 +159,7 @@ impl Grace {
         }
     }
 
-    /// The caller is about to look at what another thread may take out of reach.
+    /// Enter: the caller is about to look at memory that another thread may take out of reach.
     pub(crate) fn enter(&self, generation: u32) -> Pin {
         let word = self.load(generation);
         let entered = |word: Word| Some(word.0 + Word::one(word.parity()));
@@ -168,9 +170,10 @@ impl Grace {
         }
     }
 
-    /// It looks no more.
+    /// Leave: the caller looks no more.
     ///
-    /// Wakes those who sleep in [`Grace::wait`], if nobody is left who came in the same epoch.
+    /// Wakes the threads that sleep in [`Grace::wait`] if no other thread of the same epoch is
+    /// inside.
     pub(crate) fn leave(&self, pin: Pin) {
         let word = Word(self.word.load(Ordering::Relaxed));
         let last = |word: Word| word.count(pin.parity) == 1;
@@ -194,23 +197,25 @@ impl Grace {
         }
     }
 
-    /// Whether somebody may be inside. When the answer is no, everything that those did who were
-    /// inside before is visible.
+    /// Whether a thread may be inside. If not, everything that the threads which were inside did is
+    /// visible to the caller.
     #[inline]
     pub(crate) fn is_occupied(&self) -> bool {
         Word(self.word.load(Ordering::SeqCst)).is_occupied()
     }
 
-    /// The epoch in which something is out of reach that was taken out before.
+    /// The epoch that covers everything taken out of reach before this call: pass it to
+    /// [`Grace::is_past`] or [`Grace::wait`].
     ///
-    /// The word is written, with what it says already: those who enter later read it and thereby
-    /// see that the thing is out of reach; all others are counted.
+    /// It writes the word with its own value. A thread that enters later reads that write, so it
+    /// sees that the memory is out of reach; every thread that entered before is counted.
     pub(crate) fn now(&self, generation: u32) -> Epoch {
         self.load(generation);
         Epoch(Word(self.word.fetch_or(0, Ordering::AcqRel)).epoch())
     }
 
-    /// Whether everybody has left who was inside in `epoch` or before. Moves on, if that is possible.
+    /// Whether every thread that was inside in `epoch` or before has left. Advances the epoch if
+    /// possible.
     pub(crate) fn is_past(&self, epoch: Epoch, generation: u32) -> bool {
         let mut word = self.load(generation);
         while !word.is_past(epoch) {
@@ -222,10 +227,10 @@ impl Grace {
         true
     }
 
-    /// Sleep until everybody has left who was inside in `epoch` or before. The caller has
-    /// cancellation disabled.
+    /// Sleep until every thread that was inside in `epoch` or before has left. The caller has
+    /// disabled cancellation.
     ///
-    /// Woken by: [`Grace::leave`] of the last who came in the same epoch.
+    /// Woken by: [`Grace::leave`] of the last thread that entered in the same epoch.
     pub(crate) fn wait(&self, epoch: Epoch, generation: u32) {
         while !self.is_past(epoch, generation) {
             let asleep = self.change(self.load(generation), |word| {
@@ -235,7 +240,7 @@ impl Grace {
             });
             match asleep {
                 Ok(_) => self.left.wait(),
-                // A thousand sleep already.
+                // The sleepers' field is full: poll instead.
                 Err(word) if word.sleepers() == SLEEPERS => pause(),
                 Err(_) => {}
             }
@@ -243,7 +248,7 @@ impl Grace {
     }
 }
 
-/// Let a millisecond pass.
+/// Sleep for a millisecond.
 fn pause() {
     #[cfg(not(loom))]
     std::thread::sleep(std::time::Duration::from_millis(1));
@@ -259,7 +264,7 @@ mod tests {
         let before = grace.enter(1);
         let epoch = grace.now(1);
         assert!(!grace.is_past(epoch, 1));
-        // The epoch has moved on: this one is in the other count.
+        // The epoch has advanced: this thread is in the other count.
         let later = grace.enter(1);
         assert!(!grace.is_past(epoch, 1));
         grace.leave(before);
@@ -286,7 +291,7 @@ mod tests {
     fn a_child_begins_anew_and_pins_of_before_change_nothing() {
         let grace = Grace::new();
         let (one, other) = (grace.enter(1), grace.enter(1));
-        // Left before the child has looked at the word, and after.
+        // One pin is left before the child has first read the word, the other after.
         grace.leave(one);
         assert!(grace.is_past(grace.now(2), 2));
         grace.leave(other);

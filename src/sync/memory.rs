@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Memory that models watch.
+//! A stand-in for memory, through which models check how the memory is used.
 
-/// Memory that one thread gives back while others may just have let go of it: nothing, but in
-/// models it notices who uses it afterwards, and whose last use is not ordered before.
+/// Stands for memory that one thread frees soon after others have stopped using it. It is empty
+/// outside of models. In a model it detects a use after the free, and a last use that does not
+/// happen before the free.
 #[cfg(not(loom))]
 #[derive(Debug)]
 pub(crate) struct Memory;
@@ -13,12 +14,12 @@ impl Memory {
         Self
     }
 
-    /// It is about to be used.
+    /// The memory is about to be used.
     #[inline(always)]
     pub(crate) fn used(&self) {}
 }
 
-/// What stands in for the memory is a cell: true once it was given back.
+/// A loom cell stands for the memory. Its value is true once the memory is freed.
 #[cfg(loom)]
 #[derive(Debug)]
 pub(crate) struct Memory(loom::cell::UnsafeCell<bool>);
@@ -29,21 +30,21 @@ impl Memory {
         Self(loom::cell::UnsafeCell::new(false))
     }
 
-    /// It is about to be used.
+    /// The memory is about to be used.
     pub(crate) fn used(&self) {
         assert!(!self.is_freed(), "used after it was freed");
     }
 
-    /// It is given back.
+    /// The memory is freed.
     pub(crate) fn free(&self) {
-        // SAFETY: loom says if anybody else is at the cell.
+        // SAFETY: loom reports any concurrent access to the cell.
         let freed = self.0.with_mut(|freed| unsafe { freed.replace(true) });
         assert!(!freed, "freed twice");
     }
 
-    /// Whether it was given back.
+    /// Whether the memory was freed.
     pub(crate) fn is_freed(&self) -> bool {
-        // SAFETY: as above.
+        // SAFETY: loom reports any concurrent access to the cell.
         self.0.with(|freed| unsafe { *freed })
     }
 }

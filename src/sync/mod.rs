@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Atomics, locks, condition variables and semaphores: std's and the C library's, or loom's when the
-//! models run. And what is made of them alone: grace periods.
+//! Atomics, locks, condition variables and semaphores: those of std and the C library, or loom's in
+//! models. Also grace periods, which are built from these alone.
 //!
-//! Everything that a model explores takes its primitives from here. `cfg(loom)` is private:
-//! `make check-model` sets it, nobody else does.
+//! All code that a model explores takes its primitives from here. `cfg(loom)` is private: only
+//! `make check-model` sets it.
 
 pub(crate) mod grace;
 mod memory;

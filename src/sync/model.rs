@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! What loom has in place of the C library's locks.
+//! Loom's replacements for the C library's locks.
 
 pub(crate) use loom::sync::{Condvar as Plain, Mutex, MutexGuard};
 
-/// As `pthread::Condvar`.
+/// Like `pthread::Condvar`.
 pub(crate) struct Condvar(Plain);
 
 impl Condvar {
@@ -22,22 +22,22 @@ impl Condvar {
     }
 }
 
-/// As `pthread::lock`.
+/// Like `pthread::lock`.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// As `pthread::wait`.
+/// Like `pthread::wait`.
 pub(crate) fn wait<'a, T>(cond: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
     cond.0
         .wait(guard)
         .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// As `pthread::wait_until`, but the time never comes while somebody sleeps: in models it has come
-/// before.
+/// Like `pthread::wait_until`, but a sleep never times out: in models a deadline has always passed
+/// before the call.
 pub(crate) fn wait_until<'a, T>(
     cond: &Condvar,
     guard: MutexGuard<'a, T>,
@@ -46,7 +46,7 @@ pub(crate) fn wait_until<'a, T>(
     wait(cond, guard)
 }
 
-/// As `pthread::Semaphore`.
+/// Like `pthread::Semaphore`.
 pub(crate) struct Semaphore {
     permits: Mutex<usize>,
     posted: Condvar,

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! Locks, condition variables and semaphores of the C library.
 //!
-//! Not the standard library's, which calls futex(2) itself: ThreadSanitizer knows the C library's
-//! functions for what they are, in an application that is instrumented and a library that is not.
-//! It sees who hands what to whom, and delivers signals to a thread that is blocked in one.
+//! We do not use the standard library's, which call futex(2) themselves. ThreadSanitizer intercepts
+//! the C library's functions, even if the application is instrumented and this library is not. So
+//! it sees the happens-before edges, and it delivers signals to a thread that is blocked in one of
+//! these functions.
 //!
-//! All of them may be moved until they are first used, as Rust moves what it makes into its place:
-//! no C library that the project builds for keeps the address of one before that.
+//! Rust moves a value into its place after making it, so each of these may be moved until its first
+//! use. No C library that the project builds for stores the address of one before that.
 
 use std::cell::UnsafeCell;
 use std::marker::PhantomData;
@@ -23,20 +24,21 @@ pub(crate) struct Mutex<T> {
     value: UnsafeCell<T>,
 }
 
-// SAFETY: the value is reached only between lock and unlock of `raw`.
+// SAFETY: only the thread that holds `raw` reaches the value, so it may be any thread's if `T:
+// Send`.
 unsafe impl<T: Send> Send for Mutex<T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Sync for Mutex<T> {}
 
-/// The lock, until it is dropped by the thread that took it.
+/// Holds the lock until it is dropped, by the thread that took the lock.
 pub(crate) struct MutexGuard<'a, T> {
     mutex: &'a Mutex<T>,
-    /// It must go on the thread that made it.
+    /// Makes the guard `!Send`: the thread that locked must unlock.
     here: PhantomData<*const ()>,
 }
 
 impl<T> Mutex<T> {
-    /// Unlocked.
+    /// An unlocked mutex.
     pub(crate) const fn new(value: T) -> Self {
         Self {
             raw: UnsafeCell::new(libc::PTHREAD_MUTEX_INITIALIZER),
@@ -45,7 +47,7 @@ impl<T> Mutex<T> {
     }
 
     fn lock(&self) -> MutexGuard<'_, T> {
-        // SAFETY: initialised, and not moved from now on.
+        // SAFETY: the mutex is initialised, and it does not move from now on.
         let result = unsafe { libc::pthread_mutex_lock(self.raw.get()) };
         debug_assert_eq!(result, 0);
         MutexGuard {
@@ -57,7 +59,7 @@ impl<T> Mutex<T> {
 
 impl<T> Drop for Mutex<T> {
     fn drop(&mut self) {
-        // SAFETY: nobody else has it any more.
+        // SAFETY: we own the mutex, so no other thread uses it.
         unsafe { libc::pthread_mutex_destroy(self.raw.get()) };
     }
 }
@@ -66,21 +68,21 @@ impl<T> Deref for MutexGuard<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: this thread has the lock.
+        // SAFETY: this thread holds the lock.
         unsafe { &*self.mutex.value.get() }
     }
 }
 
 impl<T> DerefMut for MutexGuard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: this thread has the lock, and the guard is borrowed mutably.
+        // SAFETY: this thread holds the lock, and the guard is borrowed mutably.
         unsafe { &mut *self.mutex.value.get() }
     }
 }
 
 impl<T> Drop for MutexGuard<'_, T> {
     fn drop(&mut self) {
-        // SAFETY: locked by this thread.
+        // SAFETY: this thread locked the mutex.
         unsafe { libc::pthread_mutex_unlock(self.mutex.raw.get()) };
     }
 }
@@ -90,26 +92,27 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock()
 }
 
-/// Where threads sleep until another says that what they wait for may have changed.
+/// Where threads sleep until another thread reports that their condition may have changed.
 pub(crate) struct Condvar(UnsafeCell<libc::pthread_cond_t>);
 
-// SAFETY: a condition variable is for any thread.
+// SAFETY: any thread may use a condition variable.
 unsafe impl Send for Condvar {}
 // SAFETY: as above.
 unsafe impl Sync for Condvar {}
 
 impl Condvar {
-    /// For [`wait`]; for [`wait_until`] see [`Condvar::go_by_monotonic_clock`].
+    /// A condition variable for [`wait`]. For [`wait_until`], call
+    /// [`Condvar::go_by_monotonic_clock`] first.
     pub(crate) const fn new() -> Self {
         Self(UnsafeCell::new(libc::PTHREAD_COND_INITIALIZER))
     }
 
-    /// From now on it goes by the monotonic clock, for [`wait_until`]. Before its first use, and it does
-    /// not move any more.
+    /// Use the monotonic clock for [`wait_until`]. Call it before the first use; the condition
+    /// variable must not move afterwards.
     pub(crate) fn go_by_monotonic_clock(&self) {
         #[cfg(not(target_os = "macos"))]
-        // SAFETY: attributes of ours, made and destroyed here; the condition variable is unused.
-        // None of these calls fails for these arguments.
+        // SAFETY: the attributes are ours, made and destroyed here; the condition variable is
+        // unused. None of these calls fails for these arguments.
         unsafe {
             let mut attributes: libc::pthread_condattr_t = std::mem::zeroed();
             libc::pthread_condattr_init(&mut attributes);
@@ -121,33 +124,34 @@ impl Condvar {
 
     /// Wake one of the threads that sleep here.
     pub(crate) fn notify_one(&self) {
-        // SAFETY: initialised.
+        // SAFETY: the condition variable is initialised.
         unsafe { libc::pthread_cond_signal(self.0.get()) };
     }
 
-    /// Wake all of them.
+    /// Wake all threads that sleep here.
     pub(crate) fn notify_all(&self) {
-        // SAFETY: initialised.
+        // SAFETY: the condition variable is initialised.
         unsafe { libc::pthread_cond_broadcast(self.0.get()) };
     }
 }
 
 impl Drop for Condvar {
     fn drop(&mut self) {
-        // SAFETY: nobody else has it any more.
+        // SAFETY: we own the condition variable, so no other thread uses it.
         unsafe { libc::pthread_cond_destroy(self.0.get()) };
     }
 }
 
-/// Wait on `cond`, giving up the lock meanwhile. May return for no reason: look again. The caller has
-/// cancellation disabled.
+/// Wait on `cond`, and release the lock meanwhile. It may wake spuriously, so the caller checks its
+/// condition again. The caller has disabled cancellation.
 pub(crate) fn wait<'a, T>(cond: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
-    // SAFETY: this thread has the lock, and has it again on return.
+    // SAFETY: this thread holds the lock, and holds it again on return.
     unsafe { libc::pthread_cond_wait(cond.0.get(), guard.mutex.raw.get()) };
     guard
 }
 
-/// As [`wait`], but no longer than until the monotonic clock shows so many nanoseconds.
+/// Like [`wait`], but returns at the latest when the monotonic clock reaches `deadline`, in
+/// nanoseconds.
 pub(crate) fn wait_until<'a, T>(
     cond: &Condvar,
     guard: MutexGuard<'a, T>,
@@ -159,7 +163,7 @@ pub(crate) fn wait_until<'a, T>(
     };
     let raw = guard.mutex.raw.get();
     #[cfg(not(target_os = "macos"))]
-    // SAFETY: as in `wait`; a time of ours.
+    // SAFETY: as in `wait`; the time is ours.
     unsafe {
         libc::pthread_cond_timedwait(cond.0.get(), raw, &timespec(deadline));
     }
@@ -176,42 +180,42 @@ pub(crate) fn wait_until<'a, T>(
 mod posix {
     use super::UnsafeCell;
 
-    /// A count of permits: posted by any thread, taken by one that waits for it.
+    /// A count of permits. Any thread may post one; a thread that waits takes one.
     pub(crate) struct Semaphore(UnsafeCell<libc::sem_t>);
 
-    // SAFETY: a semaphore is for any thread.
+    // SAFETY: any thread may use a semaphore.
     unsafe impl Send for Semaphore {}
     // SAFETY: as above.
     unsafe impl Sync for Semaphore {}
 
     impl Semaphore {
-        /// No permit.
+        /// A semaphore without a permit.
         pub(crate) const fn new() -> Self {
-            // SAFETY: all zero is what sem_init makes of one without a permit, in glibc and musl;
-            // a unit test looks.
+            // SAFETY: in glibc and musl, sem_init makes a semaphore without a permit all zero; a
+            // unit test checks it.
             Self(UnsafeCell::new(unsafe { std::mem::zeroed() }))
         }
 
-        /// One more permit. Async-signal-safe; may change errno.
+        /// Add a permit. Async-signal-safe; may change errno.
         ///
-        /// The thread that takes it may free the semaphore at once: this call looks at its memory
-        /// no more once the permit can be taken.
+        /// The thread that takes the permit may free the semaphore at once: this call does not
+        /// touch its memory after the permit can be taken.
         pub(crate) fn post(&self) {
-            // SAFETY: initialised.
+            // SAFETY: the semaphore is initialised.
             unsafe { libc::sem_post(self.0.get()) };
         }
 
-        /// Sleep until there is a permit, and take it. The caller has cancellation disabled.
+        /// Sleep until there is a permit, and take it. The caller has disabled cancellation.
         pub(crate) fn wait(&self) {
-            // Interrupted by a signal: not taken yet.
-            // SAFETY: initialised.
+            // A signal interrupts the wait before it takes a permit: retry.
+            // SAFETY: the semaphore is initialised.
             while unsafe { libc::sem_wait(self.0.get()) } != 0 {}
         }
     }
 
     impl Drop for Semaphore {
         fn drop(&mut self) {
-            // SAFETY: nobody else has it any more.
+            // SAFETY: we own the semaphore, so no other thread uses it.
             unsafe { libc::sem_destroy(self.0.get()) };
         }
     }
@@ -220,7 +224,7 @@ mod posix {
     #[test]
     fn all_zero_is_a_semaphore_without_a_permit() {
         let (zero, mut made) = (Semaphore::new(), Semaphore::new());
-        // SAFETY: semaphores of ours, of which the bytes are compared.
+        // SAFETY: the semaphores are ours, and only their bytes are compared.
         unsafe {
             assert_eq!(libc::sem_init(made.0.get_mut(), 0, 0), 0);
             let bytes = |semaphore: &Semaphore| {
@@ -231,20 +235,20 @@ mod posix {
     }
 }
 
-/// Where the C library's semaphores are none, or not all zero at first; and for Miri, which wants to
-/// see them initialised.
+/// For systems where the C library has no usable semaphores or an all-zero one is not initialised;
+/// and for Miri, which requires that they are initialised.
 #[cfg(any(not(target_os = "linux"), miri))]
 mod by_condition {
     use super::{Condvar, Mutex, lock, wait};
 
-    /// A count of permits: posted by any thread, taken by one that waits for it.
+    /// A count of permits. Any thread may post one; a thread that waits takes one.
     pub(crate) struct Semaphore {
         permits: Mutex<usize>,
         posted: Condvar,
     }
 
     impl Semaphore {
-        /// No permit.
+        /// A semaphore without a permit.
         pub(crate) const fn new() -> Self {
             Self {
                 permits: Mutex::new(0),
@@ -252,13 +256,13 @@ mod by_condition {
             }
         }
 
-        /// One more permit.
+        /// Add a permit.
         pub(crate) fn post(&self) {
             *lock(&self.permits) += 1;
             self.posted.notify_one();
         }
 
-        /// Sleep until there is a permit, and take it. The caller has cancellation disabled.
+        /// Sleep until there is a permit, and take it. The caller has disabled cancellation.
         pub(crate) fn wait(&self) {
             let mut permits = lock(&self.permits);
             while *permits == 0 {

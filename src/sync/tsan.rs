@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Showing ThreadSanitizer who hands what to whom.
+//! Annotations that show ThreadSanitizer our happens-before edges.
 //!
 //! An application may be instrumented while the library that it links is not. Then the sanitizer
-//! does not see the library's atomics, and takes everything that is handed over through them (from
-//! who arms a job to its callback, from the callback to who waited for it) for a race. So each such
-//! step says so by the sanitizer's own functions, if the process has them: one comparison where it
-//! has not.
+//! does not see the library's atomics. It would report a race for all data that is passed through
+//! them: from the thread that arms a job to its callback, and from the callback to the thread that
+//! waited for it. So each such step calls the sanitizer's own functions if the process has them. If
+//! it has not, the cost is one comparison.
 
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Whether the process is under ThreadSanitizer.
+/// Whether the process runs under ThreadSanitizer.
 static ACTIVE: AtomicBool = AtomicBool::new(false);
 
 unsafe extern "C" {
@@ -19,7 +19,7 @@ unsafe extern "C" {
     safe fn nunc_stans_shim_tsan_acquire(at: *mut c_void);
 }
 
-/// Looks once, when the library is loaded. The sanitizer is part of the program, so it is there
+/// Runs once, when the library is loaded. The sanitizer is part of the program, so it is loaded
 /// before.
 #[cfg(not(miri))]
 #[used]
@@ -32,7 +32,8 @@ extern "C" fn look() {
     ACTIVE.store(nunc_stans_shim_has_tsan() != 0, Ordering::Relaxed);
 }
 
-/// What the caller has written is for whoever takes over at the same address.
+/// Release: what the caller has written happens before every later [`take_over`] at the same
+/// address.
 #[inline(always)]
 pub(crate) fn hand_over<T>(at: *const T) {
     if ACTIVE.load(Ordering::Relaxed) {
@@ -40,7 +41,8 @@ pub(crate) fn hand_over<T>(at: *const T) {
     }
 }
 
-/// What was written by those who handed over at this address is for the caller.
+/// Acquire: what was written before each earlier [`hand_over`] at this address happens before what
+/// the caller does next.
 #[inline(always)]
 pub(crate) fn take_over<T>(at: *const T) {
     if ACTIVE.load(Ordering::Relaxed) {
@@ -48,7 +50,8 @@ pub(crate) fn take_over<T>(at: *const T) {
     }
 }
 
-/// `plain`, or under the sanitizer `shown`, out of the way of what is only a load or two.
+/// Run `shown` under the sanitizer, else `plain`. `shown` is out of line, so that it does not slow
+/// down a `plain` that is only a load or two.
 #[inline(always)]
 pub(crate) fn unless_instrumented<T>(plain: impl FnOnce() -> T, shown: impl FnOnce() -> T) -> T {
     #[cold]
