@@ -162,6 +162,26 @@ impl Ring {
         self.0.previous.set(link);
     }
 
+    /// Insert `link` at the front.
+    ///
+    /// # Safety
+    /// As for [`Ring::push`].
+    pub(crate) unsafe fn push_first(&self, link: *const Link) {
+        let end: *const Link = &self.0;
+        let first = self.first();
+        if first.is_null() {
+            // SAFETY: guaranteed by the caller.
+            return unsafe { self.push(link) };
+        }
+        // SAFETY: `link` is live by the caller's promise, and `first` because it is linked.
+        unsafe {
+            (*link).previous.set(end);
+            (*link).next.set(first);
+            (*first).previous.set(link);
+        }
+        self.0.next.set(link);
+    }
+
     /// Move all links of `other` to the end, in their order.
     pub(crate) fn append(&self, other: &Self) {
         let (first, last) = (other.first(), other.0.previous.get());
@@ -197,6 +217,26 @@ impl Link {
     /// Whether it is in a ring.
     pub(crate) fn is_linked(&self) -> bool {
         !self.next.get().is_null()
+    }
+
+    /// The link that [`Link::chain`] has set.
+    pub(crate) fn chained(&self) -> *mut Self {
+        self.next.get().cast_mut()
+    }
+
+    /// Make a link that is in no ring part of a chain, which has an end that the caller knows.
+    pub(crate) fn chain(&self, next: *mut Self) {
+        self.next.set(next);
+    }
+
+    /// The number that [`Link::set_tag`] has set.
+    pub(crate) fn tag(&self) -> usize {
+        self.previous.get().addr()
+    }
+
+    /// Note a number in a link that is in no ring.
+    pub(crate) fn set_tag(&self, tag: usize) {
+        self.previous.set(ptr::without_provenance(tag));
     }
 
     /// Remove the link from its ring, if it is in one.

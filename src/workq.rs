@@ -111,6 +111,8 @@ pub(crate) struct WorkQueue<T> {
     sleepers: AtomicUsize,
     /// No more items will come: workers leave when the queues are empty.
     closed: AtomicBool,
+    /// Items on the way from elsewhere, for which workers stay though the queues are closed.
+    expected: AtomicUsize,
     /// One token for each wake. A waker posts it, and a worker that wakes takes it.
     tokens: Semaphore,
     workers: usize,
@@ -166,6 +168,7 @@ impl<T> WorkQueue<T> {
             },
             sleepers: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
+            expected: AtomicUsize::new(0),
             tokens: Semaphore::new(),
             workers,
         }

@@ -102,6 +102,8 @@ fn header() -> String {
         section("abi/extensions.rs", &[ItemType::Constants], &[]),
         include_str!("header/extension-results.h").trim().to_owned(),
         section("capi/extensions.rs", &functions, &[]),
+        include_str!("header/groups.h").trim().to_owned(),
+        section("capi/group.rs", &functions, &[]),
         include_str!("header/bottom.h").trim().to_owned(),
     ];
     parts.join("\n\n").trim().to_owned() + "\n"

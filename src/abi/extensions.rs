@@ -15,3 +15,15 @@ pub const NS_VERSION_PATCH: i32 = 0;
 /// WAITING, so that its done callback can be set before `ns_job_rearm` arms it. The job argument
 /// must then not be NULL. Not shown by `ns_job_get_type`.
 pub const NS_JOB_UNARMED: ns_job_type_t = 1 << 10;
+
+/// A group as C sees it, opaque: `group` knows what is inside.
+#[allow(non_camel_case_types)]
+#[repr(C)]
+#[derive(Debug)]
+pub struct ns_group_t {
+    _opaque: [u8; 0],
+}
+
+/// A group's done callback.
+#[allow(non_camel_case_types)]
+pub(crate) type ns_group_done_t = Option<unsafe extern "C" fn(group: *mut ns_group_t)>;

@@ -32,8 +32,10 @@ pub enum _ns_result_t {
     NS_DELETING = 6,
     /// The time of `ns_job_timedwait` is up.
     NS_TIMEOUT = 7,
-    /// `ns_job_cancel`: a run had begun on another thread.
+    /// `ns_job_cancel`, `ns_group_cancel`: a run had begun on another thread.
     NS_RUNNING = 8,
+    /// Too many jobs wait already. Nothing happened.
+    NS_OVERLOADED = 9,
 }
 
 /// `ns_result_t`: C's `enum _ns_result_t`, as the integer that it is.

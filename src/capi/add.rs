@@ -4,13 +4,15 @@
 use libc::{c_int, c_void, timeval};
 
 use super::call::*;
+use super::group::refused;
 use crate::abi::_ns_result_t as R;
 use crate::abi::*;
+use crate::group::GroupPtr;
 use crate::job::{JobPtr, NEVER, Spec, Trigger};
 use crate::log::log;
 use crate::nspr::{self, Unusable};
 use crate::pool::Pool;
-use crate::shared::MakeError;
+use crate::shared::{MakeError, Shared};
 use crate::signals::can_catch;
 use crate::sync::hand_over;
 use crate::sys::{self, ErrnoGuard};
@@ -333,8 +335,25 @@ impl<'a> Make<'a> {
     /// Checks the remaining arguments, makes the job and, unless `armed` is false, arms it.
     ///
     /// `allowed` are the flags that this call accepts in addition to those that all calls accept.
+    #[inline]
     pub(super) fn finish(
         &self,
+        trigger: Trigger,
+        flags: ns_job_type_t,
+        allowed: ns_job_type_t,
+        func: ns_job_func_t,
+        data: *mut c_void,
+        armed: bool,
+    ) -> ns_result_t {
+        self.finish_in(None, trigger, flags, allowed, func, data, armed)
+    }
+
+    /// As [`Make::finish`], in a group.
+    #[expect(clippy::too_many_arguments, reason = "they are those of the C functions")]
+    #[inline(always)]
+    pub(super) fn finish_in(
+        &self,
+        group: Option<GroupPtr>,
         trigger: Trigger,
         flags: ns_job_type_t,
         allowed: ns_job_type_t,
@@ -377,6 +396,7 @@ impl<'a> Make<'a> {
             func,
             data,
             armed: !unarmed,
+            group: group.map(|group| group.as_ptr().cast()),
         };
         let job = match shared.make(&spec) {
             Ok(job) => job,
@@ -393,11 +413,37 @@ impl<'a> Make<'a> {
         // Write the pointer before the job can run: its callback may run at once and read it.
         // SAFETY: the caller of `new` guaranteed that `out` is NULL or writable.
         unsafe { write_job(self.out, Some(job)) };
+        hand_over(&raw const job.state);
+        if let Some(group) = group {
+            return self.add_to_group(shared, group, job, spec.armed);
+        }
         if spec.armed {
-            hand_over(&raw const job.state);
             shared.start(job);
         }
         SUCCESS
+    }
+}
+
+impl Make<'_> {
+    /// Puts a new job into a group.
+    #[inline(always)]
+    fn add_to_group(
+        &self,
+        shared: &Shared,
+        group: GroupPtr,
+        job: JobPtr,
+        armed: bool,
+    ) -> ns_result_t {
+        let Err(why) = shared.add_to_group(group, job, armed) else {
+            return SUCCESS;
+        };
+        // SAFETY: the caller of `new` guaranteed that `out` is NULL or writable. Nobody else knows the
+        // job: it was not let in.
+        unsafe {
+            write_job(self.out, None);
+            shared.unmake(job, armed);
+        }
+        refused(shared, self.function, why)
     }
 }
 

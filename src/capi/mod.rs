@@ -12,5 +12,6 @@
 mod add;
 mod call;
 pub mod extensions;
+pub mod group;
 pub mod job;
 pub mod pool;

@@ -59,7 +59,7 @@ impl EventLoop {
             any = true;
             if job.state.drop_work() {
                 // SAFETY: disposed of, and the queue was the last that held it.
-                unsafe { job.free() };
+                unsafe { pool.free_job(job) };
             } else if job.kind() != Kind::Now {
                 self.keep(job);
             } else if job.state.now() == state::ARMED {

@@ -168,7 +168,7 @@ impl EventLoop {
             } else if job.state.drop_work() {
                 // Cancelled, and disposed of already. Otherwise that is on its way.
                 // SAFETY: the list was the last that held it.
-                unsafe { job.free() };
+                unsafe { pool.free_job(job) };
             }
             if Some(job) == last || slice.is_over() {
                 return;
@@ -202,7 +202,7 @@ impl EventLoop {
                 // A run-now job has no descriptor.
                 Work::Leave | Work::Close => {}
                 // SAFETY: disposed of, and the queue was the last that held it.
-                Work::Free => unsafe { job.free() },
+                Work::Free => unsafe { pool.free_job(job) },
             }
             if most != usize::MAX && slice.is_over() {
                 return;

@@ -9,7 +9,7 @@ mod lock;
 mod task;
 
 use std::ops::Deref;
-use std::ptr::{self, NonNull};
+use std::ptr::NonNull;
 
 use libc::c_void;
 
@@ -144,12 +144,12 @@ impl Deferred for Group {
     }
 
     fn epoch(&self) -> Epoch {
-        self.link.epoch()
+        Epoch(self.link.tag() as u8)
     }
 
     fn defer(&self, next: *mut Self, epoch: Epoch) {
         self.link.chain(next.cast());
-        self.link.set_epoch(epoch);
+        self.link.set_tag(epoch.0.into());
     }
 
     unsafe fn give_back(alloc: &Allocator, at: NonNull<Self>) {
@@ -195,9 +195,4 @@ impl JobPtr {
         // SAFETY: a group outlives its members.
         self.group_as_ptr().map(|at| unsafe { GroupPtr::new(at.cast()) })
     }
-}
-
-/// No group.
-pub(crate) fn null() -> *mut ns_group_t {
-    ptr::null_mut()
 }

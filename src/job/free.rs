@@ -15,6 +15,7 @@
 
 use std::ptr::{self, NonNull};
 
+use crate::alloc::Allocator;
 use crate::fork;
 use crate::perturb::perturb;
 use crate::sync::grace::{Epoch, Grace, Pin};
@@ -57,15 +58,16 @@ pub(crate) trait Deferred {
     /// Stores both, in fields that nobody else reads any more.
     fn defer(&self, next: *mut Self, epoch: Epoch);
 
-    /// Frees the object.
+    /// Frees the object, which came from `alloc`.
     ///
     /// # Safety
     /// Nobody else holds the object.
-    unsafe fn give_back(at: NonNull<Self>);
+    unsafe fn give_back(alloc: &Allocator, at: NonNull<Self>);
 }
 
 /// The deferred frees of a pool.
 pub(crate) struct DeferredFrees<T> {
+    alloc: Allocator,
     first: AtomicPtr<T>,
     /// The approximate number of deferred objects, and the number at which the next scan pays. Both
     /// are hints: correctness does not depend on them.
@@ -78,8 +80,9 @@ const SCAN_AT: usize = if cfg!(loom) { 1 } else { 64 };
 
 impl<T: Deferred> DeferredFrees<T> {
     /// No deferred frees.
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(alloc: Allocator) -> Self {
         Self {
+            alloc,
             first: AtomicPtr::new(ptr::null_mut()),
             count: AtomicUsize::new(0),
             scan_at: AtomicUsize::new(SCAN_AT),
@@ -100,7 +103,7 @@ impl<T: Deferred> DeferredFrees<T> {
             self.scan();
         }
         // SAFETY: guaranteed by the caller, and no thread was about to look at the object.
-        unsafe { T::give_back(at) };
+        unsafe { T::give_back(&self.alloc, at) };
     }
 
     /// # Safety
@@ -154,7 +157,7 @@ impl<T: Deferred> DeferredFrees<T> {
                 next = at.as_ref().next();
                 let epoch = at.as_ref().epoch();
                 if ENTERING.is_past(epoch, generation) {
-                    T::give_back(at);
+                    T::give_back(&self.alloc, at);
                     freed += 1;
                 } else {
                     self.push(at, epoch);
@@ -180,7 +183,7 @@ impl<T: Deferred> DeferredFrees<T> {
             // SAFETY: as in `scan`; the threads that were about to look have left.
             unsafe {
                 next = at.as_ref().next();
-                T::give_back(at);
+                T::give_back(&self.alloc, at);
             }
         }
     }

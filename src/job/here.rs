@@ -10,6 +10,7 @@ use std::ptr::{self, NonNull};
 
 use super::Job;
 use crate::abi::ns_thrpool_t;
+use libc::c_void;
 
 /// The pool that a thread belongs to.
 #[derive(Clone, Copy)]
@@ -20,10 +21,18 @@ struct Here {
     is_loop: bool,
 }
 
+/// A callback of a group's on the stack of this thread.
+struct Frame {
+    group: NonNull<c_void>,
+    outer: *const Frame,
+}
+
 thread_local! {
     static HERE: Cell<Here> = const { Cell::new(Here { pool: ptr::null(), is_loop: false }) };
     /// The job whose callback this thread runs, or null.
     static RUNNING: Cell<*const Job> = const { Cell::new(ptr::null()) };
+    /// The innermost callback of a group's on this thread's stack, or null.
+    static FRAMES: Cell<*const Frame> = const { Cell::new(ptr::null()) };
 }
 
 /// Makes the calling thread a thread of `pool`.
@@ -55,4 +64,29 @@ pub(crate) fn enter_callback(job: &Job) {
 /// The callback of this thread's job has returned.
 pub(crate) fn leave_callback() {
     RUNNING.set(ptr::null());
+}
+
+/// Runs `call`, in which a callback of a job of `group`, or of the group itself, is called.
+pub(crate) fn in_group<T>(group: NonNull<c_void>, call: impl FnOnce() -> T) -> T {
+    let frame = Frame {
+        group,
+        outer: FRAMES.get(),
+    };
+    FRAMES.set(&frame);
+    let result = call();
+    FRAMES.set(frame.outer);
+    result
+}
+
+/// The number of callbacks of `group` that the caller is inside of.
+pub(crate) fn callbacks_of(group: NonNull<c_void>) -> u32 {
+    let mut count = 0;
+    let mut at = FRAMES.get();
+    while !at.is_null() {
+        // SAFETY: a frame stays on this thread's stack while it is the innermost, or an outer one.
+        let frame = unsafe { &*at };
+        count += u32::from(frame.group == group);
+        at = frame.outer;
+    }
+    count
 }

@@ -33,12 +33,12 @@ use std::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
 use libc::{c_int, c_void};
 
 use crate::abi::{
-    NS_JOB_IO, NS_JOB_SIGNAL, NS_JOB_TIMER, PRFileDesc, ns_job_func_t, ns_job_t, ns_job_type_t,
+    NS_JOB_IO, NS_JOB_READ, NS_JOB_SIGNAL, NS_JOB_THREAD, NS_JOB_TIMER, NS_JOB_WRITE, PRFileDesc, ns_job_func_t, ns_job_t, ns_job_type_t,
     ns_thrpool_t,
 };
 use crate::alloc::Allocator;
 use crate::job::state::State;
-use crate::list::Node;
+use crate::list::{Link, Node};
 use crate::nspr;
 use crate::sync::{hand_over, take_over, unless_instrumented};
 use crate::sys;
@@ -78,14 +78,16 @@ pub(crate) enum Kind {
 #[repr(C)]
 pub(crate) struct Job {
     pub(crate) state: State,
-    /// The public flags; all of them fit in 16 bits.
-    flags: u16,
-    /// What fired, as public flags. The loop writes it before it hands the job on.
+    /// The public flags, all of which fit, and the bits of [`own`].
+    flags: Cell<u16>,
+    /// What fired, as public flags. The loop writes it before it hands the job on. In a group, the
+    /// marks of its queue too: [`MARKS`].
     output: AtomicU8,
     /// The loop's notes on the job: bits of [`note`].
     pub(crate) notes: Cell<u8>,
-    /// The pool pointer that C has. Only modules above this one know the type behind it.
-    pool: NonNull<ns_thrpool_t>,
+    /// The pool pointer that C has. Only modules above this one know the type behind it. In a group,
+    /// the group, which begins with its pool.
+    pool: Cell<NonNull<ns_thrpool_t>>,
     func: unsafe extern "C" fn(*mut ns_job_t),
     data: AtomicPtr<c_void>,
     done_cb: AtomicPtr<c_void>,
@@ -117,6 +119,33 @@ pub(crate) struct Watched {
     job: Job,
     watch: Watch,
 }
+
+/// The block of a job that has room for a group: `J` is a [`Job`] or a [`Watched`].
+#[repr(C)]
+struct Roomy<J> {
+    /// Links the job into one of its group's lists.
+    link: Link,
+    job: J,
+}
+
+/// Where a job begins in a [`Roomy`] block.
+const ROOM: usize = size_of::<Link>();
+const _: () = assert!(offset_of!(Roomy<Job>, job) == ROOM && offset_of!(Roomy<Watched>, job) == ROOM);
+
+/// Bits of [`Job::flags`] that are the library's own. They make a job unusual: its steps test once
+/// whether any of them is set.
+mod own {
+    /// The job is in a group.
+    pub(super) const GROUPED: u16 = 1 << 15;
+    /// The job has room for a group. Not unusual in itself.
+    pub(super) const ROOMY: u16 = 1 << 14;
+    /// The flags that are public.
+    pub(super) const PUBLIC: u16 = (1 << 14) - 1;
+}
+
+/// Bits of [`Job::output`] that a group's queue uses, under the group's lock. They are not among the
+/// flags that say what fired.
+pub(crate) const MARKS: u8 = !(NS_JOB_READ | NS_JOB_WRITE | NS_JOB_TIMER | NS_JOB_SIGNAL) as u8;
 
 /// Bits of [`Job::notes`], which only the loop uses.
 pub(crate) mod note {
@@ -160,9 +189,16 @@ pub(crate) struct Spec {
     pub(crate) data: *mut c_void,
     /// Whether to arm the job.
     pub(crate) armed: bool,
+    /// The group that it is made in.
+    pub(crate) group: Option<NonNull<c_void>>,
 }
 
 impl Spec {
+    /// Whether the job is to have room for a group: only what is made unarmed can be put in one later.
+    fn is_roomy(&self) -> bool {
+        !self.armed || self.group.is_some()
+    }
+
     /// The kind of the job.
     pub(crate) fn kind(&self) -> Kind {
         match self.trigger {
@@ -178,10 +214,10 @@ impl Job {
     fn new(pool: NonNull<ns_thrpool_t>, spec: &Spec, state: State) -> Self {
         Self {
             state,
-            flags: spec.flags as u16,
+            flags: Cell::new(spec.flags as u16 | if spec.is_roomy() { own::ROOMY } else { 0 }),
             output: AtomicU8::new(0),
             notes: Cell::new(0),
-            pool,
+            pool: Cell::new(pool),
             func: spec.func,
             data: AtomicPtr::new(spec.data),
             done_cb: AtomicPtr::new(ptr::null_mut()),
@@ -189,13 +225,61 @@ impl Job {
     }
 
     /// The pool that the job belongs to. It outlives the job.
+    #[inline(always)]
     pub(crate) fn pool_as_c(&self) -> NonNull<ns_thrpool_t> {
-        self.pool
+        let pool = self.pool.get();
+        if self.is_unusual() {
+            // SAFETY: a group outlives its members, and begins with its pool.
+            return unsafe { pool.cast::<NonNull<ns_thrpool_t>>().read() };
+        }
+        pool
+    }
+
+    /// Whether the job is in a group, so that its steps differ from those of most jobs.
+    #[inline(always)]
+    pub(crate) fn is_unusual(&self) -> bool {
+        self.flags.get() & own::GROUPED != 0
+    }
+
+    /// The group that the job is in: its address, which only modules above this one can use.
+    #[inline(always)]
+    pub(crate) fn group_as_ptr(&self) -> Option<NonNull<c_void>> {
+        self.is_unusual().then(|| self.pool.get().cast())
+    }
+
+    /// Whether the job can be put in a group.
+    pub(crate) fn has_room(&self) -> bool {
+        self.flags.get() & own::ROOMY != 0
+    }
+
+    /// From now on the job is in `group`, which begins with the job's pool. No other thread uses the
+    /// job at that moment.
+    pub(crate) fn set_group(&self, group: NonNull<c_void>) {
+        debug_assert!(self.has_room() && !self.is_unusual());
+        self.pool.set(group.cast());
+        self.flags.set(self.flags.get() | own::GROUPED);
+    }
+
+    /// Whether the callback does not run from the loop's ready list, but in a worker or from a
+    /// group's queue.
+    pub(crate) fn leaves_loop(&self) -> bool {
+        self.has(NS_JOB_THREAD) || self.is_unusual()
+    }
+
+    /// The marks of its group's queue.
+    pub(crate) fn group_marks(&self) -> u8 {
+        self.output.load(Ordering::Relaxed) & MARKS
+    }
+
+    /// Replaces the marks.
+    pub(crate) fn set_group_marks(&self, marks: u8) {
+        let output = self.output.load(Ordering::Relaxed) & !MARKS;
+        self.output.store(output | marks, Ordering::Relaxed);
     }
 
     /// The public flags.
     pub(crate) fn flags(&self) -> ns_job_type_t {
-        ns_job_type_t::from(self.flags)
+        ns_job_type_t::from(self.flags.get() & own::PUBLIC)
     }
 
     /// Whether the job has any of `flags`.
@@ -260,7 +344,7 @@ impl Job {
     /// What fired, while the callback executes; otherwise no flags.
     pub(crate) fn output(&self) -> ns_job_type_t {
         if self.state.is_executing() {
-            ns_job_type_t::from(self.output.load(Ordering::Acquire))
+            ns_job_type_t::from(self.output.load(Ordering::Acquire) & !MARKS)
         } else {
             0
         }
@@ -347,6 +431,9 @@ impl JobPtr {
         seen: u32,
     ) -> Option<Self> {
         let job = Job::new(pool, spec, state);
+        if spec.is_roomy() {
+            return Self::make_roomy(alloc, job, spec, seen);
+        }
         // SAFETY: in both cases the block has the size and alignment of the value that is written.
         unsafe {
             match Watch::new(spec.trigger, seen) {
@@ -362,6 +449,66 @@ impl JobPtr {
                 }
             }
         }
+    }
+
+    /// The same, with room for a group.
+    #[inline(never)]
+    fn make_roomy(alloc: &Allocator, job: Job, spec: &Spec, seen: u32) -> Option<Self> {
+        let link = Link::new();
+        // SAFETY: in both cases the block has the size and alignment of the value that is written, and
+        // the job begins in it where `ROOM` says.
+        let job = unsafe {
+            match Watch::new(spec.trigger, seen) {
+                None => {
+                    let at = alloc.block::<Roomy<Job>>()?;
+                    at.write(Roomy { link, job });
+                    Self(at.byte_add(ROOM).cast())
+                }
+                Some(watch) => {
+                    let at = alloc.block::<Roomy<Watched>>()?;
+                    let job = Watched { job, watch };
+                    at.write(Roomy { link, job });
+                    Self(at.byte_add(ROOM).cast())
+                }
+            }
+        };
+        if let Some(group) = spec.group {
+            job.set_group(group);
+        }
+        Some(job)
+    }
+
+    /// Frees the block.
+    ///
+    /// # Safety
+    /// `alloc` allocated it, and nobody else holds the job.
+    pub(crate) unsafe fn give_back(self, alloc: &Allocator) {
+        // SAFETY: guaranteed by the caller; no field needs dropping. A roomy block begins before the
+        // job.
+        unsafe {
+            if self.has_room() {
+                alloc.free(self.0.byte_sub(ROOM));
+            } else {
+                alloc.free(self.0);
+            }
+        }
+    }
+
+    /// The link of a job that has room for a group, for the group's lists. [`JobPtr::of_group_link`]
+    /// gets from there back to the job.
+    pub(crate) fn group_link(self) -> *const Link {
+        debug_assert!(self.has_room());
+        // SAFETY: a link precedes every such job in its block.
+        unsafe { self.0.byte_sub(ROOM).cast().as_ptr() }
+    }
+
+    /// The job that has this [`JobPtr::group_link`].
+    ///
+    /// # Safety
+    /// It is that of a live job.
+    pub(crate) unsafe fn of_group_link(link: *const Link) -> Self {
+        // SAFETY: guaranteed by the caller; the job follows its link.
+        unsafe { Self(NonNull::new_unchecked(link.byte_add(ROOM).cast_mut().cast())) }
     }
 
     /// The job's [`Watch::link`], for a list. [`JobPtr::of_link`] gets from there back to the job.

@@ -69,6 +69,8 @@ const STRIPES: usize = 1;
 /// The table of a pool's blocked threads.
 pub(crate) struct Waiters {
     stripes: [Stripe; STRIPES],
+    /// Threads sleep here, with the lock of the stripe, that wait for a group's lock.
+    parked: [Condvar; STRIPES],
     /// The number of threads inside a call that the pool must outlive; and [`DRAINING`].
     calls: AtomicUsize,
     /// [`Waiters::drain`] sleeps here until these threads have left.
@@ -95,7 +97,27 @@ impl Drop for InCall<'_> {
     }
 }
 
+impl Waiter {
+    fn new(state: *const State, is_worker: bool) -> Self {
+        let wake = Condvar::new();
+        wake.go_by_monotonic_clock();
+        Self {
+            state,
+            is_worker,
+            outcome: Cell::new(None),
+            wake,
+            next: Cell::new(ptr::null()),
+        }
+    }
+}
+
 impl List {
+    /// Puts `waiter`, which does not move from here on, on the list.
+    fn add(&mut self, waiter: &Waiter) {
+        waiter.next.set(self.0);
+        self.0 = waiter;
+    }
+
     /// Takes every waiter that `which` selects off the list, gives it `outcome` and wakes it. When
     /// the lock is released, the node belongs to its thread again.
     fn release(&mut self, outcome: Outcome, which: impl Fn(&Waiter) -> bool) {
@@ -137,6 +159,7 @@ impl Waiters {
     pub(crate) fn new() -> Self {
         Self {
             stripes: std::array::from_fn(|_| Stripe::new(List(ptr::null()))),
+            parked: std::array::from_fn(|_| Condvar::new()),
             calls: AtomicUsize::new(0),
             left: Semaphore::new(),
             memory: Memory::new(),
@@ -187,18 +210,55 @@ impl Waiters {
             Wait::Marked => {}
         }
         drop(entering);
-        let me = Waiter {
-            state,
-            is_worker,
-            outcome: Cell::new(None),
-            wake: Condvar::new(),
-            next: Cell::new(list.0),
-        };
-        me.wake.go_by_monotonic_clock();
-        list.0 = &me;
+        let me = Waiter::new(state, is_worker);
+        list.add(&me);
         if stopped() {
             list = self.leave(list, &me, Outcome::Stopped);
         }
+        self.sleep(list, &me, deadline, |list| {
+            self.leave(list, &me, Outcome::TimedOut)
+        })
+    }
+
+    /// As [`Waiters::wait`], for a group, whose address is `key`. `unlock` gives back the lock of the
+    /// group once the caller is on the list; the group may be gone from then on.
+    ///
+    /// Woken by [`Waiters::release_group`], which is called under the group's lock, and by
+    /// [`Waiters::stop`] and [`Waiters::stop_workers`].
+    pub(crate) fn wait_for_group(
+        &self,
+        key: *const State,
+        is_worker: bool,
+        deadline: Option<u64>,
+        stopped: impl Fn() -> bool,
+        unlock: impl FnOnce(),
+    ) -> Outcome {
+        let _cancel = CancelGuard::new();
+        let stripe = self.stripe(key);
+        let me = Waiter::new(key, is_worker);
+        let mut list = lock(stripe);
+        list.add(&me);
+        if stopped() {
+            list.release(Outcome::Stopped, |waiter| ptr::eq(waiter, &me));
+        }
+        // Not under this lock: who unlocks a group may have to wake threads that sleep by it.
+        drop(list);
+        unlock();
+        perturb("the waiter for a group is on the list, and does not sleep");
+        self.sleep(lock(stripe), &me, deadline, |mut list| {
+            list.release(Outcome::TimedOut, |waiter| ptr::eq(waiter, &me));
+            list
+        })
+    }
+
+    /// Sleeps until `me` has its outcome. `time_is_up` takes it off the list with one.
+    fn sleep<'a>(
+        &'a self,
+        mut list: MutexGuard<'a, List>,
+        me: &Waiter,
+        deadline: Option<u64>,
+        time_is_up: impl Fn(MutexGuard<'a, List>) -> MutexGuard<'a, List>,
+    ) -> Outcome {
         loop {
             if let Some(outcome) = me.outcome.get() {
                 drop(list);
@@ -206,12 +266,41 @@ impl Waiters {
             }
             list = match deadline {
                 None => wait(&me.wake, list),
-                Some(deadline) if deadline <= sys::now() => {
-                    self.leave(list, &me, Outcome::TimedOut)
-                }
+                Some(deadline) if deadline <= sys::now() => time_is_up(list),
                 Some(deadline) => wait_until(&me.wake, list, deadline),
             };
         }
+    }
+
+    /// Gives every thread that waits for the group with this key its outcome. The caller holds the
+    /// group's lock, so that nobody who comes later is among them.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn release_group(&self, key: *const State) {
+        lock(self.stripe(key)).release(Outcome::Idle, |waiter| ptr::eq(waiter.state, key));
+    }
+
+    /// Sleeps while `still` is true, which is asked under the lock that [`Waiters::unpark`] takes.
+    /// `key` is an address that both know. May return early. The caller has disabled cancellation.
+    ///
+    /// Woken by [`Waiters::unpark`].
+    pub(crate) fn park<T>(&self, key: *const T, still: impl Fn() -> bool) {
+        let mut list = lock(self.stripe(key.cast()));
+        while still() {
+            list = wait(self.parked(key), list);
+        }
+    }
+
+    /// What made [`Waiters::park`] wait is over.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn unpark<T>(&self, key: *const T) {
+        drop(lock(self.stripe(key.cast())));
+        self.parked(key).notify_all();
+    }
+
+    fn parked<T>(&self, key: *const T) -> &Condvar {
+        &self.parked[key as usize / 128 % STRIPES]
     }
 
     /// Takes `me` off the list and gives it `outcome`. The caller has `me` on the list, so its job

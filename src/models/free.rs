@@ -9,6 +9,7 @@ use loom::sync::Arc;
 use loom::thread;
 
 use super::{Job, explore, passed};
+use crate::alloc::Allocator;
 use crate::job::free::{Deferred, DeferredFrees, Entering};
 use crate::job::state::{self, After, End};
 use crate::job::wait::Outcome;
@@ -45,7 +46,7 @@ impl Deferred for Mortal {
         self.next.with_mut(|next| unsafe { *next = (to, epoch) });
     }
 
-    unsafe fn give_back(at: NonNull<Self>) {
+    unsafe fn give_back(_: &Allocator, at: NonNull<Self>) {
         // SAFETY: what holds it lives to the end of the execution.
         let mortal = unsafe { at.as_ref() };
         mortal.defer(ptr::null_mut(), Epoch(0));
@@ -110,7 +111,7 @@ impl Mortal {
 /// A new pool; the count is made here, so that no thread sees another through its making.
 fn pool() -> Pool {
     drop(Entering::new());
-    Arc::new(DeferredFrees::new())
+    Arc::new(DeferredFrees::new(Allocator::new(None, None)))
 }
 
 /// A thread waits while the callback returns and another finishes the job: whoever disposes of it

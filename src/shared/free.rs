@@ -4,6 +4,8 @@
 
 use std::ptr::NonNull;
 
+use super::Shared;
+use crate::alloc::Allocator;
 use crate::job::free::Deferred;
 use crate::job::{Job, JobPtr};
 use crate::sync::grace::Epoch;
@@ -24,22 +26,20 @@ impl Deferred for Job {
         self.notes.set(epoch.0);
     }
 
-    unsafe fn give_back(at: NonNull<Self>) {
+    unsafe fn give_back(alloc: &Allocator, at: NonNull<Self>) {
         // SAFETY: the caller guarantees that nobody else holds the job; its memory is still valid.
-        let alloc = unsafe { at.as_ref() }.pool().alloc;
-        // SAFETY: `JobPtr::make` allocated it from this allocator, and no field needs dropping.
-        unsafe { alloc.free(at) };
+        unsafe { JobPtr::new(at).give_back(alloc) };
     }
 }
 
-impl JobPtr {
-    /// Frees the job's memory, now or a little later.
+impl Shared {
+    /// Frees a job's memory, now or a little later.
     ///
     /// # Safety
     /// No queue, list or thread holds the job, and the application must not use it any more.
-    pub(crate) unsafe fn free(self) {
+    pub(crate) unsafe fn free_job(&self, job: JobPtr) {
         // SAFETY: guaranteed by the caller.
-        unsafe { self.pool().deferred.free(self.as_job()) };
+        unsafe { self.deferred.free(job.as_job()) };
     }
 }
 
@@ -50,28 +50,30 @@ const BATCH: usize = 32;
 /// need the cache lines of malloc's free lists too; fewer handovers of these lines make both sides
 /// quicker. A worker frees all of its batch before it goes to sleep, so at most 31 jobs wait here,
 /// and only while the worker is busy. With the application's own allocator, a job is freed at once.
-pub(crate) struct FreeBatch {
+pub(crate) struct FreeBatch<'a> {
+    pool: &'a Shared,
     jobs: [Option<JobPtr>; BATCH],
     count: usize,
 }
 
-impl FreeBatch {
+impl<'a> FreeBatch<'a> {
     /// An empty batch.
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(pool: &'a Shared) -> Self {
         Self {
+            pool,
             jobs: [None; BATCH],
             count: 0,
         }
     }
 
-    /// As [`JobPtr::free`], but adds the job to the batch.
+    /// As [`Shared::free_job`], but adds the job to the batch.
     ///
     /// # Safety
-    /// As for [`JobPtr::free`].
+    /// As for [`Shared::free_job`].
     pub(crate) unsafe fn free(&mut self, job: JobPtr) {
-        if job.pool().alloc.is_custom() {
+        if self.pool.alloc.is_custom() {
             // SAFETY: guaranteed by the caller.
-            return unsafe { job.free() };
+            return unsafe { self.pool.free_job(job) };
         }
         self.jobs[self.count] = Some(job);
         self.count += 1;
@@ -91,7 +93,7 @@ impl FreeBatch {
             if let Some(job) = job.take() {
                 // SAFETY: the caller of `free` guaranteed it, and `take` lets us free each job only
                 // once.
-                unsafe { job.free() };
+                unsafe { self.pool.free_job(job) };
             }
         }
         self.count = 0;

@@ -186,7 +186,7 @@ impl Shared {
         let armed = guard.arm(job, queue, job.has(NS_JOB_PERSIST));
         if armed == Arm::Push {
             // The callback, which may free the job, comes after the lock.
-            self.idle.went(job.func());
+            self.idle.remove(job.func());
             if job.kind() != Kind::Now && job.has_timeout() {
                 job.restart(sys::now());
             }
@@ -212,7 +212,7 @@ impl Shared {
         let guard = self.lock_group(&group);
         let end = guard.end(job, even_armed);
         if end == End::PushIdle {
-            self.idle.went(job.func());
+            self.idle.remove(job.func());
         }
         let send = guard.unlock();
         if matches!(end, End::Push | End::PushIdle) {

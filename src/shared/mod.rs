@@ -143,7 +143,7 @@ impl Shared {
             seats: AtomicUsize::new(0),
             loop_work: SegQueue::new(),
             waiters: Waiters::new(),
-            deferred: DeferredFrees::new(),
+            deferred: DeferredFrees::new(alloc),
             idle: Idle::new(),
             fds: Table::new(),
             mailbox: Mailbox::new(),
@@ -295,7 +295,7 @@ impl Shared {
             });
             watched.map_err(|why| {
                 // SAFETY: no other thread knows the job.
-                unsafe { job.free() };
+                unsafe { self.free_job(job) };
                 failed(match why {
                     NotSubscribed::NoMemory => MakeError::NoMemory,
                     NotSubscribed::Refused => MakeError::NoSignal,

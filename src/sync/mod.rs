@@ -6,11 +6,13 @@
 //! `make check-model` sets it.
 
 pub(crate) mod grace;
+mod exclusive;
 mod memory;
 #[cfg(not(loom))]
 mod pthread;
 mod tsan;
 
+pub(crate) use exclusive::Exclusive;
 pub(crate) use memory::Memory;
 pub(crate) use tsan::{hand_over, take_over, unless_instrumented};
 
@@ -20,7 +22,7 @@ pub(crate) use pthread::{Condvar, Mutex, MutexGuard, Semaphore, lock, wait, wait
 pub(crate) use std::hint::spin_loop;
 #[cfg(not(loom))]
 pub(crate) use std::sync::atomic::{
-    AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+    AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
 };
 
 #[cfg(loom)]
@@ -30,7 +32,7 @@ mod model;
 pub(crate) use loom::hint::spin_loop;
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::{
-    AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+    AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
 };
 #[cfg(loom)]
 pub(crate) use model::{Condvar, Mutex, MutexGuard, Semaphore, lock, wait, wait_until};

@@ -15,6 +15,7 @@
 //! | `WAITED` | a thread is blocked in `ns_job_wait` | the waiter, under its stripe's lock | the thread that releases the waiters, under that lock |
 //! | `CLOSE` | the worker that takes the job from the work queue must close its descriptor | the loop, together with `WORK` | the worker, when it pops it; the loop, when no worker is left |
 //! | `DISPOSED` | only the memory is left to free | the thread that disposed of it | nobody |
+//! | `NEW` | the job was made WAITING and was never armed | the call that makes it | who arms it |
 //!
 //! `REQ` and `WORK` act as references that keep the memory. The step that decides to push also sets
 //! the bit, so a job is never in a queue twice. The thread that took a job from the request queue,
@@ -33,7 +34,7 @@ mod snapshot;
 use crate::job::wait::{Outcome, Waiters};
 use crate::sync::{AtomicU32, Memory, Ordering};
 pub(crate) use snapshot::{ARMED, DELETED, NEEDS_ARM, NEEDS_DELETE, REQ, RUNNING, WAITING, WORK};
-use snapshot::{CLOSE, DISPOSED, Snapshot, WAITED};
+use snapshot::{CLOSE, DISPOSED, NEW, Snapshot, WAITED};
 
 /// The state word of a job: see the module.
 #[derive(Debug)]
@@ -151,7 +152,7 @@ impl State {
 
     /// The state of a new job that no other thread knows: WAITING, in no queue.
     pub(crate) fn waiting() -> Self {
-        Self::new(WAITING)
+        Self::new(WAITING | NEW)
     }
 
     /// The state of a new job that is ARMED, with the bit (REQ or WORK) of the queue that it will
@@ -163,6 +164,26 @@ impl State {
     /// The state, without the flag bits.
     pub(crate) fn now(&self) -> u32 {
         self.look().state()
+    }
+
+    /// Whether it is ARMED.
+    pub(crate) fn is_armed(&self) -> bool {
+        self.look().is_armed()
+    }
+
+    /// Whether it was never armed, nor finished with.
+    pub(crate) fn is_new(&self) -> bool {
+        self.look().is_new()
+    }
+
+    /// Whether a work queue, or a group's, holds it or is about to.
+    pub(crate) fn is_in_work(&self) -> bool {
+        self.look().is_in_work()
+    }
+
+    /// Whether everything is over but the memory.
+    pub(crate) fn is_disposed_of(&self) -> bool {
+        self.look().is_disposed_of()
     }
 
     /// Whether the callback is executing.

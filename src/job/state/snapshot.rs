@@ -26,6 +26,7 @@ pub(super) const EXEC: u32 = 1 << 3;
 pub(super) const WAITED: u32 = 1 << 6;
 pub(super) const DISPOSED: u32 = 1 << 7;
 pub(super) const CLOSE: u32 = 1 << 8;
+pub(super) const NEW: u32 = 1 << 9;
 
 /// A value of the state word.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -51,6 +52,11 @@ impl Snapshot {
 
     pub(super) fn is_idle(self) -> bool {
         self.state() == WAITING
+    }
+
+    /// Whether it was never armed, nor finished with.
+    pub(super) fn is_new(self) -> bool {
+        self.is_idle() && self.has(NEW)
     }
 
     pub(super) fn is_armed(self) -> bool {

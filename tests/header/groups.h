@@ -1,0 +1,32 @@
+/*
+ * Groups
+ *
+ * A group is a set of jobs of one pool, with a rule for how many of them run at once. A group of
+ * width 1 is what others call a strand or a serial queue: one callback at a time, in order, on
+ * whichever thread is free, with no lock and no thread of its own. Give each connection one, put
+ * all its jobs in it, whatever their kind, and nothing that belongs to the connection needs a lock.
+ * A group of width n limits a class of work to n at once. Width 0 sets no limit and keeps no order:
+ * it is for cancelling, and waiting for, many jobs together.
+ *
+ * Order. A job that fires, or a run-now job when it is armed, joins the end of the group's queue. It
+ * begins when it is at the head and fewer than `width` of the group's callbacks run, in a worker or
+ * in the loop as its flags say. The loop never waits for a group. What one thread adds begins in
+ * the order in which it adds it; a PERSIST or rearmed run-now job goes to the end. To the
+ * application a job in the queue is armed.
+ *
+ * Exclusion. In a group of width 1 no two callbacks run at once, done callbacks included, and each
+ * sees all that those before it wrote. A done callback takes its turn in the queue; its descriptor
+ * is closed before, at once. It runs in the loop or in a worker.
+ *
+ * Lifetime. A group has one hold of its maker's and one for each job in it. When the last is gone,
+ * its done callback runs once, after those of all its jobs, and then its memory goes: so the done
+ * callback may free what all the callbacks use. Whoever calls a function with a group has a hold, or
+ * is in a callback of one of its jobs. What ns_thrpool_destroy finds held it ends, and logs how many
+ * that were.
+ *
+ * In a forked child the functions return NS_SHUTDOWN, ns_group_hold and ns_group_release do nothing,
+ * and the getters answer.
+ */
+
+struct ns_group_t;
+typedef struct ns_group_t ns_group_t;
