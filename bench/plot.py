@@ -20,7 +20,7 @@ LEAST, MOST = 1 / 8, 8
 
 
 def rows(path):
-    """Yields (work, param, metric, unit), ns, best peer's name, ratio to it, floor's ratio to it."""
+    """Yields (work, param, metric, unit), ns, best peer, ratio to it, the floor's ratio to it."""
     values = {}
     with open(path, newline="", encoding="ascii") as file:
         for row in csv.DictReader(file):

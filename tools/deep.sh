@@ -252,7 +252,7 @@ thread() {
         CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 &&
         cc -O1 -c tools/tsan-start.c -o "$start" >"$log" 2>&1 &&
         link_tests thread -fsanitize=thread "$start -Wl,--whole-archive $runtime -Wl,--no-whole-archive -rdynamic" $tests; then
-        # setarch -R: the run-time library needs a fixed address layout.
+        # setarch -R: the run-time library does not accept every randomised address layout.
         # shellcheck disable=SC2046
         TSAN_OPTIONS="suppressions=$PWD/tools/tsan.supp exitcode=66 allocator_may_return_null=1" \
             NS_SLOW=1 c-tests/run.sh -t 120 -w "setarch -R" $(echo "$tests" | sed "s|^|$deep/thread/|") >"$log" 2>&1

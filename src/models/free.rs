@@ -200,8 +200,8 @@ fn a_wait_for_those_inside_against_endless_others() {
                     grace.leave(inside);
                     inside = next;
                 }
-                // It entered after the grace period, so it may stay. Otherwise the wait is for it,
-                // and it must leave.
+                // If the grace period is over, this thread entered later and may stay. Otherwise
+                // the wait may be for this thread, so it must leave.
                 if grace.is_past(epoch, 0) {
                     over.wait();
                 }
