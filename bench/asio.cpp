@@ -65,7 +65,7 @@ void *run_loop(void *)
     return nullptr;
 }
 
-/* Asio saves some wake-ups if it is told that one thread alone runs the loop. */
+/* Asio saves some wake-ups if it knows that a single thread runs the loop. */
 void make_loop(int threads)
 {
     io.emplace(threads);
@@ -152,7 +152,7 @@ void *timer_add(uint64_t delay_us, struct due *due)
     auto *timer = new asio::steady_timer(*io, std::chrono::microseconds(delay_us));
     timer->async_wait([timer, due](const asio::error_code &error) {
         if (error)
-            return; /* cancelled, and deleted */
+            return; /* it was cancelled and deleted */
         timer_fired(due);
         delete timer;
     });
@@ -164,7 +164,7 @@ void timer_cancel(void *timer)
     delete static_cast<asio::steady_timer *>(timer);
 }
 
-/* The loop runs the cancelled ones, with an error. */
+/* The loop runs the handlers of the cancelled timers, with an error. */
 void settle()
 {
     asio::post(*io, [] { sem_post(&begun); });
@@ -176,7 +176,7 @@ const struct timers of_asio = {timer_add, timer_cancel, settle, nullptr};
 void with_timers(const struct work *work,
                  void (*body)(const struct work *, const struct timers *))
 {
-    make_loop(2); /* that which adds, too */
+    make_loop(2); /* the adding thread counts, too */
     start_loop(1);
     body(work, &of_asio);
 }
@@ -248,7 +248,7 @@ void work_signals(const struct work *work)
     signals(work);
 }
 
-/* Two workers and a loop. */
+/* Make a loop and two workers, and stop them again. */
 void once()
 {
     workers(2);

@@ -1,19 +1,20 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * What the programs of the benchmark share: the clock, the output, and every work's outer half.
+ * What the programs of the benchmark share: the clock, the output, and the part of each work that
+ * is the same for all peers.
  *
- * Each peer is a program of its own that does the same works through its own interface:
+ * Each peer is a program that does the same works through its own interface:
  *
- *     X list                      the works that it can do, as work,param
+ *     X list                      lists the works that it can do, as work,param
  *     X WORK PARAM [UNITS]        does one and prints lines: work,param,metric,value
  *
- * Rates are per second, times in microseconds unless the metric says otherwise. With UNITS a work
- * does exactly so many and is as much the same from run to run as it can be, for counting.
- * BENCH_EFFORT (1 by default) scales how long the others take.
+ * Rates are per second; times are in microseconds unless the metric says otherwise. With UNITS, a
+ * work does exactly that many units, and runs as repeatably as it can, for counting. BENCH_EFFORT
+ * (default 1) scales how long a work without UNITS takes.
  *
- * The client of the echo and accept works is a forked process, the same for all peers. It keeps
- * all connections busy, and it looks again instead of sleeping, so that no server is charged for
- * waking it: only with one connection it sleeps.
+ * The client of the echo and accept works is a forked process, the same for all peers. It keeps all
+ * connections busy. It polls instead of sleeping, so that no server pays for waking it; it sleeps
+ * only if there is a single connection.
  */
 #ifndef BENCH_H
 #define BENCH_H
@@ -45,17 +46,17 @@
 #include <time.h>
 #include <unistd.h>
 
-/* One line of a peer's table: the table ends with a name of NULL. */
+/* A row of a peer's table. The table ends with a row whose name is NULL. */
 struct work {
     const char *name;
     const char *param;
     void (*run)(const struct work *work);
 };
 
-/* Each peer's. */
+/* Each peer defines its own table. */
 extern const struct work works[];
 
-static unsigned long units; /* asked for; 0: as many as fit */
+static unsigned long units; /* as asked for; 0: as many as fit into the time */
 static double effort = 1;
 
 static inline void check(bool good, const char *what)
@@ -78,7 +79,7 @@ static inline void metric(const struct work *work, const char *name, double valu
     printf("%s,%s,%s,%.6g\n", work->name, work->param, name, value);
 }
 
-/* How many of something a work does that would take `usual` of them. */
+/* The number of repetitions of a work that would usually do `usual` of them. */
 static inline size_t how_many(size_t usual)
 {
     size_t scaled = (size_t)((double)usual * effort);
@@ -91,7 +92,7 @@ static inline int by_size(const void *a, const void *b)
     return (left > right) - (left < right);
 }
 
-/* Sorts `values`. */
+/* Prints percentiles of `values`, and sorts them in place. */
 static inline void percentiles(const struct work *work, uint64_t *values, size_t count)
 {
     qsort(values, count, sizeof(*values), by_size);
@@ -100,7 +101,7 @@ static inline void percentiles(const struct work *work, uint64_t *values, size_t
     metric(work, "p99_us", (double)values[count * 99 / 100] / 1e3);
 }
 
-/* What this process used meanwhile. */
+/* The resources that this process had used when the measurement began. */
 static struct rusage usage_before;
 
 static inline void usage_begin(void)
@@ -124,10 +125,10 @@ static inline void usage_end(const struct work *work, double count)
     metric(work, "faults", (double)(now.ru_minflt - usage_before.ru_minflt) / count);
 }
 
-/* Counts what has been done, on whatever thread, and tells when it was all. */
+/* Counts completed units, on any thread, and wakes the waiter after the last one. */
 static struct {
     size_t count;
-    char apart[120]; /* what follows is only read */
+    char apart[120]; /* keeps the fields below, which are only read, off the count's cache line */
     size_t total;
     sem_t all;
 } tally;
@@ -169,8 +170,8 @@ static inline pthread_t thread(void *(*body)(void *), void *argument)
 }
 
 /*
- * Run-now jobs. PARAM is producers x workers. post() makes a job whose callback calls
- * tally_one(). In the work run-now-window no more than WINDOW jobs wait at a time.
+ * Run-now jobs. PARAM is producers x workers. post() makes a job whose callback calls tally_one().
+ * In the work run-now-window, at most WINDOW jobs wait at a time.
  */
 
 #define WINDOW ((size_t)4096)
@@ -181,7 +182,7 @@ struct producer {
     post_fn post;
     void *context;
     size_t count;
-    size_t window; /* of all producers, or 0 */
+    size_t window; /* shared by all producers, or 0 */
     size_t producers;
 };
 
@@ -189,7 +190,7 @@ static inline void *produce(void *argument)
 {
     struct producer *self = (struct producer *)argument;
     for (size_t i = 0; i < self->count; i++) {
-        /* Seldom, so that looking costs nothing. */
+        /* Rarely, so that the check costs nothing. */
         if (self->window && i % 256 == 0)
             while (i * self->producers > tally_count() + self->window)
                 sched_yield();
@@ -225,9 +226,9 @@ static inline void run_now(const struct work *work, post_fn post, void *context)
 }
 
 /*
- * Hand-off: one job at a time to one worker. PARAM "busy": the next as soon as the callback has
- * begun; "idle": a moment later, when the worker certainly sleeps. The callback calls
- * hand_off_began().
+ * Hand-off: one job at a time to one worker. With PARAM "busy", the next job comes as soon as the
+ * callback has begun; with "idle", a moment later, when the worker certainly sleeps. The callback
+ * calls hand_off_began().
  */
 
 static uint64_t began;
@@ -275,14 +276,14 @@ static inline void hand_off(const struct work *work, post_fn post, void *context
 }
 
 /*
- * Rearm: PARAM jobs that arm themselves again in their callback, with two workers. The callback
- * asks chain_again() whether to.
+ * Rearm: PARAM jobs that rearm themselves in their callback, with two workers. The callback asks
+ * chain_again() whether to rearm.
  */
 
 struct chain {
     uint64_t runs;
     uint64_t most;
-    void *own; /* the peer's */
+    void *own; /* the peer's own data */
     char apart[104];
 };
 
@@ -326,11 +327,11 @@ static inline void rearm(const struct work *work, void (*start)(void *context, s
 
 #define MESSAGE 64   /* bytes in an echo */
 #define SAMPLES 65536
-#define SLOTS 16     /* connections that the accept work has under way */
+#define SLOTS 16     /* connections that the accept work keeps in progress */
 
 struct client {
     uint64_t trips;
-    uint64_t all_trips; /* with those of the warm-up */
+    uint64_t all_trips; /* including the warm-up */
     double seconds;
     size_t sampled;
     uint64_t samples[SAMPLES];
@@ -363,14 +364,14 @@ static inline int connect_there(void)
     return fd;
 }
 
-/* True in the client. Before the process has a second thread. */
+/* Returns true in the client. Call it before the process has a second thread. */
 static inline bool fork_client(void)
 {
     client = (struct client *)mmap(NULL, sizeof(*client), PROT_READ | PROT_WRITE,
                                    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     check(client != MAP_FAILED, "mmap");
     check(pipe(client_go) == 0, "pipe");
-    /* fork(), but strace does not follow: it is the server whose calls are counted. */
+    /* Like fork(), but strace does not follow the child: we count the server's calls. */
     client_pid = (pid_t)syscall(SYS_clone, CLONE_UNTRACED | SIGCHLD, 0, 0, 0, 0);
     check(client_pid >= 0, "fork");
     if (client_pid == 0)
@@ -384,7 +385,7 @@ static inline void client_await_go(void)
     check(read(client_go[0], &byte, 1) == 1, "read");
 }
 
-/* Note one trip that was begun at `sent`; false when the time is up. */
+/* Record one round trip that began at `sent`; returns false when the time is up. */
 static inline bool client_trip(uint64_t start, uint64_t sent, uint64_t now)
 {
     const uint64_t warm_up = 50000000, length = warm_up + (uint64_t)(400e6 * effort);
@@ -398,7 +399,7 @@ static inline bool client_trip(uint64_t start, uint64_t sent, uint64_t now)
     return now - start < length;
 }
 
-/* Receive on a socket that will have something soon. */
+/* Receive on a socket that will soon be readable. */
 static inline void client_recv(int fd, char *bytes, size_t size, bool sleep)
 {
     ssize_t got;
@@ -408,8 +409,8 @@ static inline void client_recv(int fd, char *bytes, size_t size, bool sleep)
     check(got == (ssize_t)size, "client: recv");
 }
 
-/* A quarter of the connections at a time: their answers are awaited, then they are sent on again.
- * So the server has work while the client has, and is not woken for each message. */
+/* Handles a quarter of the connections at a time: waits for their answers, then sends on them
+ * again. So the server has work while the client works, and is not woken for each message. */
 static inline void echo_client(const int *fds, size_t count)
 {
     char out[MESSAGE] = "echo", in[MESSAGE];
@@ -437,7 +438,7 @@ static inline void echo_client(const int *fds, size_t count)
 
 static inline void accept_client(void)
 {
-    struct linger reset = {1, 0}; /* leaves no TIME_WAIT: ports would run out */
+    struct linger reset = {1, 0}; /* no TIME_WAIT state, so ports do not run out */
     int fds[SLOTS];
     uint64_t sent[SLOTS];
     char byte = 1;
@@ -458,8 +459,9 @@ static inline void accept_client(void)
     }
 }
 
-/* Before anything of the peer's: PARAM connections, to be freed; they do not block. Unix stream
- * sockets, in which the kernel's part is the smallest; in the works ...-tcp, TCP. */
+/* Make PARAM non-blocking connections; the caller frees the array. Call it before the peer sets up
+ * anything. Unix stream sockets, for which the kernel does the least work; in the works ...-tcp,
+ * TCP. */
 static inline int *echo_connections(const struct work *work, size_t *count)
 {
     bool tcp = strstr(work->name, "-tcp") != NULL;
@@ -489,7 +491,7 @@ static inline int *echo_connections(const struct work *work, size_t *count)
     return here;
 }
 
-/* Before anything of the peer's: a listener that does not block. */
+/* Make a non-blocking listener. Call it before the peer sets up anything. */
 static inline int accept_listener(void)
 {
     int listener = listen_here(4096);
@@ -498,7 +500,8 @@ static inline int accept_listener(void)
     return listener;
 }
 
-/* The server is ready, in other threads. Leaves the program: connections are still open. */
+/* Run the client; the server is ready, in other threads. Exits the program, because connections are
+ * still open. */
 static inline void client_run(const struct work *work)
 {
     int status = 0;
@@ -521,7 +524,8 @@ static inline void client_run(const struct work *work)
     }
 }
 
-/* What every server does when a connection is readable: false when it is over. */
+/* What every server does when a connection is readable. Returns false when the connection is over.
+ * */
 static inline bool echo_once(int fd)
 {
     char buffer[4096];
@@ -532,7 +536,7 @@ static inline bool echo_once(int fd)
 }
 
 /*
- * Timers, set from outside of the loop where the peer allows it.
+ * Timers, set from outside the loop where the peer allows it.
  */
 
 struct due {
@@ -541,13 +545,14 @@ struct due {
 };
 
 struct timers {
-    /* A timer whose callback calls timer_fired(due) and frees it. Returns what cancel takes. */
+    /* Add a timer whose callback calls timer_fired(due) and frees it. Returns the handle for
+     * cancel. */
     void *(*add)(uint64_t delay_us, struct due *due);
-    /* Cancel it and free it. */
+    /* Cancel the timer and free it. */
     void (*cancel)(void *timer);
-    /* Return when the loop has dealt with all of the above. */
+    /* Return when the loop has processed all earlier calls. */
     void (*settle)(void);
-    /* Return when all have fired; NULL: tally_wait. */
+    /* Return when all timers have fired. NULL: tally_wait does that. */
     void (*wait)(void);
 };
 
@@ -562,8 +567,8 @@ static inline uint64_t scatter(uint64_t i)
     return (i * 0x9E3779B97F4A7C15U) >> 33;
 }
 
-/* PARAM timers that never come to fire: what adding and cancelling them costs, and what one
- * more costs beside them. */
+/* PARAM timers that never fire: the cost of adding and cancelling them, and the cost of one more
+ * beside them. */
 static inline void timers(const struct work *work, const struct timers *peer)
 {
     const uint64_t hour = 3600000000U;
@@ -629,7 +634,7 @@ static inline void timers_fire(const struct work *work, const struct timers *pee
     size_t count = how_many(strtoul(work->param, NULL, 10));
     struct due *due = (struct due *)calloc(count, sizeof(*due));
     tally_start(count);
-    /* When they are counted, adding is slow, and none is to fire before all are there. */
+    /* Adding is slow under a counting tool, and no timer may fire before all are added. */
     uint64_t lead = (50000000 + count * 800) * (units ? 20 : 1);
     uint64_t start = nanoseconds(), at = start + lead, last = 0;
     for (size_t i = 0; i < count; i++)
@@ -645,7 +650,8 @@ static inline void timers_fire(const struct work *work, const struct timers *pee
     free(due);
 }
 
-/* PARAM timers, due evenly over one second: how fast they are added, and how late they fire. */
+/* PARAM timers, due evenly spread over one second: how fast they are added, and how late they fire.
+ * */
 static inline void timers_due(const struct work *work, const struct timers *peer)
 {
     size_t count = how_many(strtoul(work->param, NULL, 10));
@@ -672,9 +678,9 @@ static inline void timers_due(const struct work *work, const struct timers *peer
 }
 
 /*
- * PARAM idle descriptors, each with a time-out: heap for each, and the cost of one that has
- * something to read now and then. Each one's callback calls idle_touched(), which makes another
- * readable, and starts its time afresh.
+ * PARAM idle descriptors, each with a time-out: the memory for each, and the cost of one that is
+ * readable now and then. Each callback calls idle_touched(), which makes another descriptor
+ * readable, and restarts its own time-out.
  */
 
 static int *idle_fds;
@@ -770,7 +776,7 @@ int main(int argc, char **argv)
         } else if (strcmp(work->name, argv[1]) == 0 && strcmp(work->param, argv[2]) == 0) {
             work->run(work);
             fflush(stdout);
-            _exit(EXIT_SUCCESS); /* threads run and descriptors are open: nothing to undo */
+            _exit(EXIT_SUCCESS); /* threads run and descriptors are open; the kernel cleans up */
         }
     }
     if (!listing)

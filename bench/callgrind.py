@@ -11,7 +11,7 @@ LIBRARY = "libnunc-stans.so"
 
 
 def run(command):
-    """{(object, function): instructions of its own}"""
+    """Returns {(object, function): instructions of its own}."""
     with tempfile.TemporaryDirectory() as directory:
         out = os.path.join(directory, "callgrind.%p")
         process = subprocess.Popen(
@@ -20,14 +20,15 @@ def run(command):
         message = process.communicate(timeout=120)[1]
         if process.returncode != 0:
             sys.exit(f"{' '.join(command)} fails under valgrind:\n{message}")
-        # The clients' processes have files of their own.
+        # The client process has an output file of its own.
         with open(out.replace("%p", str(process.pid)), encoding="utf-8") as file:
             return read(file)
 
 
 def read(file):
-    """A line for each cost stands behind those of its object and its function. What follows a line
-    of calls= is the callee's, which has lines of its own. A name is given once, with a number."""
+    """Returns the costs by place. A cost line belongs to the object and function named before it.
+    The line after calls= is the callee's cost, which is listed there, too. A name is spelled out
+    once; later it is a number."""
     names, costs, place, skip = {}, {}, {}, False
     for line in file:
         named = re.match(r"(c?)(ob|fn)=\((\d+)\)(?: (.*))?", line)

@@ -4,11 +4,11 @@
 
     bench/counts.py [--write] [--programs DIR] [--counts FILE]
 
-Instructions in user space (callgrind), those of the library's own and those of the whole
-process, system calls (strace) and context switches (getrusage): each is the difference between
-a run of twice as many units and one of as many, per unit, so the cost of starting cancels out.
-Fails if a count is more than a tenth above that in the committed file. Counts that depend on
-how threads happen to meet, or on the layout of malloc's heap, are shown but not checked.
+It counts the instructions in user space (callgrind) of the library and of the whole process, the
+system calls (strace) and the context switches (getrusage). Each count is the difference between
+a run with twice the units and a run with the units, per unit, so the cost of starting cancels out.
+It fails if a count is more than a tenth above the committed file's. Counts that depend on how
+threads happen to meet, or on the layout of malloc's heap, are shown but not checked.
 """
 
 import argparse
@@ -23,7 +23,7 @@ import tempfile
 sys.dont_write_bytecode = True
 import callgrind
 
-# Work, param, units, and which counts are repeatable enough to be held.
+# Work, param, units, and the counts that are repeatable enough to be checked.
 WORKS = [
     ("run-now", "1x1", 40000, ("own", "calls")),
     ("run-now", "2x2", 40000, ("own", "calls")),
@@ -41,16 +41,17 @@ WORKS = [
     ("signals", "1", 1000, ("unshared",)),
 ]
 
-# What the work's own outside does, and not the library.
+# Calls that the work's own driver makes, not the library.
 OUTSIDE = {"clock_nanosleep", "sched_yield"}
 
-# What one turn or one wake does for however many units there are.
+# Calls that one turn or one wake makes for any number of units.
 SHARED = {"epoll_wait", "read", "write", "futex"}
 
-# The instructions of the library, of the process; the calls, those that each unit makes for itself.
+# The instructions of the library and of the process; all calls, and those that each unit makes
+# itself; the context switches.
 KINDS = ("own", "instructions", "calls", "unshared", "switches")
 
-# A tenth, and, where there is about none, so much.
+# The tolerance is a tenth; for counts near zero it is this absolute value.
 SLACK = {"own": 5, "calls": 0.05, "unshared": 0.05}
 
 ROUNDS = 3
@@ -61,14 +62,14 @@ def run(command):
 
 
 def instructions(command):
-    """(the library's own, the whole process's)"""
+    """Returns (instructions of the library, instructions of the whole process)."""
     costs = callgrind.run(command)
     return (sum(cost for (where, _), cost in costs.items() if callgrind.LIBRARY in where),
             sum(costs.values()))
 
 
 def calls(command, directory):
-    """{name: how many}"""
+    """Returns {system call: count}."""
     out = os.path.join(directory, "strace")
     run(["strace", "-f", "-qq", "-o", out, *command])
     count = {}
@@ -86,7 +87,7 @@ def switches(command):
 
 
 def count(program, work, param, units, directory):
-    """{kind: per unit}, and the system calls by name."""
+    """Returns {kind: count per unit}, and the system calls by name."""
     def of(factor):
         return [program, work, param, str(units * factor)]
 
@@ -101,7 +102,7 @@ def count(program, work, param, units, directory):
             names.setdefault(name, {}).setdefault(factor, []).append(number)
         return sum(by_name.values())
 
-    # Run after run the same, but for how the threads meet.
+    # The same in every run, except for how the threads happen to meet.
     once, twice = (instructions(of(factor)) for factor in (1, 2))
     result = {
         "own": (twice[0] - once[0]) / units,

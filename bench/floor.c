@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * The works of the benchmark by hand: raw epoll, a mutex with a condition variable and an
- * intrusive list, a timerfd with a binary heap. About the least that such an interface can cost.
+ * The works of the benchmark by hand: raw epoll, a mutex with a condition variable and an intrusive
+ * list, a timerfd with a binary heap. About the least that such an interface can cost.
  */
 #include "bench.h"
 #include <sys/epoll.h>
@@ -146,8 +146,8 @@ static void work_rearm(const struct work *work)
 struct handler {
     void (*func)(struct handler *handler);
     int fd;
-    struct job job;       /* for the workers */
-    struct handler *next; /* of those that they give back */
+    struct job job;       /* queued for the workers */
+    struct handler *next; /* in the list of handlers that the workers give back */
 };
 
 static int poller;
@@ -225,7 +225,7 @@ static void work_echo_loop_oneshot(const struct work *work)
     echo(work, EPOLLIN | EPOLLONESHOT, on_echo_oneshot, loop, 1);
 }
 
-/* Two threads that wait in epoll each: no hand-off at all, and no thread that owns the poller. */
+/* Two threads, each waiting in epoll: no hand-off, and no thread that owns the poller. */
 static void work_echo_shared(const struct work *work)
 {
     poller = epoll_create1(EPOLL_CLOEXEC);
@@ -238,7 +238,7 @@ static void in_worker(struct job *job)
     handler->func(handler);
 }
 
-/* What is ready, to the workers at once. */
+/* Push all ready handlers to the workers at once. */
 static void push_all(const struct epoll_event *events, int count)
 {
     pthread_mutex_lock(&queue.lock);
@@ -281,8 +281,8 @@ static void work_echo_workers(const struct work *work)
 }
 
 /*
- * The same with a poller that the loop alone uses: a worker gives the connection back to it, through
- * a list, and wakes it if it sleeps. This is the library's design, by hand.
+ * The same with a poller that only the loop uses. A worker gives the connection back to the loop
+ * through a list, and wakes the loop if it sleeps. This is the library's design, by hand.
  */
 static struct {
     pthread_mutex_t lock;
@@ -385,9 +385,9 @@ static void work_accept(const struct work *work)
 
 struct timer {
     uint64_t deadline;
-    size_t at; /* in the heap */
+    size_t at; /* index in the heap */
     struct due *due;
-    struct handler *handler; /* of an idle descriptor */
+    struct handler *handler; /* if it belongs to an idle descriptor */
 };
 
 static struct {
@@ -395,7 +395,7 @@ static struct {
     struct timer **all;
     size_t count, room;
     int fd;
-    uint64_t set; /* to which deadline fd is set */
+    uint64_t set; /* the deadline that fd is set to */
 } heap = {PTHREAD_MUTEX_INITIALIZER, NULL, 0, 0, -1, UINT64_MAX};
 
 static void place(struct timer *timer, size_t at)
@@ -529,7 +529,7 @@ static void work_timers_due(const struct work *work)
     timers_due(work, &by_hand);
 }
 
-/* An idle descriptor: its handler and its timer. */
+/* An idle descriptor, with its handler and its timer. */
 struct watched {
     struct handler handler;
     struct timer timer;
@@ -583,7 +583,7 @@ static void work_signals(const struct work *work)
     signals(work);
 }
 
-/* A poller, a timerfd, an eventfd for waking, a loop and two workers. */
+/* Make a poller, a timerfd, an eventfd for waking, a loop and two workers, and stop them again. */
 static void once(void)
 {
     pthread_t threads[2], looping;

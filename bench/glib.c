@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * The works of the benchmark through GLib. Its loop looks at every source in every turn, so works
- * with many timers are left out.
+ * The works of the benchmark through GLib. GLib's loop looks at every source in every turn, so
+ * works with many timers are left out.
  */
 #include "bench.h"
 #include <glib-unix.h>
 #include <glib.h>
 
-/* A job as the others make it: what is to be called, and with what. */
+/* A job such as the other peers make: a function and its argument. */
 struct job {
     void (*func)(struct job *job);
     void *data;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* The works of the benchmark through libevent: one loop, in a thread of its own. It has no workers. */
+/* The works of the benchmark through libevent: one loop, in its own thread. libevent has no
+ * workers. */
 #include "bench.h"
 #include <event2/event.h>
 #include <event2/thread.h>
@@ -13,7 +14,7 @@ static void *loop(void *unused)
     return NULL;
 }
 
-/* For those that add events from outside of the loop, with libevent's locks. */
+/* For the works that add events from outside the loop, with libevent's locks. */
 static void start_loop(void)
 {
     evthread_use_pthreads();
@@ -36,7 +37,7 @@ static void work_echo_loop(const struct work *work)
     size_t count;
     int *fds = echo_connections(work, &count);
     struct event **events = calloc(count, sizeof(struct event *));
-    base = event_base_new(); /* without locks: all happens in the loop's thread */
+    base = event_base_new(); /* no locks: only the loop's thread uses it */
     for (size_t i = 0; i < count; i++) {
         events[i] = event_new(base, fds[i], EV_READ | EV_PERSIST, on_echo, &events[i]);
         event_add(events[i], NULL);

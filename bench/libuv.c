@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * The works of the benchmark through libuv. All but uv_async_send has to be called on the loop's
- * own thread: so that is where its run-now jobs and timers are added, not from outside.
+ * The works of the benchmark through libuv. Every function but uv_async_send must be called on the
+ * loop's own thread, so run-now jobs and timers are added there, not from outside.
  */
 #include "bench.h"
 #include <uv.h>
@@ -41,7 +41,7 @@ static void post_run_now(void *context)
     (void)context;
     uv_queue_work(&uv, malloc(sizeof(uv_work_t)), on_run_now, after_run_now);
     if (++posted % 1024 == 0)
-        uv_run(&uv, UV_RUN_NOWAIT); /* disposes of those that have run */
+        uv_run(&uv, UV_RUN_NOWAIT); /* disposes of the requests that have run */
 }
 
 static void work_run_now(const struct work *work)
@@ -56,7 +56,7 @@ static void on_hand_off(uv_work_t *request)
     hand_off_began();
 }
 
-/* The loop sleeps meanwhile, as the caller does in the others. */
+/* The loop sleeps between jobs, as the caller does in the other peers. */
 static void work_hand_off(const struct work *work)
 {
     size_t count = hand_offs(work);
@@ -78,7 +78,7 @@ static void work_hand_off(const struct work *work)
     free(took);
 }
 
-/* A request can be queued again only when the loop has been told that it is over. */
+/* A request can be queued again only after the loop was told that it has finished. */
 
 static void on_rearm(uv_work_t *request)
 {
@@ -134,8 +134,8 @@ static void on_echo(uv_poll_t *poll, int status, int events)
     }
 }
 
-/* uv_poll_t and not uv_stream_t: the callback reads and writes as in the others, with the same
- * calls, and that is faster. */
+/* uv_poll_t, not uv_stream_t: the callback makes the same read and write calls as in the other
+ * peers, and that is faster. */
 static void work_echo_loop(const struct work *work)
 {
     size_t count;
@@ -200,8 +200,8 @@ static void *timer_add(uint64_t delay_us, struct due *due)
     uv_timer_t *timer = malloc(sizeof(*timer));
     uv_timer_init(&uv, timer);
     timer->data = due;
-    uv_update_time(&uv); /* or its time would be counted from the loop's last turn */
-    /* Milliseconds, rounded up. */
+    uv_update_time(&uv); /* otherwise the delay would start at the loop's last turn */
+    /* In milliseconds, rounded up. */
     uv_timer_start(timer, on_timer, (delay_us + 999) / 1000, 0);
     return timer;
 }
@@ -270,7 +270,7 @@ static void watch(size_t which, int fd)
     uv_timer_start(&watched->timer, on_idle_time, IDLE_SECONDS * 1000, 0);
 }
 
-/* The loop's thread is started when all are watched. */
+/* Start the loop's thread, after all descriptors are watched. */
 static void settle(void)
 {
     if (uv_loop_alive(&uv))

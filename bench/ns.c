@@ -165,7 +165,7 @@ static void on_settled(struct ns_job_t *job)
     ns_job_done(job);
 }
 
-/* The loop takes requests in order, and this is one more. */
+/* The loop handles requests in order: wait until it has handled one more. */
 static void settle(void)
 {
     good(ns_add_job(tp, NS_JOB_TIMER, on_settled, NULL, NULL));

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Draws what bench/run.py measured: bench/plot.py [CSV [SVG]].
 
-One bar for each work: how many times as good as the best peer nunc-stans is, and a mark where the
-work by hand would be on the same scale.
+One bar for each work: how many times as good as the best peer nunc-stans is. A mark shows where the
+hand-written floor would be on the same scale.
 """
 
 import csv
@@ -11,7 +11,7 @@ import math
 import sys
 from xml.sax.saxutils import escape
 
-sys.dont_write_bytecode = True  # nothing but what is asked for is left behind
+sys.dont_write_bytecode = True  # leave no files but the output
 from run import SAME_AS, number, ratio, shown
 
 PEERS = ["libevent", "libuv", "glib", "asio"]
@@ -20,7 +20,7 @@ LEAST, MOST = 1 / 8, 8
 
 
 def rows(path):
-    """(work, param, metric, unit), ns, best peer's name, ratio to it, the floor's ratio to it"""
+    """Yields (work, param, metric, unit), ns, best peer, ratio to it, the floor's ratio to it."""
     values = {}
     with open(path, newline="", encoding="ascii") as file:
         for row in csv.DictReader(file):

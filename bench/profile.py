@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Where the instructions of the two main paths go: bench/profile.py [PROGRAM].
 
-For a run-now job that a worker runs, and for a round trip that the loop serves: the functions
-that take a fiftieth or more of the instructions, and how many for each job or round trip, by
-callgrind. Inlined functions count as their callers.
+It measures a run-now job that a worker runs, and a round trip that the loop serves. From
+callgrind's counts it prints the functions that take a fiftieth or more of the instructions, and
+how many each takes per job or round trip. Inlined functions count as their callers.
 """
 
 import os

@@ -4,9 +4,8 @@
 
     bench/run.py [--rounds N] [--quick] [--only WORK] [--programs DIR]
 
-One peer after the other does each work before the next work begins, and there are several
-rounds of that. So whatever else the machine does affects all peers alike. The table shows
-medians.
+Every peer does a work before the next work begins, and all works are repeated for several rounds.
+So whatever else the machine does affects all peers alike. The table shows medians.
 """
 
 import argparse
@@ -19,7 +18,7 @@ import time
 
 PEERS = ["ns", "floor", "libevent", "libuv", "glib", "asio"]
 
-# What of each work is shown: metric, unit, divisor, and whether more is better.
+# What is shown of each work: metric, unit, divisor, and whether more is better.
 SHOWN = {
     "run-now": [("rate", "M/s", 1e6, True)],
     "run-now-window": [("rate", "M/s", 1e6, True)],
@@ -38,7 +37,8 @@ SHOWN = {
     "start-stop": [("each_us", "us", 1, False)],
 }
 
-# Works that one peer alone does in several ways: the others' way stands beside them.
+# Works that only one peer does in several ways, and the work of the other peers to compare them
+# with.
 SAME_AS = {
     "echo-loop-persist": "echo-loop",
     "echo-workers-persist": "echo-workers",
@@ -71,7 +71,7 @@ def works_of(program):
 
 
 def measure(program, work, param, effort):
-    """The metrics of one run, or None if it fails, which is said and no more."""
+    """Returns the metrics of one run, or None after a message if the run fails."""
     env = dict(os.environ, BENCH_EFFORT=str(effort))
     try:
         run = subprocess.run([program, work, param], env=env, capture_output=True, text=True,
@@ -89,7 +89,7 @@ def progress(text):
 
 
 def run_all(programs, works, rounds, effort):
-    """{(peer, work, param, metric): [a value for each round]}"""
+    """Returns {(peer, work, param, metric): [a value for each round]}."""
     values = {}
     begin = time.monotonic()
     order = list(dict.fromkeys(work for peer in PEERS if peer in works for work in works[peer]))
@@ -127,14 +127,14 @@ def ratio(ours, theirs, more_is_better):
 
 
 def ratio_of_rounds(ours, theirs, more_is_better):
-    """The median of the ratios within each round: what slows a whole round down is not in it."""
+    """Returns the median of the ratios per round, which cancels what slows a whole round down."""
     each = [ratio(a, b, more_is_better) for a, b in zip(ours or (), theirs or ())]
     each = [value for value in each if value is not None]
     return statistics.median(each) if each else None
 
 
 def rows(values, order):
-    """The table: [what], {peer: median}, ratio to the best peer, to the floor, spread."""
+    """Yields table rows: [what], {peer: median}, ratio to the best peer, to the floor, spread."""
     for work, param in order:
         for metric, unit, divisor, more in shown(work):
             found = {}

@@ -188,8 +188,10 @@ enum _ns_result_t {
 #ifdef NS_EXTENDED_RESULTS
     /** The time of ns_job_timedwait is up. */
     NS_TIMEOUT = 7,
-    /** ns_job_cancel: a run had begun on another thread. */
+    /** ns_job_cancel, ns_group_cancel: a run had begun on another thread. */
     NS_RUNNING = 8,
+    /** Too many jobs wait already. Nothing happened. */
+    NS_OVERLOADED = 9,
 #endif
 };
 
@@ -588,11 +590,14 @@ int ns_job_is_func(struct ns_job_t *job, ns_job_func_t func);
 #ifndef NS_EXTENDED_RESULTS
 /** The time of ns_job_timedwait is up. */
 #define NS_TIMEOUT ((ns_result_t)7)
-/** ns_job_cancel: a run had begun on another thread. */
+/** ns_job_cancel, ns_group_cancel: a run had begun on another thread. */
 #define NS_RUNNING ((ns_result_t)8)
+/** Too many jobs wait already. Nothing happened. */
+#define NS_OVERLOADED ((ns_result_t)9)
 #else
 #define NS_TIMEOUT NS_TIMEOUT
 #define NS_RUNNING NS_RUNNING
+#define NS_OVERLOADED NS_OVERLOADED
 #endif
 
 /**
@@ -695,6 +700,214 @@ ns_result_t ns_job_timedwait(struct ns_job_t *job,
  */
 void ns_set_log(void (*text)(void *arg, int priority, const char *message),
                 void *arg);
+
+/*
+ * Groups
+ *
+ * A group is a set of jobs of one pool, with a rule for how many of them run at once. A group of
+ * width 1 is what others call a strand or a serial queue: one callback at a time, in order, on
+ * whichever thread is free, with no lock and no thread of its own. Give each connection one, put
+ * all its jobs in it, whatever their kind, and nothing that belongs to the connection needs a lock.
+ * A group of width n limits a class of work to n at once. Width 0 sets no limit and keeps no order:
+ * it is for cancelling, and waiting for, many jobs together.
+ *
+ * Order. A job that fires, or a run-now job when it is armed, joins the end of the group's queue. It
+ * begins when it is at the head and fewer than `width` of the group's callbacks run, in a worker or
+ * in the loop as its flags say. The loop never waits for a group. What one thread adds begins in
+ * the order in which it adds it; a PERSIST or rearmed run-now job goes to the end. To the
+ * application a job in the queue is armed.
+ *
+ * Exclusion. In a group of width 1 no two callbacks run at once, done callbacks included, and each
+ * sees all that those before it wrote. A done callback takes its turn in the queue; its descriptor
+ * is closed before, at once. It runs in the loop or in a worker.
+ *
+ * Lifetime. A group has one hold of its maker's and one for each job in it. When the last is gone,
+ * its done callback runs once, after those of all its jobs, and then its memory goes: so the done
+ * callback may free what all the callbacks use. Whoever calls a function with a group has a hold, or
+ * is in a callback of one of its jobs. What ns_thrpool_destroy finds held it ends, and logs how many
+ * that were.
+ *
+ * In a forked child the functions return NS_SHUTDOWN, ns_group_hold and ns_group_release do nothing,
+ * and the getters answer.
+ */
+
+struct ns_group_t;
+typedef struct ns_group_t ns_group_t;
+
+/**
+ * Make a group.
+ *
+ * @param tp the pool
+ * @param width how many of its callbacks may run at once; 1 keeps them apart and in order; 0 sets no
+ * limit and keeps no order
+ * @param data for ns_group_get_data; the application's own
+ * @param done called once, when the last hold and the last job are gone, in the loop or in a
+ * worker, never inside a call of the application's; it may use the getters and may free data, and
+ * the group is gone when it returns; NULL for none
+ * @param group where the group is written; must not be NULL. The caller has a hold, for
+ * ns_group_release
+ * @return NS_SUCCESS, NS_SHUTDOWN, NS_ALLOCATION_FAILURE or NS_INVALID_REQUEST; if not the first,
+ * *group is NULL and nothing happened
+ */
+ns_result_t ns_group_new(struct ns_thrpool_t *tp,
+                         size_t width,
+                         void *data,
+                         void (*done)(struct ns_group_t *group),
+                         struct ns_group_t **group);
+
+/**
+ * Take one more hold on a group, which keeps it until ns_group_release. Any thread; not in the
+ * group's own done callback.
+ *
+ * @param group a group that the caller has a hold on, or in a callback of which it is; NULL does
+ * nothing
+ */
+void ns_group_hold(struct ns_group_t *group);
+
+/**
+ * Give a hold back: the maker's, or one of ns_group_hold. With the last hold and the last job the
+ * group ends: its done callback is called soon, and its memory goes. Any thread; never waits.
+ *
+ * @param group a group that the caller has a hold on, which it may not use any more afterwards; NULL
+ * does nothing
+ */
+void ns_group_release(struct ns_group_t *group);
+
+/**
+ * The pointer that a group was made with. Any thread.
+ *
+ * @param group a live group
+ * @return the data of ns_group_new; NULL for NULL
+ */
+void *ns_group_get_data(struct ns_group_t *group);
+
+/**
+ * The pool that a group belongs to. Any thread.
+ *
+ * @param group a live group
+ * @return its pool; NULL for NULL
+ */
+struct ns_thrpool_t *ns_group_get_tp(struct ns_group_t *group);
+
+/**
+ * Make a run-now job in a group, and arm it: it joins the end of the group's queue. As ns_add_job
+ * otherwise.
+ *
+ * @param group a group that the caller has a hold on, or in a callback of which it is
+ * @param job_type THREAD, PERSIST, UNARMED
+ * @param func the callback
+ * @param data for ns_job_get_data; the application's own
+ * @param job where the job is written before it can run; may be NULL, but not with UNARMED
+ * @return NS_SUCCESS, NS_SHUTDOWN, NS_ALLOCATION_FAILURE or NS_INVALID_REQUEST; NS_DELETING if the
+ * group is cancelled; NS_OVERLOADED if its queue is as long as ns_group_set_limit allows; if not
+ * the first, *job is NULL and nothing happened
+ */
+ns_result_t ns_add_group_job(struct ns_group_t *group,
+                             ns_job_type_t job_type,
+                             ns_job_func_t func,
+                             void *data,
+                             struct ns_job_t **job);
+
+/**
+ * Put a job into a group, for good. The job is of any kind, was made by ns_create_job or with
+ * NS_JOB_UNARMED, and was never armed. No other call on the job may overlap this one.
+ *
+ * @param job a live job, WAITING
+ * @param group a group of the same pool
+ * @return NS_SUCCESS; NS_INVALID_STATE if the job was armed before, was made armed, or is in a group
+ * already; NS_DELETING if the group is cancelled; NS_SHUTDOWN in a forked child; NS_INVALID_REQUEST
+ * for NULL and for a group of another pool
+ */
+ns_result_t ns_job_set_group(struct ns_job_t *job,
+                             struct ns_group_t *group);
+
+/**
+ * The group that a job is in. Any thread, any state.
+ *
+ * @param job a live job
+ * @return its group; NULL if it is in none, and for NULL
+ */
+struct ns_group_t *ns_job_get_group(struct ns_job_t *job);
+
+/**
+ * Finish with every job in a group, as by ns_job_cancel, idle ones too, and let none in any more.
+ * Their done callbacks follow. Afterwards all of them are the library's: only callbacks and done
+ * callbacks may name them. Any thread, the group's own callbacks included; never waits, however
+ * many jobs there are. The group itself stays until it is released. Adds to the group, and rearms in
+ * its callbacks, may overlap this; a rearm from outside must not.
+ *
+ * @param group a group that the caller has a hold on, or in a callback of which it is
+ * @return NS_SUCCESS: no callback of its jobs runs, the caller's own aside, done callbacks included,
+ * and no callback but done callbacks will begin; NS_RUNNING: some run on other threads, and none
+ * but done callbacks will begin. A second call answers as it finds. NS_SHUTDOWN in a forked
+ * child; NS_INVALID_REQUEST for NULL
+ */
+ns_result_t ns_group_cancel(struct ns_group_t *group);
+
+/**
+ * Block until no job of a group is armed, queued or running: each is idle, or is gone and its done
+ * callback has returned. Any number of threads. It can't wait in the pool's loop thread, nor in a
+ * callback of the group's own.
+ *
+ * @param group a group that the caller has a hold on until the call returns
+ * @param tv how long; NULL for no limit; not negative
+ * @return NS_SUCCESS; NS_TIMEOUT when the time is up; NS_SHUTDOWN when the pool has stopped (in a
+ * worker of the pool: when it shuts down), or in a forked child; NS_INVALID_STATE from the loop
+ * thread or a callback of the group's own, unless there is nothing to wait for but the caller's own
+ * job; NS_INVALID_REQUEST for NULL and for a negative tv
+ */
+ns_result_t ns_group_wait(struct ns_group_t *group,
+                          const struct timeval *tv);
+
+/**
+ * Let no callback of a group begin until ns_group_resume: what fires queues up. Done callbacks go
+ * on. Suspensions are counted, up to 65,535. A callback that runs goes on; a strand waits so for an
+ * answer that comes by another job. Any thread.
+ *
+ * @param group a group that the caller has a hold on, or in a callback of which it is
+ * @return NS_SUCCESS; NS_INVALID_STATE if it is suspended 65,535 times; NS_SHUTDOWN in a forked
+ * child; NS_INVALID_REQUEST for NULL
+ */
+ns_result_t ns_group_suspend(struct ns_group_t *group);
+
+/**
+ * Undo one ns_group_suspend. With the last the group goes on. Any thread.
+ *
+ * @param group a group that the caller has a hold on, or in a callback of which it is
+ * @return NS_SUCCESS; NS_INVALID_STATE if it is not suspended; NS_SHUTDOWN in a forked child;
+ * NS_INVALID_REQUEST for NULL
+ */
+ns_result_t ns_group_resume(struct ns_group_t *group);
+
+/**
+ * Whether the caller is inside a callback or done callback of a job of this group, or in the
+ * group's own done callback, anywhere on the thread's stack.
+ *
+ * @param group a live group
+ * @return 1 or 0; 0 for NULL
+ */
+int ns_group_is_current(struct ns_group_t *group);
+
+/**
+ * Say how long a group's queue may get: ns_add_group_job of an armed job returns NS_OVERLOADED
+ * when so many wait already. What a worker of the pool adds in a callback is never refused, nor
+ * what fires or is armed again; what the loop adds is. Any thread.
+ *
+ * @param group a group that the caller has a hold on, or in a callback of which it is
+ * @param limit how many; 0 for no limit, which is the default
+ * @return NS_SUCCESS; NS_SHUTDOWN in a forked child; NS_INVALID_REQUEST for NULL
+ */
+ns_result_t ns_group_set_limit(struct ns_group_t *group,
+                               size_t limit);
+
+/**
+ * How many jobs are in a group's queue: they have fired or were armed, have not begun, and are not
+ * cancelled. Any thread.
+ *
+ * @param group a live group
+ * @return how many at that moment; 0 for NULL
+ */
+size_t ns_group_get_length(struct ns_group_t *group);
 
 #ifdef __cplusplus
 }

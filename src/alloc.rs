@@ -100,7 +100,7 @@ impl Allocator {
         result
     }
 
-    /// A zeroed place for one `T` of any alignment, and the block to free afterwards.
+    /// An uninitialised place for one `T` of any alignment, and the block to free afterwards.
     pub(crate) fn aligned<T>(&self) -> Option<(NonNull<T>, NonNull<u8>)> {
         let block = self.zeroed::<u8>(size_of::<T>() + align_of::<T>())?;
         let pad = block.as_ptr().align_offset(align_of::<T>());

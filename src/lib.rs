@@ -39,11 +39,13 @@
 
 pub mod abi;
 mod alloc;
+mod budget;
 pub mod capi;
 mod confined;
 mod event;
 mod fds;
 mod fork;
+mod group;
 mod job;
 mod list;
 mod log;

@@ -69,7 +69,10 @@ impl<T> Queue<T> {
         Some(item)
     }
     pub(crate) fn is_empty(&self) -> bool {
-        self.len.load(Ordering::Acquire) == 0
+        self.len() == 0
+    }
+    pub(crate) fn len(&self) -> usize {
+        self.len.load(Ordering::Acquire)
     }
 }
 
@@ -244,7 +247,13 @@ impl<T> WorkQueue<T> {
             .or_else(|| self.local.iter().find_map(Queue::pop))
     }
 
-    fn is_empty(&self) -> bool {
+    /// How many items wait, when no worker is left.
+    pub(crate) fn len(&self) -> usize {
+        self.shared.len() + self.local.iter().map(Queue::len).sum::<usize>()
+    }
+
+    /// Whether no item waits.
+    pub(crate) fn is_empty(&self) -> bool {
         self.shared.is_empty() && self.local[..self.used].iter().all(Queue::is_empty)
     }
 
@@ -306,7 +315,8 @@ impl<T> WorkQueue<T> {
                 self.sleepers.fetch_sub(1, Ordering::Relaxed);
                 return Some(item);
             }
-            if self.closed.load(Ordering::SeqCst) {
+            // In this order: what was expected was pushed before it was expected no more.
+            if self.closed.load(Ordering::SeqCst) && self.expected.load(Ordering::SeqCst) == 0 {
                 self.sleepers.fetch_sub(1, Ordering::Relaxed);
                 // All items pushed before the close are visible now.
                 return self.take(seat);
@@ -336,8 +346,26 @@ impl<T> WorkQueue<T> {
     /// Closes the queues: no more items will come. Workers take the remaining items and leave.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
-        // One token for each worker. A worker that sleeps, or has read `closed` as false and is
-        // about to sleep, takes one.
+        self.wake_all();
+    }
+
+    /// An item is on its way from elsewhere, or may come of one that is: until
+    /// [`WorkQueue::expect_no_more`] no worker leaves.
+    pub(crate) fn expect_more(&self) {
+        self.expected.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// It has been pushed, or there is none.
+    pub(crate) fn expect_no_more(&self) {
+        perturb("pushed what was expected, and it still is");
+        if self.expected.fetch_sub(1, Ordering::SeqCst) == 1 && self.closed.load(Ordering::SeqCst) {
+            self.wake_all();
+        }
+    }
+
+    fn wake_all(&self) {
+        // One token for each worker. A worker that sleeps, or has found a reason to sleep that is
+        // no more and is about to, takes one.
         self.sleepers
             .fetch_add(self.workers * WAKING, Ordering::Relaxed);
         for _ in 0..self.workers {

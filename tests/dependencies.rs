@@ -1,19 +1,20 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Dependencies run one way: between the rooms as the table in `src/lib.rs` says, and between the
-//! files of one room without circles.
+//! Dependencies run one way: between the modules of `src/`, called rooms here, as the table in
+//! `src/lib.rs` says, and between the files of one room without cycles.
 //!
-//! What counts is the paths in the source, `crate::room` and `super::file`, outside comments, tests
-//! and models. Methods need no path: several files may each have a part of one type's.
+//! The test reads the paths in the source, `crate::room` and `super::file`, outside comments, tests
+//! and models. A method needs no path, so several files may each define methods of one type.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Files of one room that know each other, and why.
+/// Files of one room that may refer to each other, and why.
 const TOGETHER: &[&[&str]] = &[
-    // Whoever moves a job on hands out results in the same step; who waits marks the word.
+    // A step that moves a job on also gives its waiters their result; a waiter marks the state
+    // word.
     &["job/state", "job/wait"],
-    // A disposition names the handler, which puts dispositions back.
+    // A disposition names the handler, and the handler restores dispositions.
     &["signals/disposition", "signals/earlier", "signals/handler"],
 ];
 
@@ -21,7 +22,7 @@ fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
-/// One line of the table: its rooms, and those that they may use.
+/// One row of the table: its rooms, and the rooms that they may use.
 struct Row {
     rooms: Vec<String>,
     uses: BTreeSet<String>,
@@ -33,7 +34,7 @@ fn names(cell: &str) -> Vec<String> {
     quoted.map(str::to_owned).collect()
 }
 
-/// The table in `lib.rs`, from the top down.
+/// The table in `lib.rs`, from top to bottom.
 fn table() -> Vec<Row> {
     let text = fs::read_to_string(source().join("lib.rs")).expect("lib.rs");
     let cells: Vec<Vec<&str>> = text
@@ -58,7 +59,7 @@ fn table() -> Vec<Row> {
         for room in &uses {
             assert!(
                 below.contains(room),
-                "the table has {rooms:?} use {room}, which is not below"
+                "the table has {rooms:?} use {room}, which is not in a row below"
             );
         }
         below.extend(rooms.iter().cloned());
@@ -68,7 +69,7 @@ fn table() -> Vec<Row> {
     rows
 }
 
-/// Every file below `dir`, by its path in `src` without its ending; `mod` is not named.
+/// Every file below `dir`: its path in `src` without extension and without `/mod`, and its code.
 fn files(dir: &Path, into: &mut BTreeMap<String, String>) {
     for entry in fs::read_dir(dir).expect("src") {
         let path = entry.expect("an entry").path();
@@ -83,7 +84,7 @@ fn files(dir: &Path, into: &mut BTreeMap<String, String>) {
     }
 }
 
-/// The source without comments, and without what is for tests only.
+/// The source without comments and test-only items.
 fn code(text: &str) -> String {
     let mut code = String::new();
     let mut within = false;
@@ -94,7 +95,7 @@ fn code(text: &str) -> String {
             .iter()
             .any(|attribute| line.trim_start().starts_with(attribute));
         if !for_tests {
-            // In a module inside the file, its parent is the file.
+            // In a module inside the file, `super` is the file itself.
             within = match line {
                 line if line.ends_with('{') && line.split(' ').any(|word| word == "mod") => true,
                 "}" => false,
@@ -108,7 +109,8 @@ fn code(text: &str) -> String {
             code.push('\n');
             continue;
         }
-        // To the end of the item: a line that closes it, as far in as the attribute.
+        // Skip to the end of the item: the line that closes it has the indentation of its
+        // attribute.
         let indent = &line[..line.len() - line.trim_start().len()];
         let (brace, one) = (format!("{indent}}}"), |line: &str| line.ends_with(';'));
         let mut first = true;
@@ -135,7 +137,7 @@ fn room(file: &str) -> &str {
     file.split('/').next().unwrap_or(file)
 }
 
-/// What follows `prefix` in paths: each name, also those in braces.
+/// The names that follow `prefix` in paths, including those in braces.
 fn after(code: &str, prefix: &str) -> BTreeSet<String> {
     let is_name = |c: char| c.is_alphanumeric() || c == '_';
     let mut found = BTreeSet::new();
@@ -172,7 +174,7 @@ fn rooms_use_what_is_below_them() {
         .flat_map(|row| row.rooms.iter().map(String::as_str))
         .collect();
     let in_source: BTreeSet<&str> = all.keys().map(|file| room(file)).collect();
-    assert_eq!(in_table, in_source, "the table and the source");
+    assert_eq!(in_table, in_source, "rooms in the table and in the source");
     let mut wrong = Vec::new();
     for (file, code) in &all {
         let own = room(file);
@@ -191,11 +193,11 @@ fn rooms_use_what_is_below_them() {
     }
     assert!(
         wrong.is_empty(),
-        "not below, by the table in lib.rs: {wrong:#?}"
+        "uses of a room that the table in lib.rs does not allow: {wrong:#?}"
     );
 }
 
-/// The files of the same room that `file` names.
+/// The files of the same room that `file` refers to.
 fn neighbours(file: &str, code: &str, all: &BTreeMap<String, String>) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut name = |dir: &str, used: &str| {
@@ -211,7 +213,7 @@ fn neighbours(file: &str, code: &str, all: &BTreeMap<String, String>) -> BTreeSe
     };
     if let Some((parent, _)) = file.rsplit_once('/') {
         for used in after(code, "super::") {
-            assert_ne!(used, "super", "src/{file}: say it from the crate on");
+            assert_ne!(used, "super", "src/{file}: write this path from `crate`");
             name(parent, &used);
         }
     }
@@ -247,7 +249,7 @@ fn files_of_a_room_form_no_circle() {
             (file.as_str(), uses)
         })
         .collect();
-    // Whoever uses nobody that is left is in no circle.
+    // A file that uses none of the remaining files is in no cycle: remove it.
     loop {
         let before = left.len();
         let there: BTreeSet<String> = left.keys().map(|&file| file.to_owned()).collect();
@@ -256,5 +258,5 @@ fn files_of_a_room_form_no_circle() {
             break;
         }
     }
-    assert!(left.is_empty(), "in a circle, or above one: {left:#?}");
+    assert!(left.is_empty(), "in a cycle, or using one: {left:#?}");
 }

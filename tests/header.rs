@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! The header: made by cbindgen from `src/abi/` and `src/capi/`, committed, and compared here.
+//! The public header. cbindgen makes it from `src/abi/` and `src/capi/`; this test compares the
+//! result with the committed file.
 //!
-//! `NS_WRITE_HEADER=1 cargo test --test header` (`make header`) writes it.
+//! `NS_WRITE_HEADER=1 cargo test --test header` (`make header`) writes the file.
 
 use std::path::Path;
 
@@ -9,7 +10,7 @@ use cbindgen::{Builder, Config, ItemType};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// What `types` of the items in one file of `src/` are in C.
+/// The C declarations of the items of these `types` in one file of `src/`.
 fn section(file: &str, types: &[ItemType], exclude: &[&str]) -> String {
     let mut config =
         Config::from_file(Path::new(ROOT).join("cbindgen.toml")).expect("cbindgen.toml");
@@ -21,7 +22,7 @@ fn section(file: &str, types: &[ItemType], exclude: &[&str]) -> String {
         "ns_job_func_t".to_owned(),
     ];
     if types != [ItemType::Functions] {
-        // Where the config is defined, cbindgen writes the tag itself.
+        // cbindgen itself writes the tag where the config is defined.
         config.export.rename.remove("ns_thrpool_config");
     }
     let mut text = Vec::new();
@@ -34,7 +35,7 @@ fn section(file: &str, types: &[ItemType], exclude: &[&str]) -> String {
     tidy(&String::from_utf8(text).expect("UTF-8"))
 }
 
-/// Comments of one line on one line, defines under each other, no backticks.
+/// Put a one-line comment on one line, remove blank lines between defines, and drop backticks.
 fn tidy(text: &str) -> String {
     let lines: Vec<&str> = text.trim().lines().collect();
     let mut tidy: Vec<String> = Vec::new();
@@ -62,8 +63,9 @@ fn tidy(text: &str) -> String {
     tidy.join("\n").replace('`', "")
 }
 
-/// The enum of results, with what of it cbindgen can't say: in C++ its underlying type, which makes
-/// every number a value of it; and that the additions are not everybody's.
+/// The enum of results, with two things added that cbindgen cannot express: its underlying type in
+/// C++, which makes every number a valid value; and an `#ifdef` around the values that version 0.2
+/// does not have.
 fn results(text: &str) -> String {
     let open = "enum _ns_result_t {";
     let last = "    NS_DELETING = 6,\n";

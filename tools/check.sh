@@ -1,14 +1,14 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-3.0-or-later
-# What `make check` runs once everything is built: tools/check.sh BUILD-DIR.
-# The last line is "N passed, N failed".
+# Runs the steps of `make check` after everything is built: tools/check.sh BUILD-DIR. The last line
+# is "N passed, N failed".
 build=$1
 passed=0
 failed=0
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 
-# Count one step: report NAME STATUS; what it printed is shown only if it failed.
+# Count one step: report NAME STATUS. Its output is shown only if it failed.
 report() {
     if [ "$2" -eq 0 ]; then
         passed=$((passed + 1))
@@ -32,7 +32,7 @@ step "cargo clippy, warnings are errors" \
     cargo clippy --quiet --locked --all-targets -- -D warnings
 step "the header is in step with the source" cargo test --quiet --locked --test header
 
-# Rust's unit tests, on the release profile too.
+# Rust's unit tests, in the release profile too.
 timeout -k 5 600 cargo test --quiet --release --locked --lib >"$log" 2>&1
 report "Rust unit tests" $?
 count=$(sed -n 's/^test result: ok\. \([0-9]*\) passed.*/\1/p' "$log" | head -n 1)
@@ -45,7 +45,7 @@ for example in run-now timers signals io-timeout cancel nspr-echo; do
     step "example $example" "$build/examples/$example"
 done
 
-# The C tests, on the release library. Their runner counts for itself.
+# The C tests, on the release library. run.sh counts them itself.
 c-tests/run.sh "$build"/c-tests/test-* c-tests/test-*.sh >"$log" 2>&1
 cat "$log"
 summary=$(tail -n 1 "$log")

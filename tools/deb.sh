@@ -1,10 +1,10 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-3.0-or-later
-# Make Debian packages of the library that is built: what `make deb` does after `make all`. They
-# land in build/deb. Run in the project's root; needs debhelper and dpkg-dev.
+# Make Debian packages of the built library in build/deb: `make deb` runs this after `make all`. Run
+# it in the project's root; it needs debhelper and dpkg-dev.
 #
-# debhelper works inside the tree that it packages. So it gets a temporary tree of its own: copies of
-# the files and of debian/, and links to the other directories.
+# debhelper works inside the tree that it packages. So it gets its own temporary tree: copies of the
+# files and of debian/, and links to the other directories.
 set -e
 here=$(pwd)
 tree=$here/build/deb/nunc-stans
@@ -23,5 +23,6 @@ cp -R debian "$tree/debian"
 # The packaging must not see the flags of an outer make.
 unset MAKEFLAGS MAKELEVEL MFLAGS
 cd "$tree"
-# -d: Rust comes by rustup here, not from a package. -nc: the tree is new.
+# -d: do not check build dependencies; rustup, not a package, installs Rust here. -nc: the tree is
+# new.
 DEB_BUILD_OPTIONS="nocheck noautodbgsym" dpkg-buildpackage -b -d -nc -us -uc

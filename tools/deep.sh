@@ -1,11 +1,11 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-3.0-or-later
 #
-# What `make check-deep` runs: tools/deep.sh BUILD-DIR [PART...]
+# Runs the parts of `make check-deep`: tools/deep.sh BUILD-DIR [PART...]
 #
-# The parts are models, miri, counts, long_counts, perturbed, portable, memcheck, address and thread;
-# without any, all of them.
-# What tests draw at random is drawn again by NS_SEED=n, which is printed. The last line is "N passed, N failed".
+# The parts are models, miri, counts, long_counts, perturbed, portable, memcheck, address and
+# thread. Without PART, all of them run. The script prints its random seed; NS_SEED=n repeats the
+# random choices of that run. The last line is "N passed, N failed".
 build=$1
 shift
 deep=$build/deep
@@ -21,7 +21,7 @@ NS_SEED=${NS_SEED:-$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}
 export NS_SEED
 echo "NS_SEED=$NS_SEED"
 
-# Count what run.sh, or whoever else ends so, has said last in the log: count NAME.
+# Count the results of run.sh, or of another runner whose last line has the same form: count NAME.
 count() {
     summary=$(tail -n 1 "$log")
     ok=$(echo "$summary" | sed -n 's/^\([0-9]*\) passed, [0-9]* failed$/\1/p')
@@ -35,14 +35,14 @@ count() {
     failed=$((failed + bad))
 }
 
-# Show the log of several calls of run.sh, and put the sum of their sums behind it.
+# Show the log of several calls of run.sh, followed by one line with the sum of their results.
 add_up() {
     grep -v '^[0-9]* passed' "$log"
     sed -n 's/^\([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' "$log" |
         awk '{ ok += $1; bad += $2 } END { print ok + 0 " passed, " bad + (ok == 0 && bad == 0) " failed" }' >>"$log"
 }
 
-# 1. The models: how much each explored is printed.
+# 1. The models. Prints how much each of them explored.
 models() {
     RUSTFLAGS="--cfg loom -C debug-assertions" CARGO_TARGET_DIR=$target/loom timeout -k 5 900 \
         cargo test --release --locked --lib models -- --nocapture --test-threads=2 >"$log" 2>&1
@@ -55,8 +55,8 @@ models() {
     count "models"
 }
 
-# 2. Miri, over the unit tests that it can run: undefined behaviour, by both models of what a reference
-# may be used for. It takes a nightly compiler, which is installed where it is not and can be had.
+# 2. Miri, on the unit tests that it can run: undefined behaviour, under both aliasing models. It
+# needs a nightly compiler, which is installed if it is missing and available.
 miri() {
     if ! cargo +nightly miri --version >/dev/null 2>&1 &&
         ! timeout -k 5 120 rustup toolchain install nightly --profile minimal \
@@ -78,7 +78,7 @@ miri() {
     done
 }
 
-# 3. What a unit of each work costs, beside what is noted in bench/counts.csv.
+# 3. What one unit of each work costs, compared with bench/counts.csv.
 counts() {
     for _ in $(seq "${NS_TRIES:-1}"); do
         timeout -k 5 300 bench/counts.py >"$log" 2>&1
@@ -90,7 +90,7 @@ counts() {
     count "system calls and instructions for a unit of work"
 }
 
-# 4. The long counts, a hundredth of them, on the release build.
+# 4. The long tests with a hundredth of their counts, on the release build.
 long_counts() {
     NS_COUNT=deep c-tests/run.sh -t 300 "$build"/c-tests/test-fm-* "$build"/c-tests/test-random \
         "$build"/c-tests/test-faults >"$log" 2>&1
@@ -98,7 +98,7 @@ long_counts() {
     count "a hundredth of the long counts"
 }
 
-# A program that runs another with the library of this name before the one that it is linked to.
+# Make a program that runs another program with the library of this name loaded first: wrapper NAME.
 wrapper() {
     mkdir -p "$deep/$1"
     cp "$target/$1/release/libnunc_stans.so" "$deep/$1/libnunc-stans.so.0"
@@ -106,8 +106,8 @@ wrapper() {
     chmod +x "$deep/$1/run"
 }
 
-# 5. Noise in the schedule, drawn from the seed, at named points between the steps of the protocols.
-# fm-calls counts system calls, of which the noise makes some.
+# 5. Random delays, drawn from the seed, at named points between the steps of the protocols.
+# fm-calls is left out: it counts system calls, and a delay makes some.
 perturbed() {
     RUSTFLAGS="--cfg ns_perturb" CARGO_TARGET_DIR=$target/perturb \
         cargo rustc --quiet --release --locked --lib --crate-type cdylib >"$log" 2>&1 || {
@@ -129,7 +129,8 @@ perturbed() {
     count "noise in the schedule"
 }
 
-# 6. The poller of other systems: polling and poll(2), without epoll_wait and timerfd of our own.
+# 6. The poller for other systems: the polling crate and poll(2), without our own epoll_wait and
+# timerfd.
 portable() {
     RUSTFLAGS="--cfg ns_portable_poller" CARGO_TARGET_DIR=$target/portable \
         cargo rustc --quiet --release --locked --lib --crate-type cdylib >"$log" 2>&1 || {
@@ -148,8 +149,8 @@ portable() {
     count "the portable poller"
 }
 
-# 7. valgrind memcheck, on the release build. test-abi, which only looks at values and at the file,
-# is left out, and test-linger: valgrind lets no thread run while another is in close.
+# 7. valgrind memcheck, on the release build. Left out: test-abi, which only looks at values and at
+# the file, and test-linger, because valgrind runs no other thread while one is in close.
 memcheck() {
     programs=
     for file in c-tests/test-*.c; do
@@ -164,9 +165,9 @@ memcheck() {
     count "valgrind memcheck"
 }
 
-# The library with a sanitizer in it, as an archive: sanitized SANITIZER CARGO-SETTINGS...
-# The compiler is the stable one: RUSTC_BOOTSTRAP lets it take -Z. What is precompiled (Rust's
-# standard library, the C library) stays as it is.
+# Build the library with a sanitizer, as an archive: sanitized SANITIZER CARGO-SETTINGS...
+# The compiler is stable Rust: RUSTC_BOOTSTRAP lets it accept -Z. Precompiled code (Rust's standard
+# library, the C library) is not instrumented.
 sanitized() {
     sanitizer=$1
     shift
@@ -176,7 +177,7 @@ sanitized() {
         >"$log" 2>&1
 }
 
-# Compile the C tests against it: link_tests SANITIZER COMPILE-FLAGS LINK-FLAGS TEST...
+# Compile the C tests and link them to it: link_tests SANITIZER COMPILE-FLAGS LINK-FLAGS TEST...
 link_tests() {
     sanitizer=$1 compile=$2 link=$3
     shift 3
@@ -198,12 +199,13 @@ link_tests() {
 # The tests that run with the library linked in. Left out, for both sanitizers:
 #   test-abi, test-dlopen  look at the shared library as a file
 #   test-process, test-inherited-pools, test-forks
-#                          their children make threads and allocate; gcc's AddressSanitizer does not
-#                          guard its heap across a fork (a child of threads that allocate hangs,
-#                          with or without this library), ThreadSanitizer does not support it
-#   test-own-threads       it measures stacks, which ThreadSanitizer enlarges, and runs on the smallest,
-#                          where instrumented code may not fit
-#   test-signals-adds      it stands in the way of sigaction, as they do, and loads a second copy
+#                          their children make threads and allocate. gcc's AddressSanitizer does not
+#                          guard its heap across a fork: a child of a process whose threads allocate
+#                          hangs, with or without this library. ThreadSanitizer does not support it
+#   test-own-threads       measures stacks, which ThreadSanitizer enlarges, and runs on the smallest
+#                          stack, where instrumented code may not fit
+#   test-signals-adds      intercepts sigaction, as the sanitizers do, and loads a second copy of
+#                          the library
 sanitizer_tests() {
     for file in c-tests/test-*.c; do
         name=$(basename "$file" .c)
@@ -215,9 +217,9 @@ sanitizer_tests() {
     done
 }
 
-# 8. AddressSanitizer and LeakSanitizer, in the library's own code and in the tests'.
-# test-bad-input skips by itself, with NS_SLOW, what limits the address space: the sanitizer needs
-# all of it. test-daemon-patterns runs with its full count.
+# 8. AddressSanitizer and LeakSanitizer, in the library's code and in the tests. With NS_SLOW,
+# test-bad-input skips the cases that limit the address space, because the sanitizer needs all of
+# it. test-daemon-patterns runs with its full count.
 address() {
     # shellcheck disable=SC2046 # a list of words
     if sanitized address CARGO_PROFILE_RELEASE_DEBUG=1 &&
@@ -233,13 +235,13 @@ address() {
     count "AddressSanitizer, LeakSanitizer"
 }
 
-# 9. ThreadSanitizer, with the run-time library of Rust's compiler: gcc's lacks what it calls.
-# Optimised less, so that a finding names the function that it is in; see the suppressions.
-# Left out beside those above:
-#   test-faults, test-fm-calls  stand in the way of the C library's functions for threads, where
-#                               the sanitizer stands
-#   test-fm-memory              counts threads and takes all descriptors; the sanitizer has a
-#                               thread, and needs descriptors, of its own
+# 9. ThreadSanitizer, with the run-time library of Rust's compiler, because gcc's lacks functions
+# that Rust's code calls. The code is optimised less, so that a report names the right function; see
+# the suppressions.
+# Left out in addition to those above:
+#   test-faults, test-fm-calls  intercept the C library's thread functions, as the sanitizer does
+#   test-fm-memory              counts threads and takes all descriptors; the sanitizer has a thread
+#                               of its own and needs descriptors
 thread() {
     runtime=$(find "$(rustc --print sysroot)/lib/rustlib/$host/lib" -name 'librustc-*_rt.tsan.a' | head -n 1)
     tests=$(sanitizer_tests | grep -vE '^test-(faults|fm-calls|fm-memory)$')
@@ -250,7 +252,7 @@ thread() {
         CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 &&
         cc -O1 -c tools/tsan-start.c -o "$start" >"$log" 2>&1 &&
         link_tests thread -fsanitize=thread "$start -Wl,--whole-archive $runtime -Wl,--no-whole-archive -rdynamic" $tests; then
-        # Without random addresses: the run-time library wants them where it is used to them.
+        # setarch -R: the run-time library does not accept every randomised address layout.
         # shellcheck disable=SC2046
         TSAN_OPTIONS="suppressions=$PWD/tools/tsan.supp exitcode=66 allocator_may_return_null=1" \
             NS_SLOW=1 c-tests/run.sh -t 120 -w "setarch -R" $(echo "$tests" | sed "s|^|$deep/thread/|") >"$log" 2>&1

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Make sure that Debian packages are installed: tools/need.sh PACKAGE...
 #
-# Installs those that are missing if root runs it; otherwise prints the command that does. On systems
-# without dpkg it only names them.
+# If root runs it, it installs the missing ones; otherwise it prints the command that does. On
+# systems without dpkg it only prints the packages' names.
 if ! command -v dpkg-query >/dev/null; then
     echo "needed here, by their Debian names: $*" >&2
     exit 0

@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-3.0-or-later
 #
-# soak.sh BUILD-DIR [SECONDS] - the example daemon under load from unfriendly clients, with pools
-# made and destroyed beside it; memory, descriptors and threads stay flat, or the result is 1
+# soak.sh BUILD-DIR [SECONDS] - puts the example daemon under load from misbehaving clients while
+# other pools are made and destroyed. Exits with 1 unless memory, descriptors and threads stay flat.
 set -u
 
 usage() {
@@ -44,7 +44,7 @@ echo "daemon $daemon on port $port, for $seconds s"
 "$build/c-tests/soak" "$port" $daemon "$seconds"
 status=$?
 
-# The daemon counts for itself, and says with its exit status whether it found everything back.
+# The daemon counts its own resources; its exit status says whether it released all of them.
 kill -TERM $daemon
 tries=0
 while kill -0 $daemon 2>/dev/null && [ $tries -lt 100 ]; do

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* Linked to what runs under ThreadSanitizer. To see whether a report is to be suppressed, the
- * sanitizer starts a process that names functions, and keeps two descriptors to it. Tests count
- * descriptors: so it is started before they begin. */
+/* Linked to programs that run under ThreadSanitizer. To decide whether to suppress a report, the
+ * sanitizer starts a symbolizer process and keeps two descriptors to it. Some tests count
+ * descriptors, so this starts the symbolizer before the tests begin. */
 #include <stddef.h>
 
 void __sanitizer_symbolize_pc(void *pc, const char *format, char *out, size_t size);

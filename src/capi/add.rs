@@ -349,7 +349,10 @@ impl<'a> Make<'a> {
     }
 
     /// As [`Make::finish`], in a group.
-    #[expect(clippy::too_many_arguments, reason = "they are those of the C functions")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "they are those of the C functions"
+    )]
     #[inline(always)]
     pub(super) fn finish_in(
         &self,

@@ -55,7 +55,11 @@ pub unsafe extern "C" fn ns_group_new(
     }
     let shared = &pool.shared;
     if shared.is_shutting_down() || shared.is_forked() {
-        log!(shared.logger, LOG_DEBUG, "{NAME}: the pool is shutting down");
+        log!(
+            shared.logger,
+            LOG_DEBUG,
+            "{NAME}: the pool is shutting down"
+        );
         return SHUTDOWN;
     }
     let Some(made) = shared.make_group(width, data, done) else {
@@ -229,10 +233,7 @@ pub unsafe extern "C" fn ns_group_cancel(group: *mut ns_group_t) -> ns_result_t 
 /// thread or a callback of the group's own, unless there is nothing to wait for but the caller's own
 /// job; NS_INVALID_REQUEST for NULL and for a negative tv
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn ns_group_wait(
-    group: *mut ns_group_t,
-    tv: *const timeval,
-) -> ns_result_t {
+pub unsafe extern "C" fn ns_group_wait(group: *mut ns_group_t, tv: *const timeval) -> ns_result_t {
     const NAME: &str = "ns_group_wait";
     let call = |group: GroupPtr, pool: &Shared| {
         let deadline = if tv.is_null() {
@@ -383,13 +384,21 @@ unsafe fn on_group(
 unsafe fn change(function: &str, group: *mut ns_group_t, suspend: bool) -> ns_result_t {
     let call = |group: GroupPtr, pool: &Shared| {
         let guard = pool.lock_group(&group);
-        let done = if suspend { guard.suspend() } else { guard.resume() };
+        let done = if suspend {
+            guard.suspend()
+        } else {
+            guard.resume()
+        };
         let send = guard.unlock();
         pool.send(group, send);
         if done {
             return SUCCESS;
         }
-        let why = if suspend { "is suspended too often" } else { "is not suspended" };
+        let why = if suspend {
+            "is suspended too often"
+        } else {
+            "is not suspended"
+        };
         log!(pool.logger, LOG_DEBUG, "{function}: the group {why}");
         INVALID_STATE
     };

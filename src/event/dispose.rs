@@ -14,7 +14,7 @@ impl EventLoop {
     /// `job` is NEEDS_DELETE and no callback of its runs: dispose of it.
     pub(super) fn dispose(&mut self, pool: &Shared, job: JobPtr) {
         if self.detach(pool, job) {
-            run::farewell(job);
+            run::farewell(pool, job, self.place());
         }
     }
 

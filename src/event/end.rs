@@ -5,8 +5,11 @@
 use std::sync::atomic::Ordering;
 
 use super::event_loop::EventLoop;
+use crate::group;
+use crate::group::core::Came;
 use crate::job::{JobPtr, Kind, note, state};
 use crate::list::{Head, Node};
+use crate::log::log;
 use crate::perturb::perturb;
 use crate::shared::{Phase, Shared};
 use crate::timers::Wheel;
@@ -23,7 +26,10 @@ impl EventLoop {
         while self.dispatched > 0 || !self.ready.is_empty() {
             self.run_ready(pool);
         }
-        self.run_now(pool, usize::MAX);
+        // A group that has given way comes to the end of the queue.
+        while !pool.loop_work.is_empty() {
+            self.run_now(pool, usize::MAX);
+        }
         self.close_left(pool);
         self.quiet = true;
         pool.set_phase(Phase::Quiet);
@@ -34,6 +40,7 @@ impl EventLoop {
     /// One turn of a quiet loop: descriptors, timers and signals are not looked at any more.
     pub(super) fn quiet_turn(&mut self, pool: &Shared) {
         self.take_late(pool);
+        self.serve_late(pool);
         let idle = || pool.requests.is_empty() && !pool.wake.nudged.swap(false, Ordering::SeqCst);
         if pool.wake.sleeping.begin(idle) {
             self.doze(pool, -1);
@@ -43,7 +50,14 @@ impl EventLoop {
 
     /// Requests that came too late: dispose of what is finished with, keep hold of what is armed.
     fn take_late(&mut self, pool: &Shared) {
-        while let Some(job) = pool.requests.pop() {
+        while let Some(task) = pool.requests.pop() {
+            let job = match task.kind() {
+                group::Kind::Job(job) => job,
+                group::Kind::Group(group) => {
+                    self.finish_members(pool, group);
+                    continue;
+                }
+            };
             match job.state.take_request() {
                 state::ARMED => self.keep(job),
                 _ => self.dispose(pool, job),
@@ -51,12 +65,40 @@ impl EventLoop {
         }
     }
 
+    /// Serve the groups in the workers' queue, which have left, and in the loop's: done callbacks go
+    /// on. Jobs stay where they are.
+    fn serve_late(&mut self, pool: &Shared) {
+        for _ in 0..pool.work.len() {
+            let Some(task) = pool.work.pop() else { break };
+            match task.kind() {
+                group::Kind::Job(_) => pool.work.push_quietly(task),
+                group::Kind::Group(group) => self.serve(pool, group, Came::FromWork),
+            }
+        }
+        for _ in 0..pool.loop_work.len() {
+            let Some(task) = pool.loop_work.pop() else {
+                break;
+            };
+            match task.kind() {
+                group::Kind::Job(_) => pool.loop_work.push(task),
+                group::Kind::Group(group) => self.serve(pool, group, Came::FromLoop),
+            }
+        }
+    }
+
     /// Run-now jobs, and jobs for workers, that came too late. They stay in their queues until here.
     /// True if there was something.
     fn empty_queues(&mut self, pool: &Shared) -> bool {
-        let mut any = false;
-        while let Some(job) = pool.work.pop().or_else(|| pool.loop_work.pop()) {
+        let mut any = !pool.work.is_empty() || !pool.loop_work.is_empty();
+        self.serve_late(pool);
+        while let Some(task) = pool.work.pop().or_else(|| pool.loop_work.pop()) {
             any = true;
+            let group::Kind::Job(job) = task.kind() else {
+                // A done callback has just sent it.
+                pool.work.push_quietly(task);
+                self.serve_late(pool);
+                continue;
+            };
             if job.state.drop_work() {
                 // SAFETY: disposed of, and the queue was the last that held it.
                 unsafe { pool.free_job(job) };
@@ -82,6 +124,8 @@ impl EventLoop {
     /// The pool is destroyed: dispose of every job that is not the application's.
     pub(crate) fn dispose_of_all(&mut self, pool: &Shared) {
         Wheel::remove(&self.lists().retry);
+        pool.cancel_groups();
+        let mut held = 0;
         loop {
             let mut left = self.empty_queues(pool);
             self.take_late(pool);
@@ -97,9 +141,25 @@ impl EventLoop {
                 left |= self.dispose_of_list(pool, list);
             }
             // Done callbacks may have finished further jobs.
-            if !left && pool.requests.is_empty() {
-                return;
+            if left || !pool.requests.is_empty() {
+                continue;
             }
+            // Only what the application holds is left of groups.
+            let Some(group) = pool.left_group() else {
+                break;
+            };
+            held += 1;
+            if pool.end_group(group) {
+                self.serve(pool, group, Came::Here);
+            }
+        }
+        if held > 0 {
+            let (it, s) = (pool.as_c(), if held == 1 { "" } else { "s" });
+            log!(
+                pool.logger,
+                LOG_WARNING,
+                "ns_thrpool_destroy: pool {it:p}: {held} group{s} still held by the application"
+            );
         }
     }
 
@@ -111,7 +171,8 @@ impl EventLoop {
             // SAFETY: a node of this list is that of a live job.
             let job = unsafe { JobPtr::of_link(node) };
             match job.state.now() {
-                state::ARMED => self.retire(pool, job),
+                state::ARMED if !job.state.is_in_work() => self.retire(pool, job),
+                // In the queue of a group that is cancelled, and whose agent disposes of it.
                 // Finished with by a done callback, and its request not taken yet: disposed of for
                 // that. Or the application's, which was to finish it before.
                 _ => job.watch().link.unlink(),

@@ -3,19 +3,21 @@
 
 use std::mem;
 
-use super::budget::Slice;
 use super::event_loop::EventLoop;
 use super::io;
 use super::lists::Ready;
 use super::poller::Until;
-use crate::abi::{NS_JOB_SIGNAL, NS_JOB_THREAD, NS_JOB_TIMER, ns_job_type_t};
+use crate::abi::{NS_JOB_SIGNAL, NS_JOB_TIMER, ns_job_type_t};
+use crate::budget::Slice;
+use crate::group::core::{Came, Place};
+use crate::group::{self, GroupPtr, Task};
 use crate::job::state::{self, After, Work};
 use crate::job::{JobPtr, Kind, note};
 
 use crate::list::Ring;
 use crate::log::trace;
 use crate::perturb::perturb;
-use crate::run;
+use crate::run::{self, agent};
 use crate::shared::Shared;
 use crate::sys;
 use crate::timers::Timer;
@@ -81,7 +83,7 @@ impl EventLoop {
                 job.watch().timer.set_deadline(sys::now() + AGAIN);
                 self.link_timer(job);
             } else {
-                let in_loop = !job.has(NS_JOB_THREAD);
+                let in_loop = !job.leaves_loop();
                 self.fire(pool, job, NS_JOB_TIMER);
                 if in_loop {
                     // Of its time only.
@@ -124,13 +126,16 @@ impl EventLoop {
             return;
         }
         job.set_output(output);
-        if !job.has(NS_JOB_THREAD) {
+        if !job.leaves_loop() {
             job.mark(note::READY | note::HEARD);
             self.ready.push(job);
         } else if job.state.dispatch() {
             // One that was cancelled meanwhile is not dispatched: its disposal is on its way.
             perturb("dispatched, and not pushed");
-            pool.work.push_quietly(job);
+            if let Some(group) = job.group() {
+                return pool.enqueue(group, job);
+            }
+            pool.work.push_quietly(Task::job(job));
             self.dispatched += 1;
         }
     }
@@ -190,13 +195,23 @@ impl EventLoop {
     fn run_some_now(&mut self, pool: &Shared, most: usize) {
         let mut slice = Slice::new();
         for _ in 0..pool.loop_work.len().min(most) {
-            let Some(job) = pool.loop_work.pop() else {
+            let Some(task) = pool.loop_work.pop() else {
                 return;
+            };
+            let job = match task.kind() {
+                group::Kind::Job(job) => job,
+                group::Kind::Group(group) => {
+                    self.serve(pool, group, Came::FromLoop);
+                    if most != usize::MAX && slice.is_over() {
+                        return;
+                    }
+                    continue;
+                }
             };
             match job.state.take_work() {
                 Work::Run => match run::run(job, state::WORK, 0) {
                     After::Idle => run::count_idle(pool),
-                    After::Armed => pool.loop_work.push(job),
+                    After::Armed => pool.loop_work.push(Task::job(job)),
                     After::Dispose => self.dispose(pool, job),
                 },
                 // A run-now job has no descriptor.
@@ -208,5 +223,19 @@ impl EventLoop {
                 return;
             }
         }
+    }
+
+    /// Where this thread runs what a group has to do.
+    pub(super) fn place(&self) -> Place {
+        if self.quiet { Place::Late } else { Place::Loop }
+    }
+
+    /// Serve a group, whose slot came to the loop.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn serve(&mut self, pool: &Shared, group: GroupPtr, came: Came) {
+        // SAFETY: `serve` says so.
+        let free = |job| unsafe { pool.free_job(job) };
+        agent::serve(pool, group, self.place(), came, free);
     }
 }

@@ -19,10 +19,10 @@ use super::backoff::Stale;
 use super::event_loop::EventLoop;
 use super::poller::{Key, Refusal};
 use crate::abi::{
-    NS_JOB_ACCEPT, NS_JOB_CONNECT, NS_JOB_PRESERVE_FD, NS_JOB_READ, NS_JOB_THREAD, NS_JOB_WRITE,
-    ns_job_type_t,
+    NS_JOB_ACCEPT, NS_JOB_CONNECT, NS_JOB_PRESERVE_FD, NS_JOB_READ, NS_JOB_WRITE, ns_job_type_t,
 };
 use crate::fds::{Entry, Interest, Mode, Registration};
+use crate::group::{self, Task};
 use crate::job::{Job, JobPtr, note};
 use crate::perturb::perturb;
 use crate::shared::Shared;
@@ -65,7 +65,7 @@ fn link(entry: &Entry, job: JobPtr) {
 
 /// How the poller is to report for `job` alone.
 fn mode_of(job: &Job) -> Mode {
-    if job.has(NS_JOB_THREAD) {
+    if job.leaves_loop() {
         Mode::Oneshot
     } else {
         Mode::Level
@@ -412,7 +412,7 @@ impl EventLoop {
         perturb("a worker is to close it, and its state does not say so");
         if job.state.ask_for_close() {
             perturb("a worker is to close it, and it is not pushed");
-            pool.work.push(job);
+            pool.work.push(Task::job(job));
         }
     }
 
@@ -423,16 +423,20 @@ impl EventLoop {
         // What a worker closed it had handed back before it left, and that was taken. So whatever is
         // still counted is in the work queue.
         while self.closing > 0 {
-            let Some(job) = pool.work.pop() else {
+            let Some(task) = pool.work.pop() else {
                 debug_assert!(false, "counted, and not in the queue");
                 return;
+            };
+            let group::Kind::Job(job) = task.kind() else {
+                pool.work.push_quietly(task);
+                continue;
             };
             if job.state.take_close() {
                 job.close();
                 self.dispose(pool, job);
             } else {
                 // It stays where it is until the pool is destroyed.
-                pool.work.push_quietly(job);
+                pool.work.push_quietly(task);
             }
         }
     }

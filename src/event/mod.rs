@@ -10,7 +10,6 @@
 //! of its own is a new poller, which is told of every descriptor at once.
 
 mod backoff;
-mod budget;
 mod dispose;
 mod end;
 mod event_loop;

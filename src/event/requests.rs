@@ -7,8 +7,9 @@ use std::ptr;
 
 use libc::c_int;
 
-use super::budget::Slice;
 use super::event_loop::EventLoop;
+use crate::budget::Slice;
+use crate::group::{self, GroupPtr, Task};
 use crate::job::{JobPtr, Kind, note, state};
 use crate::log::trace;
 use crate::shared::Shared;
@@ -28,8 +29,16 @@ impl EventLoop {
         let mut slice = None;
         let mut looks = SPINS_A_TURN;
         for taken in 0..most {
-            let Some(job) = self.next_request(pool, taken, &mut looks) else {
+            let Some(task) = self.next_request(pool, taken, &mut looks) else {
                 return taken;
+            };
+            let job = match task.kind() {
+                group::Kind::Job(job) => job,
+                group::Kind::Group(group) => {
+                    self.notify_workers(pool);
+                    self.finish_members(pool, group);
+                    continue;
+                }
             };
             if job.state.take_request() == state::ARMED {
                 self.arm(pool, job);
@@ -54,9 +63,29 @@ impl EventLoop {
         most
     }
 
+    /// `group` was cancelled: finish with its members. Some of them, if they are many; the rest is
+    /// another request.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn finish_members(&mut self, pool: &Shared, group: GroupPtr) {
+        let mut slice = Slice::new();
+        loop {
+            let Some(job) = pool.next_member(group) else {
+                return;
+            };
+            // It carries REQ for a request that is not made: the disposal is here and now.
+            let _ = job.state.take_request();
+            self.dispose(pool, job);
+            if slice.is_over() {
+                pool.requests.push(Task::group(group));
+                return;
+            }
+        }
+    }
+
     /// The next request of a turn that has taken so many. It may look so often for what is about to
     /// come.
-    fn next_request(&mut self, pool: &Shared, taken: usize, looks: &mut usize) -> Option<JobPtr> {
+    fn next_request(&mut self, pool: &Shared, taken: usize, looks: &mut usize) -> Option<Task> {
         // Most turns find none at first, and asking for that is quicker than a pop that finds none.
         if taken > 0 || !pool.requests.is_empty() {
             let next = pool.requests.pop();
@@ -77,7 +106,7 @@ impl EventLoop {
     /// than it would for a short callback.
     // Not that it is rare: turns without workers are to stay as short as they would be without it.
     #[cold]
-    fn spin_for_more(&mut self, pool: &Shared, looks: &mut usize) -> Option<JobPtr> {
+    fn spin_for_more(&mut self, pool: &Shared, looks: &mut usize) -> Option<Task> {
         let nothing_else = self.dispatched == 0
             && self.ready.is_empty()
             && pool.loop_work.is_empty()

@@ -37,7 +37,7 @@ use crate::job::state::{Arm, End, State, Work};
 use crate::job::wait::{Outcome, Waiters};
 use crate::list::{Link, Ring};
 use crate::perturb::perturb;
-use crate::sync::{AtomicPtr, Exclusive, Ordering};
+use crate::sync::{AtomicPtr, AtomicU32, Exclusive, Ordering};
 
 /// The job is in the queue, to be called.
 pub(crate) const QUEUED: u8 = 0x80;
@@ -180,7 +180,7 @@ pub(crate) struct Core<T> {
     /// Done callbacks in `queue`.
     farewells: Cell<u32>,
     /// How long the queue may get; 0 for no limit.
-    limit: Cell<u32>,
+    limit: AtomicU32,
     suspended: Cell<u16>,
     /// Slots that are held. Not counted while the inbox is open.
     slots: Cell<u16>,
@@ -227,7 +227,7 @@ impl<T: Member> Core<T> {
             active: Cell::new(0),
             length: Cell::new(0),
             farewells: Cell::new(0),
-            limit: Cell::new(0),
+            limit: AtomicU32::new(0),
             suspended: Cell::new(0),
             slots: Cell::new(0),
             sent: Cell::new(0),
@@ -249,6 +249,17 @@ impl<T: Member> Core<T> {
     /// Whether it sets no limit and keeps no order.
     fn is_unordered(&self) -> bool {
         self.width == 0
+    }
+
+    /// Whether new jobs are counted against a limit. Without the lock: one that is set meanwhile
+    /// counts for the next.
+    pub(crate) fn has_limit(&self) -> bool {
+        self.limit.load(Ordering::Relaxed) != 0
+    }
+
+    /// Callbacks in the queue, without the lock, in a forked child: its threads are gone.
+    pub(crate) fn length_in_child(&self) -> u32 {
+        self.length.get()
     }
 
     /// Take the lock.
@@ -420,7 +431,7 @@ impl<T: Member> Guard<'_, T> {
             return Err(Refused::Cancelled);
         }
         self.empty_inbox();
-        let limit = self.core.limit.get();
+        let limit = self.core.limit.load(Ordering::Relaxed);
         if armed && !exempt && limit != 0 && self.core.length.get() >= limit {
             return Err(Refused::Full);
         }
@@ -763,7 +774,8 @@ impl<T: Member> Guard<'_, T> {
             (first.is_some() && !to_loop, to_loop)
         };
         let enough = at.sent.get() >= SENT
-            || u64::from(at.sent.get()) >= u64::from(at.length.get()) + u64::from(at.farewells.get())
+            || u64::from(at.sent.get())
+                >= u64::from(at.length.get()) + u64::from(at.farewells.get())
                 && !self.is_over();
         if to_loop && !self.has(IN_LOOP_QUEUE) && self.take_slot() {
             self.set(IN_LOOP_QUEUE);
@@ -773,9 +785,28 @@ impl<T: Member> Guard<'_, T> {
             send.to_worker = true;
         }
         if !self.core.is_single() {
-            add(&at.sent, i64::from(send.to_loop) + i64::from(send.to_worker));
+            add(
+                &at.sent,
+                i64::from(send.to_loop) + i64::from(send.to_worker),
+            );
         }
         send
+    }
+
+    /// Whether more than one job waits for its turn.
+    pub(crate) fn is_long(&self) -> bool {
+        self.empty_inbox();
+        u64::from(self.core.length.get()) + u64::from(self.core.farewells.get()) > 1
+    }
+
+    /// Take a slot for the caller, which is the loop, if a done callback is next, or the group's end.
+    pub(crate) fn take_slot_here(&self, place: Place) -> bool {
+        self.empty_inbox();
+        let due = match self.first(place) {
+            Some(job) => job.marks() & FAREWELL != 0,
+            None => self.is_over() && (self.core.is_single() || self.core.slots.get() == 0),
+        };
+        due && self.take_slot()
     }
 
     // ---- The application's calls.
@@ -790,6 +821,11 @@ impl<T: Member> Guard<'_, T> {
         let held = self.core.refs.get() > 0;
         add(&self.core.refs, -i64::from(held));
         held
+    }
+
+    /// The pool is destroyed: nobody can release it any more.
+    pub(crate) fn drop_holds(&self) {
+        self.core.refs.set(0);
     }
 
     /// Take in a job that was never armed. False if the group is cancelled.
@@ -827,7 +863,7 @@ impl<T: Member> Guard<'_, T> {
 
     /// The next member for the loop to finish with: it carries REQ, and is in no list. `None` when
     /// there is none: then the reference is given back.
-    pub(crate) fn next_member(&self) -> Option<T> {
+    pub(crate) fn next_member(&self) -> Option<(T, End)> {
         loop {
             let first = self.core.members.first();
             if first.is_null() {
@@ -839,15 +875,12 @@ impl<T: Member> Guard<'_, T> {
                 (*first).unlink();
                 T::of_link(first)
             };
-            match job.state().end_from(self.waiters, true) {
-                End::Push => return Some(job),
-                End::PushIdle => {
-                    add(&self.core.active, 1);
-                    return Some(job);
-                }
-                // Its callback runs, or its request is on the way: it is disposed of after that.
-                _ => {}
+            let end = job.state().end_from(self.waiters, true);
+            if matches!(end, End::Push | End::PushIdle) {
+                add(&self.core.active, i64::from(end == End::PushIdle));
+                return Some((job, end));
             }
+            // Its callback runs, or its request is on the way: it is disposed of after that.
         }
     }
 
@@ -882,12 +915,7 @@ impl<T: Member> Guard<'_, T> {
 
     /// How long the queue may get.
     pub(crate) fn set_limit(&self, limit: u32) {
-        self.core.limit.set(limit);
-    }
-
-    /// Whether new jobs are counted against a limit.
-    pub(crate) fn has_limit(&self) -> bool {
-        self.core.limit.get() != 0
+        self.core.limit.store(limit, Ordering::Relaxed);
     }
 
     /// Callbacks in the queue.

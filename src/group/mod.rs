@@ -115,7 +115,11 @@ impl GroupPtr {
     pub(crate) unsafe fn of_link(link: *const Link) -> Self {
         let offset = std::mem::offset_of!(Group, link);
         // SAFETY: the link is inside a group, `offset` behind its start.
-        unsafe { Self(NonNull::new_unchecked(link.byte_sub(offset).cast_mut().cast())) }
+        unsafe {
+            Self(NonNull::new_unchecked(
+                link.byte_sub(offset).cast_mut().cast(),
+            ))
+        }
     }
 }
 
@@ -193,6 +197,7 @@ impl JobPtr {
     /// The group that it is in.
     pub(crate) fn group(self) -> Option<GroupPtr> {
         // SAFETY: a group outlives its members.
-        self.group_as_ptr().map(|at| unsafe { GroupPtr::new(at.cast()) })
+        self.group_as_ptr()
+            .map(|at| unsafe { GroupPtr::new(at.cast()) })
     }
 }

@@ -46,6 +46,11 @@ pub(crate) fn on_thread_of(pool: NonNull<ns_thrpool_t>) -> bool {
     ptr::eq(HERE.get().pool, pool.as_ptr())
 }
 
+/// Whether the calling thread is a worker of `pool`.
+pub(crate) fn on_worker_of(pool: NonNull<ns_thrpool_t>) -> bool {
+    on_thread_of(pool) && !HERE.get().is_loop
+}
+
 /// Whether the calling thread is the loop thread of `pool`.
 pub(crate) fn on_loop_of(pool: NonNull<ns_thrpool_t>) -> bool {
     on_thread_of(pool) && HERE.get().is_loop

@@ -33,8 +33,8 @@ use std::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
 use libc::{c_int, c_void};
 
 use crate::abi::{
-    NS_JOB_IO, NS_JOB_READ, NS_JOB_SIGNAL, NS_JOB_THREAD, NS_JOB_TIMER, NS_JOB_WRITE, PRFileDesc, ns_job_func_t, ns_job_t, ns_job_type_t,
-    ns_thrpool_t,
+    NS_JOB_IO, NS_JOB_READ, NS_JOB_SIGNAL, NS_JOB_THREAD, NS_JOB_TIMER, NS_JOB_WRITE, PRFileDesc,
+    ns_job_func_t, ns_job_t, ns_job_type_t, ns_thrpool_t,
 };
 use crate::alloc::Allocator;
 use crate::job::state::State;
@@ -130,7 +130,8 @@ struct Roomy<J> {
 
 /// Where a job begins in a [`Roomy`] block.
 const ROOM: usize = size_of::<Link>();
-const _: () = assert!(offset_of!(Roomy<Job>, job) == ROOM && offset_of!(Roomy<Watched>, job) == ROOM);
+const _: () =
+    assert!(offset_of!(Roomy<Job>, job) == ROOM && offset_of!(Roomy<Watched>, job) == ROOM);
 
 /// Bits of [`Job::flags`] that are the library's own. They make a job unusual: its steps test once
 /// whether any of them is set.
@@ -508,7 +509,11 @@ impl JobPtr {
     /// It is that of a live job.
     pub(crate) unsafe fn of_group_link(link: *const Link) -> Self {
         // SAFETY: guaranteed by the caller; the job follows its link.
-        unsafe { Self(NonNull::new_unchecked(link.byte_add(ROOM).cast_mut().cast())) }
+        unsafe {
+            Self(NonNull::new_unchecked(
+                link.byte_add(ROOM).cast_mut().cast(),
+            ))
+        }
     }
 
     /// The job's [`Watch::link`], for a list. [`JobPtr::of_link`] gets from there back to the job.

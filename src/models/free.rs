@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Waits that begin while their job is finished with: the count of who enters, and the deferred
-//! frees.
+//! Waits that begin while their job is being finished with: the count of entering threads, and the
+//! deferred frees.
 
 use std::ptr::{self, NonNull};
 
@@ -16,38 +16,39 @@ use crate::job::wait::Outcome;
 use crate::sync::grace::{Epoch, Grace};
 use crate::sync::{Mutex, Semaphore, lock};
 
-/// A job that may be freed later, and what its application knows of it.
+/// A job whose free may be deferred, and what its application knows about it.
 struct Mortal {
     job: Arc<Job>,
-    /// Where it is linked to another, and since when: under no lock.
+    /// The next deferred free and this one's epoch. No lock protects the cell.
     next: UnsafeCell<(*mut Mortal, Epoch)>,
-    /// The done callback ran: nobody names the job any more. The application's own lock.
+    /// The done callback ran, so no other thread may use the job's pointer any more. Under the
+    /// application's own lock.
     gone: Mutex<bool>,
 }
 
-// SAFETY: loom says if two threads are at the cell that nothing keeps apart.
+// SAFETY: loom reports any concurrent access to the cell.
 unsafe impl Send for Mortal {}
-// SAFETY: as above.
+// SAFETY: loom reports any concurrent access to the cell.
 unsafe impl Sync for Mortal {}
 
 impl Deferred for Mortal {
     fn next(&self) -> *mut Self {
-        // SAFETY: as above.
+        // SAFETY: loom reports any concurrent access to the cell.
         self.next.with(|next| unsafe { (*next).0 })
     }
 
     fn epoch(&self) -> Epoch {
-        // SAFETY: as above.
+        // SAFETY: loom reports any concurrent access to the cell.
         self.next.with(|next| unsafe { (*next).1 })
     }
 
     fn defer(&self, to: *mut Self, epoch: Epoch) {
-        // SAFETY: as above.
+        // SAFETY: loom reports any concurrent access to the cell.
         self.next.with_mut(|next| unsafe { *next = (to, epoch) });
     }
 
     unsafe fn give_back(_: &Allocator, at: NonNull<Self>) {
-        // SAFETY: what holds it lives to the end of the execution.
+        // SAFETY: the test holds an Arc to it until the execution ends.
         let mortal = unsafe { at.as_ref() };
         mortal.defer(ptr::null_mut(), Epoch(0));
         mortal.job.state.memory().free();
@@ -73,7 +74,8 @@ impl Mortal {
     }
 
     fn free(&self, pool: &Pool) {
-        // SAFETY: nobody names it, and what holds it lives to the end of the execution.
+        // SAFETY: no other thread uses the job, and the test holds an Arc to it until the execution
+        // ends.
         unsafe { pool.free(NonNull::from(self)) };
     }
 
@@ -87,7 +89,7 @@ impl Mortal {
         }
     }
 
-    /// `ns_job_wait`, called while the application knows that the job lives.
+    /// `ns_job_wait`, called while the application knows that the job exists.
     fn wait(&self, deadline: Option<u64>) {
         let entering = {
             let gone = lock(&self.gone);
@@ -108,14 +110,14 @@ impl Mortal {
     }
 }
 
-/// A new pool; the count is made here, so that no thread sees another through its making.
+/// A new pool. The global count is made here, so that making it does not synchronise two threads.
 fn pool() -> Pool {
     drop(Entering::new());
     Arc::new(DeferredFrees::new(Allocator::new(None, None)))
 }
 
-/// A thread waits while the callback returns and another finishes the job: whoever disposes of it
-/// then, its memory stays as long as the first may look there.
+/// A thread waits while the callback returns and another thread finishes with the job. No matter
+/// which thread disposes of the job, its memory stays as long as the waiting thread may look at it.
 fn a_wait_against_return_and_disposal(deadline: fn() -> Option<u64>) {
     let pool = pool();
     let it = Mortal::new(Job::begun());
@@ -131,7 +133,7 @@ fn a_wait_against_return_and_disposal(deadline: fn() -> Option<u64>) {
         it.dispose(&pool);
     }
     owner.join().unwrap();
-    // The pool goes.
+    // The pool is destroyed.
     pool.clear();
     assert!(it.job.is_freed());
     waiter.join().unwrap();
@@ -151,8 +153,8 @@ fn a_time_out_against_return_and_disposal() {
     });
 }
 
-/// Somebody looks through the deferred frees just as a job is deferred whose waiter has not marked
-/// it: that one is not to be freed with what was there before.
+/// A thread goes through the deferred frees while another thread defers a job whose waiter has not
+/// marked it yet. That job must not be freed together with the older ones.
 #[test]
 fn a_look_through_the_deferred_against_one_more() {
     explore("deferred frees looked through, and one more", 3, || {
@@ -180,8 +182,8 @@ fn a_look_through_the_deferred_against_one_more() {
     });
 }
 
-/// One is inside and leaves; others come without end. Whoever waits for the first is woken, though
-/// the count is never zero: the last who came stays until the wait is over.
+/// One thread is inside and leaves, while others keep entering. A thread that waits for the first
+/// is woken although the count is never zero: the last to enter stays until the wait is over.
 #[test]
 fn a_wait_for_those_inside_against_endless_others() {
     explore("a grace period against endless others", 3, || {
@@ -192,14 +194,15 @@ fn a_wait_for_those_inside_against_endless_others() {
         let others = {
             let (grace, over) = (Arc::clone(&grace), Arc::clone(&over));
             thread::spawn(move || {
-                // One behind the other, so that somebody is always inside.
+                // Enter before leaving, so that a thread is always inside.
                 let mut inside = grace.enter(0);
                 for _ in 0..2 {
                     let next = grace.enter(0);
                     grace.leave(inside);
                     inside = next;
                 }
-                // Came in an epoch that is waited for: leaves. Else it may stay.
+                // If the grace period is over, this thread entered later and may stay. Otherwise
+                // the wait may be for this thread, so it must leave.
                 if grace.is_past(epoch, 0) {
                     over.wait();
                 }
@@ -218,13 +221,14 @@ fn a_wait_for_those_inside_against_endless_others() {
     });
 }
 
-/// What is looked at inside is not freed before who looks has left, whatever the epoch does.
+/// Memory that a thread looks at inside is not freed before that thread has left, however the epoch
+/// advances.
 #[test]
 fn nobody_looks_at_what_a_grace_period_has_freed() {
     explore("memory behind a grace period", 3, || {
         let grace = Arc::new(Grace::new());
         let job = Job::armed();
-        // In reach, as the application knows: under a lock of its own.
+        // Whether the job is in reach. Like an application, the test keeps this under its own lock.
         let in_reach = Arc::new(Mutex::new(true));
         let lookers: Vec<_> = (0..2)
             .map(|_| {

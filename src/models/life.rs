@@ -11,8 +11,8 @@ use crate::job::wait::Outcome;
 use crate::sync::{AtomicBool, Ordering};
 use crate::workq::Queue;
 
-/// The job is in the loop's ready list. A turn takes requests first: a job that is disposed of
-/// there is held until the list lets go of it.
+/// The job is in the loop's ready list. A turn takes requests first, so a job that is disposed of
+/// there is held until the list releases it.
 #[test]
 fn cancel_against_firing_in_the_loop() {
     explore("cancel against firing in the loop", 5, || {
@@ -60,7 +60,8 @@ fn cancel_against_firing_in_the_loop() {
     });
 }
 
-/// The job is in the work queue. `own`: the worker disposes of it itself, as of a timer.
+/// The job is in the work queue. `own`: the worker disposes of the job itself, as it does for a
+/// timer.
 fn cancel_against_a_worker(own: bool) {
     let job = Job::armed();
     assert!(job.state.dispatch());
@@ -88,8 +89,8 @@ fn cancel_against_a_worker(own: bool) {
     };
     let ended = job.end(true);
     if ended == End::Push {
-        // No run in progress, and none that begins later. The loop disposes at once, whatever the
-        // worker does.
+        // No run is in progress, and none begins later. The loop disposes of the job at once,
+        // whatever the worker does.
         job.own();
         job.take_and_dispose();
     }
@@ -137,7 +138,7 @@ fn done_rearm_and_the_return_of_the_callback() {
         let after = job.finish(state::REQ);
         let rearmed = rearm.join().unwrap();
         let ended = done.join().unwrap();
-        // Who pushes is who set the bit, and nobody else does.
+        // Exactly the call that set the bit pushes.
         let pushes = [
             after == After::Armed,
             rearmed == Arm::Push,
@@ -146,7 +147,7 @@ fn done_rearm_and_the_return_of_the_callback() {
         match ended {
             End::Marked => assert_eq!(after, After::Dispose),
             End::Push => assert!(after == After::Idle && rearmed != Arm::Push),
-            // It found the job armed again, by either.
+            // `end` found the job armed again, by the callback's return or by `arm`.
             End::Armed => assert!(pushes[0] || pushes[1]),
             other => panic!("{other:?}"),
         }
@@ -169,8 +170,9 @@ fn two_rearms_push_once() {
     });
 }
 
-/// The job asks to be armed again, and while it returns somebody waits, cancels it, and shuts the
-/// pool down: each try of the step asks anew whether it may be, and only what sticks counts.
+/// The job asks to be armed again. While its callback returns, other threads wait for it, cancel
+/// it, and shut the pool down. Each retry of the step must check again whether rearming is allowed;
+/// only the check of the attempt that succeeds counts.
 fn the_return_against_cancel_and_shutdown(persist: bool) {
     let job = Job::begun();
     let shutdown = Arc::new(AtomicBool::new(false));
@@ -197,7 +199,8 @@ fn the_return_against_cancel_and_shutdown(persist: bool) {
         End::Queued => assert_eq!(after, After::Armed),
         other => panic!("{other:?}"),
     }
-    // It is in the request queue, once, whoever pushed it; for nobody any more.
+    // It is in the request queue once, whichever thread pushed it, and no other thread uses it any
+    // more.
     let outcome = waiter.join().unwrap();
     assert!(outcome == Outcome::Deleting || outcome == Outcome::Idle && after == After::Idle);
     job.take_and_dispose();
@@ -218,15 +221,17 @@ fn the_return_of_a_persistent_job_against_cancel_and_shutdown() {
     });
 }
 
-/// Closing the job's descriptor may block, so the loop leaves that to a worker. The job is cancelled
-/// while it is queued for one, which may have begun: then the loop finds WORK set, or must push. Each of
-/// the two workers takes one item at most, so the loop may be left with the close at the end.
+/// Closing the job's descriptor may block, so the loop leaves that to a worker. The job is
+/// cancelled while it is queued for a worker, which may already run it: then the loop either finds
+/// WORK set or must push. Each of the two workers takes at most one item, so the close may be left
+/// to the loop at the end.
 #[test]
 fn a_close_by_a_worker_of_a_job_that_is_cancelled_in_the_work_queue() {
     explore("a close by a worker, cancel in the work queue", 3, || {
         let job = Job::armed();
         let (work, requests) = (Arc::new(Queue::new()), Arc::new(Queue::new()));
-        // Whether the descriptor is closed: the worker's, and then the done callback's.
+        // Whether the descriptor is closed. The worker writes it, and the done callback reads it
+        // later.
         let closed = Arc::new(UnsafeCell::new(false));
         assert!(job.state.dispatch());
         work.push(());
@@ -249,14 +254,14 @@ fn a_close_by_a_worker_of_a_job_that_is_cancelled_in_the_work_queue() {
                                 state::REQ,
                                 state::REQ,
                             );
-                            // Idle: it was cancelled when it had returned.
+                            // If Idle: the job was cancelled after its callback had returned.
                             if after == After::Dispose {
                                 requests.push(());
                             }
                         }
                         Work::Leave => {}
                         Work::Close => {
-                            // SAFETY: loom says if anybody else is at the cell.
+                            // SAFETY: loom reports any concurrent access to the cell.
                             let before = closed.with_mut(|closed| unsafe { closed.replace(true) });
                             assert!(!before, "closed twice");
                             job.state.closed();
@@ -274,7 +279,7 @@ fn a_close_by_a_worker_of_a_job_that_is_cancelled_in_the_work_queue() {
             End::Marked => false,
             other => panic!("{other:?}"),
         };
-        // The loop: the request comes from the canceller, or from the worker that ran it.
+        // The loop. The request comes from the canceller, or from the worker that ran the job.
         let mut handed_over = false;
         let mut turn = |requested: bool| {
             if !requested {
@@ -282,14 +287,14 @@ fn a_close_by_a_worker_of_a_job_that_is_cancelled_in_the_work_queue() {
             }
             assert_eq!(job.state.take_request(), state::NEEDS_DELETE);
             if !std::mem::replace(&mut handed_over, true) {
-                // The last that the loop does with the descriptor, such as telling the poller.
-                // SAFETY: as above.
+                // The loop's last use of the descriptor, such as removing it from the poller.
+                // SAFETY: loom reports any concurrent access to the cell.
                 assert!(!closed.with(|closed| unsafe { *closed }));
                 if job.state.ask_for_close() {
                     work.push(());
                 }
             } else {
-                // SAFETY: as above.
+                // SAFETY: loom reports any concurrent access to the cell.
                 assert!(
                     closed.with(|closed| unsafe { *closed }),
                     "done before it is closed"
@@ -306,10 +311,10 @@ fn a_close_by_a_worker_of_a_job_that_is_cancelled_in_the_work_queue() {
         while requests.pop().is_some() {
             turn(true);
         }
-        // No worker is left: the loop closes what it finds.
+        // No worker is left, so the loop closes the descriptors that remain in the queue.
         while work.pop().is_some() {
             assert!(job.state.take_close());
-            // SAFETY: as above.
+            // SAFETY: loom reports any concurrent access to the cell.
             closed.with_mut(|closed| unsafe { *closed = true });
             job.dispose();
         }

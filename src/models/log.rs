@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! The function for messages that have no pool: replaced, by threads and by itself, while others are
-//! told.
+//! The function for messages that belong to no pool: other threads, or the function itself, replace
+//! it while it is being called.
 
 use std::ptr;
 
@@ -14,13 +14,13 @@ use crate::sync::Memory;
 
 /// What the function's argument points to.
 struct Arg {
-    /// Where the function sets another, if it does: with this argument.
+    /// If set, the function sets another function on this sink, with this argument.
     sets: Option<(Arc<Sink>, Arc<Arg>)>,
-    /// Given back when the function was replaced.
+    /// Freed when the function was replaced.
     memory: Memory,
 }
 
-// SAFETY: loom says if two threads are at the memory that nothing keeps apart.
+// SAFETY: loom reports any unsynchronised access to the memory.
 unsafe impl Send for Arg {}
 // SAFETY: as above.
 unsafe impl Sync for Arg {}
@@ -35,7 +35,7 @@ impl Arg {
 }
 
 unsafe extern "C" fn hear(arg: *mut c_void, _: c_int, _: *const c_char) {
-    // SAFETY: what holds it lives to the end of the execution.
+    // SAFETY: the test holds an Arc to it until the execution ends.
     let arg = unsafe { &*arg.cast::<Arg>() };
     arg.memory.used();
     if let Some((sink, next)) = &arg.sets {
@@ -52,7 +52,7 @@ fn set_none(sink: &Sink) {
     assert!(sink.set(None, ptr::null_mut(), true));
 }
 
-/// A thread that has so many messages.
+/// A thread that logs this many messages.
 fn teller(sink: &Arc<Sink>, messages: usize) -> JoinHandle<()> {
     let sink = Arc::clone(sink);
     thread::spawn(move || {
@@ -63,7 +63,7 @@ fn teller(sink: &Arc<Sink>, messages: usize) -> JoinHandle<()> {
     })
 }
 
-/// Replaced twice: each argument goes as soon as another is set.
+/// The function is replaced twice. Each argument is freed as soon as another function is set.
 fn replaced_beside(tellers: usize, messages: usize) {
     let sink = Arc::new(Sink::new());
     let args = [(); 2].map(|()| Arg::new(None));
@@ -92,7 +92,8 @@ fn replaced_while_a_thread_is_told_often() {
     });
 }
 
-/// Who has replaced what another has set waits as well as that other.
+/// A thread that replaces another thread's function waits just as the thread that replaced the
+/// first one does.
 #[test]
 fn replaced_by_two_while_a_thread_is_told() {
     explore("log, replaced by two beside one that is told", 2, || {
@@ -114,7 +115,7 @@ fn replaced_by_two_while_a_thread_is_told() {
     });
 }
 
-/// The function sets another, and does not wait, while a third is set from outside.
+/// The function sets another one, without waiting, while the main thread sets a third.
 #[test]
 fn replaced_by_itself_and_from_outside() {
     explore("log, replaced by itself and from outside", 3, || {

@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Models of the protocols, explored by loom: the orders in which the threads' steps can fall, with
-//! up to so many preemptions in each, and every value that a load may see.
+//! Models of the protocols. Loom explores the orders in which the threads' steps can interleave, up
+//! to a given number of preemptions per execution, and every value that a load may return.
 //!
-//! `make check-model` runs them and prints how many executions each took. The steps are the
-//! library's own code: the state word, the waiters, the graves, the work queue, the wake flag, the sink. What
-//! lies between them is told again here, as short as it can be: the turns of the loop, a worker's
-//! life, an application. Stood in for are crossbeam's queue (by one under a lock, in `workq`) and
-//! the pipe (by a count under a lock, in [`wake`]).
+//! `make check-model` runs the models and prints how many executions each took. The steps are the
+//! library's own code: the state word, the waiters, the deferred frees, the work queue, the wake
+//! flag, the sink. The code between the steps is rewritten here, as short as possible: the loop's
+//! turns, a worker's life, an application. Two parts are replaced: crossbeam's queue by a queue
+//! under a lock (in `workq`), and the pipe by a counter under a lock (in [`wake`]).
 //!
-//! Memory is not given back in a model, it is marked: [`Memory`](crate::sync::Memory) notices who
-//! uses it afterwards, who gives it back twice, and whose last use was not ordered before. What a
-//! callback uses is in a cell of loom's, which notices two threads at it that nothing keeps apart.
+//! A model marks memory instead of freeing it. [`Memory`](crate::sync::Memory) detects a use after
+//! the free, a second free, and a last use that does not happen before the free. The data that a
+//! callback uses is in a loom cell, which detects unsynchronised access by two threads.
 //!
-//! loom takes accesses that are SeqCst for AcqRel, and fences for what they are; it never fails a
-//! weak compare-and-swap for nothing, wakes nobody for nothing, and a wait with a time-out never
-//! times out: the deadlines here have passed.
+//! Loom treats SeqCst accesses as AcqRel, and models fences as they are. It never fails a weak
+//! compare-and-swap spuriously and never wakes a thread spuriously. A wait with a time-out never
+//! times out, so the models use deadlines that have already passed.
 
 mod free;
 mod life;
@@ -35,7 +35,8 @@ use loom::thread::{self, JoinHandle};
 use crate::job::state::{self, After, End, State};
 use crate::job::wait::{Outcome, Waiters};
 
-/// Explore `model`, with at most `preemptions` in each execution, and say how much that was.
+/// Explore `model` with at most `preemptions` in each execution, and print how many executions that
+/// took.
 fn explore(name: &str, preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
     let executions = StdArc::new(Counter::new(0));
     let count = StdArc::clone(&executions);
@@ -51,19 +52,19 @@ fn explore(name: &str, preemptions: usize, model: impl Fn() + Sync + Send + 'sta
     );
 }
 
-/// A job, with the waiters of its pool.
+/// A job, with its pool's waiters.
 struct Job {
     state: State,
     waiters: Waiters,
-    /// How often the callback ran. The callback's, and the application's whenever no callback can
-    /// run: nothing but the job's state keeps the two apart.
+    /// How often the callback ran. The callback writes it, and the application accesses it whenever
+    /// no callback can run: only the job's state separates the two.
     runs: UnsafeCell<usize>,
     /// Whether the done callback ran.
     done: UnsafeCell<bool>,
 }
 
 impl Job {
-    /// A job in the state that it is made in.
+    /// A job in its initial state.
     fn new(state: State) -> Self {
         Self {
             state,
@@ -73,7 +74,7 @@ impl Job {
         }
     }
 
-    /// A job that is armed in the loop, in no queue.
+    /// A job that the loop has armed; it is in no queue.
     fn armed() -> Arc<Self> {
         let job = Self::new(State::armed(state::REQ));
         assert_eq!(job.state.take_request(), state::ARMED);
@@ -89,14 +90,14 @@ impl Job {
 
     /// The callback.
     fn run(&self) {
-        // SAFETY: loom says if anybody else is at the cell.
+        // SAFETY: loom reports any concurrent access to the cell.
         self.runs.with_mut(|runs| unsafe { *runs += 1 });
     }
 
-    /// What the application does where it was told that no callback runs. Returns how often one
-    /// did.
+    /// What the application does after it was told that no callback runs: use the callback's data.
+    /// Returns how often the callback ran.
     fn own(&self) -> usize {
-        // SAFETY: as above.
+        // SAFETY: loom reports any concurrent access to the cell.
         self.runs.with_mut(|runs| unsafe { *runs })
     }
 
@@ -109,12 +110,12 @@ impl Job {
         self.state.end(&self.waiters, even_armed)
     }
 
-    /// The disposal. True if the caller is to free the memory.
+    /// Dispose of the job. Returns whether the caller must free the memory.
     fn bury(&self) -> bool {
         self.state.begin_disposal();
-        // The done callback sees what the callback left.
+        // The done callback sees everything that the callback wrote.
         self.own();
-        // SAFETY: as above.
+        // SAFETY: loom reports any concurrent access to the cell.
         let before = self.done.with_mut(|done| unsafe { done.replace(true) });
         assert!(!before, "disposed of twice");
         self.state.end_disposal()
@@ -126,7 +127,7 @@ impl Job {
         }
     }
 
-    /// What the loop does for a request to dispose.
+    /// Handle a disposal request, as the loop does.
     fn take_and_dispose(&self) {
         assert_eq!(self.state.take_request(), state::NEEDS_DELETE);
         self.dispose();

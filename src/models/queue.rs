@@ -29,12 +29,13 @@ fn join(threads: Vec<JoinHandle<()>>) {
     }
 }
 
-/// A worker for a single item, which has to be woken for it: nobody closes.
+/// A worker that takes one item and must be woken for it: no close wakes it.
 fn take_one(queue: &WorkQueue<usize>, seat: &mut Seat, _index: usize) {
     assert!(queue.next(seat, || ()).is_some());
 }
 
-/// Workers until the close, who count what they take. An item is armed again as often as it says.
+/// Workers that count what they take, until the close. Each item's value says how often it is armed
+/// again.
 fn counting(queue: &Queue, taken: &Arc<AtomicUsize>, workers: usize) -> Vec<JoinHandle<()>> {
     (0..workers)
         .map(|index| {
@@ -52,7 +53,7 @@ fn counting(queue: &Queue, taken: &Arc<AtomicUsize>, workers: usize) -> Vec<Join
         .collect()
 }
 
-/// Every item is taken once, whoever sleeps when; everybody leaves after the close.
+/// Every item is taken once, however the workers sleep, and every worker leaves after the close.
 fn until_closed(workers: usize, producers: usize, items: usize) {
     let queue = Arc::new(WorkQueue::new(workers));
     let taken = Arc::new(AtomicUsize::new(0));
@@ -118,7 +119,7 @@ fn three_workers_three_items() {
     });
 }
 
-/// A worker that sleeps must be woken for each, or this never ends.
+/// A sleeping worker must be woken for each item, or the test never ends.
 #[test]
 fn a_worker_is_woken_without_a_close() {
     explore("hand-off, then another", 3, || {
@@ -133,7 +134,7 @@ fn a_worker_is_woken_without_a_close() {
     });
 }
 
-/// Who is said to be on the way, and never comes, would strand the third.
+/// A mark that says "a worker is on the way" and stays set without one would strand the third item.
 #[test]
 fn no_mark_is_left_behind() {
     explore("two producers, then a third item", 3, || {
@@ -152,7 +153,7 @@ fn no_mark_is_left_behind() {
     });
 }
 
-/// Two items for two workers, nobody else to wake the second: the first must.
+/// Two items for two workers. Nothing else wakes the second worker, so the first must.
 #[test]
 fn a_woken_worker_wakes_the_next() {
     explore("two workers that take one each", 2, || {
@@ -164,7 +165,7 @@ fn a_woken_worker_wakes_the_next() {
     });
 }
 
-/// The loop pushes what fired in a turn, and tells once.
+/// The loop pushes the jobs that fired in a turn, and notifies once.
 #[test]
 fn a_batch_wakes_as_many_as_it_takes() {
     explore("a batch of two for two workers", 2, || {
@@ -177,8 +178,8 @@ fn a_batch_wakes_as_many_as_it_takes() {
     });
 }
 
-/// What was meant for two that found their items without it is there when they go to sleep again:
-/// it must not pass for a wake then.
+/// A wake for two workers that have already found their items is still pending when they sleep
+/// again. It must not count as a wake for the second batch.
 #[test]
 fn two_batches_one_after_the_other() {
     explore("two workers that take two each, of two batches", 2, || {
@@ -195,7 +196,7 @@ fn two_batches_one_after_the_other() {
     });
 }
 
-/// The application pushes between the loop's push and its telling.
+/// The application pushes between the loop's push and its notification.
 #[test]
 fn a_batch_beside_another_push() {
     explore("a batch of one, and a push beside it", 2, || {
@@ -212,8 +213,8 @@ fn a_batch_beside_another_push() {
     });
 }
 
-/// A worker that has taken an item puts it back near itself, and takes one: the other, which may
-/// be asleep, must be woken for the one that is left.
+/// A worker that has taken an item puts it back into its local queue and takes one more. The other
+/// worker, which may be asleep, must be woken for the item that is left.
 #[test]
 fn what_is_left_near_a_worker_is_taken_by_another() {
     explore("one near, and one from outside, for two workers", 4, || {
@@ -229,7 +230,8 @@ fn what_is_left_near_a_worker_is_taken_by_another() {
     });
 }
 
-/// Two are left near a worker, and nothing else wakes anybody: whoever takes one sees to the other.
+/// Two items are left in a worker's local queue, and nothing else wakes a worker: each worker that
+/// takes one must see to the other.
 #[test]
 fn two_left_near_a_worker_are_taken_by_others() {
     explore("three near the first of three workers", 2, || {
@@ -244,8 +246,8 @@ fn two_left_near_a_worker_are_taken_by_others() {
     });
 }
 
-/// One that was woken for what is near another relies on nobody who relies on it: an item comes
-/// from outside as it arrives, and a third worker sleeps.
+/// A worker that was woken for another worker's local queue must not rely on a worker that relies
+/// on it: an item arrives from outside meanwhile, and a third worker sleeps.
 #[test]
 fn an_item_beside_one_that_was_left_near() {
     explore("two near, one from outside, three workers", 2, || {
@@ -262,7 +264,7 @@ fn an_item_beside_one_that_was_left_near() {
     });
 }
 
-/// What is armed again against the close is taken, by whomever.
+/// A job that is armed again during the close is taken, by any worker.
 #[test]
 fn what_is_near_a_worker_at_the_close_is_taken() {
     explore("armed again, for two workers, close", 2, || {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Signals: who stops watching, against handlers that may be at his pool; and what they read while
-//! it is written.
+//! Signals: a pool that stops watching, against handlers that may be using its mailbox; and
+//! handlers that read a latch while it is written.
 
 use loom::sync::Arc;
 use loom::thread;
@@ -10,7 +10,7 @@ use crate::signals::latch::Latch;
 use crate::sync::grace::Grace;
 use crate::sync::{AtomicUsize, Memory, Ordering};
 
-/// A list of at most one pool, of those that the model has: its number plus one, or zero.
+/// A list of at most one of the model's pools: its index plus one, or zero.
 struct Registry<const POOLS: usize> {
     handlers: Grace,
     first: AtomicUsize,
@@ -26,7 +26,7 @@ impl<const POOLS: usize> Registry<POOLS> {
         })
     }
 
-    /// What a handler does.
+    /// The handler's steps.
     fn signal(&self) {
         let inside = self.handlers.enter(0);
         if let Some(pool) = self.first.load(Ordering::SeqCst).checked_sub(1) {
@@ -35,7 +35,7 @@ impl<const POOLS: usize> Registry<POOLS> {
         self.handlers.leave(inside);
     }
 
-    /// The pool in the list leaves it, for the next or none, and goes.
+    /// Replace the pool in the list with `next` (zero: none), and free the old one.
     fn replace(&self, next: usize) {
         let gone = self.first.load(Ordering::SeqCst) - 1;
         self.first.store(next, Ordering::SeqCst);
@@ -72,7 +72,7 @@ fn a_pool_goes_beside_two_handlers() {
     });
 }
 
-/// The epoch changes twice: those of the first are not taken for those of the third.
+/// The epoch advances twice: handlers of the first epoch are not taken for handlers of the third.
 #[test]
 fn two_pools_go_one_after_the_other() {
     explore("signals, two pools go beside two handlers", 2, || {
@@ -87,7 +87,7 @@ fn a_pool_goes_in_a_storm() {
     });
 }
 
-/// Each time that it is written, all words are the same.
+/// Each write stores the same value in all words.
 #[test]
 fn a_handler_reads_what_was_written_whole() {
     explore("signals, what is known, read while written", 2, || {
@@ -98,7 +98,7 @@ fn a_handler_reads_what_was_written_whole() {
                 let latch = Arc::clone(&latch);
                 thread::spawn(move || {
                     let words = latch.read().unwrap();
-                    assert_eq!(words[0], words[1], "half of it is another's");
+                    assert_eq!(words[0], words[1], "words of two different writes");
                 })
             })
             .collect();

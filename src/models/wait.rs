@@ -21,7 +21,7 @@ fn two_waiters_against_the_return() {
     });
 }
 
-/// Both sleep on the one stripe that there is: each is told of its own job, and of no other.
+/// Both wait on the only stripe. Each is told of its own job, and of no other.
 #[test]
 fn waiters_for_two_jobs_of_one_stripe() {
     explore("two jobs of one stripe", 2, || {
@@ -52,8 +52,8 @@ fn one_of_two_waiters_gives_up() {
     });
 }
 
-/// The owner finishes with the job the moment that its wait is over: whoever woke it must not look
-/// at the job any more.
+/// The owner finishes with the job as soon as its wait is over: the thread that woke it must not
+/// touch the job any more.
 #[test]
 fn done_as_soon_as_wait_says_so() {
     explore("done after wait, and freed", 4, || {
@@ -94,7 +94,7 @@ fn a_timed_out_waiter_against_the_return() {
         assert_eq!(job.finish(0), After::Idle);
         let outcome = waiter.join().unwrap();
         assert!(outcome == Outcome::Idle || outcome == Outcome::TimedOut);
-        // The mark went with the waiter: the next step needs nobody's lock.
+        // The waiter took its mark away: the next step needs no lock.
         assert_eq!(job.state.arm(state::REQ, false), Arm::Push);
         assert_eq!(job.state.now(), state::ARMED);
     });
@@ -118,8 +118,8 @@ fn a_waiter_against_the_end_of_the_pool() {
     });
 }
 
-/// A worker that waits in a callback is released when the pool shuts down; who is not a worker
-/// waits on, for what the others still do.
+/// A worker that waits in a callback is released when the pool shuts down. A thread that is not a
+/// worker keeps waiting for the jobs that still run.
 #[test]
 fn workers_are_released_at_shutdown() {
     explore("a worker and another wait at shutdown", 3, || {
@@ -141,7 +141,7 @@ fn workers_are_released_at_shutdown() {
     });
 }
 
-/// Says, when it is dropped, that the job is marked.
+/// Reports, when it is dropped, that the job is marked.
 struct Marked(Arc<AtomicBool>);
 
 impl Drop for Marked {
@@ -150,7 +150,7 @@ impl Drop for Marked {
     }
 }
 
-/// The table goes with the pool, when all who were in it have left.
+/// The waiters' table is freed with the pool, after every thread that was in it has left.
 #[test]
 fn the_pool_outlives_its_waiters() {
     explore("stop, drain, and the pool freed", 2, || {
@@ -165,7 +165,7 @@ fn the_pool_outlives_its_waiters() {
             (thread::spawn(wait), is_marked)
         });
         for (_, is_marked) in &waiters {
-            // No call begins after that.
+            // No call begins after this point.
             while !is_marked.load(Ordering::Acquire) {
                 thread::yield_now();
             }
@@ -179,7 +179,8 @@ fn the_pool_outlives_its_waiters() {
     });
 }
 
-/// The pool is destroyed by who sees that it shuts down, before the call that did it has returned.
+/// A thread that sees the shutdown destroys the pool before the call that began the shutdown has
+/// returned.
 #[test]
 fn the_pool_outlives_its_shutdown() {
     explore("shutdown against drain, and the pool freed", 4, || {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! The wake pipe, and what else the loop waits for.
+//! The wake pipe, beside another event source of the loop.
 
 use std::sync::atomic::{AtomicUsize as Counter, Ordering::Relaxed};
 
@@ -11,7 +11,7 @@ use crate::sync::{Condvar, Mutex, lock, wait};
 use crate::wake::Sleeping;
 use crate::workq::Queue;
 
-/// What the poller knows.
+/// The poller's state.
 #[derive(Default)]
 struct Poller {
     /// Bytes in the pipe.
@@ -20,13 +20,13 @@ struct Poller {
     other: bool,
 }
 
-/// The flag, and a pipe beside another descriptor.
+/// The sleep flag, and a pipe beside another descriptor.
 pub(super) struct Pipe {
     sleeping: Sleeping,
     poller: Mutex<Poller>,
     readable: Condvar,
-    /// How often the loop was about to sleep, and bytes that were ever written. Not loom's: no
-    /// step of the protocol.
+    /// How often the loop was about to sleep, and how many bytes were ever written. Not loom's
+    /// atomics, since they are not part of the protocol.
     sleeps: Counter,
     written: Counter,
 }
@@ -48,7 +48,7 @@ impl Pipe {
             let written = self.written.fetch_add(1, Relaxed) + 1;
             assert!(
                 written <= self.sleeps.load(Relaxed),
-                "a byte for each sleep"
+                "more bytes than sleeps"
             );
             lock(&self.poller).bytes += 1;
             self.readable.notify_one();
@@ -61,7 +61,7 @@ impl Pipe {
         self.readable.notify_one();
     }
 
-    /// The loop: sleep until something is ready, if it is idle.
+    /// The loop's sleep: until something is ready, if the loop is idle.
     pub(super) fn sleep(&self, idle: impl FnOnce() -> bool) {
         self.sleeps.fetch_add(1, Relaxed);
         if !self.sleeping.begin(idle) {
@@ -74,7 +74,8 @@ impl Pipe {
         let other = std::mem::take(&mut poller.other);
         drop(poller);
         self.sleeping.end();
-        // As a wait that has no room for the pipe beside the other: the byte stays for the next.
+        // Like a wait whose buffer has no room for the pipe beside the other event: the byte stays
+        // for the next wait.
         if !other {
             lock(&self.poller).bytes = 0;
         }
@@ -119,7 +120,7 @@ fn the_loop_sleeps_through_nothing() {
     });
 }
 
-/// The flag is set again over a byte that nobody has read, and by a producer whose byte comes late.
+/// The flag is set again although a byte is still unread, and a producer writes its byte late.
 #[test]
 fn nor_beside_other_events() {
     explore("wake pipe, two pushes each, another event", 2, || {

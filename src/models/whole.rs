@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! A whole pool with a single job, which is run by a worker: the loop, the worker and the
-//! application, from the first arming to the pool's end.
+//! A whole pool with a single job, which a worker runs: the loop, the worker and the application,
+//! from the first arming to the end of the pool.
 
 use std::sync::atomic::AtomicBool as StdBool;
 use std::sync::atomic::Ordering::Relaxed;
@@ -15,22 +15,22 @@ use crate::job::state::{self, After, Arm, End, State, Work};
 use crate::sync::{AtomicBool, AtomicUsize, Ordering};
 use crate::workq::{Queue, Seat, WorkQueue};
 
-/// Who does what for a job.
+/// Which thread does what for a job.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// Armed and disposed of by the loop.
+    /// The loop arms it and disposes of it.
     Reader,
-    /// The same, and its descriptor is closed by a worker if there is one.
+    /// The same, but a worker closes its descriptor if there is a worker.
     Lingering,
-    /// Armed by the loop, disposed of by its worker.
+    /// The loop arms it, and the worker that ran it disposes of it.
     Timer,
-    /// Armed without the loop, disposed of by its worker.
+    /// It is armed without the loop, and the worker that ran it disposes of it.
     Now,
 }
 
 use Kind::{Lingering, Now, Reader, Timer};
 
-/// What [`Shared`](crate::shared::Shared) has for it.
+/// The model's part of [`Shared`](crate::shared::Shared).
 struct Pool {
     kind: Kind,
     persist: bool,
@@ -42,7 +42,7 @@ struct Pool {
     workers: AtomicUsize,
     shutdown: AtomicBool,
     nudged: AtomicBool,
-    /// The loop's own note: a worker is to close the descriptor.
+    /// The loop's own note that a worker is to close the descriptor.
     closing: StdBool,
     /// The descriptor is closed.
     closed: UnsafeCell<bool>,
@@ -62,7 +62,7 @@ impl Pool {
         self.pipe.wake();
     }
 
-    /// It is armed, and carries the bit of its queue.
+    /// Push the job, which is armed and carries the bit of its queue.
     fn start(&self) {
         if self.kind == Now {
             self.work.push(());
@@ -80,7 +80,7 @@ impl Pool {
         self.shutdown.load(Ordering::SeqCst)
     }
 
-    // What the application calls.
+    // The application's calls.
 
     fn rearm(&self) {
         if !self.is_shutting_down() && self.job.state.arm(self.queue(), self.persist) == Arm::Push {
@@ -88,10 +88,10 @@ impl Pool {
         }
     }
 
-    /// The application's data is its own afterwards, unless the callback runs still.
+    /// Cancel the job. Afterwards the application owns its data, unless the callback still runs.
     fn cancel(&self) {
         match self.job.end(true) {
-            // Before it is pushed: it may be gone afterwards.
+            // Before the push: afterwards the job may be freed.
             End::Push => {
                 self.job.own();
                 self.request();
@@ -149,7 +149,7 @@ impl Pool {
     }
 
     fn close(&self) {
-        // SAFETY: loom says if anybody else is at the cell.
+        // SAFETY: loom reports any concurrent access to the cell.
         let before = self
             .closed
             .with_mut(|closed| unsafe { std::mem::replace(&mut *closed, true) });
@@ -169,7 +169,7 @@ impl Pool {
             }
             self.close();
         }
-        // SAFETY: as above.
+        // SAFETY: loom reports any concurrent access to the cell.
         let closed = self.closed.with(|closed| unsafe { *closed });
         assert!(
             closed || self.kind != Lingering,
@@ -178,17 +178,18 @@ impl Pool {
         self.job.dispose();
     }
 
-    /// Every worker is gone.
+    /// Every worker has left: do the closes that remain.
     fn close_left(&self) {
         while self.closing.load(Relaxed) {
-            assert!(self.work.pop().is_some(), "to be closed, and nobody has it");
+            assert!(self.work.pop().is_some(), "a close is due, but not queued");
             assert!(self.job.state.take_close());
             self.close();
             self.dispose();
         }
     }
 
-    /// Until it is quiet. The trigger of an armed job comes at once, but only the first two times.
+    /// Turn until the pool is quiet. The trigger of an armed job fires at once, but only the first
+    /// two times.
     fn turns(&self) {
         let mut triggers = 2;
         while !(self.is_shutting_down() && self.workers.load(Ordering::SeqCst) == 0) {
@@ -199,14 +200,14 @@ impl Pool {
                 self.pipe.sleep(|| self.requests.is_empty() && !nudged());
             }
         }
-        // What was asked for before.
+        // Handle the requests that were made before.
         if self.take_requests(&mut triggers) {
             self.work.notify(1);
         }
         self.close_left();
     }
 
-    /// True if a job was put on the work queue.
+    /// Returns whether a job was put on the work queue.
     fn take_requests(&self, triggers: &mut usize) -> bool {
         let mut dispatched = false;
         while self.requests.pop().is_some() {
@@ -223,7 +224,7 @@ impl Pool {
         dispatched
     }
 
-    /// Quiet, or at its end: requests that came too late.
+    /// Requests that came too late: the pool is quiet or at its end.
     fn take_late(&self) {
         while self.requests.pop().is_some() {
             if self.job.state.take_request() != state::ARMED {
@@ -232,7 +233,7 @@ impl Pool {
         }
     }
 
-    /// The pool is destroyed: what is armed is disposed of, whoever has it.
+    /// The pool is destroyed: dispose of every armed job, in whichever queue it is.
     fn dispose_of_all(&self) {
         while self.work.pop().is_some() {
             if self.job.state.drop_work() {
@@ -248,7 +249,7 @@ impl Pool {
     }
 }
 
-/// A pool's life, with a job of `kind` that is armed when it begins.
+/// The life of a pool with one job of `kind`, which is armed at the start.
 fn life(kind: Kind, persist: bool, callback: fn(&Pool), application: fn(&Pool)) {
     let queue = if kind == Now { state::WORK } else { state::REQ };
     let pool = Arc::new(Pool {
@@ -282,14 +283,14 @@ fn life(kind: Kind, persist: bool, callback: fn(&Pool), application: fn(&Pool)) 
     worker.join().unwrap();
     application.join().unwrap();
     pool.dispose_of_all();
-    // What is not over is the application's.
+    // A job that was not finished with belongs to the application.
     assert!(pool.job.is_freed() || pool.job.state.now() == state::WAITING);
     pool.job.own();
 }
 
 fn nothing(_: &Pool) {}
 
-/// In the callback: again, the first time.
+/// In the callback: rearm, the first time only.
 fn once_more(pool: &Pool) {
     if pool.job.own() == 1 {
         pool.rearm();

@@ -3,10 +3,14 @@
 //!
 //! The library holds no lock during these calls.
 
+pub(crate) mod agent;
+
 use std::cell::Cell;
 use std::sync::atomic::Ordering;
 
 use crate::abi::{NS_JOB_PERSIST, ns_job_t};
+use crate::group::core::{Came, Place};
+use crate::group::{self, Task};
 use crate::job::state::{self, After, Work};
 use crate::job::{JobPtr, Kind, here};
 use crate::log::{log, trace};
@@ -96,12 +100,15 @@ pub(crate) fn dispose(job: JobPtr) -> bool {
     job.state.end_disposal()
 }
 
-/// Calls the done callback of a job that is in no queue and no list, and frees the job. Any thread
-/// may do this.
-pub(crate) fn farewell(job: JobPtr) {
+/// Calls the done callback of a job that is in no queue and no list, and frees the job. The loop does
+/// this, in `place`; in a group the done callback takes its turn.
+pub(crate) fn farewell(pool: &Shared, job: JobPtr, place: Place) {
+    if let Some(group) = job.group() {
+        return agent::farewell(pool, group, job, place);
+    }
     if dispose(job) {
         // SAFETY: `dispose` returned true: nothing else holds the job.
-        unsafe { job.free() };
+        unsafe { pool.free_job(job) };
     }
 }
 
@@ -109,7 +116,10 @@ fn call(job: JobPtr, func: unsafe extern "C" fn(*mut ns_job_t)) {
     // SAFETY: the application supplied the function, and we pass the job that it belongs to. If an
     // exception leaves it, the process ends: nothing here catches it.
     unsafe { func(job.as_c()) };
-    let pool = job.pool();
+    abort_if_forked(job.pool());
+}
+
+fn abort_if_forked(pool: &Shared) {
     if pool.is_forked() {
         // If we continued, this thread would use the parent's descriptors.
         log!(
@@ -125,8 +135,17 @@ fn call(job: JobPtr, func: unsafe extern "C" fn(*mut ns_job_t)) {
 pub(crate) fn work(pool: &Shared) {
     pool.enter(false);
     let mut seat = pool.work.seat(pool.seats.fetch_add(1, Ordering::Relaxed));
-    let mut batch = FreeBatch::new();
-    while let Some(job) = pool.work.next(&mut seat, || batch.give_back()) {
+    let mut batch = FreeBatch::new(pool);
+    while let Some(task) = pool.work.next(&mut seat, || batch.give_back()) {
+        let job = match task.kind() {
+            group::Kind::Job(job) => job,
+            group::Kind::Group(group) => {
+                // SAFETY: `serve` says so.
+                let free = |job| unsafe { batch.free(job) };
+                agent::serve(pool, group, Place::Worker, Came::FromWork, free);
+                continue;
+            }
+        };
         match job.state.take_work() {
             Work::Run => run_job(pool, job, &seat, &mut batch),
             Work::Leave => {}
@@ -151,7 +170,7 @@ fn close(pool: &Shared, job: JobPtr) {
     pool.request(job);
 }
 
-fn run_job(pool: &Shared, job: JobPtr, seat: &Seat, batch: &mut FreeBatch) {
+fn run_job(pool: &Shared, job: JobPtr, seat: &Seat, batch: &mut FreeBatch<'_>) {
     let now = job.kind() == Kind::Now;
     // Only the loop releases descriptors and signals. It holds no part of a timer or run-now job at
     // this point, so the worker disposes of those itself.
@@ -160,7 +179,7 @@ fn run_job(pool: &Shared, job: JobPtr, seat: &Seat, batch: &mut FreeBatch) {
     let disposal = if own { 0 } else { state::REQ };
     match run(job, arm, disposal) {
         After::Idle => count_idle(pool),
-        After::Armed if now => pool.work.push_local(seat, job),
+        After::Armed if now => pool.work.push_local(seat, Task::job(job)),
         After::Dispose if own => {
             if dispose(job) {
                 // SAFETY: `dispose` returned true: nothing else holds the job.

@@ -15,12 +15,13 @@ use std::sync::atomic::Ordering;
 
 use libc::c_void;
 
-use super::{Armed, Ended, Shared, queue_of};
-use crate::abi::{NS_JOB_PERSIST, ns_group_done_t};
-use crate::group::core::{Arrived, Guard, Refused, Send};
+use super::{Armed, Ended, Phase, Shared, queue_of};
+use crate::abi::{NS_JOB_PERSIST, NS_JOB_THREAD, ns_group_done_t};
+use crate::group::core::{Arrived, Guard, Place, Refused, Send};
 use crate::group::{GroupPtr, Task};
 use crate::job::here;
-use crate::job::state::{Arm, End};
+use crate::job::state::{self, Arm, End};
+use crate::job::wait::Outcome;
 use crate::job::{JobPtr, Kind};
 use crate::list::Ring;
 use crate::perturb::perturb;
@@ -67,6 +68,15 @@ pub(crate) enum Cancelled {
     Running,
 }
 
+/// What an application is told of a request to put a job into a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Joined {
+    Yes,
+    /// It was armed before, has no room, or is in a group.
+    NotNow,
+    Cancelled,
+}
+
 impl Shared {
     /// Take the lock of `group`.
     #[inline(always)]
@@ -97,7 +107,7 @@ impl Shared {
         group.link.unlink();
         drop(groups);
         // SAFETY: by the caller's promise.
-        unsafe { self.deferred_groups.free(&self.alloc, group.as_ptr()) };
+        unsafe { self.deferred_groups.free(group.as_ptr()) };
     }
 
     /// Send agents for `group` to where they are wanted. They have their slots, which keep the group.
@@ -133,32 +143,68 @@ impl Shared {
         }
     }
 
-    /// A run-now job, armed and carrying WORK, of which nobody else knows but by name, comes to
-    /// `group`. `exempt`: no limit counts.
+    /// A new job, of which nobody else knows, comes to `group`: idle, or armed and carrying WORK.
+    #[inline(always)]
     pub(crate) fn add_to_group(
         &self,
         group: GroupPtr,
         job: JobPtr,
         armed: bool,
-        exempt: bool,
     ) -> Result<(), Refused> {
-        // A limit that is set meanwhile counts for the next.
-        if armed && group.core.is_single() && (exempt || !group.core.has_limit()) {
-            let for_loop = !job.has(crate::abi::NS_JOB_THREAD);
-            if group.core.push(job)? {
-                let send = Send {
-                    to_worker: !for_loop,
-                    to_loop: for_loop,
-                };
-                self.send(group, send);
-            }
-            return Ok(());
+        if !armed || !group.core.is_single() || group.core.has_limit() {
+            return self.add_slowly(group, job, armed);
         }
+        if group.core.push(job)? {
+            let to_worker = job.has(NS_JOB_THREAD);
+            let send = Send {
+                to_worker,
+                to_loop: !to_worker,
+            };
+            self.send(group, send);
+        }
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn add_slowly(&self, group: GroupPtr, job: JobPtr, armed: bool) -> Result<(), Refused> {
+        // A worker that had to wait for room would wait for itself.
+        let exempt = here::on_worker_of(self.as_c());
         let guard = self.lock_group(&group);
         let added = guard.add(job, armed, exempt);
         let send = guard.unlock();
         self.send(group, send);
         added
+    }
+
+    /// A new job was not let in: undo [`Shared::make`].
+    ///
+    /// # Safety
+    /// Nobody else knows it.
+    pub(crate) unsafe fn unmake(&self, job: JobPtr, armed: bool) {
+        if !armed {
+            self.idle.remove(job.func());
+        }
+        // SAFETY: guaranteed by the caller.
+        unsafe { self.free_job(job) };
+    }
+
+    /// `ns_job_set_group`.
+    pub(crate) fn join_group(&self, group: GroupPtr, job: JobPtr) -> Joined {
+        if !job.has_room() || job.is_unusual() || !job.state.is_new() {
+            return Joined::NotNow;
+        }
+        let guard = self.lock_group(&group);
+        let joined = guard.join(job);
+        if joined {
+            job.set_group(group.as_ptr().cast());
+        }
+        let send = guard.unlock();
+        self.send(group, send);
+        if joined {
+            Joined::Yes
+        } else {
+            Joined::Cancelled
+        }
     }
 
     /// A member fired, or is armed again without a trigger, and carries WORK: it joins the queue.
@@ -192,7 +238,7 @@ impl Shared {
             }
         }
         let send = guard.unlock();
-        if armed == Arm::Push && queue == crate::job::state::REQ {
+        if armed == Arm::Push && queue == state::REQ {
             self.request(job);
         }
         self.send(group, send);
@@ -228,6 +274,37 @@ impl Shared {
         }
     }
 
+    /// `ns_group_release`.
+    pub(crate) fn release_group(&self, group: GroupPtr) {
+        hand_over(group.as_ptr().as_ptr());
+        let guard = self.lock_group(&group);
+        let held = guard.release();
+        let send = guard.unlock();
+        self.send(group, send);
+        debug_assert!(held, "released once too often");
+    }
+
+    /// `ns_group_wait`. Returns `None` if the calling thread would block what it waits for.
+    pub(crate) fn wait_for_group(&self, group: GroupPtr, deadline: Option<u64>) -> Option<Outcome> {
+        let at = group.as_ptr();
+        let own = here::callbacks_of(at.cast());
+        // The pool outlives this; the group is not used once the wait has begun.
+        let _in_call = self.waiters.enter();
+        let guard = self.lock_group(&group);
+        let quiet = guard.is_quiet(own);
+        if quiet || own > 0 || here::on_loop_of(self.as_c()) {
+            let send = guard.unlock();
+            self.send(group, send);
+            take_over(at.as_ptr());
+            return quiet.then_some(Outcome::Idle);
+        }
+        let is_worker = self.is_here();
+        let stopped = || self.phase() >= Phase::Quiet || is_worker && self.is_shutting_down();
+        let outcome = guard.wait(is_worker, deadline, stopped);
+        take_over(at.as_ptr());
+        Some(outcome)
+    }
+
     /// `ns_group_cancel`.
     pub(crate) fn cancel_group(&self, group: GroupPtr) -> Cancelled {
         let own = here::callbacks_of(group.as_ptr().cast());
@@ -248,6 +325,20 @@ impl Shared {
         }
     }
 
+    /// The next member of a cancelled group for the loop to dispose of, which carries REQ. `None` if
+    /// there is none; the group may be gone then.
+    pub(crate) fn next_member(&self, group: GroupPtr) -> Option<JobPtr> {
+        let guard = self.lock_group(&group);
+        let next = guard.next_member();
+        let send = guard.unlock();
+        self.send(group, send);
+        let (job, end) = next?;
+        if end == End::PushIdle {
+            self.idle.remove(job.func());
+        }
+        Some(job)
+    }
+
     /// Everything that a pool has is to end: each group is cancelled.
     pub(crate) fn cancel_groups(&self) {
         let groups = lock(&self.groups);
@@ -265,21 +356,20 @@ impl Shared {
         });
     }
 
+    /// `group` has no jobs: end it, whatever the application holds. True if the caller has the slot to
+    /// serve it for that.
+    pub(crate) fn end_group(&self, group: GroupPtr) -> bool {
+        let guard = self.lock_group(&group);
+        guard.drop_holds();
+        let here = guard.take_slot_here(Place::Late);
+        let send = guard.unlock();
+        self.send(group, send);
+        here
+    }
+
     /// A group that is left though it has no job any more: the application holds it.
     pub(crate) fn left_group(&self) -> Option<GroupPtr> {
         lock(&self.groups).first()
-    }
-}
-
-/// A job's block came from the pool's allocator.
-impl Shared {
-    /// Give the memory of a job back, now or a little later.
-    ///
-    /// # Safety
-    /// Nobody holds it any more, and nobody may name it.
-    pub(crate) unsafe fn free_job(&self, job: JobPtr) {
-        // SAFETY: the caller's promise.
-        unsafe { self.deferred.free(&self.alloc, job.as_job()) };
     }
 }
 

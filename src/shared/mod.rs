@@ -9,6 +9,7 @@
 //! while it holds a lock.
 
 pub(crate) mod free;
+pub(crate) mod groups;
 
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
@@ -20,6 +21,7 @@ use crate::abi::{NS_JOB_PERSIST, NS_JOB_THREAD, ns_thrpool_t};
 use crate::alloc::Allocator;
 use crate::fds::{Entry, OWN, Table};
 use crate::fork;
+use crate::group::{Group, Task};
 use crate::job::free::{DeferredFrees, Entering};
 use crate::job::here::{self, in_callback_of, on_loop_of, on_thread_of};
 use crate::job::idle::Idle;
@@ -29,10 +31,11 @@ use crate::job::{Job, JobPtr, Kind, Spec, Trigger};
 use crate::log::{Logger, log};
 use crate::perturb::perturb;
 use crate::signals::{self, Mailbox, NotSubscribed};
-use crate::sync::{hand_over, take_over};
+use crate::sync::{Mutex, hand_over, take_over};
 use crate::sys;
 use crate::wake::Wake;
 use crate::workq::WorkQueue;
+use groups::Groups;
 
 /// How far the loop of a pool has come in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,20 +57,24 @@ pub(crate) struct Shared {
     /// The process that made the pool: see [`fork`].
     pub(crate) generation: u32,
     /// Requests to the loop: jobs to arm (ARMED) and to dispose of (NEEDS_DELETE).
-    pub(crate) requests: SegQueue<JobPtr>,
+    pub(crate) requests: SegQueue<Task>,
     /// Wakes the loop, which then looks at `requests`, `loop_work`, `mailbox` and the life cycle.
     pub(crate) wake: Wake,
     /// Jobs for the workers.
-    pub(crate) work: WorkQueue<JobPtr>,
+    pub(crate) work: WorkQueue<Task>,
     /// The number of workers that have started.
     pub(crate) seats: AtomicUsize,
     /// Run-now jobs for the loop. This queue is separate from the requests, so that a flood of
     /// run-now jobs does not delay the arming of others.
-    pub(crate) loop_work: SegQueue<JobPtr>,
+    pub(crate) loop_work: SegQueue<Task>,
     /// Threads that are blocked in `ns_job_wait` or `ns_job_timedwait`.
     pub(crate) waiters: Waiters,
     /// Jobs whose free is deferred, because a thread may be about to wait for them.
     pub(crate) deferred: DeferredFrees<Job>,
+    /// Groups that have ended, which a thread that is about to wait for one of their jobs may read.
+    pub(crate) deferred_groups: DeferredFrees<Group>,
+    /// All groups.
+    pub(crate) groups: Mutex<Groups>,
     /// The counts of idle jobs, which belong to the application.
     pub(crate) idle: Idle,
     /// The descriptor table. The thread that makes a job reserves the entry; only the loop uses it
@@ -144,6 +151,8 @@ impl Shared {
             loop_work: SegQueue::new(),
             waiters: Waiters::new(),
             deferred: DeferredFrees::new(alloc),
+            deferred_groups: DeferredFrees::new(alloc),
+            groups: Mutex::new(Groups::new()),
             idle: Idle::new(),
             fds: Table::new(),
             mailbox: Mailbox::new(),
@@ -231,7 +240,7 @@ impl Shared {
     /// Hands `job` to the loop. Its state word has REQ set.
     pub(crate) fn request(&self, job: JobPtr) {
         perturb("its state says that it is queued, it is not pushed");
-        self.requests.push(job);
+        self.requests.push(Task::job(job));
         perturb("pushed, and the loop not woken");
         self.wake_loop();
     }
@@ -240,9 +249,9 @@ impl Shared {
     fn run_now(&self, job: JobPtr) {
         perturb("its state says that it is queued, and it is not pushed");
         if job.has(NS_JOB_THREAD) {
-            self.work.push(job);
+            self.work.push(Task::job(job));
         } else {
-            self.loop_work.push(job);
+            self.loop_work.push(Task::job(job));
             self.wake_loop();
         }
     }
@@ -351,6 +360,9 @@ impl Shared {
             return Armed::ShuttingDown;
         }
         hand_over(&raw const job.state);
+        if let Some(group) = job.group() {
+            return self.arm_member(group, job);
+        }
         match job.state.arm(queue_of(job.kind()), job.has(NS_JOB_PERSIST)) {
             Arm::Push => {
                 self.idle.remove(job.func());
@@ -371,6 +383,10 @@ impl Shared {
         // we use its address alone.
         let state = &raw const job.state;
         hand_over(state);
+        // Its own callback runs, so it is neither idle nor queued.
+        if !own && let Some(group) = job.group() {
+            return self.end_member(group, job, even_armed);
+        }
         match job.state.end_from(&self.waiters, even_armed) {
             end @ (End::Push | End::PushIdle) => {
                 take_over(state);
@@ -403,6 +419,13 @@ impl Shared {
             return Some(Outcome::Idle);
         }
         if in_callback_of(&job) || on_loop_of(self.as_c()) {
+            return None;
+        }
+        if let Some(group) = job.group()
+            && group.core.is_single()
+            && here::callbacks_of(group.as_ptr().cast()) > 0
+        {
+            // It can't run before the caller has returned.
             return None;
         }
         let is_worker = self.is_here();

@@ -4,8 +4,8 @@
 //!
 //! There are two places. The writer fills the one that is not in use and then switches to it. So a
 //! handler always finds one complete place, and so does a forked child, at whatever step of a write
-//! the fork happens. A reader retries only if a second write has begun to overwrite the place that
-//! it was reading. A reader never waits for a writer.
+//! the fork happens. A reader retries only if a write was completed while it read, because the next
+//! write may then be overwriting its place. It never waits for a write that is in progress.
 
 use crate::perturb::perturb;
 use crate::sync::{AtomicUsize, Ordering, fence};

@@ -3,12 +3,12 @@
 //!
 //! Some steps look at memory that another thread may be about to free, and nothing in that memory
 //! can count them. So they enter a count here before they look. A thread that frees cannot wait for
-//! that count to be zero: others come in all the time, and it would wait for ever. So there are two
+//! that count to be zero: other threads keep entering, and it would wait for ever. So there are two
 //! counts and an epoch. A thread that enters is counted in the current epoch's count. The epoch
 //! advances when the other count is zero. Every thread that entered in epoch `e` has left when the
-//! epoch is `e + 2`: the step from `e` to `e + 1` waits for those of `e - 1`, and the step from `e
-//! + 1` to `e + 2` waits for those of `e`. Threads that enter after the epoch has advanced are in
-//! the other count and do not delay it.
+//! epoch is `e + 2`: the step to `e + 1` waits for the threads of `e - 1`, and the step to `e + 2`
+//! waits for those of `e`. Threads that enter after the epoch has advanced are in the other count
+//! and do not delay it.
 //!
 //! Epoch, counts and number of sleepers share one word, and each change is one compare-and-swap on
 //! it. So no thread is counted in an epoch that is over, and the thread that makes a count zero

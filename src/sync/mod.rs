@@ -5,8 +5,8 @@
 //! All code that a model explores takes its primitives from here. `cfg(loom)` is private: only
 //! `make check-model` sets it.
 
-pub(crate) mod grace;
 mod exclusive;
+pub(crate) mod grace;
 mod memory;
 #[cfg(not(loom))]
 mod pthread;

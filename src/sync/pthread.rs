@@ -24,8 +24,7 @@ pub(crate) struct Mutex<T> {
     value: UnsafeCell<T>,
 }
 
-// SAFETY: only the thread that holds `raw` reaches the value, so it may be any thread's if `T:
-// Send`.
+// SAFETY: only the thread that holds `raw` reaches the value, and `T: Send` lets any thread do so.
 unsafe impl<T: Send> Send for Mutex<T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Sync for Mutex<T> {}

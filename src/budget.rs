@@ -10,7 +10,7 @@ const SLICE: u64 = 500_000;
 const CHECK_EVERY: usize = 8;
 
 /// The time that code of the application's may take of a turn.
-pub(super) struct Slice {
+pub(crate) struct Slice {
     begin: u64,
     calls: usize,
     /// The call after which the clock is looked at.
@@ -19,7 +19,7 @@ pub(super) struct Slice {
 
 impl Slice {
     /// It begins now.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             begin: sys::now(),
             calls: 0,
@@ -29,7 +29,7 @@ impl Slice {
 
     /// After a call: whether that was enough. The clock is looked at after each slow one, but now
     /// and then only if all are quick.
-    pub(super) fn is_over(&mut self) -> bool {
+    pub(crate) fn is_over(&mut self) -> bool {
         self.calls += 1;
         if self.calls < self.next_check {
             return false;
@@ -43,7 +43,7 @@ impl Slice {
     /// Whether that was enough, now. If there is none, one begins.
     #[cold]
     #[inline(never)]
-    pub(super) fn is_late(slice: &mut Option<Self>) -> bool {
+    pub(crate) fn is_late(slice: &mut Option<Self>) -> bool {
         let begin = slice.get_or_insert_with(Self::new).begin;
         sys::now() - begin > SLICE
     }
