@@ -14,6 +14,8 @@ const TOGETHER: &[&[&str]] = &[
     // A step that moves a job on also gives its waiters their result; a waiter marks the state
     // word.
     &["job/state", "job/wait"],
+    // A worker serves groups, and an agent calls callbacks as a worker does.
+    &["run", "run/agent"],
     // A disposition names the handler, and the handler restores dispositions.
     &["signals/disposition", "signals/earlier", "signals/handler"],
 ];

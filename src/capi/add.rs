@@ -4,7 +4,6 @@
 use libc::{c_int, c_void, timeval};
 
 use super::call::*;
-use super::group::refused;
 use crate::abi::_ns_result_t as R;
 use crate::abi::*;
 use crate::group::GroupPtr;

@@ -6,6 +6,7 @@ use std::ptr::NonNull;
 
 use crate::abi::{_ns_result_t as R, ns_job_t, ns_result_t, ns_thrpool_t};
 use crate::fork;
+use crate::group::core::Refused;
 use crate::job::{Job, JobPtr, NEVER};
 use crate::log::{Logger, log};
 use crate::pool::Pool;
@@ -116,4 +117,21 @@ pub(super) fn forked(pool: &Shared, function: &str) -> ns_result_t {
 pub(super) fn wrong_state(pool: &Shared, function: &str, why: &str) -> ns_result_t {
     log!(pool.logger, LOG_DEBUG, "{function}: the job {why}");
     INVALID_STATE
+}
+
+/// Say that `function` named a group that is cancelled.
+pub(super) fn cancelled(pool: &Shared, function: &str) -> ns_result_t {
+    log!(pool.logger, LOG_DEBUG, "{function}: the group is cancelled");
+    R::NS_DELETING as ns_result_t
+}
+
+/// Say why `function` does not take a job in.
+pub(super) fn refused(pool: &Shared, function: &str, why: Refused) -> ns_result_t {
+    match why {
+        Refused::Cancelled => cancelled(pool, function),
+        Refused::Full => {
+            log!(pool.logger, LOG_DEBUG, "{function}: the queue is full");
+            R::NS_OVERLOADED as ns_result_t
+        }
+    }
 }

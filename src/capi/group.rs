@@ -8,7 +8,6 @@ use super::call::*;
 use crate::abi::_ns_result_t as R;
 use crate::abi::*;
 use crate::group::GroupPtr;
-use crate::group::core::Refused;
 use crate::job::here;
 use crate::job::wait::Outcome;
 use crate::job::{JobPtr, Trigger};
@@ -16,8 +15,6 @@ use crate::log::log;
 use crate::shared::Shared;
 use crate::shared::groups::{Cancelled, Joined, group_at};
 use crate::sys::{self, ErrnoGuard};
-
-const DELETING: ns_result_t = R::NS_DELETING as ns_result_t;
 
 /// Make a group.
 ///
@@ -404,21 +401,4 @@ unsafe fn change(function: &str, group: *mut ns_group_t, suspend: bool) -> ns_re
     };
     // SAFETY: guaranteed by the caller.
     unsafe { on_group(function, group, call) }
-}
-
-/// Say that `function` named a group that is cancelled.
-pub(super) fn cancelled(pool: &Shared, function: &str) -> ns_result_t {
-    log!(pool.logger, LOG_DEBUG, "{function}: the group is cancelled");
-    DELETING
-}
-
-/// Say why `function` does not take a job in.
-pub(super) fn refused(pool: &Shared, function: &str, why: Refused) -> ns_result_t {
-    match why {
-        Refused::Cancelled => cancelled(pool, function),
-        Refused::Full => {
-            log!(pool.logger, LOG_DEBUG, "{function}: the queue is full");
-            R::NS_OVERLOADED as ns_result_t
-        }
-    }
 }

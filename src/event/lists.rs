@@ -94,6 +94,7 @@ mod tests {
             func: nothing,
             data: ptr::null_mut(),
             armed: false,
+            group: None,
         };
         // Nobody asks for the pool.
         JobPtr::make(&ALLOC(), NonNull::dangling(), &spec, State::waiting(), 0).expect("memory")
@@ -101,9 +102,8 @@ mod tests {
 
     fn free(job: JobPtr) {
         assert!(!job.watch().link.is_linked() && !job.watch().timer.is_linked());
-        let at = NonNull::new(job.as_c()).expect("a job");
         // SAFETY: made above, and in no list.
-        unsafe { ALLOC().free(at) };
+        unsafe { job.give_back(&ALLOC()) };
     }
 
     /// Lists that a loop would have, which is changed through `&mut` all the while.

@@ -3,7 +3,7 @@
 
 use std::ptr::NonNull;
 
-use super::GroupPtr;
+use super::handle::GroupPtr;
 use crate::job::JobPtr;
 
 /// In the lowest bit of the address: it is a group's. Jobs and groups are aligned to more than that.

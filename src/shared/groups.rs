@@ -23,42 +23,9 @@ use crate::job::here;
 use crate::job::state::{self, Arm, End};
 use crate::job::wait::Outcome;
 use crate::job::{JobPtr, Kind};
-use crate::list::Ring;
 use crate::perturb::perturb;
 use crate::sync::{hand_over, lock, take_over};
 use crate::sys;
-
-/// A pool's list of groups, for its end.
-pub(crate) struct Groups(Ring);
-
-// SAFETY: used under the lock that it is in.
-unsafe impl std::marker::Send for Groups {}
-
-impl Groups {
-    /// None.
-    pub(super) fn new() -> Self {
-        Self(Ring::new())
-    }
-
-    /// One of them.
-    pub(crate) fn first(&self) -> Option<GroupPtr> {
-        let first = self.0.first();
-        // SAFETY: what is in the list is a live group's.
-        (!first.is_null()).then(|| unsafe { GroupPtr::of_link(first) })
-    }
-
-    /// Each of them.
-    pub(crate) fn each(&self, mut visit: impl FnMut(GroupPtr)) {
-        let mut link = self.0.first();
-        while !link.is_null() {
-            // SAFETY: as above.
-            unsafe {
-                visit(GroupPtr::of_link(link));
-                link = self.0.after(&*link);
-            }
-        }
-    }
-}
 
 /// What an application is told of a request to cancel a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,9 +59,7 @@ impl Shared {
         done: ns_group_done_t,
     ) -> Option<GroupPtr> {
         let group = GroupPtr::make(&self.alloc, self.as_c(), width, data, done)?;
-        let groups = lock(&self.groups);
-        // SAFETY: in no list; a group does not move, and leaves the list when it ends.
-        unsafe { groups.0.push(group.link()) };
+        lock(&self.groups).add(group);
         Some(group)
     }
 

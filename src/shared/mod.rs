@@ -21,7 +21,7 @@ use crate::abi::{NS_JOB_PERSIST, NS_JOB_THREAD, ns_thrpool_t};
 use crate::alloc::Allocator;
 use crate::fds::{Entry, OWN, Table};
 use crate::fork;
-use crate::group::{Group, Task};
+use crate::group::{Group, Groups, Task};
 use crate::job::free::{DeferredFrees, Entering};
 use crate::job::here::{self, in_callback_of, on_loop_of, on_thread_of};
 use crate::job::idle::Idle;
@@ -35,7 +35,6 @@ use crate::sync::{Mutex, hand_over, take_over};
 use crate::sys;
 use crate::wake::Wake;
 use crate::workq::WorkQueue;
-use groups::Groups;
 
 /// How far the loop of a pool has come in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

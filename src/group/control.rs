@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! What the application asks of a group: hold, release, cancel, suspend, wait.
+
+use super::core::*;
+use crate::job::state::End;
+use crate::job::wait::Outcome;
+use crate::sync::Ordering;
+
+impl<T: Member> Guard<'_, T> {
+    /// One more hold.
+    pub(crate) fn hold(&self) {
+        add(&self.core.refs, 1);
+    }
+
+    /// One hold less. False if there is none.
+    pub(crate) fn release(&self) -> bool {
+        let held = self.core.refs.get() > 0;
+        add(&self.core.refs, -i64::from(held));
+        held
+    }
+
+    /// The pool is destroyed: nobody can release it any more.
+    pub(crate) fn drop_holds(&self) {
+        self.core.refs.set(0);
+    }
+
+    /// Take in a job that was never armed. False if the group is cancelled.
+    pub(crate) fn join(&self, job: T) -> bool {
+        self.add(job, false, true).is_ok()
+    }
+
+    /// No callback of its jobs begins any more. True if this call did that: then the caller has the
+    /// loop finish with the members, and a reference is held for that.
+    pub(crate) fn cancel(&self) -> bool {
+        if self.has(CANCELLED) {
+            return false;
+        }
+        let at = self.core;
+        let stack = if self.core.is_single() {
+            // From here on slots are counted.
+            let inbox = self.core.inbox.swap(CLOSED, Ordering::AcqRel);
+            at.slots.set(u16::from(inbox != IDLE && !self.has(PARKED)));
+            inbox
+        } else {
+            IDLE
+        };
+        self.clear(PARKED);
+        self.set(CANCELLED);
+        self.take_in(stack);
+        self.put_back();
+        add(&at.refs, 1);
+        true
+    }
+
+    /// The next member for the loop to finish with: it carries REQ, and is in no list. `None` when
+    /// there is none: then the reference is given back.
+    pub(crate) fn next_member(&self) -> Option<(T, End)> {
+        loop {
+            let first = self.core.members.first();
+            if first.is_null() {
+                add(&self.core.refs, -1);
+                return None;
+            }
+            // SAFETY: what is in the list is a member's, and live.
+            let job = unsafe {
+                (*first).unlink();
+                T::of_link(first)
+            };
+            let end = job.state().end_from(self.waiters, true);
+            if matches!(end, End::Push | End::PushIdle) {
+                add(&self.core.active, i64::from(end == End::PushIdle));
+                return Some((job, end));
+            }
+            // Its callback runs, or its request is on the way: it is disposed of after that.
+        }
+    }
+
+    /// Put what was held back in front of the rest.
+    pub(super) fn put_back(&self) {
+        let at = self.core;
+        at.held.append(&at.queue);
+        at.queue.append(&at.held);
+    }
+
+    /// One more suspension. False if that is too many.
+    pub(crate) fn suspend(&self) -> bool {
+        let new = self.core.suspended.get().checked_add(1);
+        new.is_some_and(|new| {
+            self.core.suspended.set(new);
+            true
+        })
+    }
+
+    /// One suspension less. False if there is none.
+    pub(crate) fn resume(&self) -> bool {
+        let at = self.core;
+        let Some(new) = at.suspended.get().checked_sub(1) else {
+            return false;
+        };
+        at.suspended.set(new);
+        if new == 0 && !self.core.is_unordered() && !self.has(CANCELLED) {
+            self.put_back();
+        }
+        true
+    }
+
+    /// How long the queue may get.
+    pub(crate) fn set_limit(&self, limit: u32) {
+        self.core.limit.store(limit, Ordering::Relaxed);
+    }
+
+    /// Callbacks in the queue.
+    pub(crate) fn length(&self) -> u32 {
+        self.empty_inbox();
+        match self.has(CANCELLED) {
+            true => 0,
+            false => self.core.length.get(),
+        }
+    }
+
+    /// How many callbacks of either kind run.
+    pub(crate) fn running(&self) -> u32 {
+        self.core.running.get().into()
+    }
+
+    /// Whether all jobs but so many are idle or gone.
+    pub(crate) fn is_quiet(&self, own: u32) -> bool {
+        !is_stack(self.core.inbox.load(Ordering::Acquire)) && self.core.active.get() <= own
+    }
+
+    /// Wait until no job is active, as [`Waiters::wait`] does; the lock is given back meanwhile.
+    pub(crate) fn wait(
+        self,
+        is_worker: bool,
+        deadline: Option<u64>,
+        stopped: impl Fn() -> bool,
+    ) -> Outcome {
+        self.empty_inbox();
+        if self.is_quiet(0) {
+            let send = self.wanted();
+            debug_assert_eq!(send, Send::default());
+            self.unlock_sending_nobody();
+            return Outcome::Idle;
+        }
+        self.set(WAITED);
+        let (key, waiters) = (self.key(), self.waiters);
+        waiters.wait_for_group(key, is_worker, deadline, stopped, || {
+            self.unlock_sending_nobody();
+        })
+    }
+}
