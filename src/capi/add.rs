@@ -398,7 +398,7 @@ impl<'a> Make<'a> {
             func,
             data,
             armed: !unarmed,
-            group: group.map(|group| group.as_ptr().cast()),
+            roomy: unarmed || group.is_some(),
         };
         let job = match shared.make(&spec) {
             Ok(job) => job,
@@ -417,6 +417,7 @@ impl<'a> Make<'a> {
         unsafe { write_job(self.out, Some(job)) };
         hand_over(&raw const job.state);
         if let Some(group) = group {
+            job.set_group(group.as_ptr().cast());
             return self.add_to_group(shared, group, job, spec.armed);
         }
         if spec.armed {

@@ -94,7 +94,7 @@ mod tests {
             func: nothing,
             data: ptr::null_mut(),
             armed: false,
-            group: None,
+            roomy: false,
         };
         // Nobody asks for the pool.
         JobPtr::make(&ALLOC(), NonNull::dangling(), &spec, State::waiting(), 0).expect("memory")

@@ -35,7 +35,6 @@ impl EventLoop {
             let job = match task.kind() {
                 group::Kind::Job(job) => job,
                 group::Kind::Group(group) => {
-                    self.notify_workers(pool);
                     self.finish_members(pool, group);
                     continue;
                 }
@@ -68,6 +67,8 @@ impl EventLoop {
     #[cold]
     #[inline(never)]
     pub(super) fn finish_members(&mut self, pool: &Shared, group: GroupPtr) {
+        // Done callbacks are the application's, and may take their time.
+        self.notify_workers(pool);
         let mut slice = Slice::new();
         loop {
             let Some(job) = pool.next_member(group) else {

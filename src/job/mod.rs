@@ -190,16 +190,11 @@ pub(crate) struct Spec {
     pub(crate) data: *mut c_void,
     /// Whether to arm the job.
     pub(crate) armed: bool,
-    /// The group that it is made in.
-    pub(crate) group: Option<NonNull<c_void>>,
+    /// Whether to make room for a group: only what is made unarmed can be put in one later.
+    pub(crate) roomy: bool,
 }
 
 impl Spec {
-    /// Whether the job is to have room for a group: only what is made unarmed can be put in one later.
-    fn is_roomy(&self) -> bool {
-        !self.armed || self.group.is_some()
-    }
-
     /// The kind of the job.
     pub(crate) fn kind(&self) -> Kind {
         match self.trigger {
@@ -215,7 +210,7 @@ impl Job {
     fn new(pool: NonNull<ns_thrpool_t>, spec: &Spec, state: State) -> Self {
         Self {
             state,
-            flags: Cell::new(spec.flags as u16 | if spec.is_roomy() { own::ROOMY } else { 0 }),
+            flags: Cell::new(spec.flags as u16),
             output: AtomicU8::new(0),
             notes: Cell::new(0),
             pool: Cell::new(pool),
@@ -432,7 +427,7 @@ impl JobPtr {
         seen: u32,
     ) -> Option<Self> {
         let job = Job::new(pool, spec, state);
-        if spec.is_roomy() {
+        if spec.roomy {
             return Self::make_roomy(alloc, job, spec, seen);
         }
         // SAFETY: in both cases the block has the size and alignment of the value that is written.
@@ -453,6 +448,7 @@ impl JobPtr {
     }
 
     /// The same, with room for a group.
+    #[cold]
     #[inline(never)]
     fn make_roomy(alloc: &Allocator, job: Job, spec: &Spec, seen: u32) -> Option<Self> {
         let link = Link::new();
@@ -473,9 +469,7 @@ impl JobPtr {
                 }
             }
         };
-        if let Some(group) = spec.group {
-            job.set_group(group);
-        }
+        job.flags.set(job.flags.get() | own::ROOMY);
         Some(job)
     }
 
@@ -483,6 +477,7 @@ impl JobPtr {
     ///
     /// # Safety
     /// `alloc` allocated it, and nobody else holds the job.
+    #[inline(always)]
     pub(crate) unsafe fn give_back(self, alloc: &Allocator) {
         // SAFETY: guaranteed by the caller; no field needs dropping. A roomy block begins before the
         // job.

@@ -26,6 +26,7 @@ impl Deferred for Job {
         self.notes.set(epoch.0);
     }
 
+    #[inline(always)]
     unsafe fn give_back(alloc: &Allocator, at: NonNull<Self>) {
         // SAFETY: the caller guarantees that nobody else holds the job; its memory is still valid.
         unsafe { JobPtr::new(at).give_back(alloc) };
