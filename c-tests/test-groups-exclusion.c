@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* Groups: of a group's callbacks no more run at once than its width, done callbacks included, and each
  * sees what the ones before it wrote. */
+#include "fm.h"
 #include "groups.h"
 #include "sockets.h"
 
