@@ -288,7 +288,6 @@ static inline void team_act(uint64_t *sequence, const struct slot *own)
     case 14:
         HOLDS(ns_group_get_data(team->group) == team && ns_group_get_tp(team->group) == pool);
         HOLDS(ns_group_is_current(team->group) == (own != NULL && own->team == team));
-        HOLDS(ns_job_set_group(NULL, team->group) == NS_INVALID_REQUEST);
         break;
     default: team_resume(team);
     }
