@@ -105,10 +105,13 @@ pub(crate) fn serve(
         if over && !others {
             turn = Turn::new(true);
         }
+        let request = for_the_loop(&rest);
         let guard = pool.lock_group(&group);
         let spent = settle(&guard, &rest);
         (next, send) = guard.next(place, over && others);
-        hand_on(pool, rest);
+        if let Some(job) = request {
+            pool.request(job);
+        }
         if let Some(job) = spent {
             free(job);
         }
@@ -178,17 +181,19 @@ fn settle(guard: &Guard<'_, JobPtr>, rest: &Rest) -> Option<JobPtr> {
     }
 }
 
-/// Without the lock: the loop arms the job again, or disposes of it.
-fn hand_on(pool: &Shared, rest: Rest) {
-    if let Rest::Ran(job, after) = rest
-        && match after {
-            After::Idle => false,
-            After::Armed => job.kind() != Kind::Now,
-            After::Dispose => !is_own(job),
-        }
-    {
-        pool.request(job);
-    }
+/// The job that the loop arms again, or disposes of. Asked before the job is settled: then another
+/// agent may run and free any other.
+fn for_the_loop(rest: &Rest) -> Option<JobPtr> {
+    let Rest::Ran(job, after) = *rest else {
+        return None;
+    };
+    let requested = match after {
+        // The job may be gone by now.
+        After::Idle => false,
+        After::Armed => job.kind() != Kind::Now,
+        After::Dispose => !is_own(job),
+    };
+    requested.then_some(job)
 }
 
 /// The group has ended: call its done callback, and free it.
