@@ -35,8 +35,11 @@ impl EventLoop {
             let job = match task.kind() {
                 group::Kind::Job(job) => job,
                 group::Kind::Group(group) => {
-                    self.finish_members(pool, group);
-                    continue;
+                    if self.finish_members(pool, group) {
+                        continue;
+                    }
+                    // The rest is for the next turn, or a large group would take this one.
+                    return taken + 1;
                 }
             };
             if job.state.take_request() == state::ARMED {
@@ -64,22 +67,23 @@ impl EventLoop {
 
     /// `group` was cancelled: dispose of its members. If there are many, the rest becomes another
     /// request.
+    /// Returns false in that case.
     #[cold]
     #[inline(never)]
-    pub(super) fn finish_members(&mut self, pool: &Shared, group: GroupPtr) {
+    pub(super) fn finish_members(&mut self, pool: &Shared, group: GroupPtr) -> bool {
         // Done callbacks are application code and may take long.
         self.notify_workers(pool);
         let mut slice = Slice::new();
         loop {
             let Some(job) = pool.next_member(group) else {
-                return;
+                return true;
             };
             // It carries REQ for a request that nobody makes, since the loop disposes of it now.
             let _ = job.state.take_request();
             self.dispose(pool, job);
             if slice.is_over() {
                 pool.requests.push(Task::group(group));
-                return;
+                return false;
             }
         }
     }
