@@ -277,9 +277,15 @@ impl Shared {
     /// `ns_group_cancel`.
     pub(crate) fn cancel_group(&self, group: GroupPtr) -> Cancelled {
         let own = here::callbacks_of(group.as_ptr().cast());
+        let inner = here::callback().filter(|job| own > 0 && job.group() == Some(group));
         let guard = self.lock_group(&group);
         let first = guard.cancel();
         let running = guard.running() > own;
+        if let Some(job) = inner {
+            // The loop finishes with the members, in its time; the caller may ask this one now.
+            let end = guard.end(job, true);
+            debug_assert!(matches!(end, End::Marked | End::OverRunning));
+        }
         let send = guard.unlock();
         if first {
             self.requests.push(Task::group(group));
