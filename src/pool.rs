@@ -111,8 +111,11 @@ impl Pool {
             }
             Err(StartError::System(what, errno)) => {
                 let why = std::io::Error::from_raw_os_error(errno);
-                let given = format_args!("max_threads is {threads}, stacksize {stack}");
-                log!(logger, LOG_ERR, "{NAME}: {what}: {why}; {given}");
+                log!(
+                    logger,
+                    LOG_ERR,
+                    "{NAME}: {what}: {why}; max_threads is {threads}, stacksize {stack}"
+                );
             }
         }
         logger.close();

@@ -223,13 +223,16 @@ fn neighbours(file: &str, code: &str, all: &BTreeMap<String, String>) -> BTreeSe
         name(room(file), &used);
     }
     for child in all.keys() {
-        if let Some(("", used)) = child
+        let below = child
             .strip_prefix(file)
-            .and_then(|rest| rest.split_once('/'))
-            && !used.contains('/')
-            && !after(code, &format!("{used}::")).is_empty()
-        {
-            name(file, used);
+            .and_then(|rest| rest.split_once('/'));
+        match below {
+            Some(("", used)) if !used.contains('/') => {
+                if !after(code, &format!("{used}::")).is_empty() {
+                    name(file, used);
+                }
+            }
+            _ => {}
         }
     }
     found.remove(file);

@@ -77,13 +77,14 @@ pub unsafe extern "C" fn ns_group_new(
 pub unsafe extern "C" fn ns_group_hold(group: *mut ns_group_t) {
     let _errno = ErrnoGuard::new();
     // SAFETY: NULL or a live group, by the interface's rules.
-    if let Some((group, pool)) = unsafe { group_and_pool(group) }
-        && !pool.is_forked()
-    {
-        let guard = pool.lock_group(&group);
-        guard.hold();
-        let send = guard.unlock();
-        pool.send(group, send);
+    match unsafe { group_and_pool(group) } {
+        Some((group, pool)) if !pool.is_forked() => {
+            let guard = pool.lock_group(&group);
+            guard.hold();
+            let send = guard.unlock();
+            pool.send(group, send);
+        }
+        _ => {}
     }
 }
 
@@ -96,10 +97,9 @@ pub unsafe extern "C" fn ns_group_hold(group: *mut ns_group_t) {
 pub unsafe extern "C" fn ns_group_release(group: *mut ns_group_t) {
     let _errno = ErrnoGuard::new();
     // SAFETY: NULL or a live group, by the interface's rules.
-    if let Some((group, pool)) = unsafe { group_and_pool(group) }
-        && !pool.is_forked()
-    {
-        pool.release_group(group);
+    match unsafe { group_and_pool(group) } {
+        Some((group, pool)) if !pool.is_forked() => pool.release_group(group),
+        _ => {}
     }
 }
 

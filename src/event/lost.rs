@@ -74,10 +74,10 @@ impl EventLoop {
     /// Ask the poller whether it still has `fd`, by registering again what it has.
     pub(super) fn verify(&mut self, pool: &Shared, fd: c_int) {
         let entry = pool.fds.entry(fd);
-        if let Registration::Polled(told, mode) = entry.registration()
-            && let Err(refusal) = self.register(entry, fd, told, mode, true)
-        {
-            self.refused(pool, fd, refusal, None);
+        if let Registration::Polled(told, mode) = entry.registration() {
+            if let Err(refusal) = self.register(entry, fd, told, mode, true) {
+                self.refused(pool, fd, refusal, None);
+            }
         }
         for job in jobs(entry) {
             job.unmark(note::UNVERIFIED | note::HEARD);
@@ -171,9 +171,8 @@ impl EventLoop {
     /// file.
     pub(super) fn orphan_lost(&mut self, pool: &Shared) {
         for (fd, entry) in pool.fds.entries() {
-            if let Registration::Polled(..) = entry.registration()
-                && !self.poller.disarm(fd)
-            {
+            let registered = matches!(entry.registration(), Registration::Polled(..));
+            if registered && !self.poller.disarm(fd) {
                 let closed = !sys::is_open(fd);
                 let why = if closed {
                     Refusal::Closed

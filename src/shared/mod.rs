@@ -21,7 +21,7 @@ use crate::abi::{NS_JOB_PERSIST, NS_JOB_THREAD, ns_thrpool_t};
 use crate::alloc::Allocator;
 use crate::fds::{Entry, OWN, Table};
 use crate::fork;
-use crate::group::{Group, Groups, Task};
+use crate::group::{Group, GroupPtr, Groups, Task};
 use crate::job::free::{DeferredFrees, Entering};
 use crate::job::here::{self, in_callback_of, on_loop_of, on_thread_of};
 use crate::job::idle::Idle;
@@ -383,8 +383,10 @@ impl Shared {
         let state = &raw const job.state;
         hand_over(state);
         // Its own callback runs, so it is neither idle nor queued.
-        if !own && let Some(group) = job.group() {
-            return self.end_member(group, job, even_armed);
+        if !own {
+            if let Some(group) = job.group() {
+                return self.end_member(group, job, even_armed);
+            }
         }
         match job.state.end_from(&self.waiters, even_armed) {
             end @ (End::Push | End::PushIdle) => {
@@ -420,10 +422,8 @@ impl Shared {
         if in_callback_of(&job) || on_loop_of(self.as_c()) {
             return None;
         }
-        if let Some(group) = job.group()
-            && group.core.is_single()
-            && here::callbacks_of(group.as_ptr().cast()) > 0
-        {
+        let own = |group: &GroupPtr| here::callbacks_of(group.as_ptr().cast()) > 0;
+        if (job.group()).is_some_and(|group| group.core.is_single() && own(&group)) {
             // It can't run before the caller has returned.
             return None;
         }
