@@ -26,6 +26,7 @@ struct object {
 struct task {
     struct object *object;
     int producer;
+    int plain; /* without a done callback */
     long number;
 };
 
@@ -39,6 +40,9 @@ static void use_object(struct ns_job_t *job)
     for (volatile int i = 0; i < 20; i++) {
     }
     object->bad += --object->inside != 0;
+    if (task->plain) {
+        free(task);
+    }
     ns_job_done(job);
 }
 
@@ -76,9 +80,14 @@ static void *produce(void *arg)
         uint64_t dice = next_random(&sequence);
         int at = (int)(dice % OBJECTS);
         struct task *task = malloc(sizeof *task);
-        *task = (struct task){&objects[at], producer->number, made[at]++};
+        int plain = (dice >> 16) % 3 > 0;
+        *task = (struct task){&objects[at], producer->number, plain, made[at]++};
         struct ns_job_t *job = NULL;
-        if (ns_add_group_job(objects[at].group, producer->type(dice >> 8) | NS_JOB_UNARMED, use_object,
+        if (plain) {
+            atomic_fetch_add(&producer->bad,
+                             ns_add_group_job(objects[at].group, producer->type(dice >> 8), use_object, task,
+                                              NULL) != NS_SUCCESS);
+        } else if (ns_add_group_job(objects[at].group, producer->type(dice >> 8) | NS_JOB_UNARMED, use_object,
                              task, &job) != NS_SUCCESS ||
             ns_job_set_done_cb(job, task_gone) != NS_SUCCESS || ns_job_rearm(job) != NS_SUCCESS) {
             atomic_fetch_add(&producer->bad, 1);

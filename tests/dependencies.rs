@@ -223,16 +223,14 @@ fn neighbours(file: &str, code: &str, all: &BTreeMap<String, String>) -> BTreeSe
         name(room(file), &used);
     }
     for child in all.keys() {
-        let below = child
+        let Some(("", used)) = child
             .strip_prefix(file)
-            .and_then(|rest| rest.split_once('/'));
-        match below {
-            Some(("", used)) if !used.contains('/') => {
-                if !after(code, &format!("{used}::")).is_empty() {
-                    name(file, used);
-                }
-            }
-            _ => {}
+            .and_then(|rest| rest.split_once('/'))
+        else {
+            continue;
+        };
+        if !used.contains('/') && !after(code, &format!("{used}::")).is_empty() {
+            name(file, used);
         }
     }
     found.remove(file);
