@@ -221,6 +221,7 @@ impl<T: Member> Guard<'_, T> {
         if self.has(ENDED) {
             return send;
         }
+        self.unpark_if_empty();
         let (to_worker, to_loop) = if self.is_over() {
             (at.is_single() || at.slots.get() == 0, false)
         } else if self.is_held_back() {
@@ -254,6 +255,27 @@ impl<T: Member> Guard<'_, T> {
             );
         }
         send
+    }
+
+    /// A parked slot is free again once nothing is held back. What was may all have been cancelled,
+    /// and then the next job is to send an agent.
+    fn unpark_if_empty(&self) {
+        while self.has(PARKED) {
+            self.empty_inbox();
+            if !self.core.queue.is_empty() || !self.core.held.is_empty() {
+                return;
+            }
+            perturb("a parked slot has nothing held back, and is not free");
+            let freed = self.core.inbox.compare_exchange(
+                BUSY,
+                IDLE,
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            );
+            if freed.is_ok() {
+                self.clear(PARKED);
+            }
+        }
     }
 
     /// Whether more than one job waits for its turn.
