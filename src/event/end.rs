@@ -150,8 +150,8 @@ impl EventLoop {
             for list in [&lists.signal_jobs, &lists.strays] {
                 left |= self.dispose_of_list(pool, list);
             }
-            // Done callbacks may have finished more jobs.
-            if left || !pool.requests.is_empty() {
+            // Done callbacks may have finished more jobs, and released groups.
+            if left || !pool.requests.is_empty() || !pool.work.is_empty() {
                 continue;
             }
             // Only what the application holds is left of groups.
