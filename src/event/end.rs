@@ -151,7 +151,8 @@ impl EventLoop {
                 left |= self.dispose_of_list(pool, list);
             }
             // Done callbacks may have finished more jobs, and released groups.
-            if left || !pool.requests.is_empty() || !pool.work.is_empty() {
+            let queued = !pool.work.is_empty() || !pool.loop_work.is_empty();
+            if left || queued || !pool.requests.is_empty() {
                 continue;
             }
             // Only what the application holds is left of groups.

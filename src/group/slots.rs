@@ -237,10 +237,11 @@ impl<T: Member> Guard<'_, T> {
             });
             (first.is_some() && !to_loop, to_loop)
         };
-        let enough = at.sent.get() >= SENT
-            || u64::from(at.sent.get())
-                >= u64::from(at.length.get()) + u64::from(at.farewells.get())
-                && !self.is_over();
+        // One that is in the loop's queue takes no job for workers; the loop may be busy for long.
+        let sent = at.sent.get();
+        let sent = sent.saturating_sub(u16::from(self.has(IN_LOOP_QUEUE)));
+        let jobs = u64::from(at.length.get()) + u64::from(at.farewells.get());
+        let enough = sent >= SENT || u64::from(sent) >= jobs && !self.is_over();
         if to_loop && !self.has(IN_LOOP_QUEUE) && self.take_slot() {
             self.set(IN_LOOP_QUEUE);
             send.to_loop = true;
