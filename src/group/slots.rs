@@ -68,7 +68,11 @@ impl<T: Member> Guard<'_, T> {
     pub(crate) fn next(self, place: Place, give_way: bool) -> (Next<T>, Send) {
         let next = self.choose(place, give_way);
         let send = match next {
-            Next::End | Next::Move(_) => Send::default(),
+            Next::End => Send {
+                let_go: self.let_go(),
+                ..Send::default()
+            },
+            Next::Move(_) => Send::default(),
             _ => self.wanted(),
         };
         self.unlock_sending_nobody();
@@ -255,7 +259,24 @@ impl<T: Member> Guard<'_, T> {
                 i64::from(send.to_loop) + i64::from(send.to_worker),
             );
         }
+        send.let_go = !self.is_served() && self.let_go();
         send
+    }
+
+    /// Whether a slot is held: by an agent, or by who is about to send one.
+    pub(super) fn is_served(&self) -> bool {
+        if self.is_open() {
+            self.core.inbox.load(Ordering::Acquire) != IDLE && !self.has(PARKED)
+        } else {
+            self.core.slots.get() > 0
+        }
+    }
+
+    /// Whether the workers have stayed for the group. They need not any more.
+    fn let_go(&self) -> bool {
+        let kept = self.has(KEEPS_WORKERS);
+        self.clear(KEEPS_WORKERS);
+        kept
     }
 
     /// A parked slot is free again once nothing is held back. What was may all have been cancelled,
@@ -267,12 +288,10 @@ impl<T: Member> Guard<'_, T> {
                 return;
             }
             perturb("a parked slot has nothing held back, and is not free");
-            let freed = self.core.inbox.compare_exchange(
-                BUSY,
-                IDLE,
-                Ordering::AcqRel,
-                Ordering::Relaxed,
-            );
+            let freed =
+                self.core
+                    .inbox
+                    .compare_exchange(BUSY, IDLE, Ordering::AcqRel, Ordering::Relaxed);
             if freed.is_ok() {
                 self.clear(PARKED);
             }
