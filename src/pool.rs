@@ -248,6 +248,7 @@ impl Pool {
         }
         log!(self.shared.logger, LOG_INFO, "pool {self:p}: shutting down");
         perturb("said to shut down, and the work queue is open");
+        self.shared.keep_workers();
         self.shared.work.close();
         perturb("the work queue is closed, and no waiting worker released");
         self.shared.waiters.stop_workers();

@@ -5,8 +5,8 @@
 use std::sync::atomic::Ordering;
 
 use super::event_loop::EventLoop;
-use crate::group;
 use crate::group::core::Came;
+use crate::group::{self, Task};
 use crate::job::{JobPtr, Kind, note, state};
 use crate::list::{Head, Node};
 use crate::log::log;
@@ -90,15 +90,15 @@ impl EventLoop {
     /// Empty the queues of run-now jobs and of jobs for workers. Jobs that came after the shutdown
     /// stay in them until now. True if there was a job.
     fn empty_queues(&mut self, pool: &Shared) -> bool {
-        let mut any = !pool.work.is_empty() || !pool.loop_work.is_empty();
-        self.serve_late(pool);
-        while let Some(task) = pool.work.pop().or_else(|| pool.loop_work.pop()) {
+        let mut any = false;
+        while let Some((task, came)) = Self::pop_any(pool) {
             any = true;
-            let group::Kind::Job(job) = task.kind() else {
-                // A done callback has just sent it.
-                pool.work.push_quietly(task);
-                self.serve_late(pool);
-                continue;
+            let job = match task.kind() {
+                group::Kind::Job(job) => job,
+                group::Kind::Group(group) => {
+                    self.serve(pool, group, came);
+                    continue;
+                }
             };
             if job.state.drop_work() {
                 // SAFETY: the job is disposed of, and `drop_work` says that this queue was the last
@@ -111,6 +111,13 @@ impl EventLoop {
             }
         }
         any
+    }
+
+    /// The next of both queues, and by which of them it came.
+    fn pop_any(pool: &Shared) -> Option<(Task, Came)> {
+        let work = || pool.work.pop().map(|task| (task, Came::FromWork));
+        let own = || pool.loop_work.pop().map(|task| (task, Came::FromLoop));
+        work().or_else(own)
     }
 
     /// Keep `job`, which will not run any more, where the destruction of the pool finds it. If the
@@ -143,7 +150,7 @@ impl EventLoop {
             for list in [&lists.signal_jobs, &lists.strays] {
                 left |= self.dispose_of_list(pool, list);
             }
-            // Done callbacks may have finished more jobs.
+            // Done callbacks may have finished more jobs, and released groups.
             let queued = !pool.work.is_empty() || !pool.loop_work.is_empty();
             if left || queued || !pool.requests.is_empty() {
                 continue;

@@ -104,6 +104,16 @@ impl<T: Member> Guard<'_, T> {
         true
     }
 
+    /// The pool shuts down. True if an agent has a slot, or is about to be sent with one: then the
+    /// workers are to stay until nobody serves the group, and [`Send::let_go`] says when that is.
+    pub(crate) fn keep_workers(&self) -> bool {
+        let served = self.is_served() && !self.has(ENDED);
+        if served {
+            self.set(KEEPS_WORKERS);
+        }
+        served
+    }
+
     /// How long the queue may get.
     pub(crate) fn set_limit(&self, limit: u32) {
         self.core.limit.store(limit, Ordering::Relaxed);

@@ -110,6 +110,9 @@ pub(crate) enum Next<T> {
 pub(crate) struct Send {
     pub(crate) to_worker: bool,
     pub(crate) to_loop: bool,
+    /// Nobody serves the group any more: the workers need not stay for it. See
+    /// [`Guard::keep_workers`].
+    pub(crate) let_go: bool,
 }
 
 /// What became of a job that came to the queue, beside being in it.
@@ -154,6 +157,8 @@ pub(super) const WAITED: u8 = 8;
 pub(super) const ENDED: u8 = 16;
 /// The workers have left: no callback begins any more.
 pub(super) const LATE: u8 = 32;
+/// The pool shuts down, and its workers stay until nobody serves the group.
+pub(super) const KEEPS_WORKERS: u8 = 64;
 
 /// Agents on the way at a time. Each that begins sends another, if there is more to do.
 pub(super) const SENT: u16 = 2;

@@ -48,10 +48,7 @@ impl<T: Member> Guard<'_, T> {
     /// A job that was disposed of on its way here: an agent frees it, since the allocator is not
     /// called under the lock.
     pub(super) fn set_aside(&self, job: T) {
-        job.set_marks(FAREWELL);
-        add(&self.core.farewells, 1);
-        // SAFETY: in no list, and freed only when it was taken out.
-        unsafe { self.core.queue.push(job.link()) };
+        self.push_farewell(job);
     }
 
     /// One more job, idle or not.

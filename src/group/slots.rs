@@ -68,7 +68,11 @@ impl<T: Member> Guard<'_, T> {
     pub(crate) fn next(self, place: Place, give_way: bool) -> (Next<T>, Send) {
         let next = self.choose(place, give_way);
         let send = match next {
-            Next::End | Next::Move(_) => Send::default(),
+            Next::End => Send {
+                let_go: self.let_go(),
+                ..Send::default()
+            },
+            Next::Move(_) => Send::default(),
             _ => self.wanted(),
         };
         self.unlock_sending_nobody();
@@ -221,6 +225,7 @@ impl<T: Member> Guard<'_, T> {
         if self.has(ENDED) {
             return send;
         }
+        self.unpark_if_empty();
         let (to_worker, to_loop) = if self.is_over() {
             (at.is_single() || at.slots.get() == 0, false)
         } else if self.is_held_back() {
@@ -236,10 +241,11 @@ impl<T: Member> Guard<'_, T> {
             });
             (first.is_some() && !to_loop, to_loop)
         };
-        let enough = at.sent.get() >= SENT
-            || u64::from(at.sent.get())
-                >= u64::from(at.length.get()) + u64::from(at.farewells.get())
-                && !self.is_over();
+        // One that is in the loop's queue takes no job for workers; the loop may be busy for long.
+        let sent = at.sent.get();
+        let sent = sent.saturating_sub(u16::from(self.has(IN_LOOP_QUEUE)));
+        let jobs = u64::from(at.length.get()) + u64::from(at.farewells.get());
+        let enough = sent >= SENT || u64::from(sent) >= jobs && !self.is_over();
         if to_loop && !self.has(IN_LOOP_QUEUE) && self.take_slot() {
             self.set(IN_LOOP_QUEUE);
             send.to_loop = true;
@@ -253,7 +259,43 @@ impl<T: Member> Guard<'_, T> {
                 i64::from(send.to_loop) + i64::from(send.to_worker),
             );
         }
+        send.let_go = !self.is_served() && self.let_go();
         send
+    }
+
+    /// Whether a slot is held: by an agent, or by who is about to send one.
+    pub(super) fn is_served(&self) -> bool {
+        if self.is_open() {
+            self.core.inbox.load(Ordering::Acquire) != IDLE && !self.has(PARKED)
+        } else {
+            self.core.slots.get() > 0
+        }
+    }
+
+    /// Whether the workers have stayed for the group. They need not any more.
+    fn let_go(&self) -> bool {
+        let kept = self.has(KEEPS_WORKERS);
+        self.clear(KEEPS_WORKERS);
+        kept
+    }
+
+    /// A parked slot is free again once nothing is held back. What was may all have been cancelled,
+    /// and then the next job is to send an agent.
+    fn unpark_if_empty(&self) {
+        while self.has(PARKED) {
+            self.empty_inbox();
+            if !self.core.queue.is_empty() || !self.core.held.is_empty() {
+                return;
+            }
+            perturb("a parked slot has nothing held back, and is not free");
+            let freed =
+                self.core
+                    .inbox
+                    .compare_exchange(BUSY, IDLE, Ordering::AcqRel, Ordering::Relaxed);
+            if freed.is_ok() {
+                self.clear(PARKED);
+            }
+        }
     }
 
     /// Whether more than one job waits for its turn.

@@ -59,9 +59,6 @@ pub(crate) fn serve(
     came: Came,
     mut free: impl FnMut(JobPtr),
 ) {
-    if came == Came::Here {
-        pool.work.expect_more();
-    }
     let guard = pool.lock_group(&group);
     guard.begin(came);
     let mut turn = Turn::new(guard.is_long());
@@ -116,9 +113,6 @@ pub(crate) fn serve(
         if let Some(job) = spent {
             free(job);
         }
-    }
-    if came == Came::Here || came == Came::FromLoop {
-        pool.work.expect_no_more();
     }
 }
 

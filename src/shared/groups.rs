@@ -4,8 +4,10 @@
 //!
 //! An agent is a [`Task`] in the workers' queue or in the loop's. It may meet the end of the pool:
 //!
-//! * *The workers are about to leave, and an agent in the loop will hand its group to them.* While an
-//!   agent is in the loop, or in its queue, the work queue expects more, and no worker leaves.
+//! * *The workers are about to leave, and a group with jobs for them is served elsewhere:* in the
+//!   loop, or by an agent that another thread is about to send. The shutdown looks at each group
+//!   before it closes the work queue. While a slot is held that was held then, the work queue expects
+//!   more, and no worker leaves.
 //! * *An agent is sent to the workers just as the last leaves.* The sender pushes and then looks
 //!   whether there are workers; the last worker leaves and then tells the loop. So either the sender
 //!   tells the loop, or the loop sees the agent; it calls done callbacks in the workers' place.
@@ -83,6 +85,23 @@ impl Shared {
         if send.to_loop {
             self.send_to_loop(group);
         }
+        if send.let_go {
+            self.work.expect_no_more();
+        }
+    }
+
+    /// The pool shuts down, and its work queue is still open: the workers stay for each group that is
+    /// served, as its next job may be theirs.
+    pub(crate) fn keep_workers(&self) {
+        let groups = lock(&self.groups);
+        groups.each(|group| {
+            let guard = self.lock_group(&group);
+            if guard.keep_workers() {
+                self.work.expect_more();
+            }
+            let send = guard.unlock();
+            self.send(group, send);
+        });
     }
 
     /// An agent for `group`, with its slot, to the workers.
@@ -96,7 +115,6 @@ impl Shared {
     /// An agent for `group`, with its slot, to the loop.
     #[inline(never)]
     pub(crate) fn send_to_loop(&self, group: GroupPtr) {
-        self.work.expect_more();
         perturb("an agent has its slot, and is not pushed");
         self.loop_work.push(Task::group(group));
         self.wake_loop();
@@ -126,6 +144,7 @@ impl Shared {
             let send = Send {
                 to_worker,
                 to_loop: !to_worker,
+                let_go: false,
             };
             self.send(group, send);
         }
