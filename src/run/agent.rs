@@ -59,6 +59,9 @@ pub(crate) fn serve(
     came: Came,
     mut free: impl FnMut(JobPtr),
 ) {
+    if came == Came::Here {
+        pool.work.expect_more();
+    }
     let guard = pool.lock_group(&group);
     guard.begin(came);
     let mut turn = Turn::new(guard.is_long());
@@ -113,6 +116,9 @@ pub(crate) fn serve(
         if let Some(job) = spent {
             free(job);
         }
+    }
+    if came != Came::FromWork {
+        pool.work.expect_no_more();
     }
 }
 

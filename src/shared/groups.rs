@@ -7,7 +7,8 @@
 //! * *The workers are about to leave, and a group with jobs for them is served elsewhere:* in the
 //!   loop, or by an agent that another thread is about to send. The shutdown looks at each group
 //!   before it closes the work queue. While a slot is held that was held then, the work queue expects
-//!   more, and no worker leaves.
+//!   more, and no worker leaves. Nor does one while an agent is in the loop, or in its queue: a
+//!   group may be resumed, and so served, after the shutdown.
 //! * *An agent is sent to the workers just as the last leaves.* The sender pushes and then looks
 //!   whether there are workers; the last worker leaves and then tells the loop. So either the sender
 //!   tells the loop, or the loop sees the agent; it calls done callbacks in the workers' place.
@@ -115,6 +116,7 @@ impl Shared {
     /// An agent for `group`, with its slot, to the loop.
     #[inline(never)]
     pub(crate) fn send_to_loop(&self, group: GroupPtr) {
+        self.work.expect_more();
         perturb("an agent has its slot, and is not pushed");
         self.loop_work.push(Task::group(group));
         self.wake_loop();
