@@ -39,6 +39,10 @@ WORKS = [
     ("timers-fire", "100000", 20000, ("own", "calls")),
     ("idle", "1000", 10000, ("own", "calls")),
     ("signals", "1", 1000, ("unshared",)),
+    ("group-post", "1x1", 40000, ("own", "calls")),
+    ("groups", "1000:1x1", 40000, ("own", "calls")),
+    ("groups", "1000:2x2", 40000, ("own", "calls")),
+    ("group-ping", "1", 40000, ("own", "calls")),
 ]
 
 # Calls that the work's own driver makes, not the library.
