@@ -160,14 +160,24 @@ pub(super) const SENT: u16 = 2;
 
 /// See the module. All but the inbox, the lock and the width is used under the lock, and never by
 /// `&mut`: what is linked points at the rings.
+///
+/// What those who post use comes first, with the group's constants; what agents use for each job comes
+/// last, from `queue` on. So the two seldom write to the same cache line.
+#[repr(C)]
 pub(crate) struct Core<T> {
     pub(super) inbox: AtomicPtr<Link>,
-    /// Jobs to be called, and to be told farewell, in order. If it is unordered: for workers, with
-    /// those to be told farewell in front.
-    pub(super) queue: Ring,
+    /// How long the queue may get; 0 for no limit.
+    pub(super) limit: AtomicU32,
+    /// How many slots there are; 0 for no limit, and no order.
+    pub(super) width: u16,
+    /// Agents on the way. Not counted for width 1.
+    pub(super) sent: Cell<u16>,
     /// Callbacks held back, which were in front of a done callback. If it is unordered: those for
     /// the loop.
     pub(super) held: Ring,
+    /// Jobs to be called, and to be told farewell, in order. If it is unordered: for workers, with
+    /// those to be told farewell in front.
+    pub(super) queue: Ring,
     /// Jobs that are idle, armed or running.
     pub(super) members: Ring,
     /// Holds, jobs, and a cancellation that the loop has yet to see to.
@@ -178,17 +188,11 @@ pub(crate) struct Core<T> {
     pub(super) length: Cell<u32>,
     /// Done callbacks in `queue`.
     pub(super) farewells: Cell<u32>,
-    /// How long the queue may get; 0 for no limit.
-    pub(super) limit: AtomicU32,
     pub(super) suspended: Cell<u16>,
     /// Slots that are held. Not counted while the inbox is open.
     pub(super) slots: Cell<u16>,
-    /// Agents on the way. Not counted for width 1.
-    pub(super) sent: Cell<u16>,
     /// Callbacks and done callbacks that run.
     pub(super) running: Cell<u16>,
-    /// How many slots there are; 0 for no limit, and no order.
-    pub(super) width: u16,
     pub(super) bits: Cell<u8>,
     pub(super) lock: Lock,
     pub(super) exclusive: Exclusive,

@@ -145,6 +145,12 @@ impl<T: Member> Guard<'_, T> {
     /// having counted it out; else the thread that brings it to the queue does both.
     pub(crate) fn forget(&self, job: T) -> bool {
         self.empty_inbox();
+        self.forget_run(job)
+    }
+
+    /// As [`Guard::forget`], for a job whose callback has just returned: it is not in the inbox, which
+    /// others write to all the time and which is better left alone.
+    pub(crate) fn forget_run(&self, job: T) -> bool {
         // SAFETY: the link is this group's.
         unsafe { (*job.link()).unlink() };
         job.state().begin_disposal();

@@ -69,6 +69,7 @@ impl<T: Member> Guard<'_, T> {
         let next = self.choose(place, give_way);
         let send = match next {
             Next::End | Next::Move(_) => Send::default(),
+            _ if self.is_open() => Send::default(),
             _ => self.wanted(),
         };
         self.unlock_sending_nobody();
@@ -80,7 +81,9 @@ impl<T: Member> Guard<'_, T> {
             self.set(LATE);
         }
         loop {
-            self.empty_inbox();
+            if self.core.queue.is_empty() {
+                self.empty_inbox();
+            }
             let job = match self.first(place) {
                 Some(job) => job,
                 None => {

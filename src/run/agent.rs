@@ -160,7 +160,7 @@ fn settle(guard: &Guard<'_, JobPtr>, rest: &Rest) -> Option<JobPtr> {
                 After::Dispose if is_own(job) => {
                     if job.done_cb().is_some() {
                         guard.farewell(job);
-                    } else if guard.forget(job) {
+                    } else if guard.forget_run(job) {
                         return Some(job);
                     }
                 }
