@@ -148,8 +148,7 @@ impl<T: Member> Guard<'_, T> {
         self.forget_run(job)
     }
 
-    /// As [`Guard::forget`], for a job whose callback has just returned: it is not in the inbox, which
-    /// others write to all the time and which is better left alone.
+    /// As [`Guard::forget`], for a job whose callback has just returned: it is not in the inbox.
     pub(crate) fn forget_run(&self, job: T) -> bool {
         // SAFETY: the link is this group's.
         unsafe { (*job.link()).unlink() };

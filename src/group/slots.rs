@@ -69,6 +69,7 @@ impl<T: Member> Guard<'_, T> {
         let next = self.choose(place, give_way);
         let send = match next {
             Next::End | Next::Move(_) => Send::default(),
+            // The only slot is the caller's, or goes with the inbox.
             _ if self.is_open() => Send::default(),
             _ => self.wanted(),
         };
@@ -81,7 +82,9 @@ impl<T: Member> Guard<'_, T> {
             self.set(LATE);
         }
         loop {
-            if self.core.queue.is_empty() {
+            // Not for each job: those who post write to the inbox all the time, and each look at it
+            // takes its cache line away from them.
+            if self.core.queue.is_empty() || self.is_held_back() {
                 self.empty_inbox();
             }
             let job = match self.first(place) {
