@@ -36,7 +36,7 @@ impl<T: Member> Guard<'_, T> {
             return false;
         }
         let at = self.core;
-        let stack = if self.core.is_single() {
+        let stack = if self.is_single() {
             // From here on slots are counted.
             let inbox = self.core.inbox.swap(CLOSED, Ordering::AcqRel);
             at.slots.set(u16::from(inbox != IDLE && !self.has(PARKED)));
@@ -98,7 +98,7 @@ impl<T: Member> Guard<'_, T> {
             return false;
         };
         at.suspended.set(new);
-        if new == 0 && !self.core.is_unordered() && !self.has(CANCELLED) {
+        if new == 0 && !self.is_unordered() && !self.has(CANCELLED) {
             self.put_back();
         }
         true

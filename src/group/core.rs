@@ -154,6 +154,11 @@ pub(super) const WAITED: u8 = 8;
 pub(super) const ENDED: u8 = 16;
 /// The workers have left: no callback begins any more.
 pub(super) const LATE: u8 = 32;
+/// At most one job runs at once. This and the next are constant: what agents need to know of the
+/// width, without a look at the cache line that posts write to.
+pub(super) const SINGLE: u8 = 64;
+/// It sets no limit and keeps no order.
+pub(super) const UNORDERED: u8 = 128;
 
 /// Agents on the way at a time. Each that begins sends another, if there is more to do.
 pub(super) const SENT: u16 = 2;
@@ -237,7 +242,11 @@ impl<T: Member> Core<T> {
             running: Cell::new(0),
             // No pool has so many threads.
             width: u16::try_from(width).unwrap_or(u16::MAX),
-            bits: Cell::new(0),
+            bits: Cell::new(match width {
+                0 => UNORDERED,
+                1 => SINGLE,
+                _ => 0,
+            }),
             lock: Lock::new(),
             exclusive: Exclusive::new(),
             member: PhantomData,
@@ -247,11 +256,6 @@ impl<T: Member> Core<T> {
     /// Whether at most one of its jobs runs at once.
     pub(crate) fn is_single(&self) -> bool {
         self.width == 1
-    }
-
-    /// Whether it sets no limit and keeps no order.
-    pub(super) fn is_unordered(&self) -> bool {
-        self.width == 0
     }
 
     /// Whether new jobs are counted against a limit. Without the lock: one that is set meanwhile
@@ -314,9 +318,19 @@ impl<T: Member> Guard<'_, T> {
         self.core.bits.set(self.core.bits.get() & !bit);
     }
 
+    /// Whether at most one of its jobs runs at once.
+    pub(super) fn is_single(&self) -> bool {
+        self.has(SINGLE)
+    }
+
+    /// Whether it sets no limit and keeps no order.
+    pub(super) fn is_unordered(&self) -> bool {
+        self.has(UNORDERED)
+    }
+
     /// Whether the inbox tells who has the slot.
     pub(super) fn is_open(&self) -> bool {
-        self.core.is_single() && !self.has(CANCELLED)
+        self.core.bits.get() & (SINGLE | CANCELLED) == SINGLE
     }
 
     /// Give the lock back, having reserved slots for the agents that are wanted.

@@ -67,7 +67,7 @@ impl<T: Member> Guard<'_, T> {
             unsafe { (*job.link()).unlink() };
             job.set_marks(QUEUED);
             add(&self.core.length, 1);
-            let ring = if self.core.is_unordered() && job.is_for_loop() && !self.has(CANCELLED) {
+            let ring = if self.is_unordered() && job.is_for_loop() && !self.has(CANCELLED) {
                 &self.core.held
             } else {
                 &self.core.queue
@@ -120,7 +120,7 @@ impl<T: Member> Guard<'_, T> {
         add(&self.core.farewells, 1);
         // SAFETY: in no list, and stays until its done callback has returned.
         unsafe {
-            if self.core.is_unordered() {
+            if self.is_unordered() {
                 self.core.queue.push_first(job.link());
             } else {
                 self.core.queue.push(job.link());

@@ -12,7 +12,7 @@ impl<T: Member> Guard<'_, T> {
         if came == Came::FromLoop {
             self.clear(IN_LOOP_QUEUE);
         }
-        if came != Came::Here && !self.core.is_single() {
+        if came != Came::Here && !self.is_single() {
             add(&self.core.sent, -1);
         }
     }
@@ -30,7 +30,7 @@ impl<T: Member> Guard<'_, T> {
                 .compare_exchange(IDLE, BUSY, Ordering::AcqRel, Ordering::Relaxed)
                 .is_ok();
         }
-        let free = self.core.is_unordered() || self.core.slots.get() < self.core.width;
+        let free = self.is_unordered() || self.core.slots.get() < self.core.width;
         add(&self.core.slots, i64::from(free));
         free
     }
@@ -90,7 +90,7 @@ impl<T: Member> Guard<'_, T> {
             let job = match self.first(place) {
                 Some(job) => job,
                 None => {
-                    let alone = self.core.is_single() || self.core.slots.get() == 1;
+                    let alone = self.is_single() || self.core.slots.get() == 1;
                     if self.is_over() && alone {
                         self.set(ENDED);
                         return Next::End;
@@ -150,7 +150,7 @@ impl<T: Member> Guard<'_, T> {
             if at.farewells.get() == 0 {
                 return None;
             }
-            while !self.core.is_unordered() {
+            while !self.is_unordered() {
                 // SAFETY: what is in the queue is a member's, and live.
                 let job = unsafe { T::of_link(at.queue.first()) };
                 if job.marks() & FAREWELL != 0 {
@@ -164,7 +164,7 @@ impl<T: Member> Guard<'_, T> {
             }
         }
         let mut first = at.queue.first();
-        if self.core.is_unordered() && !self.has(CANCELLED) && place != Place::Worker {
+        if self.is_unordered() && !self.has(CANCELLED) && place != Place::Worker {
             // Done callbacks are in front of the others.
             let farewell = at.farewells.get() > 0;
             if !farewell {
@@ -194,13 +194,13 @@ impl<T: Member> Guard<'_, T> {
         if place == Place::Loop {
             if self.has(IN_LOOP_QUEUE) {
                 // A group of width 1 has one agent, which is not there.
-                debug_assert!(!self.core.is_single());
+                debug_assert!(!self.is_single());
                 add(&self.core.slots, -1);
                 return Next::Leave;
             }
             self.set(IN_LOOP_QUEUE);
         }
-        if !self.core.is_single() {
+        if !self.is_single() {
             add(&self.core.sent, 1);
         }
         Next::Move(place)
@@ -214,7 +214,7 @@ impl<T: Member> Guard<'_, T> {
         if self.is_open() && self.core.inbox.load(Ordering::Relaxed) != IDLE && !self.has(PARKED) {
             return Send::default();
         }
-        if !at.is_single() && at.slots.get() >= at.width && !at.is_unordered() {
+        if !self.is_single() && at.slots.get() >= at.width && !self.is_unordered() {
             return Send::default();
         }
         self.wanted_slowly()
@@ -228,10 +228,10 @@ impl<T: Member> Guard<'_, T> {
             return send;
         }
         let (to_worker, to_loop) = if self.is_over() {
-            (at.is_single() || at.slots.get() == 0, false)
+            (self.is_single() || at.slots.get() == 0, false)
         } else if self.is_held_back() {
             (at.farewells.get() > 0, false)
-        } else if self.core.is_unordered() && !self.has(CANCELLED) {
+        } else if self.is_unordered() && !self.has(CANCELLED) {
             (!at.queue.is_empty(), !at.held.is_empty())
         } else {
             let first = at.queue.first();
@@ -253,7 +253,7 @@ impl<T: Member> Guard<'_, T> {
         if to_worker && !enough && self.take_slot() {
             send.to_worker = true;
         }
-        if !self.core.is_single() {
+        if !self.is_single() {
             add(
                 &at.sent,
                 i64::from(send.to_loop) + i64::from(send.to_worker),
@@ -273,7 +273,7 @@ impl<T: Member> Guard<'_, T> {
         self.empty_inbox();
         let due = match self.first(place) {
             Some(job) => job.marks() & FAREWELL != 0,
-            None => self.is_over() && (self.core.is_single() || self.core.slots.get() == 0),
+            None => self.is_over() && (self.is_single() || self.core.slots.get() == 0),
         };
         due && self.take_slot()
     }
