@@ -215,11 +215,29 @@ pub(crate) struct Guard<'a, T> {
     pub(super) waiters: &'a Waiters,
 }
 
-pub(super) fn add<N: Copy + Into<u64> + TryFrom<u64>>(cell: &Cell<N>, by: i64) {
-    let new = cell.get().into().wrapping_add_signed(by);
-    debug_assert!(N::try_from(new).is_ok(), "a count below zero");
-    if let Ok(new) = N::try_from(new) {
-        cell.set(new);
+/// Add `by` to a count, which does not get below zero.
+#[inline(always)]
+pub(super) fn add<N: Copy + Into<i64> + Count>(cell: &Cell<N>, by: i64) {
+    let new = cell.get().into() + by;
+    debug_assert!(N::new(new).into() == new, "a count below zero");
+    cell.set(N::new(new));
+}
+
+/// What counts are.
+pub(super) trait Count {
+    /// The lowest bits of `value`.
+    fn new(value: i64) -> Self;
+}
+
+impl Count for u32 {
+    fn new(value: i64) -> Self {
+        value as Self
+    }
+}
+
+impl Count for u16 {
+    fn new(value: i64) -> Self {
+        value as Self
     }
 }
 

@@ -149,6 +149,7 @@ impl<T: Member> Guard<'_, T> {
     }
 
     /// As [`Guard::forget`], for a job whose callback has just returned: it is not in the inbox.
+    #[inline(always)]
     pub(crate) fn forget_run(&self, job: T) -> bool {
         // SAFETY: the link is this group's.
         unsafe { (*job.link()).unlink() };

@@ -77,6 +77,7 @@ impl<T: Member> Guard<'_, T> {
         (next, send)
     }
 
+    #[inline(always)]
     pub(super) fn choose(&self, place: Place, give_way: bool) -> Next<T> {
         if place == Place::Late {
             self.set(LATE);

@@ -143,6 +143,7 @@ fn is_own(job: JobPtr) -> bool {
 }
 
 /// Under the lock: what follows from `rest`. Returns the job that the caller is to free.
+#[inline(always)]
 fn settle(guard: &Guard<'_, JobPtr>, rest: &Rest) -> Option<JobPtr> {
     match *rest {
         Rest::Nothing => None,
