@@ -38,6 +38,7 @@ TOOLS_FOR_COUNTS := $(TOOLS_FOR_BUILD) python3 valgrind strace
 TOOLS_FOR_BENCH := $(TOOLS_FOR_BUILD) g++ pkg-config python3 libevent-dev libuv1-dev \
                    libglib2.0-dev libasio-dev
 BENCHES := $(addprefix build/bench/,ns floor libevent libuv glib asio)
+BENCH_HEADERS := $(wildcard bench/*.h)
 
 .PHONY: all help need-demo need-check need-deep need-deb need-bench need-counts demo check \
         check-model check-deep check-full soak header examples c-tests bench bench-plot \
@@ -144,11 +145,11 @@ build/bench/glib: LIBRARY = $(shell pkg-config --cflags --libs glib-2.0)
 build/bench/ns: LIBRARY = $(LINK)
 build/bench/ns: build/lib/$(SHARED)
 
-build/bench/asio: bench/asio.cpp bench/bench.h
+build/bench/asio: bench/asio.cpp $(BENCH_HEADERS)
 	@mkdir -p $(@D)
 	$(CXX) -std=c++17 -Wall -Wextra -Wpedantic -Werror -g -O2 -DASIO_STANDALONE $< -o $@ -lpthread
 
-build/bench/%: bench/%.c bench/bench.h include/nunc-stans.h
+build/bench/%: bench/%.c $(BENCH_HEADERS) include/nunc-stans.h
 	@mkdir -p $(@D)
 	$(CC) $(C_FLAGS) $< -o $@ $(LIBRARY) -lpthread
 
@@ -164,7 +165,7 @@ bench-counts: need-counts ## count calls and instructions for each unit of work,
 	@$(MAKE) --no-print-directory all build/bench/ns
 	@bench/counts.py $(COUNTS_ARGS)
 
-bench-profile: need-counts ## where the instructions of the two main paths go
+bench-profile: need-counts ## where the instructions of the main paths go
 	@$(MAKE) --no-print-directory all build/bench/ns
 	@bench/profile.py build/bench/ns
 

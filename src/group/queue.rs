@@ -64,7 +64,7 @@ impl<T: Member> Guard<'_, T> {
             unsafe { (*job.link()).unlink() };
             job.set_marks(QUEUED);
             add(&self.core.length, 1);
-            let ring = if self.core.is_unordered() && job.is_for_loop() && !self.has(CANCELLED) {
+            let ring = if self.is_unordered() && job.is_for_loop() && !self.has(CANCELLED) {
                 &self.core.held
             } else {
                 &self.core.queue
@@ -117,7 +117,7 @@ impl<T: Member> Guard<'_, T> {
         add(&self.core.farewells, 1);
         // SAFETY: in no list, and stays until its done callback has returned.
         unsafe {
-            if self.core.is_unordered() {
+            if self.is_unordered() {
                 self.core.queue.push_first(job.link());
             } else {
                 self.core.queue.push(job.link());
@@ -142,6 +142,12 @@ impl<T: Member> Guard<'_, T> {
     /// having counted it out; else the thread that brings it to the queue does both.
     pub(crate) fn forget(&self, job: T) -> bool {
         self.empty_inbox();
+        self.forget_run(job)
+    }
+
+    /// As [`Guard::forget`], for a job whose callback has just returned: it is not in the inbox.
+    #[inline(always)]
+    pub(crate) fn forget_run(&self, job: T) -> bool {
         // SAFETY: the link is this group's.
         unsafe { (*job.link()).unlink() };
         job.state().begin_disposal();

@@ -143,6 +143,7 @@ fn is_own(job: JobPtr) -> bool {
 }
 
 /// Under the lock: what follows from `rest`. Returns the job that the caller is to free.
+#[inline(always)]
 fn settle(guard: &Guard<'_, JobPtr>, rest: &Rest) -> Option<JobPtr> {
     match *rest {
         Rest::Nothing => None,
@@ -160,7 +161,7 @@ fn settle(guard: &Guard<'_, JobPtr>, rest: &Rest) -> Option<JobPtr> {
                 After::Dispose if is_own(job) => {
                     if job.done_cb().is_some() {
                         guard.farewell(job);
-                    } else if guard.forget(job) {
+                    } else if guard.forget_run(job) {
                         return Some(job);
                     }
                 }
