@@ -314,6 +314,7 @@ impl Pool {
             unsafe { (*this.event_loop.get()).assume_init_mut() }.dispose_of_all(&this.shared);
         }
         this.shared.deferred.clear();
+        this.shared.deferred_groups.clear();
         this.shared.waiters.drain();
         let logger = this.shared.logger;
         signals::unsubscribe_all(&this.shared.mailbox);

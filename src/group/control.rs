@@ -138,24 +138,21 @@ impl<T: Member> Guard<'_, T> {
         !is_stack(self.core.inbox.load(Ordering::Acquire)) && self.core.active.get() <= own
     }
 
-    /// Wait until no job is active, as [`Waiters::wait`] does; the lock is given back meanwhile.
-    pub(crate) fn wait(
+    /// Wait until no job is active, as [`Waiters::wait`] does. Once the caller is on the list, this
+    /// gives the lock back, drops `entering`, and does not use the group any more. The caller has seen
+    /// that the group is not quiet.
+    pub(crate) fn wait<E>(
         self,
         is_worker: bool,
         deadline: Option<u64>,
         stopped: impl Fn() -> bool,
+        entering: E,
     ) -> Outcome {
-        self.empty_inbox();
-        if self.is_quiet(0) {
-            let send = self.wanted();
-            debug_assert_eq!(send, Send::default());
-            self.unlock_sending_nobody();
-            return Outcome::Idle;
-        }
         self.set(WAITED);
         let (key, waiters) = (self.key(), self.waiters);
         waiters.wait_for_group(key, is_worker, deadline, stopped, || {
             self.unlock_sending_nobody();
+            drop(entering);
         })
     }
 }

@@ -22,6 +22,7 @@ use super::{Armed, Ended, Phase, Shared, queue_of};
 use crate::abi::{NS_JOB_PERSIST, NS_JOB_THREAD, ns_group_done_t};
 use crate::group::core::{Arrived, Guard, Place, Refused, Send};
 use crate::group::{GroupPtr, Task};
+use crate::job::free::Entering;
 use crate::job::here;
 use crate::job::state::{self, Arm, End};
 use crate::job::wait::Outcome;
@@ -275,11 +276,16 @@ impl Shared {
     }
 
     /// `ns_group_wait`. Returns `None` if the calling thread would block what it waits for.
-    pub(crate) fn wait_for_group(&self, group: GroupPtr, deadline: Option<u64>) -> Option<Outcome> {
+    /// The caller has entered [`Shared::waiters`]. `entering` keeps the group's memory until the wait has
+    /// begun: the end of the pool may end the group.
+    pub(crate) fn wait_for_group(
+        &self,
+        group: GroupPtr,
+        deadline: Option<u64>,
+        entering: Entering,
+    ) -> Option<Outcome> {
         let at = group.as_ptr();
         let own = here::callbacks_of(at.cast());
-        // The pool outlives this; the group is not used once the wait has begun.
-        let _in_call = self.waiters.enter();
         let guard = self.lock_group(&group);
         let quiet = guard.is_quiet(own);
         if quiet || own > 0 || here::on_loop_of(self.as_c()) {
@@ -290,7 +296,7 @@ impl Shared {
         }
         let is_worker = self.is_here();
         let stopped = || self.phase() >= Phase::Quiet || is_worker && self.is_shutting_down();
-        let outcome = guard.wait(is_worker, deadline, stopped);
+        let outcome = guard.wait(is_worker, deadline, stopped, entering);
         take_over(at.as_ptr());
         Some(outcome)
     }
