@@ -169,7 +169,8 @@ tap $? "udp-echo ends on SIGTERM with exit status 0"
 exec 3<&-
 
 refuses 2 $examples/httpd && refuses 2 $examples/httpd -p 1x . &&
-    refuses 2 $examples/httpd -t 0 . && refuses 2 $examples/httpd "$work/nothing"
+    refuses 2 $examples/httpd -t 0 . && refuses 2 $examples/httpd "$work/nothing" &&
+    refuses 2 $examples/httpd -s 0 . && refuses 2 $examples/httpd -q 0 .
 tap $? "httpd refuses bad arguments"
 
 mkdir "$work/root"
