@@ -89,6 +89,8 @@ $(WITH_NSPR): NSPR = $(shell pkg-config --cflags --libs nspr)
 
 build/examples/httpd: examples/http.h examples/server.h
 
+build/examples/chat: examples/server.h
+
 build/examples/%: examples/%.c include/nunc-stans.h build/lib/$(SHARED)
 	@mkdir -p $(@D)
 	$(CC) $(C_FLAGS) $< -o $@ $(LINK) $(NSPR)

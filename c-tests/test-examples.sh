@@ -201,4 +201,8 @@ exec 3<&-
 grep -q 'descriptors left open: 0$' "$work/out"
 tap $? "httpd has closed every descriptor"
 
+# test-chat and test-overload have the rest.
+refuses 2 $examples/chat -p 65536 && refuses 2 $examples/chat -w 0 && refuses 2 $examples/chat room
+tap $? "chat refuses bad arguments"
+
 echo "1..$count"
