@@ -316,7 +316,7 @@ impl<T> WorkQueue<T> {
                 return Some(item);
             }
             // In this order: what was expected was pushed before it was expected no more.
-            if self.closed.load(Ordering::SeqCst) && self.expected.load(Ordering::SeqCst) == 0 {
+            if self.closed.load(Ordering::Acquire) && self.expected.load(Ordering::Acquire) == 0 {
                 self.sleepers.fetch_sub(1, Ordering::Relaxed);
                 // All items pushed before the close are visible now.
                 return self.take(seat);
@@ -345,21 +345,26 @@ impl<T> WorkQueue<T> {
 
     /// Closes the queues: no more items will come. Workers take the remaining items and leave.
     pub(crate) fn close(&self) {
-        self.closed.store(true, Ordering::SeqCst);
+        self.closed.store(true, Ordering::Release);
+        fence(Ordering::SeqCst);
         self.wake_all();
     }
 
     /// An item is on its way from elsewhere, or may come of one that is: until
     /// [`WorkQueue::expect_no_more`] no worker leaves.
     pub(crate) fn expect_more(&self) {
-        self.expected.fetch_add(1, Ordering::SeqCst);
+        self.expected.fetch_add(1, Ordering::Relaxed);
     }
 
     /// It has been pushed, or there is none.
     pub(crate) fn expect_no_more(&self) {
         perturb("pushed what was expected, and it still is");
-        if self.expected.fetch_sub(1, Ordering::SeqCst) == 1 && self.closed.load(Ordering::SeqCst) {
-            self.wake_all();
+        if self.expected.fetch_sub(1, Ordering::Release) == 1 {
+            // Either we see the close, or who closes wakes the workers after this.
+            fence(Ordering::SeqCst);
+            if self.closed.load(Ordering::Relaxed) {
+                self.wake_all();
+            }
         }
     }
 

@@ -12,6 +12,8 @@ mod lock;
 mod queue;
 mod slots;
 mod task;
+#[cfg(all(test, not(loom)))]
+mod tests;
 
 pub(crate) use handle::{Group, GroupPtr};
 pub(crate) use list::Groups;

@@ -17,6 +17,7 @@
 //! times out, so the models use deadlines that have already passed.
 
 mod free;
+mod group;
 mod life;
 mod log;
 mod queue;
