@@ -55,7 +55,7 @@ impl<T: Member> Guard<'_, T> {
 
     /// Whether only done callbacks go on.
     pub(super) fn is_held_back(&self) -> bool {
-        !self.has(CANCELLED) && (self.core.suspended.get() > 0 || self.has(LATE))
+        (self.core.suspended.get() > 0 || self.has(LATE)) && !self.has(CANCELLED)
     }
 
     /// Whether everything is over, and the caller, if it is an agent, is the last.
