@@ -208,6 +208,8 @@ fn end(pool: &Shared, group: GroupPtr) {
 
 /// The loop has taken `job`, a member, out of everything: its done callback takes its turn, here if
 /// that is now.
+#[cold]
+#[inline(never)]
 pub(super) fn farewell(pool: &Shared, group: GroupPtr, job: JobPtr, place: Place) {
     let guard = pool.lock_group(&group);
     let mut spent = None;
