@@ -400,7 +400,15 @@ impl<'a> Make<'a> {
             armed: !unarmed,
             roomy: unarmed || group.is_some(),
         };
-        let job = match shared.make(&spec) {
+        let made = match group {
+            Some(group) if trigger == Trigger::Now && !unarmed => {
+                let at = group.as_ptr().cast();
+                JobPtr::make_member(&shared.alloc, at, spec.flags, func, data)
+                    .ok_or(MakeError::NoMemory)
+            }
+            _ => shared.make(&spec),
+        };
+        let job = match made {
             Ok(job) => job,
             Err(MakeError::NoMemory) => {
                 log!(shared.logger, LOG_ERR, "{}: no memory", self.function);
@@ -417,7 +425,9 @@ impl<'a> Make<'a> {
         unsafe { write_job(self.out, Some(job)) };
         hand_over(&raw const job.state);
         if let Some(group) = group {
-            job.set_group(group.as_ptr().cast());
+            if !job.is_unusual() {
+                job.set_group(group.as_ptr().cast());
+            }
             return self.add_to_group(shared, group, job, spec.armed);
         }
         if spec.armed {

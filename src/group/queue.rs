@@ -17,24 +17,45 @@ impl<T: Member> Guard<'_, T> {
         self.take_in(self.core.inbox.swap(BUSY, Ordering::Acquire));
     }
 
-    /// Take in a stack of jobs, the oldest of which is at its bottom.
+    /// Take in a stack of jobs, the oldest of which is at its bottom. One pass over them: each job is
+    /// another thread's cache line until then.
     pub(super) fn take_in(&self, mut stack: *mut Link) {
-        let mut oldest: *mut Link = ptr::null_mut();
+        let queue = &self.core.queue;
+        let mut newer = queue.end();
+        let mut count = 0;
+        let mut finished: *mut Link = ptr::null_mut();
         while is_stack(stack) {
-            // SAFETY: what is on the stack is a member's, and has come to us.
-            let link = unsafe { &*stack };
-            let next = link.chained();
-            link.chain(oldest);
-            oldest = stack;
-            stack = next;
+            // SAFETY: what is on the stack is a member's, has come to us, and is in no ring.
+            unsafe {
+                let next = (*stack).chained();
+                let job = T::of_link(stack);
+                if job.state().is_armed() {
+                    job.set_marks(QUEUED);
+                    queue.insert(newer, stack);
+                    newer = stack;
+                    count += 1;
+                } else {
+                    (*stack).chain(finished);
+                    finished = stack;
+                }
+                stack = next;
+            }
         }
-        while !oldest.is_null() {
+        add(&self.core.refs, count);
+        add(&self.core.active, count);
+        add(&self.core.length, count);
+        self.take_in_finished(finished);
+    }
+
+    /// Take in those that were finished with on their way.
+    fn take_in_finished(&self, mut finished: *mut Link) {
+        while !finished.is_null() {
             // SAFETY: as above.
             let job = unsafe {
-                let next = (*oldest).chained();
-                let job = T::of_link(oldest);
-                (*oldest).chain(ptr::null_mut());
-                oldest = next;
+                let job = T::of_link(finished);
+                let next = (*finished).chained();
+                (*finished).chain(ptr::null_mut());
+                finished = next;
                 job
             };
             self.count_in(true);

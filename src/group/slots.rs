@@ -55,7 +55,7 @@ impl<T: Member> Guard<'_, T> {
 
     /// Whether only done callbacks go on.
     pub(super) fn is_held_back(&self) -> bool {
-        !self.has(CANCELLED) && (self.core.suspended.get() > 0 || self.has(LATE))
+        (self.core.suspended.get() > 0 || self.has(LATE)) && !self.has(CANCELLED)
     }
 
     /// Whether everything is over, and the caller, if it is an agent, is the last.
@@ -89,10 +89,11 @@ impl<T: Member> Guard<'_, T> {
         loop {
             // Not for each job: those who post write to the inbox all the time, and each look at it
             // takes its cache line away from them.
-            if self.core.queue.is_empty() || self.is_held_back() {
+            let held_back = self.is_held_back();
+            if self.core.queue.is_empty() || held_back {
                 self.empty_inbox();
             }
-            let job = match self.first(place) {
+            let job = match self.first(place, held_back) {
                 Some(job) => job,
                 None => {
                     let alone = self.is_single() || self.core.slots.get() == 1;
@@ -149,9 +150,10 @@ impl<T: Member> Guard<'_, T> {
     }
 
     /// The job whose turn it is in `place`, if any's is.
-    pub(super) fn first(&self, place: Place) -> Option<T> {
+    #[inline(always)]
+    pub(super) fn first(&self, place: Place, held_back: bool) -> Option<T> {
         let at = self.core;
-        if self.is_held_back() {
+        if held_back {
             if at.farewells.get() == 0 {
                 return None;
             }
@@ -314,7 +316,7 @@ impl<T: Member> Guard<'_, T> {
     /// Take a slot for the caller, which is the loop, if a done callback is next, or the group's end.
     pub(crate) fn take_slot_here(&self, place: Place) -> bool {
         self.empty_inbox();
-        let due = match self.first(place) {
+        let due = match self.first(place, self.is_held_back()) {
             Some(job) => job.marks() & FAREWELL != 0,
             None => self.is_over() && (self.is_single() || self.core.slots.get() == 0),
         };

@@ -99,17 +99,17 @@ pub(crate) fn serve(
             }
         };
         perturb("an agent has run a job, and not counted it");
-        let over = turn.is_over();
+        let mut give_way = turn.is_over();
         // There is always something else that the loop may look at.
-        let others = place != Place::Worker || !pool.work.is_empty();
-        if over && !others {
+        if give_way && place == Place::Worker && pool.work.is_empty() {
+            give_way = false;
             turn = Turn::new(true);
         }
         // Before the lock is given back: from then on another agent may run the job and free it.
         let request = for_loop(&rest);
         let guard = pool.lock_group(&group);
         let spent = settle(&guard, &rest);
-        (next, send) = guard.next(place, over && others);
+        (next, send) = guard.next(place, give_way);
         if let Some(job) = request {
             pool.request(job);
         }
@@ -208,6 +208,8 @@ fn end(pool: &Shared, group: GroupPtr) {
 
 /// The loop has taken `job`, a member, out of everything: its done callback takes its turn, here if
 /// that is now.
+#[cold]
+#[inline(never)]
 pub(super) fn farewell(pool: &Shared, group: GroupPtr, job: JobPtr, place: Place) {
     let guard = pool.lock_group(&group);
     let mut spent = None;

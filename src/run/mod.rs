@@ -102,6 +102,7 @@ fn dispose(pool: &Shared, job: JobPtr) -> bool {
 
 /// Calls the done callback of a job that is in no queue and no list, and frees the job. The loop does
 /// this, in `place`; in a group the done callback takes its turn.
+#[inline(always)]
 pub(crate) fn farewell(pool: &Shared, job: JobPtr, place: Place) {
     if let Some(group) = job.group() {
         return agent::farewell(pool, group, job, place);
