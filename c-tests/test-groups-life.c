@@ -271,7 +271,11 @@ TEST(destroy_ends_the_groups_that_are_held_and_says_how_many)
     enum { GROUPS = 37 };
     static struct crew crews[GROUPS];
     static struct member members[GROUPS];
-    for (int held = 0; held <= GROUPS; held += GROUPS) {
+    static const int all[] = {0, GROUPS, 23};
+    for (int n = 0; n < 3; n++) {
+        int held = all[n];
+        char number[16];
+        snprintf(number, sizeof number, "%d", held);
         struct ns_thrpool_t *tp = pool_with(2, note_warnings, the_calloc, the_free);
         said_count = 0;
         for (int i = 0; i < GROUPS; i++) {
@@ -289,7 +293,7 @@ TEST(destroy_ends_the_groups_that_are_held_and_says_how_many)
             } else if (i % 5 == 2) {
                 assert_int_equal(ns_group_cancel(crews[i].group), NS_SUCCESS);
             }
-            if (held == 0) {
+            if (i >= held) {
                 if (i % 4 == 0) {
                     ns_group_release(crews[i].group);
                 }
@@ -306,7 +310,7 @@ TEST(destroy_ends_the_groups_that_are_held_and_says_how_many)
         heap_check(&the_heap);
         int found = 0;
         for (int i = 0; i < said_count && i < 8; i++) {
-            found += strstr(said[i], "37") != NULL && strstr(said[i], "group") != NULL;
+            found += strstr(said[i], number) != NULL && strstr(said[i], "group") != NULL;
         }
         assert_int_equal(found, held > 0);
     }
