@@ -650,7 +650,7 @@ TEST(fm54_no_wait_for_a_group_is_without_end)
 {
     enum { WAITERS = 3 };
     uint64_t sequence = run_seed();
-    long rounds = count_of(1500, 100000);
+    long rounds = count_of(1500, 20000);
     for (long round = 0; round < rounds; round++) {
         enum how how = (enum how)(round % HOWS);
         struct ns_thrpool_t *tp = checked_pool(1 + (size_t)round % 2);
