@@ -24,7 +24,12 @@ static void adds_in_order(size_t workers, unsigned pattern)
     crew_begin(&crew, tp, 1);
     number_members(&crew, many, count);
     for (int i = 0; i < count; i++) {
-        member_add(&many[i], where[pattern >> i % 8 & 1]);
+        ns_job_type_t type = where[pattern >> i % 8 & 1];
+        if (i / 3 % 2) {
+            member_add(&many[i], type);
+        } else { /* armed by the add */
+            assert_int_equal(ns_add_group_job(crew.group, type, member_run, &many[i], NULL), NS_SUCCESS);
+        }
     }
     crew_end(&crew);
     assert_in_order(&crew, count);
