@@ -225,7 +225,7 @@ static void *add_to_hunts(void *arg)
 }
 
 /*
- * A million with NS_COUNT=full.
+ * A hundred thousand with NS_COUNT=full.
  *
  * To see it fail: begin a job of a group without asking whether it is cancelled; or cancel only what the
  * list of members holds, and not what is being added.
@@ -234,7 +234,7 @@ TEST(fm50_no_callback_begins_after_a_cancel)
 {
     struct ns_thrpool_t *tp = checked_pool(2);
     uint64_t sequence = run_seed();
-    long rounds = count_of(5000, 1000000), running = 0, before_any = 0;
+    long rounds = count_of(2000, 100000), running = 0, before_any = 0;
     int ends[2];
     struct sigaction ignore = {.sa_handler = SIG_IGN};
     sigaction(SIGUSR1, &ignore, NULL);
@@ -575,7 +575,7 @@ static void beside_a_hog(ns_job_type_t type)
     long hogs = count_of(20000, 100000);
     memset(&light, 0, sizeof light);
     light.type = type;
-    light.posts = count_of(2000, 100000);
+    light.posts = count_of(1000, 20000);
     light.waits = calloc((size_t)light.posts, sizeof *light.waits);
     assert_int_equal(ns_group_new(tp, 1, NULL, NULL, &hog), NS_SUCCESS);
     struct ns_job_t *busy = occupy(tp, type, &gate);
@@ -612,7 +612,7 @@ static void beside_a_hog(ns_job_type_t type)
 }
 
 /*
- * A hundred thousand posts beside as many jobs with NS_COUNT=full.
+ * Twenty thousand posts beside a hundred thousand jobs with NS_COUNT=full.
  *
  * To see it fail: let a worker, or the loop, run a group until its queue is empty.
  */
