@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * http.h - what httpd needs to know of HTTP/1.1, apart from jobs
+ * http.h - what httpd and sql-gateway need to know of HTTP/1.1, apart from jobs
  */
 #ifndef HTTPD_HTTP_H
 #define HTTPD_HTTP_H
@@ -51,7 +51,10 @@ static const char *http_reason(int status)
     case 413: return "Content Too Large";
     case 414: return "URI Too Long";
     case 431: return "Request Header Fields Too Large";
+    case 500: return "Internal Server Error";
+    case 502: return "Bad Gateway";
     case 503: return "Service Unavailable";
+    case 504: return "Gateway Timeout";
     default: return "HTTP Version Not Supported"; /* 505 */
     }
 }
@@ -75,7 +78,7 @@ static size_t http_head(char *to, size_t size, int status, const char *type, lon
 }
 
 /* The type of a file, by the end of its name. */
-static const char *http_type(const char *path)
+static inline const char *http_type(const char *path)
 {
     static const char *const types[][2] = {
         {".html", "text/html; charset=utf-8"}, {".css", "text/css"},  {".js", "text/javascript"},
@@ -133,7 +136,7 @@ static bool decode_path(char *path)
 }
 
 /* The number in a query of the form name=number, or -1. */
-static long http_number(const char *query, const char *name, long most)
+static inline long http_number(const char *query, const char *name, long most)
 {
     size_t length = strlen(name);
     char *end;
@@ -226,16 +229,16 @@ static int http_parse(char *head, struct request *r)
  * Responses
  */
 
-static void http_begin(struct response *to, const struct request *r, int status, const char *type,
-                       long long length)
+static inline void http_begin(struct response *to, const struct request *r, int status,
+                              const char *type, long long length)
 {
     to->at = 0;
     to->length = http_head(to->text, sizeof to->text, status, type, length, r->keep);
 }
 
 /* Respond with a short text. */
-static void http_text(struct response *to, const struct request *r, int status, const char *type,
-                      const char *text)
+static inline void http_text(struct response *to, const struct request *r, int status,
+                             const char *type, const char *text)
 {
     size_t length = strlen(text);
 
@@ -246,7 +249,7 @@ static void http_text(struct response *to, const struct request *r, int status, 
     }
 }
 
-static void http_error(struct response *to, const struct request *r, int status)
+static inline void http_error(struct response *to, const struct request *r, int status)
 {
     char text[64];
 
@@ -255,7 +258,7 @@ static void http_error(struct response *to, const struct request *r, int status)
 }
 
 /* Respond with the file that the request names, below `root`, or say that there is none. */
-static void http_file(struct response *to, const struct request *r, int root)
+static inline void http_file(struct response *to, const struct request *r, int root)
 {
     char name[NAME_MOST + sizeof "index.html"];
     struct stat st;
@@ -286,7 +289,7 @@ static void http_file(struct response *to, const struct request *r, int root)
 }
 
 /* Close its file. */
-static void http_forget(struct response *from)
+static inline void http_forget(struct response *from)
 {
     if (from->file >= 0) {
         close(from->file);
@@ -301,7 +304,7 @@ enum sent {
 };
 
 /* Send as much as a non-blocking socket takes. */
-static enum sent http_send(struct response *from, int fd)
+static inline enum sent http_send(struct response *from, int fd)
 {
     while (from->at < from->length) {
         /* MSG_MORE: head and beginning of the file in one packet. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * server.h - what httpd and chat have in common: how a server takes clients in, and how it ends
+ * server.h - what httpd, chat and sql-gateway have in common: how a server takes clients in, and how it ends
  *
  * Its jobs run in the event loop:
  *

@@ -365,6 +365,10 @@ impl<T: Member> Guard<'_, T> {
         send
     }
 
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.has(CANCELLED)
+    }
+
     #[inline(always)]
     pub(super) fn unlock_sending_nobody(self) {
         if self.has(WAITED) && self.is_quiet(0) {

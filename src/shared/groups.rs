@@ -327,6 +327,20 @@ impl Shared {
         }
     }
 
+    /// Whether no callback of `job` will begin any more. The application knows it, and may have closed
+    /// the descriptor that it keeps, before the loop comes to finish with the members of a group.
+    #[cold]
+    pub(crate) fn is_over(&self, job: JobPtr) -> bool {
+        let is_cancelled = |group: GroupPtr| {
+            let guard = self.lock_group(&group);
+            let cancelled = guard.is_cancelled();
+            let send = guard.unlock();
+            self.send(group, send);
+            cancelled
+        };
+        job.state.now() == state::NEEDS_DELETE || job.group().is_some_and(is_cancelled)
+    }
+
     /// The next member of a cancelled group for the loop to dispose of, which carries REQ. `None` if
     /// there is none; the group may be gone then.
     pub(crate) fn next_member(&self, group: GroupPtr) -> Option<JobPtr> {
