@@ -702,6 +702,115 @@ void ns_set_log(void (*text)(void *arg, int priority, const char *message),
                 void *arg);
 
 /*
+ * Options of a pool
+ *
+ * Beside its config, a pool can be given options, which grow from version to version:
+ *
+ *     struct ns_thrpool_options options;
+ *     ns_thrpool_options_init(&options, sizeof options);
+ *     options.name = "ldap";
+ *     options.queue_limit = 1000;
+ *     tp = ns_thrpool_new_with(&config, &options);
+ *
+ * Overload. With queue_limit, an add of an armed run-now job with NS_JOB_THREAD that finds so many of
+ * those waiting for workers returns NS_OVERLOADED, and nothing has happened: a daemon answers "busy"
+ * instead of running out of memory. It is logged at LOG_DEBUG. What waits in groups does not count: see
+ * ns_group_set_limit. The limit may be passed by as many jobs as there are threads that add at that
+ * moment. Never refused are a job that fires or is armed again, the first rearm of an unarmed job
+ * included, and what a worker of the pool adds in a callback. What the loop adds may be refused: that is
+ * where daemons take requests in.
+ *
+ * Environment. NUNC_STANS_FRAMEWORK names the event framework of each pool whose options name none, or
+ * that has no options. A program with privileges of its own (setuid, file capabilities) does not look
+ * at it. Empty is as if it were not set.
+ */
+
+struct ns_framework;
+struct ns_slow_call;
+
+/** A flag for the options: no loop thread is started. Not in this version. */
+#define NS_POOL_CALLER_LOOP (1 << 0)
+/** A flag for the options: the statistics have times too. Not in this version. */
+#define NS_POOL_TIMINGS (1 << 1)
+
+/**
+ * What can be chosen when a pool is made, beside its config. Make it ready with
+ * ns_thrpool_options_init, set what differs, pass it to ns_thrpool_new_with. It is copied, and so
+ * is what its strings say.
+ */
+struct ns_thrpool_options {
+    /**
+     * The size of this struct in the program that fills it in: set by ns_thrpool_options_init.
+     * Fields are only ever added at the end. What a program does not know of is default; what the
+     * library does not know of must be zero.
+     */
+    size_t size;
+    /** NS_POOL_... flags, or'ed together. Neither is in this version. */
+    uint64_t flags;
+    /**
+     * 1 to 8 characters, with which the names of the pool's threads begin: NAME-loop, NAME-worker.
+     * NULL: ns.
+     */
+    const char *name;
+    /**
+     * The event framework that the pool runs over: "native" (epoll and timerfd on Linux), "portable"
+     * (the polling crate alone). NULL: what the environment variable NUNC_STANS_FRAMEWORK says, else
+     * native. "libevent" and "tevent" are not in this version.
+     */
+    const char *framework;
+    /** An event framework of the application's own. Not in this version: must be NULL. */
+    const struct ns_framework *custom;
+    /**
+     * How many run-now jobs with NS_JOB_THREAD, outside groups, may wait for workers: an add that
+     * finds so many is refused with NS_OVERLOADED. 0: no limit. See "Overload".
+     */
+    size_t queue_limit;
+    /** Report callbacks that run longer. Not in this version: must be zero, which reports none. */
+    struct timeval slow;
+    /** Gets these reports. Not in this version. */
+    void (*slow_fct)(const struct ns_slow_call *call);
+    /**
+     * Called first in each thread that the pool starts, with thread_arg and the thread's name: to
+     * attach it to a language's runtime, or to pin it to a processor. May be NULL.
+     */
+    void (*thread_start_fct)(void *arg, const char *name);
+    /**
+     * Called last in each thread that the pool starts. ns_thrpool_wait returns after those of the
+     * workers have returned, and ns_thrpool_destroy after that of the loop. May be NULL.
+     */
+    void (*thread_end_fct)(void *arg, const char *name);
+    /** For these two; the application's own. */
+    void *thread_arg;
+};
+
+/**
+ * Set options to their defaults, which are those of ns_thrpool_new.
+ *
+ * @param options the options; NULL does nothing
+ * @param size sizeof *options; smaller than a size_t does nothing
+ */
+void ns_thrpool_options_init(struct ns_thrpool_options *options, size_t size);
+
+/**
+ * As ns_thrpool_new, with options.
+ *
+ * @param tp_config as for ns_thrpool_new
+ * @param options made ready by ns_thrpool_options_init; copied; NULL for none
+ * @return the pool, or NULL, as ns_thrpool_new; NULL also if an option is wrong, names what is not
+ * known, or asks for what this version does not have: the log says which
+ */
+struct ns_thrpool_t *ns_thrpool_new_with(struct ns_thrpool_config *tp_config,
+                                         const struct ns_thrpool_options *options);
+
+/**
+ * The event framework that a pool runs over. Any thread; in a forked child too.
+ *
+ * @param tp the pool
+ * @return its name, as it was asked for, valid as long as the pool; NULL for NULL
+ */
+const char *ns_thrpool_get_framework(struct ns_thrpool_t *tp);
+
+/*
  * Groups
  *
  * A group is a set of jobs of one pool, with a rule for how many of them run at once. A group of

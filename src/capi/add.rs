@@ -7,6 +7,7 @@ use super::call::*;
 use crate::abi::_ns_result_t as R;
 use crate::abi::*;
 use crate::group::GroupPtr;
+use crate::group::core::Refused;
 use crate::job::{JobPtr, NEVER, Spec, Trigger};
 use crate::log::log;
 use crate::nspr::{self, Unusable};
@@ -389,9 +390,6 @@ impl<'a> Make<'a> {
             return self.refuse("job is NULL, and the job is not armed");
         }
         let shared = &pool.shared;
-        if shared.is_shutting_down() || shared.is_forked() {
-            return self.shut_down(pool);
-        }
         let spec = Spec {
             flags: flags & KEPT,
             trigger,
@@ -400,18 +398,43 @@ impl<'a> Make<'a> {
             armed: !unarmed,
             group: group.map(|group| group.as_ptr().cast()),
         };
-        let job = match shared.make(&spec) {
+        if !shared.is_open() || shared.is_forked() {
+            if shared.is_shutting_down() || shared.is_forked() {
+                return self.shut_down(pool);
+            }
+            if spec.is_counted() {
+                return self.finish_counted(shared, &spec);
+            }
+        }
+        self.complete(shared, group, &spec, false)
+    }
+
+    /// Makes a job that counts against the pool's limit.
+    #[cold]
+    #[inline(never)]
+    fn finish_counted(&self, shared: &Shared, spec: &Spec) -> ns_result_t {
+        if spec.armed && shared.is_overloaded() {
+            return refused(shared, self.function, Refused::Full);
+        }
+        self.complete(shared, None, spec, true)
+    }
+
+    /// Makes the job, and arms it.
+    #[inline(always)]
+    fn complete(
+        &self,
+        shared: &Shared,
+        group: Option<GroupPtr>,
+        spec: &Spec,
+        counted: bool,
+    ) -> ns_result_t {
+        let job = match shared.make(spec) {
             Ok(job) => job,
-            Err(MakeError::NoMemory) => {
-                log!(shared.logger, LOG_ERR, "{}: no memory", self.function);
-                return R::NS_ALLOCATION_FAILURE as ns_result_t;
-            }
-            Err(MakeError::OwnDescriptor) => {
-                return self.refuse("fd is one of the pool's own descriptors");
-            }
-            Err(MakeError::NoSignal) => return self.refuse("the system refuses to catch signum"),
-            Err(MakeError::Forked) => return self.shut_down(pool),
+            Err(why) => return self.not_made(shared, why),
         };
+        if counted {
+            shared.count_new(job, spec.armed);
+        }
         // Write the pointer before the job can run: its callback may run at once and read it.
         // SAFETY: the caller of `new` guaranteed that `out` is NULL or writable.
         unsafe { write_job(self.out, Some(job)) };
@@ -423,6 +446,21 @@ impl<'a> Make<'a> {
             shared.start(job);
         }
         SUCCESS
+    }
+
+    /// Says why there is no job.
+    #[cold]
+    #[inline(never)]
+    fn not_made(&self, shared: &Shared, why: MakeError) -> ns_result_t {
+        match why {
+            MakeError::NoMemory => {
+                log!(shared.logger, LOG_ERR, "{}: no memory", self.function);
+                R::NS_ALLOCATION_FAILURE as ns_result_t
+            }
+            MakeError::OwnDescriptor => self.refuse("fd is one of the pool's own descriptors"),
+            MakeError::NoSignal => self.refuse("the system refuses to catch signum"),
+            MakeError::Forked => self.pool.map_or(SHUTDOWN, |pool| self.shut_down(pool)),
+        }
     }
 }
 

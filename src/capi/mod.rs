@@ -14,4 +14,5 @@ mod call;
 pub mod extensions;
 pub mod group;
 pub mod job;
+pub mod options;
 pub mod pool;

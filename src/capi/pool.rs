@@ -47,12 +47,25 @@ pub unsafe extern "C" fn ns_thrpool_config_init(tp_config: *mut ns_thrpool_confi
 /// `ns_thrpool_shutdown`, `ns_thrpool_wait` and `ns_thrpool_destroy`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_thrpool_new(tp_config: *mut ns_thrpool_config) -> *mut ns_thrpool_t {
+    // SAFETY: the C interface requires `tp_config` to be NULL or a valid config.
+    unsafe { start("ns_thrpool_new", tp_config, ptr::null()) }
+}
+
+/// Makes a pool.
+///
+/// # Safety
+/// `config` is NULL or a config; `options` is NULL or valid options.
+pub(super) unsafe fn start(
+    name: &str,
+    config: *mut ns_thrpool_config,
+    options: *const ns_thrpool_options,
+) -> *mut ns_thrpool_t {
     let _errno = ErrnoGuard::new();
     fork::check();
     let _cancel = CancelGuard::new();
-    // SAFETY: the C interface requires `tp_config` to be NULL or a valid config.
-    let config = unsafe { tp_config.as_ref() };
-    Pool::start(config).map_or(ptr::null_mut(), |pool| pool.as_ptr().cast())
+    // SAFETY: guaranteed by the caller.
+    let pool = unsafe { Pool::start(name, config.as_ref(), options) };
+    pool.map_or(ptr::null_mut(), |pool| pool.as_ptr().cast())
 }
 
 /// Begin to end a pool. From now on adding and rearming return NS_SHUTDOWN and no job is armed
@@ -80,7 +93,7 @@ pub unsafe extern "C" fn ns_thrpool_is_shutdown(tp: *mut ns_thrpool_t) -> i32 {
     // SAFETY: the C interface requires `tp` to be NULL or a live pool.
     unsafe { pool_of(tp) }.map_or(0, |pool| {
         let shutdown = pool.shared.is_shutting_down();
-        take_over(&raw const pool.shared.shutdown);
+        take_over(&raw const pool.shared.gate);
         i32::from(shutdown || pool.shared.is_forked())
     })
 }

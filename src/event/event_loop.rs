@@ -40,11 +40,15 @@ pub(crate) struct EventLoop {
 }
 
 impl EventLoop {
-    /// A loop that is woken through the pipe end `pipe`, with these lists.
+    /// A loop over `framework` that is woken through the pipe end `pipe`, with these lists.
     ///
     /// # Safety
     /// `lists` are empty, and stay until the loop goes. No `&mut` to them is made meanwhile.
-    pub(crate) unsafe fn new(pipe: RawFd, lists: NonNull<Lists>) -> io::Result<Self> {
+    pub(crate) unsafe fn new(
+        framework: Framework,
+        pipe: RawFd,
+        lists: NonNull<Lists>,
+    ) -> io::Result<Self> {
         // SAFETY: all zero is a set; filled by pthread_sigmask, which only reads the mask here.
         let mask = unsafe {
             let mut mask: libc::sigset_t = mem::zeroed();
@@ -54,7 +58,7 @@ impl EventLoop {
         let roused = wake::reaches(&mask);
         let _low = sys::LowNumbers::take();
         Ok(Self {
-            poller: AnyPoller::new(Framework::DEFAULT, pipe, roused)?,
+            poller: AnyPoller::new(framework, pipe, roused)?,
             // SAFETY: by the caller's promise.
             wheel: unsafe {
                 let timers = &raw mut (*lists.as_ptr()).timers;

@@ -161,7 +161,7 @@ impl EventLoop {
             job.unmark(note::READY);
             perturb("about to run, and its state says that it is armed");
             if job.state.begin() {
-                match run::run(job, 0, 0) {
+                match run::run(pool, job, 0, 0) {
                     After::Idle => {
                         run::count_idle(pool);
                         self.rest(pool, job);
@@ -209,7 +209,7 @@ impl EventLoop {
                 }
             };
             match job.state.take_work() {
-                Work::Run => match run::run(job, state::WORK, 0) {
+                Work::Run => match run::run(pool, job, state::WORK, 0) {
                     After::Idle => run::count_idle(pool),
                     After::Armed => pool.loop_work.push(Task::job(job)),
                     After::Dispose => self.dispose(pool, job),

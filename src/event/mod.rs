@@ -31,6 +31,7 @@ use crate::sys;
 use backoff::Stale;
 pub(crate) use event_loop::EventLoop;
 pub(crate) use lists::Lists;
+pub(crate) use poller::Framework;
 use poller::{Event, Until};
 
 /// Requests that one turn takes.
@@ -46,7 +47,6 @@ impl EventLoop {
     /// The loop thread's life, until the pool is destroyed. `quiet` is called when no callback
     /// runs any more.
     pub(crate) fn run(&mut self, pool: &Shared, quiet: impl FnOnce()) {
-        pool.enter(true);
         pool.wake.rouse.enter(self.mask, self.roused);
         while !(pool.is_shutting_down() && pool.workers.load(Ordering::SeqCst) == 0) {
             self.turn(pool);

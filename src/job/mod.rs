@@ -12,12 +12,14 @@
 //! | field | written by | read by |
 //! |---|---|---|
 //! | `state` | any thread, see [`state`] | any thread |
-//! | `flags`, `func`, `pool`, `prfd`, `number`, `timeout` | the call that makes the job | any thread |
+//! | `flags` | see [`flags`] | any thread |
+//! | `func`, `pool`, `prfd`, `number`, `timeout` | the call that makes the job | any thread |
 //! | `data`, `done_cb` | any thread (atomic) | any thread |
 //! | `output` | the loop, when the job fires | any thread, while the callback executes |
 //! | `timer.deadline` | the thread that arms the job or has run it (atomic) | the loop |
 //! | `seen`, `notes`, `timer`, `link`, `next_ready` | the call that makes the job, then only the loop | the same |
 
+mod flags;
 pub(crate) mod free;
 pub(crate) mod here;
 pub(crate) mod idle;
@@ -37,6 +39,8 @@ use crate::abi::{
     ns_job_func_t, ns_job_t, ns_job_type_t, ns_thrpool_t,
 };
 use crate::alloc::Allocator;
+use crate::job::flags::Flags;
+pub(crate) use crate::job::flags::Kind;
 use crate::job::state::State;
 use crate::list::{Link, Node};
 use crate::nspr;
@@ -64,22 +68,12 @@ pub(crate) enum Trigger {
 /// No time at all: later than every deadline.
 pub(crate) const NEVER: u64 = u64::MAX;
 
-/// The kind of a job: its trigger without the parameters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Now,
-    Timer,
-    Io,
-    Signal,
-}
-
 /// The part that every job has. It lives in memory from the pool's allocator, and C holds its
 /// address.
 #[repr(C)]
 pub(crate) struct Job {
     pub(crate) state: State,
-    /// The public flags, all of which fit, and the bits of [`own`].
-    flags: Cell<u16>,
+    flags: Flags,
     /// What fired, as public flags. The loop writes it before it hands the job on. In a group, the
     /// marks of its queue too: [`MARKS`].
     output: AtomicU8,
@@ -132,17 +126,6 @@ struct Roomy<J> {
 const ROOM: usize = size_of::<Link>();
 const _: () =
     assert!(offset_of!(Roomy<Job>, job) == ROOM && offset_of!(Roomy<Watched>, job) == ROOM);
-
-/// Bits of [`Job::flags`] that are the library's own. They make a job unusual: its steps test once
-/// whether any of them is set.
-mod own {
-    /// The job is in a group.
-    pub(super) const GROUPED: u16 = 1 << 15;
-    /// The job has room for a group. Not unusual in itself.
-    pub(super) const ROOMY: u16 = 1 << 14;
-    /// The flags that are public.
-    pub(super) const PUBLIC: u16 = (1 << 14) - 1;
-}
 
 /// Bits of [`Job::output`] that a group's queue uses, under the group's lock. They are not among the
 /// flags that say what fired.
@@ -200,6 +183,11 @@ impl Spec {
         !self.armed || self.group.is_some()
     }
 
+    /// Whether the job counts against a limit of its pool's while it waits for a worker.
+    pub(crate) fn is_counted(&self) -> bool {
+        self.trigger == Trigger::Now && self.flags & NS_JOB_THREAD != 0 && self.group.is_none()
+    }
+
     /// The kind of the job.
     pub(crate) fn kind(&self) -> Kind {
         match self.trigger {
@@ -215,7 +203,7 @@ impl Job {
     fn new(pool: NonNull<ns_thrpool_t>, spec: &Spec, state: State) -> Self {
         Self {
             state,
-            flags: Cell::new(spec.flags as u16 | if spec.is_roomy() { own::ROOMY } else { 0 }),
+            flags: Flags::new(spec.flags, spec.is_roomy()),
             output: AtomicU8::new(0),
             notes: Cell::new(0),
             pool: Cell::new(pool),
@@ -229,42 +217,52 @@ impl Job {
     #[inline(always)]
     pub(crate) fn pool_as_c(&self) -> NonNull<ns_thrpool_t> {
         let pool = self.pool.get();
-        if self.is_unusual() {
+        if self.flags.is_grouped() {
             // SAFETY: a group outlives its members, and begins with its pool.
             return unsafe { pool.cast::<NonNull<ns_thrpool_t>>().read() };
         }
         pool
     }
 
-    /// Whether the job is in a group, so that its steps differ from those of most jobs.
+    /// Whether the job's steps differ from those of most jobs.
     #[inline(always)]
     pub(crate) fn is_unusual(&self) -> bool {
-        self.flags.get() & own::GROUPED != 0
+        self.flags.is_unusual()
     }
 
     /// The group that the job is in: its address, which only modules above this one can use.
     #[inline(always)]
     pub(crate) fn group_as_ptr(&self) -> Option<NonNull<c_void>> {
-        self.is_unusual().then(|| self.pool.get().cast())
+        self.flags.is_grouped().then(|| self.pool.get().cast())
     }
 
     /// Whether the job can be put in a group.
     pub(crate) fn has_room(&self) -> bool {
-        self.flags.get() & own::ROOMY != 0
+        self.flags.is_roomy()
     }
 
     /// From now on the job is in `group`, which begins with the job's pool. No other thread uses the
     /// job at that moment.
     pub(crate) fn set_group(&self, group: NonNull<c_void>) {
-        debug_assert!(self.has_room() && !self.is_unusual());
+        debug_assert!(self.has_room() && !self.flags.is_grouped());
         self.pool.set(group.cast());
-        self.flags.set(self.flags.get() | own::GROUPED);
+        self.flags.set_grouped();
+    }
+
+    /// Whether the job counts against its pool's limit while it waits for a worker.
+    pub(crate) fn is_counted(&self) -> bool {
+        self.flags.is_counted()
+    }
+
+    /// The job, which nobody else knows yet, counts against its pool's limit.
+    pub(crate) fn set_counted(&self) {
+        self.flags.set_counted();
     }
 
     /// Whether the callback does not run from the loop's ready list, but in a worker or from a
     /// group's queue.
     pub(crate) fn leaves_loop(&self) -> bool {
-        self.has(NS_JOB_THREAD) || self.is_unusual()
+        self.has(NS_JOB_THREAD) || self.flags.is_grouped()
     }
 
     /// The marks of its group's queue.
@@ -280,7 +278,7 @@ impl Job {
 
     /// The public flags.
     pub(crate) fn flags(&self) -> ns_job_type_t {
-        ns_job_type_t::from(self.flags.get() & own::PUBLIC)
+        self.flags.public()
     }
 
     /// Whether the job has any of `flags`.
@@ -290,15 +288,7 @@ impl Job {
 
     /// The kind of the job, according to its flags.
     pub(crate) fn kind(&self) -> Kind {
-        if self.has(NS_JOB_IO) {
-            Kind::Io
-        } else if self.has(NS_JOB_SIGNAL) {
-            Kind::Signal
-        } else if self.has(NS_JOB_TIMER) {
-            Kind::Timer
-        } else {
-            Kind::Now
-        }
+        self.flags.kind()
     }
 
     /// The callback.

@@ -73,7 +73,7 @@ pub(crate) fn serve(
             Next::Farewell(job) => {
                 let free = here::in_group(group.as_ptr().cast(), || {
                     take_over(group.as_ptr().as_ptr());
-                    let free = dispose(job);
+                    let free = dispose(pool, job);
                     hand_over(group.as_ptr().as_ptr());
                     free
                 });
@@ -125,7 +125,7 @@ fn call_member(pool: &Shared, group: GroupPtr, job: JobPtr) -> After {
     let disposal = if is_own(job) { 0 } else { state::REQ };
     let after = here::in_group(at.cast(), || {
         take_over(at.as_ptr());
-        run(job, queue_of(job.kind()), disposal)
+        run(pool, job, queue_of(job.kind()), disposal)
     });
     hand_over(at.as_ptr());
     if after == After::Idle {

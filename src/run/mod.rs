@@ -36,15 +36,14 @@ type Func = unsafe extern "C" fn(*mut ns_job_t);
 ///
 /// The timer of a job that is armed again starts when the callback returns. An idle job belongs to
 /// the application, which may end it at any moment; the caller then counts it with [`count_idle`].
-pub(crate) fn run(job: JobPtr, arm: u32, dispose: u32) -> After {
-    let pool = job.pool();
+pub(crate) fn run(pool: &Shared, job: JobPtr, arm: u32, dispose: u32) -> After {
     trace!(pool.logger, "job {:p}: callback begins", job.as_c());
     here::enter_callback(&job);
     unless_instrumented(
-        || call(job, job.func()),
+        || call(pool, job, job.func()),
         || {
             take_over(&raw const job.state);
-            call(job, job.func());
+            call(pool, job, job.func());
             hand_over(&raw const job.state);
         },
     );
@@ -89,13 +88,13 @@ pub(crate) fn count_idle(pool: &Shared) {
 /// caller must free the job: no queue or list holds it, and the application must not use it after
 /// its done callback.
 #[must_use]
-pub(crate) fn dispose(job: JobPtr) -> bool {
-    trace!(job.pool().logger, "job {:p}: disposed of", job.as_c());
+pub(crate) fn dispose(pool: &Shared, job: JobPtr) -> bool {
+    trace!(pool.logger, "job {:p}: disposed of", job.as_c());
     job.state.begin_disposal();
     take_over(&raw const job.state);
     perturb("being disposed of, and the done callback not called");
     if let Some(done) = job.done_cb() {
-        call(job, done);
+        call(pool, job, done);
     }
     job.state.end_disposal()
 }
@@ -106,17 +105,17 @@ pub(crate) fn farewell(pool: &Shared, job: JobPtr, place: Place) {
     if let Some(group) = job.group() {
         return agent::farewell(pool, group, job, place);
     }
-    if dispose(job) {
+    if dispose(pool, job) {
         // SAFETY: `dispose` returned true: nothing else holds the job.
         unsafe { pool.free_job(job) };
     }
 }
 
-fn call(job: JobPtr, func: unsafe extern "C" fn(*mut ns_job_t)) {
+fn call(pool: &Shared, job: JobPtr, func: unsafe extern "C" fn(*mut ns_job_t)) {
     // SAFETY: the application supplied the function, and we pass the job that it belongs to. If an
     // exception leaves it, the process ends: nothing here catches it.
     unsafe { func(job.as_c()) };
-    abort_if_forked(job.pool());
+    abort_if_forked(pool);
 }
 
 fn abort_if_forked(pool: &Shared) {
@@ -133,7 +132,6 @@ fn abort_if_forked(pool: &Shared) {
 
 /// The main function of a worker: runs jobs until the work queue is closed and empty.
 pub(crate) fn work(pool: &Shared) {
-    pool.enter(false);
     let mut seat = pool.work.seat(pool.seats.fetch_add(1, Ordering::Relaxed));
     let mut batch = FreeBatch::new(pool);
     while let Some(task) = pool.work.next(&mut seat, || batch.give_back()) {
@@ -147,7 +145,10 @@ pub(crate) fn work(pool: &Shared) {
             }
         };
         match job.state.take_work() {
-            Work::Run => run_job(pool, job, &seat, &mut batch),
+            Work::Run if job.is_unusual() => run_counted(pool, job, &seat, &mut batch),
+            Work::Run => {
+                run_job(pool, job, &seat, &mut batch, || {});
+            }
             Work::Leave => {}
             Work::Close => close(pool, job),
             // SAFETY: the job is disposed of, and the work queue was its last holder.
@@ -170,22 +171,44 @@ fn close(pool: &Shared, job: JobPtr) {
     pool.request(job);
 }
 
-fn run_job(pool: &Shared, job: JobPtr, seat: &Seat, batch: &mut FreeBatch<'_>) {
+/// Runs a job. `again` is called when a run-now job is about to be queued again.
+#[inline(always)]
+fn run_job(
+    pool: &Shared,
+    job: JobPtr,
+    seat: &Seat,
+    batch: &mut FreeBatch<'_>,
+    again: impl FnOnce(),
+) {
     let now = job.kind() == Kind::Now;
     // Only the loop releases descriptors and signals. It holds no part of a timer or run-now job at
     // this point, so the worker disposes of those itself.
     let own = now || job.kind() == Kind::Timer;
     let arm = queue_of(job.kind());
     let disposal = if own { 0 } else { state::REQ };
-    match run(job, arm, disposal) {
+    match run(pool, job, arm, disposal) {
         After::Idle => count_idle(pool),
-        After::Armed if now => pool.work.push_local(seat, Task::job(job)),
+        After::Armed if now => {
+            again();
+            pool.work.push_local(seat, Task::job(job));
+        }
         After::Dispose if own => {
-            if dispose(job) {
+            if dispose(pool, job) {
                 // SAFETY: `dispose` returned true: nothing else holds the job.
                 unsafe { batch.free(job) };
             }
         }
         After::Armed | After::Dispose => pool.request(job),
     }
+}
+
+/// Runs a job that may count against the pool's limit while it waits.
+#[cold]
+#[inline(never)]
+fn run_counted(pool: &Shared, job: JobPtr, seat: &Seat, batch: &mut FreeBatch<'_>) {
+    if !job.is_counted() {
+        return run_job(pool, job, seat, batch, || {});
+    }
+    pool.overload.remove();
+    run_job(pool, job, seat, batch, || pool.overload.add(1));
 }
