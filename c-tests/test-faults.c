@@ -5,6 +5,7 @@
  * everything else goes on.
  */
 #include "fm.h"
+#include "groups.h"
 #include "sockets.h"
 
 #include <dlfcn.h>
@@ -325,6 +326,100 @@ TEST(memory_that_is_refused_now_and_then_fails_the_adds_only)
     checked_end(tp);
 }
 
+static void leave_allocations(long n)
+{
+    pthread_mutex_lock(&the_heap.lock);
+    the_heap.left = n;
+    pthread_mutex_unlock(&the_heap.lock);
+}
+
+static long blocks_in_use(void)
+{
+    pthread_mutex_lock(&the_heap.lock);
+    long out = the_heap.out;
+    pthread_mutex_unlock(&the_heap.lock);
+    return out;
+}
+
+/* A step of what a group needs: make it, add to it, make a job for it, put that in. */
+static ns_result_t take_step(int step, struct crew *crew, struct ns_job_t **job)
+{
+    struct ns_thrpool_t *tp = crew->tp;
+    *job = (struct ns_job_t *)crew;
+    switch (step) {
+    case 0: return ns_group_new(tp, 1, crew, crew_ended, &crew->group);
+    case 1: return ns_add_group_job(crew->group, NS_JOB_NONE, count_and_finish, &crew->runs, job);
+    case 2: return ns_add_group_job(crew->group, NS_JOB_THREAD, count_and_finish, &crew->runs, job);
+    case 3: return ns_add_group_job(crew->group, NS_JOB_UNARMED, count_and_finish, &crew->runs, job);
+    case 4: return ns_create_job(tp, NS_JOB_TIMER, count_and_finish, job);
+    default: return ns_add_timeout_job(tp, &at_once, NS_JOB_THREAD | NS_JOB_UNARMED, count_and_finish,
+                                       &crew->runs, job);
+    }
+}
+
+/*
+ * To see it fail: count a job into its group before its memory is there, and not out again.
+ */
+TEST(each_allocation_of_a_group_may_fail_and_nothing_has_happened)
+{
+    enum { STEPS = 6 };
+    struct ns_thrpool_t *tp = recorded_pool(2);
+    int complete = 0;
+    /* Fewer and fewer of the allocations fail, until none does. */
+    for (long allowed = 0; !complete; allowed++) {
+        struct crew crew = CREW_INIT;
+        struct ns_job_t *jobs[STEPS] = {NULL};
+        long made = 0;
+        int done = 0;
+        crew.tp = tp;
+        assert_true(allowed < 100);
+        for (; done < STEPS; done++) {
+            long blocks = blocks_in_use();
+            int errors = count_logged_errors();
+            if (done == 0) {
+                leave_allocations(allowed);
+            }
+            ns_result_t result = take_step(done, &crew, &jobs[done]);
+            if (result != NS_SUCCESS) {
+                leave_allocations(-1);
+                assert_int_equal(result, NS_ALLOCATION_FAILURE);
+                assert_int_equal(count_logged_errors(), errors + 1);
+                assert_true(logged("no memory"));
+                assert_true(blocks_in_use() <= blocks);
+                if (done == 0) {
+                    assert_null(crew.group);
+                } else {
+                    assert_null(jobs[done]);
+                }
+                break;
+            }
+            made += done > 0;
+        }
+        complete = done == STEPS;
+        /* set_group needs no memory: it is all there, with none left. */
+        leave_allocations(0);
+        for (int i = 4; i < done; i++) {
+            assert_int_equal(ns_job_set_group(jobs[i], crew.group), NS_SUCCESS);
+            assert_int_equal(ns_job_set_data(jobs[i], &crew.runs), NS_SUCCESS);
+        }
+        for (int i = 3; i < done; i++) {
+            assert_int_equal(ns_job_rearm(jobs[i]), NS_SUCCESS);
+        }
+        if (done > 0) {
+            assert_latch(&crew.runs, made);
+            assert_int_equal(ns_group_suspend(crew.group), NS_SUCCESS);
+            assert_int_equal(ns_group_resume(crew.group), NS_SUCCESS);
+            assert_int_equal(ns_group_wait(crew.group, NULL), NS_SUCCESS);
+            assert_int_equal(ns_group_cancel(crew.group), NS_SUCCESS);
+            crew_end(&crew);
+        }
+        assert_int_equal(latch_count(&crew.runs), made);
+        leave_allocations(-1);
+    }
+    assert_works(tp);
+    checked_end(tp);
+}
+
 /* The descriptor of the pool's epoll instance, or -1 where it polls in another way. */
 static int find_poller(void)
 {
@@ -587,6 +682,7 @@ int main(void)
         cmocka_unit_test(a_running_pool_works_without_a_free_descriptor),
         cmocka_unit_test(clients_may_vanish_at_any_step),
         cmocka_unit_test(memory_that_is_refused_now_and_then_fails_the_adds_only),
+        cmocka_unit_test(each_allocation_of_a_group_may_fail_and_nothing_has_happened),
         cmocka_unit_test(a_descriptor_that_the_poller_refuses_is_logged_and_tried_again),
         cmocka_unit_test(signals_may_storm_while_jobs_come_and_go),
         cmocka_unit_test(a_logger_that_blocks_holds_up_its_own_thread_only),

@@ -471,7 +471,7 @@ static void run_belt(size_t workers, enum way_in way, ns_job_type_t type, int or
 }
 
 /*
- * To see it fail: in WorkQueue::push, or push_near, push every 1000th item twice, or not at all; for
+ * To see it fail: in WorkQueue::push, or push_local, push every 1000th item twice, or not at all; for
  * run-now jobs of the loop the same in Shared::run_now, and for the others in Shared::request.
  */
 TEST(fm39_queues_neither_drop_nor_double_nor_reorder)

@@ -10,13 +10,15 @@
  *
  * Only who waits lets go of the lock: once the call has begun, others may finish the job.
  *
+ * Half of the jobs are in groups: see random-groups.h.
+ *
  * To see it fail: have ns_job_done refuse every second job that is WAITING; in JobPtr::free, do not
  * ask whether somebody is ENTERING; in State::end, leave the mark out for every hundredth job.
  *
  *   NS_SEED=n    the same choices again (in which order threads run is the system's)
  *   NS_COUNT     deep or full: more operations
  */
-#include "fm.h"
+#include "random-groups.h"
 
 #include <sys/syscall.h>
 
@@ -35,60 +37,6 @@ int clock_gettime(clockid_t clock, struct timespec *now)
     }
     return (int)syscall(SYS_clock_gettime, clock, now);
 }
-
-enum { THREADS = 4, SLOTS = 200, PAIRS = 16, OPERATIONS = 20000, AFTERWARDS = 2000 };
-
-#define NONE INT32_MIN
-
-enum kind { NOW, TIMER, SIGNAL, SHARED_FD, SHARED_FD_TIMEOUT, OWN_FD, KINDS };
-
-enum stage { EMPTY, LIVE, ENDING };
-
-struct slot {
-    pthread_mutex_t lock;
-    struct ns_job_t *job;
-    ns_job_type_t type;
-    enum kind kind;
-    int pair;         /* of sockets, that the job watches, or -1 */
-    int ends_itself;
-    int untold;       /* it was armed by the add, and has no done callback until it runs */
-    int life;         /* runs after which one that ends itself does so */
-    uint32_t temper;  /* the seed of what its callback does */
-    atomic_int stage;
-    atomic_long born;
-    atomic_int no_more; /* something was accepted that says: no run is in progress, none will be */
-    atomic_int executing;
-    atomic_int runs;
-    atomic_int most_runs; /* after an end was accepted */
-    atomic_int disposals;
-};
-
-static struct slot slots[SLOTS];
-static int pairs[PAIRS][2];
-static struct ns_thrpool_t *pool;
-
-static struct {
-    atomic_long left;  /* operations on a running pool */
-    atomic_long after; /* those on one that shuts down */
-    atomic_long shutdown_at; /* a callback shuts down when so many are left, or NONE */
-    atomic_long made;
-    atomic_long disposed;
-    atomic_long runs;
-    atomic_int shutting_down;
-    atomic_int quiet; /* wait has returned */
-    atomic_long beside[8]; /* results of waits without the lock */
-} model;
-
-/* The first thing that contradicted the model. */
-static _Atomic(const char *) finding;
-
-#define HOLDS(cond)                                                                            \
-    do {                                                                                       \
-        if (!(cond)) {                                                                         \
-            const char *none = NULL;                                                           \
-            atomic_compare_exchange_strong(&finding, &none, #cond);                            \
-        }                                                                                      \
-    } while (0)
 
 static void feed(int pair)
 {
@@ -117,16 +65,23 @@ static void look_at(struct ns_job_t *job, struct slot *slot)
     HOLDS((ns_job_get_native_fd(job) >= 0) == (slot->kind >= SHARED_FD));
     HOLDS(ns_job_is_func(job, run) == 1);
     HOLDS(ns_job_is_func(job, NULL) == 0);
+    HOLDS(slot->team == NULL || ns_job_get_group(job) == slot->team->group);
 }
 
 static void gone(struct ns_job_t *job)
 {
     struct slot *slot = ns_job_get_data(job);
+    struct team *team = slot->team;
+    team_enter(team, 0);
     HOLDS(atomic_load(&slot->executing) == 0);
     HOLDS(atomic_fetch_add(&slot->disposals, 1) == 0);
     look_at(job, slot);
     atomic_fetch_add(&model.disposed, 1);
     atomic_store(&slot->stage, EMPTY);
+    team_leave(team);
+    if (team != NULL) {
+        atomic_fetch_sub(&team->members, 1);
+    }
 }
 
 static void act(uint64_t *sequence, const struct slot *own);
@@ -152,6 +107,9 @@ static void run(struct ns_job_t *job)
     ns_job_type_t output = ns_job_get_output_type(job);
     int runs = atomic_fetch_add(&slot->runs, 1) + 1;
     uint64_t sequence = slot->temper + (uint64_t)runs;
+    struct team *team = slot->team;
+    team_enter(team, 1);
+    team_in_order(team, slot);
     HOLDS(atomic_fetch_add(&slot->executing, 1) == 0);
     HOLDS(!atomic_load(&slot->no_more));
     HOLDS(!atomic_load(&model.quiet));
@@ -194,6 +152,7 @@ static void run(struct ns_job_t *job)
         HOLDS(result == NS_INVALID_STATE || result == NS_SHUTDOWN);
     }
     HOLDS(atomic_fetch_sub(&slot->executing, 1) == 1);
+    team_leave(team);
 }
 
 /* Fill an empty slot. */
@@ -217,6 +176,8 @@ static void make(struct slot *slot, uint64_t *sequence)
     slot->ends_itself =
         armed || (dice & 64) || (persist && slot->kind != TIMER && slot->kind != SIGNAL);
     slot->untold = armed;
+    slot->team = NULL;
+    slot->ticket = 0;
     atomic_store(&slot->no_more, 0);
     atomic_store(&slot->runs, 0);
     atomic_store(&slot->disposals, 0);
@@ -284,6 +245,9 @@ static void make(struct slot *slot, uint64_t *sequence)
     if (create && slot->kind <= TIMER) {
         HOLDS(ns_job_get_data(job) == NULL);
         HOLDS(ns_job_set_data(job, slot) == NS_SUCCESS);
+    }
+    if (dice >> 11 & 1) {
+        team_join(slot, (dice >> 12) % TEAMS);
     }
     HOLDS(ns_job_set_done_cb(job, gone) == NS_SUCCESS);
     look_at(job, slot);
@@ -379,7 +343,8 @@ static void wait_a_little(struct slot *slot, uint64_t *sequence)
     int runs = atomic_load(&slot->runs);
     result = ns_job_rearm(slot->job);
     HOLDS(result == NS_SUCCESS || (result == NS_SHUTDOWN && ns_thrpool_is_shutdown(pool)));
-    if (result == NS_SUCCESS && slot->kind <= TIMER && !NS_JOB_IS_PERSIST(slot->type)) {
+    /* One in a group that is suspended may not come soon. */
+    if (result == NS_SUCCESS && slot->team == NULL && slot->kind <= TIMER && !NS_JOB_IS_PERSIST(slot->type)) {
         result = ns_job_wait(slot->job);
         HOLDS(result == NS_SUCCESS || (result == NS_SHUTDOWN && ns_thrpool_is_shutdown(pool)));
         HOLDS(result != NS_SUCCESS || atomic_load(&slot->runs) > runs || ns_thrpool_is_shutdown(pool));
@@ -450,7 +415,7 @@ static int act_on(struct slot *slot, uint64_t *sequence, int in_callback)
         HOLDS(result == NS_SUCCESS || result == NS_INVALID_STATE);
         break;
     default:
-        result = ns_job_rearm(slot->job);
+        result = slot->team != NULL && slot->kind == NOW ? team_rearm(slot) : ns_job_rearm(slot->job);
         HOLDS(result == NS_SUCCESS || result == NS_INVALID_STATE ||
               (result == NS_SHUTDOWN && ns_thrpool_is_shutdown(pool)));
     }
@@ -472,6 +437,10 @@ static void act(uint64_t *sequence, const struct slot *own)
     if (dice % 64 == 2) {
         count_operation();
         ask_badly(sequence);
+        return;
+    }
+    if (dice % 8 == 3) {
+        team_act(sequence, own);
         return;
     }
     struct slot *slot = &slots[(dice >> 8) % SLOTS];
@@ -585,6 +554,7 @@ static long live(uint64_t *sequence, enum life life)
         pthread_mutex_lock(&slots[i].lock);
         pthread_mutex_unlock(&slots[i].lock);
     }
+    teams_resume();
     if (life == TO_THE_END) {
         HOLDS(all_run_again() == 0);
         atomic_store(&model.shutting_down, 1);
@@ -593,7 +563,9 @@ static long live(uint64_t *sequence, enum life life)
         atomic_store(&model.quiet, 1);
     }
     end_the_rest();
+    teams_release(sequence);
     ns_thrpool_destroy(pool);
+    teams_check();
     for (int i = 0; i < SLOTS; i++) {
         HOLDS(atomic_load(&slots[i].stage) == EMPTY);
         HOLDS(atomic_load(&slots[i].runs) <= atomic_load(&slots[i].most_runs));
@@ -617,6 +589,9 @@ TEST(random_operations_keep_to_the_model)
     for (int i = 0; i < SLOTS; i++) {
         pthread_mutex_init(&slots[i].lock, NULL);
     }
+    for (int i = 0; i < TEAMS; i++) {
+        pthread_mutex_init(&teams[i].lock, NULL);
+    }
     for (int i = 0; i < PAIRS; i++) {
         socket_pair(pairs[i]);
     }
@@ -639,6 +614,10 @@ TEST(random_operations_keep_to_the_model)
                   now_seconds() - begin, atomic_load(&model.made), atomic_load(&model.runs),
                   atomic_load(&model.beside[NS_SUCCESS]), atomic_load(&model.beside[NS_TIMEOUT]),
                   atomic_load(&model.beside[NS_DELETING]), atomic_load(&model.beside[NS_SHUTDOWN]));
+    print_message("# groups: %ld made, %ld ended, %ld jobs put in, %ld cancels of which %ld met a callback, "
+                  "%ld adds refused by a limit\n", atomic_load(&counts.made), atomic_load(&counts.ended),
+                  atomic_load(&counts.joined), atomic_load(&counts.cancels),
+                  atomic_load(&counts.cancels_running), atomic_load(&counts.overloaded));
 }
 
 int main(void)

@@ -1,24 +1,24 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! The time that one step of a turn may take.
+//! Time limits on the steps of a turn.
 
 use crate::sys;
 
-/// Nanoseconds after which a turn runs no further callbacks, but looks what else there is.
+/// A step that has taken this many nanoseconds starts no further callback.
 const SLICE: u64 = 500_000;
-/// Callbacks between two looks at the clock, if they are quick: a slice would be enough for as
-/// many.
+/// If callbacks are quick, the clock is read once in this many calls. A callback is quick if a
+/// slice has time for this many of its length.
 const CHECK_EVERY: usize = 8;
 
-/// The time that code of the application's may take of a turn.
+/// How much of its slice a step of the turn has used for application code.
 pub(crate) struct Slice {
     begin: u64,
     calls: usize,
-    /// The call after which the clock is looked at.
+    /// The call after which to read the clock.
     next_check: usize,
 }
 
 impl Slice {
-    /// It begins now.
+    /// Start a slice now.
     pub(crate) fn new() -> Self {
         Self {
             begin: sys::now(),
@@ -27,8 +27,8 @@ impl Slice {
         }
     }
 
-    /// After a call: whether that was enough. The clock is looked at after each slow one, but now
-    /// and then only if all are quick.
+    /// Count a call, and return whether the slice is used up. The clock is read after each slow
+    /// call, but only now and then while all calls are quick.
     pub(crate) fn is_over(&mut self) -> bool {
         self.calls += 1;
         if self.calls < self.next_check {
@@ -40,7 +40,7 @@ impl Slice {
         took > SLICE
     }
 
-    /// Whether that was enough, now. If there is none, one begins.
+    /// Whether the slice is used up, by the clock. If there is no slice yet, start one.
     #[cold]
     #[inline(never)]
     pub(crate) fn is_late(slice: &mut Option<Self>) -> bool {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! The descriptor table: which jobs watch which descriptor, and what the poller knows of it.
+//! The descriptor table: which jobs watch which descriptor, and which registration the poller has.
 //!
-//! The table is an array that grows by doubling blocks and never moves an entry. A block is
-//! reserved by the call that makes a job, on whatever thread, so that arming cannot fail for
-//! memory. The entries' contents belong to the loop, but for the count of closes.
+//! The table is an array of blocks, each twice as long as the one before, and never moves an entry.
+//! The call that makes a job reserves its block, on any thread, so arming never needs memory.
+//! Except for the count of closes, only the loop uses the contents of an entry.
 
 use std::cell::Cell;
 use std::ptr::{self, NonNull};
@@ -41,12 +41,12 @@ impl Interest {
         self.0 & Self::WRITE != 0
     }
 
-    /// What is in both.
+    /// The directions that are in both sets.
     pub(crate) fn and(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }
 
-    /// What is in either.
+    /// The directions that are in either set.
     pub(crate) fn or(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
@@ -60,90 +60,96 @@ impl Interest {
 /// How long the poller keeps reporting a descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
-    /// As long as it is ready: for jobs that run in the loop, which are armed again at once.
+    /// Level-triggered, at every wait while it is ready: for jobs that run in the loop, which are
+    /// usually armed again at once.
     Level,
-    /// Once, then not until it is registered again: for jobs that run in workers.
+    /// Oneshot, once until it is registered again: for jobs that run in workers.
     Oneshot,
-    /// Each time something happens: while there is urgent data, which would be reported for ever.
+    /// Edge-triggered, at each change: while there is urgent data, which would otherwise be
+    /// reported by every wait.
     Edge,
 }
 
-/// What the poller knows of a descriptor.
+/// The registration that the poller has of a descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Registration {
-    /// Nothing.
+    /// None.
     Absent,
-    /// Nothing: it did not take it, for want of something that may come back.
+    /// None: the poller refused the descriptor, for lack of something that may become available.
     Refused,
-    /// Nothing: it cannot be polled, and is always ready, as files are.
+    /// None: the descriptor cannot be polled and is always ready, as files are.
     Always,
-    /// It is registered, for this, under the entry's serial.
+    /// Registered for these directions in this mode, under the entry's serial.
     Polled(Interest, Mode),
 }
 
-/// One descriptor.
+/// The entry of one descriptor number.
 #[derive(Debug)]
 pub(crate) struct Entry {
-    /// The jobs that were armed on what the number stands for now.
+    /// The jobs that have been armed on the file that the number refers to now.
     pub(crate) jobs: LoopOnly<Head>,
-    /// Twice how often the pool has closed the number, or given it up; and [`OWN`]. A job that was
-    /// made when this was another number was made for something else.
+    /// Twice the number of times that the pool has closed or released the number, plus [`OWN`] if
+    /// it is the pool's. A job that was made when this had another value was made for another file.
     closes: AtomicU32,
-    /// Serial in the upper 24 bits, registration in the lower 8.
+    /// The serial in the upper 24 bits, the registration in the lower 8.
     word: LoopOnly<Cell<u32>>,
 }
 
-// Every thread gets references to entries, and the table's pointers hide that from the compiler.
+// Every thread may refer to entries, but the table's atomic pointers keep the compiler from
+// checking that.
 const _: fn() = || {
     fn is_sync<T: Sync>() {}
     is_sync::<Entry>();
 };
 
-/// Bits of [`Entry::word`], above those of the interest: it is registered, and how; or why not.
+/// Bits of [`Entry::word`], above those of the interest. The descriptor is registered, and how; or
+/// it is not, and why.
 const POLLED: u32 = 1 << 2;
 const ONESHOT: u32 = 1 << 3;
 const EDGE: u32 = 1 << 4;
 const ALWAYS: u32 = 1 << 5;
 const REFUSED: u32 = 1 << 6;
-/// It was refused, and is in the list of what is to be tried again.
+/// The descriptor was refused, and is in the list of those to retry.
 const RETRIED: u32 = 1 << 7;
 
-/// Bit of [`Entry::closes`]: the number is that of a descriptor of the pool's own.
+/// Bit of [`Entry::closes`]: the number belongs to one of the pool's own descriptors.
 pub(crate) const OWN: u32 = 1;
 
 impl Entry {
-    /// What [`Entry::closes`] is about. Any thread.
+    /// The current value of the count of closes. Any thread may call this.
     pub(crate) fn closes(&self) -> u32 {
         self.closes.load(Ordering::SeqCst)
     }
 
-    /// The pool is about to close the number.
+    /// Count a close: the pool is about to close the number.
     pub(crate) fn count_close(&self) {
         self.closes.fetch_add(2, Ordering::SeqCst);
     }
 
-    /// Whether the number is from now on that of a descriptor of the pool's own. Any thread.
+    /// Record whether the number belongs to one of the pool's own descriptors. Any thread may call
+    /// this.
     pub(crate) fn set_own(&self, own: bool) {
-        // Both ways one more: what was made for the number before was made for something else.
+        // Either change adds one: a job that was made for the number before was made for another
+        // file.
         let change =
             |closes: u32| (closes & OWN != u32::from(own)).then(|| closes.wrapping_add(OWN));
         let (store, load) = (Ordering::SeqCst, Ordering::SeqCst);
-        // An error says that it was so before.
+        // An error means that nothing had to change.
         let _ = self.closes.fetch_update(store, load, change);
     }
 
-    /// Whether it is in the list of what is to be tried again.
+    /// Whether it is in the list of descriptors to retry.
     pub(crate) fn is_retried(&self) -> bool {
         self.word.get() & RETRIED != 0
     }
 
-    /// It is in that list, or not.
+    /// Record whether it is in the list of descriptors to retry.
     pub(crate) fn set_retried(&self, retried: bool) {
         let rest = self.word.get() & !RETRIED;
         self.word.set(rest | if retried { RETRIED } else { 0 });
     }
 
-    /// What the poller knows.
+    /// The registration that the poller has.
     pub(crate) fn registration(&self) -> Registration {
         let word = self.word.get();
         if word & POLLED != 0 {
@@ -161,7 +167,7 @@ impl Entry {
         }
     }
 
-    /// Note what the poller knows now.
+    /// Record the registration that the poller has now.
     pub(crate) fn set_registration(&self, registration: Registration) {
         let bits = match registration {
             Registration::Absent => 0,
@@ -184,25 +190,26 @@ impl Entry {
         self.word.get() >> 8
     }
 
-    /// A new registration begins: events of earlier ones are stale.
+    /// Take the next serial for a new registration: events of earlier ones are stale.
     pub(crate) fn next_serial(&self) {
         self.word.set(self.word.get().wrapping_add(1 << 8));
     }
 }
 
-/// The first block holds this many entries, the next as many, each further one twice as many.
+/// The number of entries in the first block. The second is as long, and each further block is twice
+/// as long as the one before it.
 const FIRST: usize = 64;
 const FIRST_BITS: u32 = FIRST.ilog2();
-/// Enough for every number that fits an int.
+/// Enough blocks for every number that fits in an int.
 const BLOCKS: usize = 32 - FIRST_BITS as usize;
 
-/// See the module.
+/// The descriptor table. See the module.
 #[derive(Debug)]
 pub(crate) struct Table {
     blocks: [AtomicPtr<Entry>; BLOCKS],
 }
 
-/// The block that `fd` is in, its length, and the index there.
+/// The block that holds `fd`, the length of that block, and the index of `fd` in it.
 fn position(fd: c_int) -> (usize, usize, usize) {
     let fd = fd as usize;
     if fd < FIRST {
@@ -214,15 +221,15 @@ fn position(fd: c_int) -> (usize, usize, usize) {
 }
 
 impl Table {
-    /// A table without a block.
+    /// An empty table.
     pub(crate) const fn new() -> Self {
         Self {
             blocks: [const { AtomicPtr::new(ptr::null_mut()) }; BLOCKS],
         }
     }
 
-    /// See to it that `fd`, a number of 0 or more, has an entry. `None` when there is no memory.
-    /// Any thread.
+    /// Make sure that `fd`, which is not negative, has an entry. `None` if there is no memory. Any
+    /// thread may call this.
     #[inline(always)]
     pub(crate) fn reserve(&self, alloc: &Allocator, fd: c_int) -> Option<&Entry> {
         let (block, len, _) = position(fd);
@@ -236,30 +243,31 @@ impl Table {
                 Ordering::Acquire,
             );
             if lost.is_err() {
-                // SAFETY: ours, and nobody saw it.
+                // SAFETY: `alloc` made it, and the failed exchange published it to no other thread.
                 unsafe { alloc.free(new) };
             }
         }
         Some(self.entry(fd))
     }
 
-    /// The entry of `fd`, which was reserved.
+    /// The entry of `fd`, which must be reserved.
     pub(crate) fn entry(&self, fd: c_int) -> &Entry {
         let entry = self.find(fd);
         debug_assert!(entry.is_some());
-        // SAFETY: a reserved number's block is there, until the table goes.
+        // SAFETY: `fd` is reserved, and a block stays until the table is freed, so `find` found it.
         unsafe { entry.unwrap_unchecked() }
     }
 
-    /// The entry of `fd`, if its block was ever reserved.
+    /// The entry of `fd`, if its block has been reserved.
     pub(crate) fn find(&self, fd: c_int) -> Option<&Entry> {
         let (block, _, index) = position(fd);
         let at = self.blocks[block].load(Ordering::Acquire);
-        // SAFETY: a block is as long as `position` says, and stays until the table goes.
+        // SAFETY: `index` is below the length of the block, by `position`; a block stays until the
+        // table is freed.
         (!at.is_null()).then(|| unsafe { &*at.add(index) })
     }
 
-    /// Every entry that there is, with its number.
+    /// All entries that exist, with their numbers.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (c_int, &Entry)> {
         self.blocks
             .iter()
@@ -277,14 +285,15 @@ impl Table {
             .map(|fd| (fd, self.entry(fd)))
     }
 
-    /// Give the blocks back.
+    /// Free all blocks.
     ///
     /// # Safety
-    /// Nothing is linked in an entry, and nobody uses the table any more.
+    /// No job is linked in an entry, and no thread uses the table any more.
     pub(crate) unsafe fn free(&self, alloc: &Allocator) {
         for block in &self.blocks {
             if let Some(block) = NonNull::new(block.swap(ptr::null_mut(), Ordering::AcqRel)) {
-                // SAFETY: from this allocator, and by the caller's promise unused.
+                // SAFETY: `reserve` got the block from this allocator; by the caller's promise,
+                // nothing uses it.
                 unsafe { alloc.free(block) };
             }
         }
@@ -321,7 +330,7 @@ mod tests {
         assert_eq!(count(512), 512);
         let last = if cfg!(miri) { 511 } else { 32_767 };
         assert_eq!(table.entries().map(|(fd, _)| fd).max(), Some(last));
-        // SAFETY: unused from here on.
+        // SAFETY: no job is linked, and nothing uses the table after this.
         unsafe { table.free(&alloc) };
         assert_eq!(position(c_int::MAX).0, BLOCKS - 1);
     }
@@ -363,12 +372,8 @@ mod tests {
         assert_eq!(entry.closes() & OWN, OWN);
         entry.set_own(false);
         assert_eq!(entry.closes() & OWN, 0);
-        assert_ne!(
-            entry.closes(),
-            seen,
-            "a job from before has lost the number"
-        );
-        // The serial goes round without touching the rest.
+        assert_ne!(entry.closes(), seen, "an earlier job has lost the number");
+        // When the serial overflows, the other bits stay.
         entry.word.set(u32::MAX << 8);
         entry.set_registration(Registration::Always);
         entry.next_serial();
@@ -376,7 +381,7 @@ mod tests {
             (entry.registration(), entry.serial()),
             (Registration::Always, 0)
         );
-        // SAFETY: unused from here on.
+        // SAFETY: no job is linked, and nothing uses the table after this.
         unsafe { table.free(&alloc) };
     }
 }

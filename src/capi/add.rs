@@ -396,13 +396,13 @@ impl<'a> Make<'a> {
             func,
             data,
             armed: !unarmed,
-            group: group.map(|group| group.as_ptr().cast()),
+            roomy: unarmed || group.is_some(),
         };
         if !shared.is_open() || shared.is_forked() {
             if shared.is_shutting_down() || shared.is_forked() {
                 return self.shut_down(pool);
             }
-            if spec.is_counted() {
+            if group.is_none() && spec.is_for_work_queue() {
                 return self.finish_counted(shared, &spec);
             }
         }
@@ -440,6 +440,7 @@ impl<'a> Make<'a> {
         unsafe { write_job(self.out, Some(job)) };
         hand_over(&raw const job.state);
         if let Some(group) = group {
+            job.set_group(group.as_ptr().cast());
             return self.add_to_group(shared, group, job, spec.armed);
         }
         if spec.armed {

@@ -1,20 +1,21 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Pauses that double, and what is put off by them: descriptors, and a new poller.
+//! Exponential back-off, and the two things that use it: descriptors to retry, and the replacement
+//! of the poller.
 
 use std::collections::VecDeque;
 
 use libc::c_int;
 
-/// The first pause, and the longest, in nanoseconds.
+/// The shortest and the longest pause, in nanoseconds.
 pub(super) const FIRST: u64 = 1_000_000;
 const LAST: u64 = 1_000_000_000;
 
-/// Pauses that double.
+/// Pauses that double from [`FIRST`] to [`LAST`]. The field is the last pause; 0 means none yet.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Backoff(pub(super) u64);
 
 impl Backoff {
-    /// Nothing was tried yet.
+    /// The state before the first try.
     pub(super) const fn new() -> Self {
         Self(0)
     }
@@ -25,24 +26,25 @@ impl Backoff {
         self.0
     }
 
-    /// Whether the longest pause was reached.
+    /// Whether the pause has grown to the longest.
     pub(super) fn is_longest(self) -> bool {
         self.0 == LAST
     }
 }
 
-/// Descriptors to come back to.
+/// Descriptors that the loop must retry or check.
 pub(super) struct Later {
-    /// Those that were refused in this period.
+    /// Descriptors that the poller refused in this period of refusals.
     pub(super) refused: VecDeque<c_int>,
     pub(super) backoff: Backoff,
-    /// There was no memory to list one that was refused: it is to be looked for.
+    /// A refused descriptor could not be listed for want of memory: the next retry must search the
+    /// table for it.
     pub(super) unlisted: bool,
-    /// Those whose jobs were armed again without a word to the poller.
+    /// Descriptors whose jobs were armed again without telling the poller.
     pub(super) unheard: VecDeque<c_int>,
-    /// When those are to be looked at, in nanoseconds of the monotonic clock; `u64::MAX`: never. Not
-    /// a timer in the wheel: with one, each turn of a busy loop would look at the clock.
-    pub(super) look: u64,
+    /// When to check `unheard`, in nanoseconds of the monotonic clock; `u64::MAX` means never. This
+    /// is not a timer in the wheel: with one, each turn of a busy loop would read the clock.
+    pub(super) check_at: u64,
 }
 
 impl Later {
@@ -52,33 +54,34 @@ impl Later {
             backoff: Backoff::new(),
             unlisted: false,
             unheard: VecDeque::new(),
-            look: u64::MAX,
+            check_at: u64::MAX,
         }
     }
 }
 
-/// Why a poller is to be made anew.
+/// Why the loop must replace its poller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stale {
-    /// It has a registration that can't be named any more.
+    /// It holds a registration that no descriptor number names any more.
     Registration,
-    /// It does not work.
+    /// Waiting on it fails.
     Broken,
-    /// The wake pipe is gone.
+    /// The application closed the wake pipe.
     Wake,
 }
 
-/// How the poller comes to be made anew.
+/// The state of the poller's replacement.
 pub(super) struct Renewal {
-    /// It is to be, and could not be, for this reason.
+    /// The poller must be replaced for this reason, but the last try failed.
     pub(super) pending: Option<Stale>,
     pub(super) backoff: Backoff,
-    /// When it is tried again.
+    /// When to try again, in nanoseconds of the monotonic clock.
     pub(super) next: u64,
-    /// Trouble that comes before then belongs to what was logged.
-    pub(super) calm: u64,
-    /// Whether the old poller's numbers are its own to close, once that was asked: a number that
-    /// was closed behind our back may stand for something of the application's.
+    /// A failure before this time belongs to an incident that is already in the log.
+    pub(super) incident_end: u64,
+    /// Whether the old poller still owns its descriptor numbers; `None` until somebody has checked.
+    /// If the application closed them, a number may now refer to a file of the application's, and
+    /// we must not close it.
     pub(super) sound: Option<bool>,
 }
 
@@ -88,23 +91,23 @@ impl Renewal {
             pending: None,
             backoff: Backoff::new(),
             next: 0,
-            calm: 0,
+            incident_end: 0,
             sound: None,
         }
     }
 
-    /// Whether the poller that is there does not serve.
+    /// Whether the current poller is unusable and could not be replaced yet.
     pub(super) fn is_pending(&self) -> bool {
         self.pending.is_some()
     }
 
-    /// Whether trouble that comes at `now` is new. If so, the back-off begins anew.
+    /// Whether a failure at `now` begins a new incident. If so, the back-off starts again.
     pub(super) fn is_new(&mut self, now: u64) -> bool {
-        let new = now >= self.calm;
+        let new = now >= self.incident_end;
         if new {
             self.backoff = Backoff::new();
         }
-        self.calm = now + 2 * LAST;
+        self.incident_end = now + 2 * LAST;
         new
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Disposing of a job, in two steps. It is *detached*: out of the poller, its list and the wheel, its
-//! descriptor closed. That is the loop's to do. Then comes its *farewell*: its done callback runs, and
-//! it is freed, on whatever thread. ([`run::farewell`])
+//! Disposal of a job, in two steps. First the loop *detaches* the job: it takes the job out of the
+//! poller, its list and the wheel, and closes its descriptor. Then comes the *farewell*
+//! ([`run::farewell`]), on any thread: the done callback runs and the job is freed.
 
 use super::event_loop::EventLoop;
 use crate::job::{JobPtr, Kind};
@@ -11,16 +11,16 @@ use crate::signals;
 use crate::timers::Wheel;
 
 impl EventLoop {
-    /// `job` is NEEDS_DELETE and no callback of its runs: dispose of it.
+    /// Dispose of `job`, which is NEEDS_DELETE and whose callback does not run.
     pub(super) fn dispose(&mut self, pool: &Shared, job: JobPtr) {
         if self.detach(pool, job) {
             run::farewell(pool, job, self.place());
         }
     }
 
-    /// The first step, the loop's: take `job` out of everything, and close its descriptor. False if
-    /// the close may block: then a worker does that, and the job comes back as a request for what is
-    /// left.
+    /// The first step: take `job` out of the poller, its list and the wheel, and close its
+    /// descriptor. False if the close may block: then a worker closes it and sends the job back as
+    /// a request for the second step.
     #[must_use]
     fn detach(&mut self, pool: &Shared, job: JobPtr) -> bool {
         match job.kind() {
@@ -42,19 +42,21 @@ impl EventLoop {
         true
     }
 
-    /// With the last job for a signal, the thread's mask is what it was.
+    /// When the last job for a signal goes, block the signal again if the thread's original mask
+    /// did.
     fn detach_signal(&self, gone: JobPtr) {
         let signum = gone.signum();
         let mut node = self.lists().signal_jobs.first();
         while !node.is_null() {
-            // SAFETY: a node of this list is that of a live job.
+            // SAFETY: a linked node belongs to a live job: disposal unlinks a job before it frees
+            // it.
             let job = unsafe { JobPtr::of_link(node) };
             if job.signum() == signum {
                 return;
             }
             node = job.watch().link.next();
         }
-        // SAFETY: the mask was filled when the loop was made.
+        // SAFETY: `EventLoop::new` filled the mask.
         if unsafe { libc::sigismember(&self.mask, signum) } == 1 {
             self.block(libc::SIG_BLOCK, signum);
         }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! The loop's end: it goes quiet when the workers have left, and disposes of the rest when the pool is
-//! destroyed.
+//! The end of the loop. It goes quiet when the workers have left, and disposes of all remaining
+//! jobs when the pool is destroyed.
 
 use std::sync::atomic::Ordering;
 
@@ -15,10 +15,10 @@ use crate::shared::{Phase, Shared};
 use crate::timers::Wheel;
 
 impl EventLoop {
-    /// Every worker is gone: finish what was asked for before the shutdown, then no more.
+    /// All workers have left: finish what was requested before the shutdown, then run nothing more.
     pub(super) fn go_quiet(&mut self, pool: &Shared) {
-        // Each was queued before it was looked at; nothing is armed any more, so what comes
-        // later raced with the shutdown.
+        // A request that counts was queued before we read the length. Nothing can be armed any
+        // more, so a later request raced with the shutdown.
         let mut left = pool.requests.len();
         while left > 0 {
             left -= self.take_requests(pool, left);
@@ -37,7 +37,7 @@ impl EventLoop {
         pool.waiters.stop();
     }
 
-    /// One turn of a quiet loop: descriptors, timers and signals are not looked at any more.
+    /// One turn of a quiet loop. It ignores descriptors, timers and signals.
     pub(super) fn quiet_turn(&mut self, pool: &Shared) {
         self.take_late(pool);
         self.serve_late(pool);
@@ -48,7 +48,8 @@ impl EventLoop {
         }
     }
 
-    /// Requests that came too late: dispose of what is finished with, keep hold of what is armed.
+    /// Take requests that came after the shutdown: dispose of finished jobs, keep armed ones for
+    /// the end.
     fn take_late(&mut self, pool: &Shared) {
         while let Some(task) = pool.requests.pop() {
             let job = match task.kind() {
@@ -86,8 +87,8 @@ impl EventLoop {
         }
     }
 
-    /// Run-now jobs, and jobs for workers, that came too late. They stay in their queues until here.
-    /// True if there was something.
+    /// Empty the queues of run-now jobs and of jobs for workers. Jobs that came after the shutdown
+    /// stay in them until now. True if there was a job.
     fn empty_queues(&mut self, pool: &Shared) -> bool {
         let mut any = !pool.work.is_empty() || !pool.loop_work.is_empty();
         self.serve_late(pool);
@@ -100,7 +101,8 @@ impl EventLoop {
                 continue;
             };
             if job.state.drop_work() {
-                // SAFETY: disposed of, and the queue was the last that held it.
+                // SAFETY: the job is disposed of, and `drop_work` says that this queue was the last
+                // to hold it.
                 unsafe { pool.free_job(job) };
             } else if job.kind() != Kind::Now {
                 self.keep(job);
@@ -111,17 +113,17 @@ impl EventLoop {
         any
     }
 
-    /// `job` will not run any more, but is to be found when the pool is destroyed. If it is finished
-    /// with, its disposal is on its way, and unlinks it.
+    /// Keep `job`, which will not run any more, where the destruction of the pool finds it. If the
+    /// job is finished, its disposal is already requested, and unlinks it.
     fn keep(&mut self, job: JobPtr) {
         job.unmark(note::MAY_FIRE);
         if !job.watch().link.is_linked() {
-            // SAFETY: not linked; `dispose` unlinks it.
+            // SAFETY: the node is not linked, and `dispose` unlinks it before the job is freed.
             unsafe { self.lists().strays.push(job.link()) };
         }
     }
 
-    /// The pool is destroyed: dispose of every job that is not the application's.
+    /// The pool is being destroyed: dispose of every armed job.
     pub(crate) fn dispose_of_all(&mut self, pool: &Shared) {
         Wheel::remove(&self.lists().retry);
         pool.cancel_groups();
@@ -130,7 +132,8 @@ impl EventLoop {
             let mut left = self.empty_queues(pool);
             self.take_late(pool);
             while let Some(timer) = self.wheel.take_any() {
-                // SAFETY: linked timers are those of live jobs.
+                // SAFETY: the loop's own timer was removed above, so this timer belongs to a job; a
+                // linked timer's job is live.
                 self.keep(unsafe { JobPtr::of_timer(timer) });
             }
             for (_, entry) in pool.fds.entries() {
@@ -140,8 +143,9 @@ impl EventLoop {
             for list in [&lists.signal_jobs, &lists.strays] {
                 left |= self.dispose_of_list(pool, list);
             }
-            // Done callbacks may have finished further jobs.
-            if left || !pool.requests.is_empty() {
+            // Done callbacks may have finished more jobs.
+            let queued = !pool.work.is_empty() || !pool.loop_work.is_empty();
+            if left || queued || !pool.requests.is_empty() {
                 continue;
             }
             // Only what the application holds is left of groups.
@@ -163,29 +167,30 @@ impl EventLoop {
         }
     }
 
-    /// Dispose of what is armed in `list`, and empty it. True if there was something.
+    /// Dispose of the armed jobs in `list`, and empty it. True if it held a job.
     fn dispose_of_list(&mut self, pool: &Shared, list: &Head) -> bool {
         let any = !list.is_empty();
         while !list.is_empty() {
             let node: *const Node = list.first();
-            // SAFETY: a node of this list is that of a live job.
+            // SAFETY: a linked node belongs to a live job: disposal unlinks a job before it frees
+            // it.
             let job = unsafe { JobPtr::of_link(node) };
             match job.state.now() {
                 state::ARMED if !job.state.is_in_work() => self.retire(pool, job),
                 // In the queue of a group that is cancelled, and whose agent disposes of it.
-                // Finished with by a done callback, and its request not taken yet: disposed of for
-                // that. Or the application's, which was to finish it before.
+                // Either a done callback finished the job, and the pending request disposes of it;
+                // or the job is idle and the application failed to finish it.
                 _ => job.watch().link.unlink(),
             }
         }
         any
     }
 
-    /// Finish with an ARMED job and dispose of it.
+    /// Finish an ARMED job and dispose of it.
     fn retire(&mut self, pool: &Shared, job: JobPtr) {
         let ended = job.state.end(&pool.waiters, true);
         debug_assert_eq!(ended, state::End::Push);
-        // `end` set REQ for a request that is not made: the disposal is here and now.
+        // `end` set REQ, but nobody pushes the request: this is the disposal.
         let _ = job.state.take_request();
         self.dispose(pool, job);
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! What belongs to the loop thread: the state that its turn and its steps change.
+//! The loop thread's state.
 
 use std::io;
 use std::mem;
@@ -13,43 +13,45 @@ use crate::sys;
 use crate::timers::Wheel;
 use crate::wake;
 
-/// What belongs to the loop thread alone.
+/// The event loop. Only the loop thread uses it.
 pub(crate) struct EventLoop {
     pub(super) poller: AnyPoller,
     pub(super) wheel: Wheel,
     pub(super) ready: Ready,
-    /// How many jobs were put on the work queue of which nobody was told yet.
+    /// Jobs that were pushed on the work queue and not announced to the workers yet.
     pub(super) dispatched: usize,
-    /// How many the workers were told of last; none, once it was in vain to linger for them.
-    pub(super) given: usize,
-    /// The poller is to be made anew, when the events of the last wait have been dealt with.
+    /// How many jobs the last announcement was for; 0 after the loop has spun for them in vain.
+    pub(super) last_dispatched: usize,
+    /// Why the poller must be replaced after the events of the last wait, if it must.
     pub(super) stale: Option<Stale>,
     pub(super) renewal: Renewal,
     pub(super) later: Later,
     /// The numbers of the pool's own descriptors.
     pub(super) numbers: Numbers,
     pub(super) lists: NonNull<Lists>,
-    /// How many jobs wait for a worker that closes their descriptor.
+    /// How many jobs wait for a worker to close their descriptor.
     pub(super) closing: usize,
-    /// Nothing fires any more.
+    /// The loop has gone quiet: nothing fires any more.
     pub(super) quiet: bool,
-    /// Whether a signal can end its waits.
+    /// Whether a signal can interrupt its waits.
     pub(super) roused: bool,
-    /// The signal mask that the thread began with.
+    /// The signal mask that the thread started with.
     pub(super) mask: libc::sigset_t,
 }
 
 impl EventLoop {
-    /// A loop over `framework` that is woken through the pipe end `pipe`, with these lists.
+    /// Make a loop over `framework` that watches `pipe`, the read end of the wake pipe, and uses
+    /// `lists`.
     ///
     /// # Safety
-    /// `lists` are empty, and stay until the loop goes. No `&mut` to them is made meanwhile.
+    /// `lists` are empty and outlive the loop. Nobody makes a `&mut` to them meanwhile.
     pub(crate) unsafe fn new(
         framework: Framework,
         pipe: RawFd,
         lists: NonNull<Lists>,
     ) -> io::Result<Self> {
-        // SAFETY: all zero is a set; filled by pthread_sigmask, which only reads the mask here.
+        // SAFETY: all zero is a valid `sigset_t`. With a null set, pthread_sigmask only writes the
+        // current mask to it.
         let mask = unsafe {
             let mut mask: libc::sigset_t = mem::zeroed();
             libc::pthread_sigmask(libc::SIG_BLOCK, ptr::null(), &mut mask);
@@ -59,14 +61,14 @@ impl EventLoop {
         let _low = sys::LowNumbers::take();
         Ok(Self {
             poller: AnyPoller::new(framework, pipe, roused)?,
-            // SAFETY: by the caller's promise.
+            // SAFETY: by the caller's promise, which covers the rings inside the lists.
             wheel: unsafe {
                 let timers = &raw mut (*lists.as_ptr()).timers;
                 Wheel::new(NonNull::new_unchecked(timers), sys::now())
             },
             ready: Ready::default(),
             dispatched: 0,
-            given: 0,
+            last_dispatched: 0,
             stale: None,
             renewal: Renewal::new(),
             later: Later::new(),
@@ -79,17 +81,18 @@ impl EventLoop {
         })
     }
 
-    /// Its lists. They outlive the borrow of the loop.
+    /// The lists. They outlive the borrow of the loop.
     pub(super) fn lists<'a>(&self) -> &'a Lists {
-        // SAFETY: by the promise of `new`.
+        // SAFETY: the caller of `new` promised that the lists outlive the loop and that nobody
+        // makes a `&mut` to them.
         unsafe { self.lists.as_ref() }
     }
 
-    /// In a forked child: let go of the descriptors.
+    /// In a forked child: release the poller's descriptors.
     pub(crate) fn release_in_child(self) {
-        // Nothing else of it: the parent's loop may have been in the middle of changing it.
+        // Drop nothing else: the fork may have caught the parent's loop in the middle of a change.
         let this = mem::ManuallyDrop::new(self);
-        // SAFETY: read once, and never dropped.
+        // SAFETY: `ManuallyDrop` keeps the field from being dropped, so this is its only owner.
         unsafe { ptr::read(&raw const this.poller) }.release_in_child();
     }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! What fires: by time or by a signal; where it goes from there; and the loop runs what is its own.
+//! Firing: by time or by a signal; passing a fired job on; and running the loop's own jobs.
 
 use std::mem;
 
@@ -22,39 +22,42 @@ use crate::shared::Shared;
 use crate::sys;
 use crate::timers::Timer;
 
-/// Nanoseconds until a time-out is looked at again whose descriptor turned out ready.
+/// If a descriptor turns out ready when its time-out is due, the time-out is checked again after
+/// this many nanoseconds.
 const AGAIN: u64 = 1_000_000;
-/// Timers that one turn fires.
+/// How many timers one turn fires at most.
 const TIMERS: usize = 1024;
 
 impl EventLoop {
-    /// See which timers fire.
+    /// Fire the timers that are due.
     ///
-    /// A time-out is not to be told if the data came before it: so after the time was taken, and
-    /// before the time-outs of descriptors fire, the poller is asked once more. If more is ready
-    /// than may be looked at in one turn, each of these descriptors is asked for itself.
+    /// A job must not be told of a time-out if its data came first. So the loop asks the poller
+    /// once more after it has read the clock and before it fires the time-outs of descriptors. If
+    /// more descriptors are ready than one turn can take, each one whose time is up is polled by
+    /// itself.
     pub(super) fn expire(&mut self, pool: &Shared) {
         if self.wheel.next().is_none() {
             return;
         }
         let mut due = Ready::default();
         let timed_out = Ring::new();
-        let own = self.retry_timer();
+        let retry_timer = self.retry_timer();
         let mut retry = false;
         self.wheel.expire(
             sys::now(),
             TIMERS,
-            // SAFETY: linked timers are the loop's own or those of live jobs.
-            |timer| timer == own || unsafe { JobPtr::of_timer(timer) }.is(note::MAY_FIRE),
+            // SAFETY: a linked timer is the loop's own or belongs to a live job.
+            |timer| timer == retry_timer || unsafe { JobPtr::of_timer(timer) }.is(note::MAY_FIRE),
             |timer| {
-                if timer == own {
+                if timer == retry_timer {
                     retry = true;
                     return;
                 }
-                // SAFETY: as above.
+                // SAFETY: as above: it is not the loop's own, so it belongs to a live job.
                 let job = unsafe { JobPtr::of_timer(timer) };
                 if job.kind() == Kind::Io {
-                    // SAFETY: just unlinked, and unlinked again below.
+                    // SAFETY: `expire` has just unlinked it; the loop below takes it out of the
+                    // ring again.
                     unsafe { Timer::push_to(timer, &timed_out) };
                 } else {
                     due.push(job);
@@ -72,28 +75,28 @@ impl EventLoop {
         }
         let all_seen = self.poll(pool, Until::Now, true);
         while let Some(timer) = Timer::take_first(&timed_out) {
-            // SAFETY: linked timers are those of live jobs.
+            // SAFETY: this ring holds only timers of jobs, and a linked timer's job is live.
             let job = unsafe { JobPtr::of_timer(timer) };
             if !job.is(note::MAY_FIRE) {
                 continue;
             }
             if !all_seen && io::is_ready(job) {
-                // Its event is among those that the poller has yet to report. Unless it is somebody
-                // else's, who has the number now: so its time is not forgotten.
+                // The poller will most likely report its event next. The readiness may also belong
+                // to another file that has the number now; so the time-out stays set.
                 job.watch().timer.set_deadline(sys::now() + AGAIN);
                 self.link_timer(job);
             } else {
                 let in_loop = !job.leaves_loop();
                 self.fire(pool, job, NS_JOB_TIMER);
                 if in_loop {
-                    // Of its time only.
+                    // It fired by its time-out, which says nothing about its descriptor.
                     job.unmark(note::HEARD);
                 }
             }
         }
     }
 
-    /// See which signals' jobs fire.
+    /// Fire the jobs whose signals have arrived.
     pub(super) fn take_signals(&mut self, pool: &Shared) {
         if !pool.mailbox.take() {
             return;
@@ -101,7 +104,8 @@ impl EventLoop {
         perturb("emptied the mailbox, and not looked at the counts");
         let mut node = self.lists().signal_jobs.first();
         while !node.is_null() {
-            // SAFETY: a node of this list is that of a live job.
+            // SAFETY: a linked node belongs to a live job: disposal unlinks a job before it frees
+            // it.
             let job = unsafe { JobPtr::of_link(node) };
             node = job.watch().link.next();
             if job.is(note::MAY_FIRE) {
@@ -117,8 +121,8 @@ impl EventLoop {
         }
     }
 
-    /// `job` fires: to the workers, or to the loop's own ready list. A job of the workers' may be
-    /// gone on return.
+    /// Fire `job`: pass it to the workers, or to the loop's ready list. A job that goes to the
+    /// workers may be freed by the time this returns.
     pub(super) fn fire(&mut self, pool: &Shared, job: JobPtr, output: ns_job_type_t) {
         trace!(pool.logger, "job {:p}: fires with {output:#x}", job.as_c());
         job.unmark(note::MAY_FIRE);
@@ -130,7 +134,8 @@ impl EventLoop {
             job.mark(note::READY | note::HEARD);
             self.ready.push(job);
         } else if job.state.dispatch() {
-            // One that was cancelled meanwhile is not dispatched: its disposal is on its way.
+            // A job that was cancelled meanwhile is not dispatched: its disposal is already
+            // requested.
             perturb("dispatched, and not pushed");
             if let Some(group) = job.group() {
                 return pool.enqueue(group, job);
@@ -140,16 +145,16 @@ impl EventLoop {
         }
     }
 
-    /// Somebody is to take what was put on the work queue. Before anything that may take its time:
-    /// a callback of the application's may even wait for it.
+    /// Announce the jobs that were pushed on the work queue. The loop does this before anything
+    /// slow: an application callback may even wait for one of them.
     pub(super) fn notify_workers(&mut self, pool: &Shared) {
         if self.dispatched > 0 {
-            self.given = mem::take(&mut self.dispatched);
-            pool.work.notify(self.given);
+            self.last_dispatched = mem::take(&mut self.dispatched);
+            pool.work.notify(self.last_dispatched);
         }
     }
 
-    /// Run what fired; not what fires meanwhile, that is for the next turn.
+    /// Run the jobs that have fired. Jobs that fire meanwhile run in the next turn.
     pub(super) fn run_ready(&mut self, pool: &Shared) {
         self.notify_workers(pool);
         if self.ready.is_empty() {
@@ -164,15 +169,16 @@ impl EventLoop {
                 match run::run(pool, job, 0, 0) {
                     After::Idle => {
                         run::count_idle(pool);
-                        self.rest(pool, job);
+                        self.stop_watching(pool, job);
                     }
                     After::Armed if job.kind() == Kind::Io => self.arm_again(pool, job),
                     After::Armed => self.arm(pool, job),
                     After::Dispose => self.dispose(pool, job),
                 }
             } else if job.state.drop_work() {
-                // Cancelled, and disposed of already. Otherwise that is on its way.
-                // SAFETY: the list was the last that held it.
+                // The job was cancelled and is already disposed of. (If `drop_work` is false, its
+                // disposal is still to come.)
+                // SAFETY: `drop_work` says that the ready list was the last to hold the job.
                 unsafe { pool.free_job(job) };
             }
             if Some(job) == last || slice.is_over() {
@@ -181,16 +187,17 @@ impl EventLoop {
         }
     }
 
-    /// Run the run-now jobs that are there, but no more than `most`.
+    /// Run the run-now jobs that are queued now, but no more than `most`.
     #[inline(always)]
     pub(super) fn run_now(&mut self, pool: &Shared, most: usize) {
-        // In most turns, and counting them takes longer.
+        // Most turns have none, and the length of the queue takes longer to compute.
         if !pool.loop_work.is_empty() {
             self.run_some_now(pool, most);
         }
     }
 
-    /// The same, where there are some. One that is armed again queues behind the others.
+    /// As [`EventLoop::run_now`], when there are some. A job that is armed again goes to the back
+    /// of the queue.
     #[inline(never)]
     fn run_some_now(&mut self, pool: &Shared, most: usize) {
         let mut slice = Slice::new();
@@ -214,9 +221,11 @@ impl EventLoop {
                     After::Armed => pool.loop_work.push(Task::job(job)),
                     After::Dispose => self.dispose(pool, job),
                 },
-                // A run-now job has no descriptor.
+                // `Leave`: somebody else disposes of the job. `Close` cannot occur: a run-now job
+                // has no descriptor.
                 Work::Leave | Work::Close => {}
-                // SAFETY: disposed of, and the queue was the last that held it.
+                // SAFETY: the job is disposed of, and `take_work` says that this queue was the last
+                // to hold it.
                 Work::Free => unsafe { pool.free_job(job) },
             }
             if most != usize::MAX && slice.is_over() {

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Descriptors: from the jobs that watch them to what the poller is told, and back.
+//! Descriptors: what the jobs want of them, what the poller is told, and what its events fire.
 //!
-//! The poller knows one registration per descriptor; several jobs may share it. What it is told is
-//! the union of what the armed jobs want: level-triggered if all of them run in the loop, so that
-//! a job that is armed again when its callback returns costs no system call; oneshot if one runs
-//! in a worker, so that the descriptor stays out of the poller while it is queued or runs.
+//! The poller has one registration per descriptor, which several jobs may share. It is registered
+//! for the union of what the armed jobs want. It is level-triggered if all of them run in the loop,
+//! so that a job that is armed again when its callback returns costs no system call. It is oneshot
+//! if one of them runs in a worker, so that the poller does not report the descriptor while that
+//! job is queued or runs.
 //!
-//! Numbers are reused, and registrations outlive numbers. An add always tells the kernel, which
-//! thereby tells whether the registration is still there; if not, the jobs that had it are
-//! orphans: they were made for something that is gone. Each registration has a serial, which
-//! comes back with its events.
+//! The system reuses descriptor numbers, and a registration can outlive its number. The first
+//! arming of a job always makes a system call, whose result shows whether the registration still
+//! exists. If it does not, the jobs that relied on it are orphans: the file they were made for is
+//! gone. Each registration has a serial, and its events carry it.
 
 use std::sync::atomic::Ordering;
 
@@ -28,42 +29,44 @@ use crate::perturb::perturb;
 use crate::shared::Shared;
 use crate::sys;
 
-/// The directions that `job` asks for.
+/// The directions that `job` wants.
 fn interest(job: &Job) -> Interest {
+    let flags = job.flags();
     Interest::new(
-        job.has(NS_JOB_ACCEPT | NS_JOB_READ),
-        job.has(NS_JOB_CONNECT | NS_JOB_WRITE),
+        flags & (NS_JOB_ACCEPT | NS_JOB_READ) != 0,
+        flags & (NS_JOB_CONNECT | NS_JOB_WRITE) != 0,
     )
 }
 
-/// Directions as an output type.
+/// The output type for these directions.
 fn output(directions: Interest) -> ns_job_type_t {
     (if directions.read() { NS_JOB_READ } else { 0 })
         | (if directions.write() { NS_JOB_WRITE } else { 0 })
 }
 
-/// Each job in the list of `entry`. The body may unlink the job that it is given.
+/// The jobs in the list of `entry`. The caller may unlink each job that it is given.
 pub(super) fn jobs(entry: &Entry) -> impl Iterator<Item = JobPtr> {
     let mut node = entry.jobs.first();
     std::iter::from_fn(move || {
         if node.is_null() {
             return None;
         }
-        // SAFETY: a node of this list is that of a live job.
+        // SAFETY: a linked node belongs to a live job: disposal unlinks a job before it frees it.
         let job = unsafe { JobPtr::of_link(node) };
         node = job.watch().link.next();
         Some(job)
     })
 }
 
-/// Put `job`, which is in no list, in that of its descriptor.
+/// Put `job`, which is in no list, in the list of its descriptor.
 fn link(entry: &Entry, job: JobPtr) {
     debug_assert!(!job.watch().link.is_linked());
-    // SAFETY: not linked; the job does not move, and its disposal unlinks it.
+    // SAFETY: the node is not linked, a job does not move, and disposal unlinks it before the job
+    // is freed.
     unsafe { entry.jobs.push(job.link()) };
 }
 
-/// How the poller is to report for `job` alone.
+/// The mode that `job` alone needs.
 fn mode_of(job: &Job) -> Mode {
     if job.leaves_loop() {
         Mode::Oneshot
@@ -72,9 +75,9 @@ fn mode_of(job: &Job) -> Mode {
     }
 }
 
-/// What the poller is to be told of `entry`.
+/// The registration that the jobs of `entry` need.
 ///
-/// A job of the loop's that is about to run still counts: it will most likely be armed again.
+/// A loop job that is about to run still counts: it will most likely be armed again.
 fn wanted(entry: &Entry) -> (Interest, Mode) {
     let mut all = Interest::NONE;
     let mut mode = Mode::Level;
@@ -84,14 +87,15 @@ fn wanted(entry: &Entry) -> (Interest, Mode) {
             mode = Mode::Oneshot;
         }
     }
-    // With no interest at all, a level-triggered descriptor would report its hang-up for ever.
+    // Registered for nothing, a level-triggered descriptor would still report a hang-up at every
+    // wait.
     if all.is_none() {
         mode = Mode::Oneshot;
     }
     (all, mode)
 }
 
-/// Whether the descriptor of `job` is ready for it, by the system's word on the number.
+/// Whether the descriptor of `job` is ready in a direction that `job` wants, by poll(2).
 pub(super) fn is_ready(job: JobPtr) -> bool {
     let interest = interest(&job);
     let mut poll = libc::pollfd {
@@ -100,12 +104,12 @@ pub(super) fn is_ready(job: JobPtr) -> bool {
             | if interest.write() { libc::POLLOUT } else { 0 },
         revents: 0,
     };
-    // SAFETY: one pollfd of ours, and no waiting.
+    // SAFETY: the pointer and the length describe one local pollfd.
     unsafe { libc::poll(&mut poll, 1, 0) > 0 }
 }
 
 impl EventLoop {
-    /// An I/O job is ARMED: have it wait for its descriptor and its time.
+    /// Arm `job`, an I/O job in the state ARMED: wait for its descriptor and its time-out.
     pub(super) fn arm_io(&mut self, pool: &Shared, job: JobPtr) {
         job.mark(note::MAY_FIRE);
         self.start_timer(job);
@@ -116,13 +120,14 @@ impl EventLoop {
         } else if sys::is_open(job.fd()) {
             self.report_lost(pool, job);
         } else {
-            self.fire_unasked(pool, job);
+            self.fire_all_directions(pool, job);
         }
     }
 
-    /// `job` ran in the loop and is armed again. The poller was told nothing meanwhile: until it
-    /// ran, the job counted as armed, and while it ran, nobody looked. Nor does anybody ask now
-    /// whether its callback has closed the descriptor: see [`EventLoop::check_later`].
+    /// `job` ran in the loop and is armed again. The registration still includes it: until it ran,
+    /// [`wanted`] counted it as armed, and while it ran, nobody compared. Nor does the loop check
+    /// here whether the callback closed the descriptor; [`EventLoop::check_later`] arranges for
+    /// that.
     pub(super) fn arm_again(&mut self, pool: &Shared, job: JobPtr) {
         let registration = pool.fds.entry(job.fd()).registration();
         let in_step = matches!(registration, Registration::Polled(_, Mode::Level));
@@ -134,7 +139,7 @@ impl EventLoop {
         }
     }
 
-    /// As [`EventLoop::arm_again`], where there is more to do.
+    /// The uncommon cases of [`EventLoop::arm_again`].
     #[cold]
     #[inline(never)]
     fn arm_again_slowly(&mut self, pool: &Shared, job: JobPtr, in_step: bool) {
@@ -146,8 +151,8 @@ impl EventLoop {
         self.check_later(pool, job);
     }
 
-    /// The first arming of `job`: tell the kernel, and learn whether the number still means what
-    /// it meant.
+    /// Arm `job` for the first time: tell the kernel, and learn whether the number still refers to
+    /// the registered file.
     fn attach(&mut self, pool: &Shared, job: JobPtr) {
         job.mark(note::ATTACHED);
         let fd = job.fd();
@@ -163,10 +168,10 @@ impl EventLoop {
             match self.register(entry, fd, interest, mode, true) {
                 Ok(()) => return,
                 Err(Refusal::Failed(errno)) => return self.refuse(pool, fd, errno),
-                // Whoever was thought to be registered under the number has lost it.
+                // The number now refers to another file; the jobs registered under it are orphans.
                 Err(Refusal::Lost | Refusal::AlwaysReady | Refusal::Closed) => {
                     job.watch().link.unlink();
-                    self.abandon(pool, fd);
+                    self.orphan_all(pool, fd);
                     link(entry, job);
                 }
             }
@@ -179,7 +184,7 @@ impl EventLoop {
         }
     }
 
-    /// The first arming of `job`, whose number was that of a file: of one that is always ready.
+    /// Arm `job` for the first time, when the number last referred to a file that is always ready.
     #[cold]
     #[inline(never)]
     fn attach_to_file(&mut self, pool: &Shared, job: JobPtr) {
@@ -187,10 +192,10 @@ impl EventLoop {
         let entry = pool.fds.entry(fd);
         let done = self.register(entry, fd, interest(&job), mode_of(&job), false);
         if done != Err(Refusal::AlwaysReady) {
-            // It is not any more.
+            // The number refers to another file now, so the other jobs are orphans.
             let registration = entry.registration();
             job.watch().link.unlink();
-            self.abandon(pool, fd);
+            self.orphan_all(pool, fd);
             entry.set_registration(if done.is_ok() {
                 registration
             } else {
@@ -203,13 +208,13 @@ impl EventLoop {
         }
     }
 
-    /// `job`, which was armed before, is armed again. No system call if the poller is in step.
+    /// Arm `job` again. This makes no system call if the registration is already right.
     fn rearm(&mut self, pool: &Shared, job: JobPtr) {
         let fd = job.fd();
         let entry = pool.fds.entry(fd);
         let done = match entry.registration() {
-            Registration::Always => return self.fire_unasked(pool, job),
-            // In its turn.
+            Registration::Always => return self.fire_all_directions(pool, job),
+            // The retry timer tries all refused descriptors in turn.
             Registration::Refused => return self.await_retry(pool, fd),
             Registration::Absent => self.register_wanted(entry, fd),
             Registration::Polled(..) => match self.update(entry, fd) {
@@ -224,12 +229,14 @@ impl EventLoop {
         }
     }
 
-    /// Fire `job` in all the directions that it asks for: its own reads and writes tell it more.
-    pub(super) fn fire_unasked(&mut self, pool: &Shared, job: JobPtr) {
+    /// Fire `job` in all the directions that it wants, without asking the poller: its own reads and
+    /// writes report the rest.
+    pub(super) fn fire_all_directions(&mut self, pool: &Shared, job: JobPtr) {
         self.fire(pool, job, output(interest(&job)));
     }
 
-    /// Tell the poller, and note what it knows then.
+    /// Register `fd` with the poller, and record that in `entry`. `known`: the poller has it
+    /// already, so change that registration.
     pub(super) fn register(
         &mut self,
         entry: &Entry,
@@ -250,19 +257,19 @@ impl EventLoop {
         Ok(())
     }
 
-    /// Register what the jobs of `fd` want, of which the poller knows nothing.
+    /// Register `fd`, which the poller does not have, for what its jobs want.
     pub(super) fn register_wanted(&mut self, entry: &Entry, fd: c_int) -> Result<(), Refusal> {
         let (interest, mode) = wanted(entry);
         self.register(entry, fd, interest, mode, false)
     }
 
-    /// Whether a job waits for the descriptor of `entry`.
+    /// Whether an armed job waits for the descriptor of `entry`.
     pub(super) fn is_wanted(&self, entry: &Entry) -> bool {
         !wanted(entry).0.is_none()
     }
 
-    /// Tell the poller of a registered descriptor what its jobs want, if that has changed. False if
-    /// it has not.
+    /// Change the registration of `fd` if its jobs want something else now. False if there was
+    /// nothing to change.
     fn update(&mut self, entry: &Entry, fd: c_int) -> Result<bool, Refusal> {
         let (interest, mode) = wanted(entry);
         match entry.registration() {
@@ -277,16 +284,16 @@ impl EventLoop {
         }
     }
 
-    /// Bring the poller in step with what the jobs of `fd` want, none of which is just being
-    /// armed. No system call if it is.
+    /// Adapt the registration of `fd` to what its jobs want, after an event or a disposal: no job
+    /// is being armed. This makes no system call if nothing has changed.
     pub(super) fn sync(&mut self, pool: &Shared, fd: c_int) {
         if let Err(refusal) = self.update(pool.fds.entry(fd), fd) {
             self.refused(pool, fd, refusal, None);
         }
     }
 
-    /// An event came. Returns whether that changed anything: a job fires, or the poller is told
-    /// something else.
+    /// Handle an event. Returns whether it changed anything: a job fired, or a registration
+    /// changed.
     pub(super) fn on_ready(&mut self, pool: &Shared, key: Key, ready: Interest) -> bool {
         let entry = pool.fds.find(key.fd);
         let known = entry.filter(|entry| entry.serial() == key.serial);
@@ -297,8 +304,8 @@ impl EventLoop {
             return true;
         };
         if ready.is_none() {
-            // Urgent data alone is not for reading. It stays until it is read, so be told of
-            // changes only; which registering reports it once more.
+            // Urgent data alone does not make a descriptor readable, and it stays until it is read.
+            // So switch to edge-triggered reports. The switch itself reports it once more.
             if mode == Mode::Edge {
                 return false;
             }
@@ -318,7 +325,8 @@ impl EventLoop {
                 fired = true;
             }
         }
-        // What runs in the loop is wanted on until it has run.
+        // A job that fired in the loop counts as armed until it has run, so the registration is
+        // still right.
         if mode == Mode::Level && fired {
             return true;
         }
@@ -326,19 +334,20 @@ impl EventLoop {
         fired || entry.registration() != Registration::Polled(told, mode)
     }
 
-    /// An event of a registration that no job has: see to it that it does not come again.
+    /// An event came for a registration that no job has: keep it from coming again.
     fn drop_stale(&mut self, pool: &Shared, fd: c_int) {
         let free = pool
             .fds
             .find(fd)
             .is_none_or(|entry| !matches!(entry.registration(), Registration::Polled(..)));
-        // If the number stands for something else now, the registration can't be named any more.
+        // If the number now refers to another file, no number names the stale registration: only a
+        // new poller gets rid of it.
         if !(free && self.poller.disarm(fd)) {
             self.stale = Some(Stale::Registration);
         }
     }
 
-    /// Register everything with a new poller.
+    /// Register all descriptors with a new poller.
     pub(super) fn register_all(&mut self, pool: &Shared) {
         for (fd, entry) in pool.fds.entries() {
             if let Registration::Polled(..) = entry.registration() {
@@ -350,19 +359,20 @@ impl EventLoop {
         }
     }
 
-    /// `job` is disposed of: out of the poller first, then its descriptor is closed, unless it is
-    /// to be preserved. False if a worker is to close it, and the rest must wait for that.
-    // Apart, so that timers, which are disposed of most, do not pay for what it needs.
+    /// The part of disposal that concerns the descriptor of `job`: take it out of the poller, then
+    /// close it unless the job has `NS_JOB_PRESERVE_FD`. False if a worker has to close it, and the
+    /// rest of the disposal must wait for that.
+    // Not inlined: timers are disposed of most often, and need not pay for its stack frame.
     #[must_use]
     #[inline(never)]
     pub(super) fn detach_io(&mut self, pool: &Shared, job: JobPtr) -> bool {
         job.watch().link.unlink();
         let fd = job.fd();
         let entry = pool.fds.entry(fd);
-        // Closed by another job of the pool, or by the application: the number, if it is open, is
-        // not this job's to close.
+        // Another job of the pool or the application has closed the file. If the number is open, it
+        // is not this job's to close.
         if job.is(note::ORPHAN) || job.watch().seen.get() != entry.closes() {
-            // Or by a worker, that was asked to.
+            // Or a worker has closed it at our request.
             self.closing -= usize::from(job.is(note::CLOSING));
             return true;
         }
@@ -383,10 +393,10 @@ impl EventLoop {
         }
         entry.set_registration(Registration::Absent);
         if !entry.jobs.is_empty() {
-            self.take_from_others(pool, fd);
+            self.orphan_others(pool, fd);
         }
         perturb("out of the poller, and not closed");
-        // Before the close: the number may be given out again at once.
+        // Count before the close: as soon as it is closed, the system may reuse the number.
         entry.count_close();
         if pool.workers.load(Ordering::SeqCst) > 0 && sys::lingers(fd) {
             self.close_in_worker(pool, job);
@@ -396,13 +406,14 @@ impl EventLoop {
         true
     }
 
-    /// Closing the descriptor of `job`, which is out of everything, may block, and the loop has others
-    /// to look after: a worker is to do it, and to hand the job back for the rest.
+    /// Pass `job`, which is out of the poller, its list and the wheel, to a worker that closes its
+    /// descriptor. The close may block, and the loop must serve others meanwhile. The worker then
+    /// sends the job back for the rest of its disposal.
     #[cold]
     #[inline(never)]
     fn close_in_worker(&mut self, pool: &Shared, job: JobPtr) {
         if job.is(note::READY) {
-            // The same bit stands for this list and for the work queue.
+            // WORK stands for the ready list as well as for the work queue.
             self.ready.remove(job);
             job.unmark(note::READY);
             let _ = job.state.drop_work();
@@ -416,12 +427,12 @@ impl EventLoop {
         }
     }
 
-    /// Every worker is gone: close what none of them has come to.
+    /// All workers have left: close the descriptors that they did not get to.
     #[cold]
     #[inline(never)]
     pub(super) fn close_left(&mut self, pool: &Shared) {
-        // What a worker closed it had handed back before it left, and that was taken. So whatever is
-        // still counted is in the work queue.
+        // A worker sent back each job that it closed before it left, and the loop has taken those
+        // requests. So every job that `closing` still counts is in the work queue.
         while self.closing > 0 {
             let Some(task) = pool.work.pop() else {
                 debug_assert!(false, "counted, and not in the queue");
@@ -435,7 +446,7 @@ impl EventLoop {
                 job.close();
                 self.dispose(pool, job);
             } else {
-                // It stays where it is until the pool is destroyed.
+                // Not one of them: it stays in the queue until the pool is destroyed.
                 pool.work.push_quietly(task);
             }
         }

@@ -5,30 +5,32 @@ use crate::job::JobPtr;
 use crate::list::Head;
 use crate::timers::{Rings, Timer};
 
-/// The loop's lists of jobs, apart from the loop since jobs point at them, and the loop is changed
-/// through `&mut`. All zero, they are empty.
+/// The loop's lists of jobs. They are a separate allocation because jobs point to them while the
+/// loop is changed through `&mut`. All zero is a valid value: empty lists.
 pub(crate) struct Lists {
-    /// The wheel's.
+    /// The rings of the wheel.
     pub(super) timers: Rings,
-    /// When descriptors that the poller has refused are tried again: in the wheel, and no job's.
+    /// The timer for the next retry of refused descriptors. It is in the wheel, and belongs to no
+    /// job.
     pub(super) retry: Timer,
-    /// Signal jobs that were armed once.
+    /// Signal jobs that have been armed at least once.
     pub(super) signal_jobs: Head,
-    /// Jobs that no other list has: those whose descriptor is gone; those whose request to be armed
-    /// came when the loop was quiet; and, at the end, those that were in the queues and in no list.
+    /// Jobs in no other list: orphans; jobs whose request to be armed came when the loop was quiet;
+    /// and, at the end of the pool, jobs that were only in a queue.
     pub(super) strays: Head,
 }
 
-/// Jobs that fired and are to run in the loop, in order.
+/// Jobs that have fired and will run in the loop, in order.
 #[derive(Default)]
 pub(super) struct Ready {
     first: Option<JobPtr>,
-    /// Where one turn ends: what fires while it runs comes behind.
+    /// The last job. A turn stops after the job that was last when it began: jobs that fire
+    /// meanwhile are queued behind it.
     pub(super) last: Option<JobPtr>,
 }
 
 impl Ready {
-    /// Put `job` last.
+    /// Append `job`.
     pub(super) fn push(&mut self, job: JobPtr) {
         job.watch().next_ready.set(None);
         match self.last.replace(job) {
@@ -37,7 +39,7 @@ impl Ready {
         }
     }
 
-    /// Take the first.
+    /// Take the first job.
     pub(super) fn pop(&mut self) -> Option<JobPtr> {
         let job = self.first?;
         self.first = job.watch().next_ready.take();
@@ -47,7 +49,7 @@ impl Ready {
         Some(job)
     }
 
-    /// Take `job` out, from wherever it is. For what happens rarely: it is looked for.
+    /// Take `job` out, wherever it is. This walks the whole list, so it is for rare cases.
     pub(super) fn remove(&mut self, job: JobPtr) {
         let mut others = Self::default();
         while let Some(next) = self.pop() {
@@ -58,7 +60,7 @@ impl Ready {
         *self = others;
     }
 
-    /// Whether there is none.
+    /// Whether the list is empty.
     pub(super) fn is_empty(&self) -> bool {
         self.first.is_none()
     }
@@ -81,7 +83,7 @@ mod tests {
 
     const ALLOC: fn() -> Allocator = || Allocator::new(None, None);
 
-    /// Jobs as the pool makes them, but of no pool.
+    /// Make a job as a pool does, but without a pool.
     fn make(trigger: Trigger) -> JobPtr {
         let flags = match trigger {
             Trigger::Timer(_) => NS_JOB_TIMER,
@@ -94,19 +96,20 @@ mod tests {
             func: nothing,
             data: ptr::null_mut(),
             armed: false,
-            group: None,
+            roomy: false,
         };
-        // Nobody asks for the pool.
+        // Nothing in these tests follows the pointer to the pool.
         JobPtr::make(&ALLOC(), NonNull::dangling(), &spec, State::waiting(), 0).expect("memory")
     }
 
     fn free(job: JobPtr) {
         assert!(!job.watch().link.is_linked() && !job.watch().timer.is_linked());
-        // SAFETY: made above, and in no list.
+        // SAFETY: `make` allocated it from the same allocator, and no list points to it.
         unsafe { job.give_back(&ALLOC()) };
     }
 
-    /// Lists that a loop would have, which is changed through `&mut` all the while.
+    /// The wheel and the lists of a loop. As in the loop, they are changed through `&mut` while
+    /// jobs point to the lists.
     struct Loop {
         wheel: Wheel,
         lists: NonNull<Lists>,
@@ -116,7 +119,8 @@ mod tests {
     impl Loop {
         fn new() -> Self {
             let lists = ALLOC().zeroed::<Lists>(1).expect("memory");
-            // SAFETY: empty, and for this wheel.
+            // SAFETY: the rings are zeroed, so they are empty; only this wheel uses them; and
+            // `drop` frees them when it is no longer used.
             let wheel = unsafe {
                 let timers = &raw mut (*lists.as_ptr()).timers;
                 Wheel::new(NonNull::new_unchecked(timers), 0)
@@ -130,24 +134,24 @@ mod tests {
         }
 
         fn lists<'a>(&self) -> &'a Lists {
-            // SAFETY: freed when the loop goes.
+            // SAFETY: `drop` frees the lists, at the end of the test.
             unsafe { self.lists.as_ref() }
         }
 
         fn start(&mut self, job: JobPtr, now: u64) {
             job.restart(now);
             job.mark(note::MAY_FIRE);
-            // SAFETY: not linked, and unlinked before it is freed.
+            // SAFETY: the node is not linked, and the test unlinks it before it frees the job.
             unsafe { self.wheel.insert(job.timer()) };
         }
 
-        /// What is due goes to the ready list.
+        /// Put the jobs that are due on the ready list.
         fn expire(&mut self, now: u64) {
             let Self { wheel, ready, .. } = self;
             wheel.expire(
                 now,
                 usize::MAX,
-                // SAFETY: linked timers are those of live jobs.
+                // SAFETY: a linked timer belongs to a live job.
                 |timer| unsafe { JobPtr::of_timer(timer) }.is(note::MAY_FIRE),
                 // SAFETY: as above.
                 |timer| ready.push(unsafe { JobPtr::of_timer(timer) }),
@@ -157,7 +161,7 @@ mod tests {
 
     impl Drop for Loop {
         fn drop(&mut self) {
-            // SAFETY: nothing is linked any more.
+            // SAFETY: `new` allocated it from the same allocator. Each test has unlinked its jobs.
             unsafe { ALLOC().free(self.lists) };
         }
     }
@@ -181,7 +185,7 @@ mod tests {
         Wheel::remove(&jobs[12].watch().timer);
         let mut left = 0;
         while let Some(timer) = own.wheel.take_any() {
-            // SAFETY: that of a live job.
+            // SAFETY: the timer belongs to a live job.
             let job = unsafe { JobPtr::of_timer(timer) };
             assert!(jobs[11..].contains(&job) && job != jobs[12]);
             left += 1;
@@ -200,7 +204,7 @@ mod tests {
         });
         own.start(job, 0);
         let timed_out = Ring::new();
-        // SAFETY: just unlinked, and unlinked again below.
+        // SAFETY: `expire` has just unlinked it; `take_first` below unlinks it again.
         own.wheel.expire(
             9_000,
             9,
@@ -208,7 +212,7 @@ mod tests {
             |timer| unsafe { Timer::push_to(timer, &timed_out) },
         );
         let timer = Timer::take_first(&timed_out).expect("it is due");
-        // SAFETY: that of a live job.
+        // SAFETY: the timer belongs to a live job.
         assert!(unsafe { JobPtr::of_timer(timer) } == job);
         assert!(timed_out.is_empty());
         free(job);
@@ -238,7 +242,7 @@ mod tests {
                 7 => &entry.jobs,
                 _ => &own.lists().signal_jobs,
             };
-            // SAFETY: not linked, and unlinked before it is freed.
+            // SAFETY: the node is not linked, and the test unlinks it before it frees the job.
             unsafe { list.push(job.link()) };
         }
         own.start(jobs[1], 0);
@@ -250,7 +254,7 @@ mod tests {
         let mut found = Vec::new();
         for list in [&entry.jobs, &own.lists().signal_jobs, &own.lists().strays] {
             while !list.is_empty() {
-                // SAFETY: a node of these lists is that of a live job.
+                // SAFETY: every node of these lists belongs to a live job.
                 let job = unsafe { JobPtr::of_link(list.first()) };
                 job.watch().link.unlink();
                 found.extend(jobs.iter().position(|&other| other == job));
@@ -258,7 +262,7 @@ mod tests {
         }
         assert_eq!(found, [4, 2, 3, 0, 1]);
         jobs.into_iter().for_each(free);
-        // SAFETY: nothing is linked, and nobody has it.
+        // SAFETY: no job is linked in the table any more, and nothing else uses it.
         unsafe { table.free(&ALLOC()) };
     }
 }

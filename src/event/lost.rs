@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Descriptors that the poller does not take, and jobs that have lost theirs.
+//! Descriptors that the poller does not accept, and jobs that have lost their descriptor.
 //!
-//! A job whose number was closed, or stands for something else than what the job was made for, is an
-//! orphan: it is in no descriptor's list, fires by its time only, and does not close the number. The log
-//! says so once, for those that are armed.
+//! If the number of a job was closed, or refers to another file than the one that the job was made
+//! for, the job is an orphan: it is in no descriptor's list, fires by its time-out only, and does
+//! not close the number. If it is armed, the loop logs that, once.
 
 use libc::c_int;
 
@@ -17,10 +17,11 @@ use crate::shared::Shared;
 use crate::sys;
 
 impl EventLoop {
-    /// The poller does not take `fd`, or does not have it any more. `arming` is just being armed.
+    /// Handle the poller's refusal of `fd`: it does not accept the descriptor, or has lost it.
+    /// `arming` is the job that is just being armed, if there is one.
     ///
-    /// This is the one road for it, whichever of the loop's steps meets it: the first arming and
-    /// the next, a change of what is wanted, urgent data, a new poller, and another try.
+    /// Every step that the poller can refuse calls this: the first arming and later ones, a change
+    /// of what is wanted, urgent data, a new poller, and a retry.
     #[cold]
     #[inline(never)]
     pub(super) fn refused(
@@ -33,13 +34,13 @@ impl EventLoop {
         match refusal {
             Refusal::Failed(errno) => self.refuse(pool, fd, errno),
             Refusal::Lost => {
-                self.abandon(pool, fd);
+                self.orphan_all(pool, fd);
             }
             Refusal::AlwaysReady => {
                 let entry = pool.fds.entry(fd);
                 entry.set_registration(Registration::Always);
                 for job in jobs(entry).filter(|job| job.is(note::MAY_FIRE)) {
-                    self.fire_unasked(pool, job);
+                    self.fire_all_directions(pool, job);
                 }
             }
             Refusal::Closed => {
@@ -57,10 +58,11 @@ impl EventLoop {
                     if !job.is(note::MAY_FIRE) {
                         continue;
                     }
-                    // Who was armed since the poller last answered for the number learns of it from
-                    // its own read or write, as if the loop had asked when it armed the job.
+                    // A job that was armed after the poller last confirmed the number fires, as if
+                    // the loop had checked when it armed the job: its own read or write then fails
+                    // with EBADF.
                     if !registered || arming == Some(job) || job.is(note::UNVERIFIED) {
-                        self.fire_unasked(pool, job);
+                        self.fire_all_directions(pool, job);
                     } else {
                         self.report_lost(pool, job);
                     }
@@ -69,7 +71,7 @@ impl EventLoop {
         }
     }
 
-    /// Ask the poller whether it still has `fd`, by telling it again what it knows.
+    /// Ask the poller whether it still has `fd`, by registering again what it has.
     pub(super) fn verify(&mut self, pool: &Shared, fd: c_int) {
         let entry = pool.fds.entry(fd);
         if let Registration::Polled(told, mode) = entry.registration()
@@ -82,7 +84,8 @@ impl EventLoop {
         }
     }
 
-    /// The first arming of `job`, whose descriptor the pool has closed since the job was made.
+    /// Arm `job` for the first time, when the pool has closed its descriptor since the job was
+    /// made.
     #[cold]
     #[inline(never)]
     pub(super) fn attach_late(&mut self, pool: &Shared, job: JobPtr) {
@@ -95,36 +98,37 @@ impl EventLoop {
         job.mark(note::REPORTED);
         self.orphan(job);
         if !sys::is_open(fd) {
-            self.fire_unasked(pool, job);
+            self.fire_all_directions(pool, job);
         }
     }
 
-    /// `fd` is about to be closed with one of its jobs: the others lose it.
+    /// A job is about to close `fd`: make the descriptor's other jobs orphans.
     #[cold]
     #[inline(never)]
-    pub(super) fn take_from_others(&mut self, pool: &Shared, fd: c_int) {
+    pub(super) fn orphan_others(&mut self, pool: &Shared, fd: c_int) {
         let entry = pool.fds.entry(fd);
         let mut others = 0;
         for job in jobs(entry) {
             others += usize::from(job.state.now() != state::NEEDS_DELETE);
             job.mark(note::REPORTED);
         }
-        self.abandon(pool, fd);
+        self.orphan_all(pool, fd);
         if others > 0 {
             log!(
                 pool.logger,
                 LOG_WARNING,
-                "event loop: descriptor {fd} is closed with its first job, {others} more had it \
-                 and fire by their time-outs only"
+                "event loop: descriptor {fd} is closed with one of its jobs; {others} other jobs \
+                 for it fire by their time-outs only"
             );
         }
     }
 
-    /// What the jobs of `fd` were made for is gone, and so is the registration: they can fire by
-    /// time only, and none of them closes the number. Those that are armed are told of.
+    /// The file that the jobs of `fd` were made for is gone, and so is the registration. All of
+    /// them become orphans, which fire by their time-outs only and never close the number. Those
+    /// that are armed are reported.
     #[cold]
     #[inline(never)]
-    pub(super) fn abandon(&mut self, pool: &Shared, fd: c_int) {
+    pub(super) fn orphan_all(&mut self, pool: &Shared, fd: c_int) {
         let entry = pool.fds.entry(fd);
         entry.set_registration(Registration::Absent);
         for job in jobs(entry) {
@@ -136,15 +140,15 @@ impl EventLoop {
         }
     }
 
-    /// `job`, which is in no list, has lost its descriptor.
+    /// Mark `job`, which is in no list, as having lost its descriptor.
     pub(super) fn orphan(&mut self, job: JobPtr) {
         job.mark(note::ORPHAN);
-        // SAFETY: not linked; the job's disposal unlinks it.
+        // SAFETY: the node is not linked, and disposal unlinks it before the job is freed.
         unsafe { self.lists().strays.push(job.link()) };
     }
 
-    /// `job` is armed, and its descriptor is not what it was: nothing but its time can fire it. Say
-    /// so, once.
+    /// `job` is armed, but its number no longer refers to its file, so only its time-out can fire
+    /// it. Log that, once.
     #[cold]
     #[inline(never)]
     pub(super) fn report_lost(&mut self, pool: &Shared, job: JobPtr) {
@@ -156,15 +160,16 @@ impl EventLoop {
         log!(
             pool.logger,
             LOG_WARNING,
-            "event loop: descriptor {fd} was closed, and may be another file now: job {:p}, made \
-             for the old one, fires by its time-out only",
+            "event loop: descriptor {fd} was closed, and may refer to another file now: job {:p}, \
+             made for the old one, fires by its time-out only",
             job.as_c()
         );
     }
 
-    /// The poller works, and is about to be replaced: what it can't find under its number any
-    /// more must not be registered with the next one, where it would be something else.
-    pub(super) fn abandon_lost(&mut self, pool: &Shared) {
+    /// The poller works, but is about to be replaced. A registration that it cannot find by number
+    /// any more must not be made again with the new poller, where the number would mean another
+    /// file.
+    pub(super) fn orphan_lost(&mut self, pool: &Shared) {
         for (fd, entry) in pool.fds.entries() {
             if let Registration::Polled(..) = entry.registration()
                 && !self.poller.disarm(fd)

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! The event loop: the one thread that owns the poller.
 //!
-//! A turn: take requests, look at signals, wait, see which jobs fire, and run them, then some of
-//! the run-now jobs. What fires for a worker goes to the work queue before the first callback of
-//! the loop's own runs. Each step is bounded, so that none keeps the others waiting: a flood of
-//! adds does not delay timers, nor busy descriptors requests. By number: requests, waits, timers,
-//! run-now jobs; and by time: callbacks, done callbacks, and requests where there are many. What a
-//! bound leaves over is for the next turn, which does not sleep then. The only step without a bound
-//! of its own is a new poller, which is told of every descriptor at once.
+//! In each turn the loop takes requests, looks for signals, waits for events, fires jobs, runs the
+//! fired jobs that are its own, and then some of the run-now jobs. Jobs that fire for workers go to
+//! the work queue before the first callback in the loop runs. Each step is bounded, so that none
+//! starves the others: a flood of adds does not delay timers, and busy descriptors do not delay
+//! requests. Requests, waits, timers and run-now jobs are bounded by number. Callbacks, done
+//! callbacks and large numbers of requests are bounded by time. The next turn takes what a bound
+//! left over, without sleeping first. Only the replacement of the poller has no bound of its own:
+//! it registers all descriptors at once.
 
 mod backoff;
 mod dispose;
@@ -34,18 +35,17 @@ pub(crate) use lists::Lists;
 pub(crate) use poller::Framework;
 use poller::{Event, Until};
 
-/// Requests that one turn takes.
+/// How many requests one turn takes at most.
 const REQUESTS: usize = 4096;
-/// Waits that one step makes, each for as many events as the poller has room for.
+/// How many waits one step makes at most. Each returns as many events as the poller has room for.
 const WAITS: usize = 16;
-/// Run-now jobs that one turn runs.
+/// How many run-now jobs one turn runs at most.
 const RUN_NOW: usize = 1024;
-/// Nanoseconds that are not worth sleeping.
+/// If the next deadline is no more than this many nanoseconds away, the loop does not sleep.
 const SOON: u64 = 2_000;
 
 impl EventLoop {
-    /// The loop thread's life, until the pool is destroyed. `quiet` is called when no callback
-    /// runs any more.
+    /// Run the loop until the pool is destroyed. Calls `quiet` when no callback runs any more.
     pub(crate) fn run(&mut self, pool: &Shared, quiet: impl FnOnce()) {
         pool.wake.rouse.enter(self.mask, self.roused);
         while !(pool.is_shutting_down() && pool.workers.load(Ordering::SeqCst) == 0) {
@@ -71,18 +71,18 @@ impl EventLoop {
         self.run_now(pool, RUN_NOW);
     }
 
-    /// How long this turn may wait. [`Wake`](crate::wake::Wake) says why what arrives after the look is
-    /// not missed.
+    /// How long this turn may wait. [`Wake`](crate::wake::Wake) explains why the loop does not miss
+    /// what arrives after this check.
     fn until(&mut self, pool: &Shared) -> Until {
         if !self.ready.is_empty() || self.dispatched > 0 {
             return Until::Now;
         }
         let until = match self.wheel.next() {
-            None if self.later.look == u64::MAX => Until::Event,
-            None => Until::Deadline(self.later.look),
-            // Not worth setting the timer for: a system call takes as long.
+            None if self.later.check_at == u64::MAX => Until::Event,
+            None => Until::Deadline(self.later.check_at),
+            // Setting the timer would take as long as the wait: it is a system call.
             Some(next) if next <= sys::now() + SOON => return Until::Now,
-            Some(next) => Until::Deadline(next.min(self.later.look)),
+            Some(next) => Until::Deadline(next.min(self.later.check_at)),
         };
         let idle = || {
             pool.requests.is_empty()
@@ -99,9 +99,10 @@ impl EventLoop {
         Until::Now
     }
 
-    /// Wait, and see which descriptors' jobs fire. If timers are due, or with `to_the_end`, all of
-    /// those that are ready, even if there are more than one wait can return, up to [`WAITS`]. False
-    /// if there may still be more.
+    /// Wait, and fire the jobs of ready descriptors.
+    ///
+    /// One wait can return only so many events. If timers are due, or with `to_the_end`, this takes
+    /// all that are ready, in at most [`WAITS`] waits. False if more may be ready.
     fn poll(&mut self, pool: &Shared, until: Until, to_the_end: bool) -> bool {
         let mut until = until;
         let mut left = WAITS;
@@ -109,7 +110,7 @@ impl EventLoop {
             let (count, full) = self
                 .poller
                 .wait(until)
-                .unwrap_or_else(|trouble| self.in_trouble(pool, trouble, until));
+                .unwrap_or_else(|error| self.on_wait_error(pool, error, until));
             pool.wake.sleeping.end();
             perturb("waited, and nothing dispatched");
             let mut changed = false;
@@ -120,7 +121,7 @@ impl EventLoop {
                             self.stale = Some(Stale::Wake);
                         }
                     }
-                    // Each turn looks for itself which timers are due.
+                    // Every turn checks the timers anyway.
                     Event::Time => self.check_unheard(pool),
                     Event::Ready(key, directions) => {
                         changed |= self.on_ready(pool, key, directions);
@@ -131,8 +132,9 @@ impl EventLoop {
                 self.notify_workers(pool);
                 self.renew(pool, stale);
             }
-            // What is ready is reported in turn: once nothing is new, all have been seen. What is
-            // to be dropped and can't be is new each time.
+            // The poller reports ready descriptors round-robin: when a wait brings nothing new, the
+            // loop has seen all of them. An event that we cannot stop is reported again by every
+            // wait, so do not go on until the poller is replaced.
             if !(full && changed) || self.renewal.is_pending() {
                 return true;
             }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! A new poller: where the old one has a registration that can't be named any more, where it does not
-//! work, and where the pool's own descriptors were closed behind its back.
+//! Replacement of the poller: when it holds a registration that no number names any more, when it
+//! fails, and when the application has closed the pool's own descriptors.
 //!
-//! If it can't be made, or does not work either, it is made later: after a millisecond, then twice as
-//! long each time, up to a second. Meanwhile the loop sleeps on the wake pipe, with a time-out, so that
-//! requests, timers and wakes are served.
+//! If a new poller cannot be made, or fails too, the loop tries again: after a millisecond, then
+//! twice as long each time, up to a second. Meanwhile it sleeps on the wake pipe, with a time-out,
+//! and serves requests, timers and wakes.
 
 use std::io;
 use std::mem;
@@ -15,57 +15,57 @@ use libc::c_int;
 
 use super::backoff::Stale;
 use super::event_loop::EventLoop;
-use super::poller::{AnyPoller, Trouble, Until};
+use super::poller::{AnyPoller, Until, WaitError};
 use crate::log::log;
 use crate::shared::Shared;
 use crate::sys;
 use crate::wake::Woken;
 
-/// Nanoseconds between two looks at an old poller that is to be replaced and can't be: what it
-/// reports for nobody, it reports at once.
+/// A poller that should be replaced but cannot be may report a stale event at every wait. The loop
+/// pauses for this many nanoseconds between two waits on it.
 const PAUSE: u64 = 10_000_000;
 
 impl EventLoop {
-    /// A wait failed that was to last `until`.
+    /// Handle the failure of a wait that should have lasted `until`.
     #[cold]
     #[inline(never)]
-    pub(super) fn in_trouble(
+    pub(super) fn on_wait_error(
         &mut self,
         pool: &Shared,
-        trouble: Trouble,
+        error: WaitError,
         until: Until,
     ) -> (usize, bool) {
-        match trouble {
-            Trouble::Timer(errno) => log!(
+        match error {
+            WaitError::Timer(errno) => log!(
                 pool.logger,
                 LOG_ERR,
-                "event loop: timerfd fails, and timers go by milliseconds: {}",
+                "event loop: the timerfd fails, so timers have a resolution of a millisecond: {}",
                 io::Error::from_raw_os_error(errno)
             ),
-            Trouble::Broken(errno) => self.broken(pool, errno, until),
+            WaitError::Broken(errno) => self.broken(pool, errno, until),
         }
         (0, false)
     }
 
-    /// The poller does not work. It is made anew at once if that is new, and else in its time:
-    /// until then, sleep.
+    /// The poller fails. Replace it at once if this is a new incident, otherwise when the back-off
+    /// allows it; until then, sleep.
     fn broken(&mut self, pool: &Shared, errno: c_int, until: Until) {
         let now = sys::now();
         if self.renewal.pending.is_none() {
-            let lately = now < self.renewal.calm;
+            let in_incident = now < self.renewal.incident_end;
             if self.renewal.is_new(now) {
                 log!(
                     pool.logger,
                     LOG_CRIT,
-                    "event loop: the poller fails, and is made anew: {}",
+                    "event loop: the poller fails and is replaced: {}",
                     io::Error::from_raw_os_error(errno)
                 );
             }
-            if !lately {
+            if !in_incident {
                 self.stale = Some(Stale::Broken);
                 return;
             }
-            // It was made anew just now, and that did not help.
+            // We have just replaced it, and that did not help.
             self.renewal.pending = Some(Stale::Broken);
             self.renewal.next = now + self.renewal.backoff.next();
         } else if now >= self.renewal.next {
@@ -75,7 +75,7 @@ impl EventLoop {
         self.sleep(pool, until, self.renewal.next);
     }
 
-    /// Sleep `until`, but no longer than to `end`. Woken by: whoever wakes the loop.
+    /// Sleep `until`, but not beyond `end`. A wake ends the sleep.
     fn sleep(&mut self, pool: &Shared, until: Until, end: u64) {
         let end = match until {
             Until::Now => return,
@@ -86,8 +86,8 @@ impl EventLoop {
         self.doze(pool, c_int::try_from(pause).unwrap_or(c_int::MAX));
     }
 
-    /// Sleep until somebody wakes the loop, or for so many milliseconds if that is not negative. If
-    /// there is no pipe, a new one is made; if there can be none, sleep for a little.
+    /// Sleep until a wake, or for `timeout` milliseconds if that is not negative. If the wake pipe
+    /// is gone, make a new one; if that fails, sleep for a short time.
     pub(super) fn doze(&mut self, pool: &Shared, timeout: c_int) {
         if pool.wake.wait(timeout) == Woken::Yes && pool.wake.clear() {
             return;
@@ -95,12 +95,12 @@ impl EventLoop {
         if self.mend(pool).is_err() {
             let most = (PAUSE / 1_000_000) as c_int;
             let timeout = if timeout < 0 { most } else { timeout.min(most) };
-            // SAFETY: no descriptor, only the time.
+            // SAFETY: the array is empty, so its pointer may be null.
             unsafe { libc::poll(ptr::null_mut(), 0, timeout) };
         }
     }
 
-    /// See to it that there is a wake pipe.
+    /// Make a new wake pipe if the old one is gone. True if so.
     fn mend(&mut self, pool: &Shared) -> io::Result<bool> {
         let mended = pool.wake.mend()?;
         if mended {
@@ -112,12 +112,13 @@ impl EventLoop {
 
     fn report_closed(&mut self, pool: &Shared) {
         if self.renewal.is_new(sys::now()) {
-            let what = "descriptors of its own were closed behind its back, and are made anew";
+            let what = "descriptors of the pool's own were closed, and are replaced";
             log!(pool.logger, LOG_CRIT, "event loop: {what}");
         }
     }
 
-    /// Whether the poller's numbers are still its own to close: it watches all that it did.
+    /// Whether the poller still owns its descriptor numbers: whether it still watches everything
+    /// that it should.
     fn is_sound(&mut self, pool: &Shared) -> bool {
         let (read, write) = (pool.wake.read_end(), pool.wake.write_end());
         let own = self.poller.numbers(read);
@@ -125,12 +126,12 @@ impl EventLoop {
         if self.numbers.iter().count() > 3 {
             return { known }.all(|fd| own.iter().any(|own| own == fd));
         }
-        // The system does not tell what it watches. The pipe at least?
+        // The system does not list what the poller watches. Check the pipe at least.
         self.poller.is_sound(read)
     }
 
-    /// The numbers of the pool's own descriptors are for no job. False if there is no memory to say
-    /// so.
+    /// Mark the numbers of the pool's own descriptors in the table, so that no job can use them.
+    /// False if there is no memory for that.
     pub(crate) fn claim(&mut self, pool: &Shared) -> bool {
         let (read, write) = (pool.wake.read_end(), pool.wake.write_end());
         let mut numbers = self.poller.numbers(read);
@@ -149,9 +150,8 @@ impl EventLoop {
         true
     }
 
-    /// Make the poller anew, from what is registered: for registrations that outlive their
-    /// descriptor's number and can't be reached any more, and where it does not work. Later, if it
-    /// can't be.
+    /// Replace the poller, because of `why`, and register all descriptors with the new one. If that
+    /// fails, try again later.
     #[cold]
     #[inline(never)]
     pub(super) fn renew(&mut self, pool: &Shared, why: Stale) {
@@ -161,7 +161,8 @@ impl EventLoop {
             if why == Stale::Broken {
                 return;
             }
-            // The old one works, and reports the same again at once. Not in a hurry.
+            // The old poller works, but reports the same stale event at every wait. Pause before
+            // the next.
             let until = if pool.wake.is_lost() && self.ready.is_empty() {
                 self.wheel.next().map_or(Until::Event, Until::Deadline)
             } else {
@@ -179,7 +180,8 @@ impl EventLoop {
             }
             self.renewal.pending = Some(why);
             self.renewal.next = now + self.renewal.backoff.next();
-            // Nobody can wake the loop while there is no pipe.
+            // While there is no pipe, nobody can wake the loop, so it must not sleep before it has
+            // checked its queues.
             pool.wake.nudged.store(true, Ordering::SeqCst);
         } else {
             self.renewal.pending = None;
@@ -190,20 +192,22 @@ impl EventLoop {
         let sound = self.is_sound(pool);
         let mended = self.mend(pool)?;
         if self.renewal.sound.is_none() {
-            // The pipe is whole: then it was another of ours that somebody found to be gone.
+            // If the pipe is intact although somebody found a descriptor of ours closed, it was one
+            // of the poller's.
             let sound = sound && (mended || why != Stale::Wake);
             self.renewal.sound = Some(sound);
             if !sound {
                 self.report_closed(pool);
             }
         }
-        // Before the old one is closed, so that its descriptors get numbers that no job has lost.
+        // Make the new poller before we close the old one, so that its descriptors do not get the
+        // number of one that jobs have lost.
         let poller = {
             let _low = sys::LowNumbers::take();
             AnyPoller::new(self.poller.framework(), pool.wake.read_end(), self.roused)?
         };
         if why == Stale::Registration {
-            self.abandon_lost(pool);
+            self.orphan_lost(pool);
         }
         let old = mem::replace(&mut self.poller, poller);
         if self.renewal.sound.take() == Some(false) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Requests of other threads: jobs to arm, and jobs to dispose of.
+//! Requests from other threads: to arm jobs, and to dispose of jobs.
 
 use std::hint::spin_loop;
 use std::mem;
@@ -15,44 +15,45 @@ use crate::log::trace;
 use crate::shared::Shared;
 use crate::timers::Wheel;
 
-/// Requests to arm between two looks at the clock. Each may be a system call.
+/// How many jobs the loop arms between two readings of the clock. Each may take a system call.
 const ARMS: usize = 128;
-/// How often the loop looks for a request that may be about to come, and how often in all of one
-/// turn. A look takes some 20 to 50 nanoseconds, by processor.
+/// How many times the loop spins for one request that is expected soon, and how many times in a
+/// whole turn. Once around takes 20 to 50 nanoseconds, depending on the processor.
 const SPINS: usize = 100;
 const SPINS_A_TURN: usize = 400;
 
 impl EventLoop {
-    /// Take what was asked for, but no more than `most`. Returns how much it was.
+    /// Take requests, but no more than `most`. Returns how many it took.
     #[inline(always)]
     pub(super) fn take_requests(&mut self, pool: &Shared, most: usize) -> usize {
         let mut slice = None;
-        let mut looks = SPINS_A_TURN;
+        let mut spins_left = SPINS_A_TURN;
         for taken in 0..most {
-            let Some(task) = self.next_request(pool, taken, &mut looks) else {
+            let Some(task) = self.next_request(pool, taken, &mut spins_left) else {
                 return taken;
             };
             let job = match task.kind() {
                 group::Kind::Job(job) => job,
                 group::Kind::Group(group) => {
-                    self.notify_workers(pool);
-                    self.finish_members(pool, group);
-                    continue;
+                    if self.finish_members(pool, group) {
+                        continue;
+                    }
+                    return taken + 1;
                 }
             };
             if job.state.take_request() == state::ARMED {
                 self.arm(pool, job);
-                // A turn that takes few does not look at the clock at all.
+                // A turn that takes few requests never reads the clock.
                 if taken % ARMS == ARMS - 1 && Slice::is_late(&mut slice) {
                     return taken + 1;
                 }
                 continue;
             }
-            // Done callbacks are the application's, and may take their time.
+            // Disposal runs a done callback of the application's, which may be slow.
             self.notify_workers(pool);
             let slice = slice.get_or_insert_with(Slice::new);
             if job.is(note::READY) {
-                // The list has it still, as a work queue would.
+                // The ready list still holds the job: mark that as a work queue would.
                 job.state.hold();
             }
             self.dispose(pool, job);
@@ -63,72 +64,80 @@ impl EventLoop {
         most
     }
 
-    /// `group` was cancelled: finish with its members. Some of them, if they are many; the rest is
-    /// another request.
+    /// `group` was cancelled: dispose of its members. False if there are many: then the rest has
+    /// become another request, for the next turn.
     #[cold]
     #[inline(never)]
-    pub(super) fn finish_members(&mut self, pool: &Shared, group: GroupPtr) {
+    pub(super) fn finish_members(&mut self, pool: &Shared, group: GroupPtr) -> bool {
+        // Done callbacks are application code and may take long.
+        self.notify_workers(pool);
         let mut slice = Slice::new();
         loop {
             let Some(job) = pool.next_member(group) else {
-                return;
+                return true;
             };
-            // It carries REQ for a request that is not made: the disposal is here and now.
+            // It carries REQ for a request that nobody makes, since the loop disposes of it now.
             let _ = job.state.take_request();
             self.dispose(pool, job);
             if slice.is_over() {
                 pool.requests.push(Task::group(group));
-                return;
+                return false;
             }
         }
     }
 
-    /// The next request of a turn that has taken so many. It may look so often for what is about to
-    /// come.
-    fn next_request(&mut self, pool: &Shared, taken: usize, looks: &mut usize) -> Option<Task> {
-        // Most turns find none at first, and asking for that is quicker than a pop that finds none.
+    /// The next request of a turn that has taken `taken` so far. If there is none, it may spin for
+    /// one, up to `spins_left` times.
+    fn next_request(
+        &mut self,
+        pool: &Shared,
+        taken: usize,
+        spins_left: &mut usize,
+    ) -> Option<Task> {
+        // Most turns find the queue empty, and `is_empty` is quicker than a `pop` that fails.
         if taken > 0 || !pool.requests.is_empty() {
             let next = pool.requests.pop();
             if next.is_some() {
                 return next;
             }
         }
-        if taken > 1 || self.given > 1 {
-            self.spin_for_more(pool, looks)
+        if taken > 1 || self.last_dispatched > 1 {
+            self.spin_for_more(pool, spins_left)
         } else {
             None
         }
     }
 
-    /// Where several jobs were given to workers, or several requests came, there will soon be more:
-    /// the loop looks for the next for a little, as a wake takes both the loop and who wakes it
-    /// longer than that. Nobody has to wake it meanwhile, and what else there is waits no longer
-    /// than it would for a short callback.
-    // Not that it is rare: turns without workers are to stay as short as they would be without it.
+    /// Spin for the next request. When several jobs went to workers, or several requests came, more
+    /// will come soon. A wake costs the loop and the producer more than a short spin does, and no
+    /// producer needs to wake a loop that spins. Everything else waits no longer than it would for
+    /// a short callback.
+    // Cold not because it is rare, but to keep turns without workers as short as they would be
+    // without this.
     #[cold]
-    fn spin_for_more(&mut self, pool: &Shared, looks: &mut usize) -> Option<Task> {
+    fn spin_for_more(&mut self, pool: &Shared, spins_left: &mut usize) -> Option<Task> {
         let nothing_else = self.dispatched == 0
             && self.ready.is_empty()
             && pool.loop_work.is_empty()
             && pool.mailbox.is_empty();
         if nothing_else {
-            for _ in 0..SPINS.min(*looks) {
+            for _ in 0..SPINS.min(*spins_left) {
                 if !pool.requests.is_empty() {
                     return pool.requests.pop();
                 }
-                *looks -= 1;
+                *spins_left -= 1;
                 spin_loop();
             }
         }
-        self.given = 0;
+        self.last_dispatched = 0;
         None
     }
 
-    /// `job` is ARMED: have it wait for its trigger.
+    /// Arm `job`, which is ARMED: wait for its trigger.
     pub(super) fn arm(&mut self, pool: &Shared, job: JobPtr) {
         trace!(pool.logger, "job {:p}: armed", job.as_c());
         match job.kind() {
-            // These go to their queues without the loop.
+            // Run-now jobs go to their queues directly.
             Kind::Now => debug_assert!(false, "a request to arm a run-now job"),
             Kind::Timer => {
                 job.mark(note::MAY_FIRE);
@@ -139,7 +148,7 @@ impl EventLoop {
         }
     }
 
-    /// Have `job` wait for its time, if it has one.
+    /// Start the time-out of `job`, if it has one.
     #[inline]
     pub(super) fn start_timer(&mut self, job: JobPtr) {
         if job.has_timeout() {
@@ -147,15 +156,16 @@ impl EventLoop {
         }
     }
 
-    /// Link the timer of `job`. One that is linked from an earlier arming is found and moved when
-    /// its old time comes.
+    /// Link the timer of `job`. If it is still linked from an earlier arming, leave it there: the
+    /// wheel moves it when the old deadline comes.
     pub(super) fn link_timer(&mut self, job: JobPtr) {
         if job.watch().timer.is_linked() {
             return;
         }
         let timer = job.timer();
         if job.is_due_at_once() {
-            // SAFETY: not linked; the job does not move, and `dispose` unlinks it.
+            // SAFETY: the timer is not linked, a job does not move, and disposal unlinks the timer
+            // before the job is freed.
             return unsafe { self.wheel.insert_due(timer) };
         }
         if self.wheel.is_empty() {
@@ -168,18 +178,19 @@ impl EventLoop {
     fn arm_signal(&mut self, pool: &Shared, job: JobPtr) {
         if !job.is(note::ATTACHED) {
             job.mark(note::ATTACHED);
-            // SAFETY: not linked; `dispose` unlinks it.
+            // SAFETY: the node is not linked, and `dispose` unlinks it before the job is freed.
             unsafe { self.lists().signal_jobs.push(job.link()) };
             self.block(libc::SIG_UNBLOCK, job.signum());
         }
         job.mark(note::MAY_FIRE);
-        // What arrived before it was armed again counts.
+        // A signal that arrived between two armings counts.
         self.fire_if_signalled(pool, job);
     }
 
-    /// Block `signum` in this thread, or unblock it.
+    /// Block or unblock `signum` in this thread, as `how` says.
     pub(super) fn block(&self, how: c_int, signum: c_int) {
-        // SAFETY: a set of ours, and a number that was checked.
+        // SAFETY: the set is a local variable that sigemptyset initializes; the add checked the
+        // number.
         unsafe {
             let mut set: libc::sigset_t = mem::zeroed();
             libc::sigemptyset(&mut set);
@@ -188,8 +199,9 @@ impl EventLoop {
         }
     }
 
-    /// A job of the loop's own ran, and was not armed again.
-    pub(super) fn rest(&mut self, pool: &Shared, job: JobPtr) {
+    /// `job` ran in the loop and was not armed again: stop its time-out and adapt the registration
+    /// of its descriptor.
+    pub(super) fn stop_watching(&mut self, pool: &Shared, job: JobPtr) {
         Wheel::remove(&job.watch().timer);
         if job.kind() == Kind::Io && !job.is(note::ORPHAN) {
             self.sync(pool, job.fd());

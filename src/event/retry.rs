@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Descriptors to come back to: those that the poller refuses, and those that nobody has heard of.
+//! Descriptors to retry, which the poller refused, and descriptors to check, which have been
+//! silent.
 //!
-//! A refusal for want of something (ENOSPC, ENOMEM …) may end at any time, and nothing tells when.
-//! So the loop tries again: after a millisecond, then twice as long each time, up to a second.
-//! Meanwhile the jobs of such a descriptor fire by their time only. One timer of the loop's own, in
-//! the wheel beside those of the jobs, drives that for all descriptors.
+//! If the poller refuses a descriptor for lack of a resource (ENOSPC, ENOMEM …), that may end at
+//! any time, and nothing reports it. So the loop tries again: after a millisecond, then twice as
+//! long each time, up to a second. Meanwhile the jobs of the descriptor fire by their time-outs
+//! only. A single timer, which is in the wheel beside those of the jobs, drives the retries of all
+//! descriptors.
 //!
-//! A *period* of refusals begins with the first, for each descriptor, which is logged. It ends when
-//! the descriptor was taken and the back-off has come to a second: so one that is refused, taken and
-//! refused again is logged once, and does not begin again at a millisecond each time.
+//! A *period* of refusals of a descriptor begins with its first refusal, which is logged. It ends
+//! when the poller has accepted the descriptor and the back-off has reached a second. So if the
+//! poller refuses, accepts and refuses a descriptor again, the log has one message, and the
+//! back-off does not start over.
 
 use std::mem;
 use std::ptr::NonNull;
@@ -26,25 +29,29 @@ use crate::shared::Shared;
 use crate::sys;
 use crate::timers::{Timer, Wheel};
 
-/// Descriptors that one look tries at least. Of more, an eighth: each has its turn in a few seconds.
+/// How many descriptors one retry tries at least. Of many, it tries an eighth, so that each is
+/// tried within a few seconds.
 const TRIES: usize = 256;
-/// Nanoseconds until a descriptor is looked at whose jobs were armed again without a word to the
-/// poller and that was not heard of since: the least, for so many descriptors, and the most.
+/// When jobs are armed again without telling the poller, their silent descriptors are checked after
+/// `UNHEARD` nanoseconds. Every `FEW` silent descriptors add as much again, up to `MOST`
+/// nanoseconds.
 const UNHEARD: u64 = 50_000_000;
 const FEW: usize = 16;
 const MOST: u64 = 1_000_000_000;
-/// Descriptors of that kind that one look takes, and nanoseconds until the next if there are more.
+/// How many silent descriptors one check takes, and the nanoseconds until the next check if there
+/// are more.
 const CHECKS: usize = 1024;
 const MORE: u64 = 5_000_000;
 
 impl EventLoop {
-    /// The timer, as the wheel knows it.
+    /// The retry timer, by the pointer that the wheel links.
     pub(super) fn retry_timer(&self) -> NonNull<Timer> {
-        // SAFETY: a field of a live block.
+        // SAFETY: the address of a field of `lists`, which is not null.
         unsafe { NonNull::new_unchecked(&raw mut (*self.lists.as_ptr()).retry) }
     }
 
-    /// Have refused descriptors tried again `delay` nanoseconds from now, or before.
+    /// Retry refused descriptors in `delay` nanoseconds, or earlier if the timer is already set for
+    /// that.
     fn retry_in(&mut self, delay: u64) {
         let now = sys::now();
         let timer = &self.lists().retry;
@@ -56,12 +63,12 @@ impl EventLoop {
         if self.wheel.is_empty() {
             self.wheel.restart(now);
         }
-        // SAFETY: not linked; the lists do not move, and the loop takes it out before it ends.
+        // SAFETY: the timer is not linked, the lists do not move, and `dispose_of_all` unlinks it.
         unsafe { self.wheel.insert(self.retry_timer()) };
     }
 
-    /// The system refuses `fd` for now: log it, once, and try again later. Meanwhile the poller has
-    /// nothing of it: what it had would be reported, and nobody would be there for it.
+    /// The system refuses `fd` for now: log it, once, and schedule a retry. Take an old
+    /// registration out of the poller: it would report events that nobody expects.
     #[cold]
     #[inline(never)]
     pub(super) fn refuse(&mut self, pool: &Shared, fd: c_int, errno: c_int) {
@@ -74,7 +81,7 @@ impl EventLoop {
             log!(
                 pool.logger,
                 LOG_ERR,
-                "event loop: the poller refuses descriptor {fd}, which is tried again: {}",
+                "event loop: the poller refuses descriptor {fd}, and is asked again later: {}",
                 std::io::Error::from_raw_os_error(errno)
             );
             self.later.backoff = Backoff::new();
@@ -83,7 +90,7 @@ impl EventLoop {
         self.retry_in(FIRST.max(self.later.backoff.0));
     }
 
-    /// A job of `fd`, which was refused, waits for it.
+    /// A job of `fd`, which the poller refused, waits for it: make sure that it is retried.
     #[cold]
     #[inline(never)]
     pub(super) fn await_retry(&mut self, pool: &Shared, fd: c_int) {
@@ -93,7 +100,7 @@ impl EventLoop {
         self.retry_in(FIRST.max(self.later.backoff.0));
     }
 
-    /// `fd` is to be tried again.
+    /// List `fd` for the next retry.
     fn list_refused(&mut self, pool: &Shared, fd: c_int) {
         if self.later.refused.try_reserve(1).is_ok() {
             self.later.refused.push_back(fd);
@@ -103,7 +110,7 @@ impl EventLoop {
         }
     }
 
-    /// Try descriptors again that were refused.
+    /// Retry refused descriptors.
     #[cold]
     #[inline(never)]
     pub(super) fn retry(&mut self, pool: &Shared) {
@@ -129,7 +136,7 @@ impl EventLoop {
                 entry.set_retried(false);
                 continue;
             }
-            // Room is there: it was just taken out.
+            // This cannot allocate: we have just taken one element out.
             self.later.refused.push_back(fd);
             if refused {
                 tried += 1;
@@ -143,20 +150,20 @@ impl EventLoop {
             log!(
                 pool.logger,
                 LOG_INFO,
-                "event loop: the poller takes all descriptors again"
+                "event loop: the poller accepts all descriptors again"
             );
             return;
         }
-        // All that were tried were taken, and there are more: the others will be, too.
+        // If the poller accepted all that we tried, it will accept the others soon.
         let more = tried == tries && failed == 0 && tried < count;
         self.retry_in(if more { FIRST } else { pause });
     }
 
-    /// Register `fd`, which was refused. False if it still is.
+    /// Register `fd`, which the poller refused. False if it still refuses.
     fn try_again(&mut self, pool: &Shared, fd: c_int) -> bool {
         let entry = pool.fds.entry(fd);
         if !self.is_wanted(entry) {
-            // Nobody waits for it: the next arming registers it.
+            // No armed job wants it: the next arming registers it.
             entry.set_registration(Registration::Absent);
             return true;
         }
@@ -169,9 +176,9 @@ impl EventLoop {
         }
     }
 
-    /// `job` was armed again without a word to the poller: its descriptor is to be looked at if it is
-    /// not heard of. The job's own callback may have closed it, and then nothing would ever come.
-    /// While it is heard of, nobody needs to look.
+    /// `job` was armed again without telling the poller: check its descriptor later, unless events
+    /// show that it still works. The job's own callback may have closed it, and then no event would
+    /// ever come.
     #[cold]
     #[inline(never)]
     pub(super) fn check_later(&mut self, pool: &Shared, job: JobPtr) {
@@ -181,25 +188,26 @@ impl EventLoop {
             return self.verify(pool, fd);
         }
         self.later.unheard.push_back(fd);
-        if self.later.look == u64::MAX {
+        if self.later.check_at == u64::MAX {
             self.check_in(UNHEARD);
         }
     }
 
-    /// Look `delay` nanoseconds from now, however busy the loop is then.
+    /// Check silent descriptors in `delay` nanoseconds, however busy the loop is then.
     fn check_in(&mut self, delay: u64) {
-        self.later.look = sys::now() + delay;
-        self.poller.remind(self.later.look);
+        self.later.check_at = sys::now() + delay;
+        self.poller.remind(self.later.check_at);
     }
 
-    /// A time has come. Look at descriptors that nobody has heard of, if it was the time for that.
+    /// The poller reported a time: if the next check is due, verify the descriptors that have been
+    /// silent.
     #[cold]
     #[inline(never)]
     pub(super) fn check_unheard(&mut self, pool: &Shared) {
-        if sys::now() < self.later.look {
+        if sys::now() < self.later.check_at {
             return;
         }
-        self.later.look = u64::MAX;
+        self.later.check_at = u64::MAX;
         let count = self.later.unheard.len();
         for _ in 0..count.min(CHECKS) {
             let Some(fd) = self.later.unheard.pop_front() else {
@@ -212,15 +220,15 @@ impl EventLoop {
                 job.unmark(note::HEARD);
             }
             if any && heard {
-                // Room is there: it was just taken out.
+                // This cannot allocate: we have just taken one element out.
                 self.later.unheard.push_back(fd);
             } else if any {
                 self.verify(pool, fd);
             }
         }
         if !self.later.unheard.is_empty() {
-            // The more there are, the less often: a look at each is to cost little beside what it does
-            // meanwhile.
+            // Check less often when there are more: a check of each must cost little compared with
+            // the loop's other work.
             let rarely = UNHEARD * (1 + self.later.unheard.len() / FEW) as u64;
             let more = count > CHECKS;
             self.check_in(if more { MORE } else { rarely.min(MOST) });

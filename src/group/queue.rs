@@ -163,6 +163,10 @@ impl<T: Member> Guard<'_, T> {
 
     /// Arm an idle member, or one that runs. One without a trigger joins the queue.
     pub(crate) fn arm(&self, job: T, queue: u32, persist: bool) -> Arm {
+        if self.has(CANCELLED) {
+            // The loop has yet to finish with it.
+            return Arm::Refused;
+        }
         let armed = job.state().arm(queue, persist);
         if armed == Arm::Push {
             add(&self.core.active, 1);

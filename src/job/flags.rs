@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use crate::abi::{NS_JOB_IO, NS_JOB_SIGNAL, NS_JOB_TIMER, ns_job_type_t};
+use crate::abi::{NS_JOB_IO, NS_JOB_SIGNAL, NS_JOB_THREAD, NS_JOB_TIMER, ns_job_type_t};
 
 /// The kind of a job: its trigger without the parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,11 +31,9 @@ const UNUSUAL: u16 = GROUPED | COUNTED;
 pub(crate) struct Flags(AtomicU16);
 
 impl Flags {
-    /// The flags of a new job. `roomy` says whether it has room for a group.
-    pub(crate) fn new(public: ns_job_type_t, roomy: bool) -> Self {
-        Self(AtomicU16::new(
-            public as u16 | if roomy { ROOMY } else { 0 },
-        ))
+    /// The flags of a new job.
+    pub(crate) fn new(public: ns_job_type_t) -> Self {
+        Self(AtomicU16::new(public as u16))
     }
 
     #[inline(always)]
@@ -71,9 +69,20 @@ impl Flags {
         self.replace(COUNTED, GROUPED);
     }
 
+    /// Whether the job runs in a worker, or from a group's queue.
+    #[inline(always)]
+    pub(crate) fn leaves_loop(&self) -> bool {
+        self.get() & (NS_JOB_THREAD as u16 | GROUPED) != 0
+    }
+
     /// Whether the job has room for a group.
     pub(crate) fn is_roomy(&self) -> bool {
         self.get() & ROOMY != 0
+    }
+
+    /// The job, which is new, has room for a group.
+    pub(crate) fn set_roomy(&self) {
+        self.replace(0, ROOMY);
     }
 
     /// Whether the job counts against its pool's limit.

@@ -173,19 +173,14 @@ pub(crate) struct Spec {
     pub(crate) data: *mut c_void,
     /// Whether to arm the job.
     pub(crate) armed: bool,
-    /// The group that it is made in.
-    pub(crate) group: Option<NonNull<c_void>>,
+    /// Whether to make room for a group: only what is made unarmed can be put in one later.
+    pub(crate) roomy: bool,
 }
 
 impl Spec {
-    /// Whether the job is to have room for a group: only what is made unarmed can be put in one later.
-    fn is_roomy(&self) -> bool {
-        !self.armed || self.group.is_some()
-    }
-
-    /// Whether the job counts against a limit of its pool's while it waits for a worker.
-    pub(crate) fn is_counted(&self) -> bool {
-        self.trigger == Trigger::Now && self.flags & NS_JOB_THREAD != 0 && self.group.is_none()
+    /// Whether the job goes straight to the workers when it is armed, outside groups.
+    pub(crate) fn is_for_work_queue(&self) -> bool {
+        self.trigger == Trigger::Now && self.flags & NS_JOB_THREAD != 0
     }
 
     /// The kind of the job.
@@ -203,7 +198,7 @@ impl Job {
     fn new(pool: NonNull<ns_thrpool_t>, spec: &Spec, state: State) -> Self {
         Self {
             state,
-            flags: Flags::new(spec.flags, spec.is_roomy()),
+            flags: Flags::new(spec.flags),
             output: AtomicU8::new(0),
             notes: Cell::new(0),
             pool: Cell::new(pool),
@@ -262,7 +257,7 @@ impl Job {
     /// Whether the callback does not run from the loop's ready list, but in a worker or from a
     /// group's queue.
     pub(crate) fn leaves_loop(&self) -> bool {
-        self.has(NS_JOB_THREAD) || self.flags.is_grouped()
+        self.flags.leaves_loop()
     }
 
     /// The marks of its group's queue.
@@ -422,7 +417,7 @@ impl JobPtr {
         seen: u32,
     ) -> Option<Self> {
         let job = Job::new(pool, spec, state);
-        if spec.is_roomy() {
+        if spec.roomy {
             return Self::make_roomy(alloc, job, spec, seen);
         }
         // SAFETY: in both cases the block has the size and alignment of the value that is written.
@@ -443,6 +438,7 @@ impl JobPtr {
     }
 
     /// The same, with room for a group.
+    #[cold]
     #[inline(never)]
     fn make_roomy(alloc: &Allocator, job: Job, spec: &Spec, seen: u32) -> Option<Self> {
         let link = Link::new();
@@ -463,9 +459,7 @@ impl JobPtr {
                 }
             }
         };
-        if let Some(group) = spec.group {
-            job.set_group(group);
-        }
+        job.flags.set_roomy();
         Some(job)
     }
 
@@ -473,6 +467,7 @@ impl JobPtr {
     ///
     /// # Safety
     /// `alloc` allocated it, and nobody else holds the job.
+    #[inline(always)]
     pub(crate) unsafe fn give_back(self, alloc: &Allocator) {
         // SAFETY: guaranteed by the caller; no field needs dropping. A roomy block begins before the
         // job.

@@ -105,10 +105,14 @@ pub(crate) fn serve(
         if over && !others {
             turn = Turn::new(true);
         }
+        // Before the lock is given back: from then on another agent may run the job and free it.
+        let request = for_loop(&rest);
         let guard = pool.lock_group(&group);
         let spent = settle(&guard, &rest);
         (next, send) = guard.next(place, over && others);
-        hand_on(pool, rest);
+        if let Some(job) = request {
+            pool.request(job);
+        }
         if let Some(job) = spent {
             free(job);
         }
@@ -178,16 +182,13 @@ fn settle(guard: &Guard<'_, JobPtr>, rest: &Rest) -> Option<JobPtr> {
     }
 }
 
-/// Without the lock: the loop arms the job again, or disposes of it.
-fn hand_on(pool: &Shared, rest: Rest) {
-    if let Rest::Ran(job, after) = rest
-        && match after {
-            After::Idle => false,
-            After::Armed => job.kind() != Kind::Now,
-            After::Dispose => !is_own(job),
-        }
-    {
-        pool.request(job);
+/// The job that the loop is to arm again or to dispose of. It carries REQ, which keeps it until it is
+/// pushed.
+fn for_loop(rest: &Rest) -> Option<JobPtr> {
+    match *rest {
+        Rest::Ran(job, After::Armed) if job.kind() != Kind::Now => Some(job),
+        Rest::Ran(job, After::Dispose) if !is_own(job) => Some(job),
+        _ => None,
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 
 use crate::abi::{NS_JOB_PERSIST, ns_job_t};
 use crate::group::core::{Came, Place};
-use crate::group::{self, Task};
+use crate::group::{self, GroupPtr, Task};
 use crate::job::state::{self, After, Work};
 use crate::job::{JobPtr, Kind, here};
 use crate::log::{log, trace};
@@ -88,7 +88,8 @@ pub(crate) fn count_idle(pool: &Shared) {
 /// caller must free the job: no queue or list holds it, and the application must not use it after
 /// its done callback.
 #[must_use]
-pub(crate) fn dispose(pool: &Shared, job: JobPtr) -> bool {
+#[inline(always)]
+fn dispose(pool: &Shared, job: JobPtr) -> bool {
     trace!(pool.logger, "job {:p}: disposed of", job.as_c());
     job.state.begin_disposal();
     take_over(&raw const job.state);
@@ -138,9 +139,7 @@ pub(crate) fn work(pool: &Shared) {
         let job = match task.kind() {
             group::Kind::Job(job) => job,
             group::Kind::Group(group) => {
-                // SAFETY: `serve` says so.
-                let free = |job| unsafe { batch.free(job) };
-                agent::serve(pool, group, Place::Worker, Came::FromWork, free);
+                serve(pool, group, &mut batch);
                 continue;
             }
         };
@@ -169,6 +168,16 @@ fn close(pool: &Shared, job: JobPtr) {
     job.state.closed();
     perturb("closed by a worker, and the loop not asked for the rest");
     pool.request(job);
+}
+
+/// Serves a group whose slot came to this worker.
+// Out of line, so that jobs outside groups take a short path.
+#[cold]
+#[inline(never)]
+fn serve(pool: &Shared, group: GroupPtr, batch: &mut FreeBatch<'_>) {
+    // SAFETY: `serve` calls this for a job that nothing else holds.
+    let free = |job| unsafe { batch.free(job) };
+    agent::serve(pool, group, Place::Worker, Came::FromWork, free);
 }
 
 /// Runs a job. `again` is called when a run-now job is about to be queued again.

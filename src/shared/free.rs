@@ -26,6 +26,7 @@ impl Deferred for Job {
         self.notes.set(epoch.0);
     }
 
+    #[inline(always)]
     unsafe fn give_back(alloc: &Allocator, at: NonNull<Self>) {
         // SAFETY: the caller guarantees that nobody else holds the job; its memory is still valid.
         unsafe { JobPtr::new(at).give_back(alloc) };
@@ -37,6 +38,7 @@ impl Shared {
     ///
     /// # Safety
     /// No queue, list or thread holds the job, and the application must not use it any more.
+    #[inline(always)]
     pub(crate) unsafe fn free_job(&self, job: JobPtr) {
         // SAFETY: guaranteed by the caller.
         unsafe { self.deferred.free(job.as_job()) };
@@ -70,6 +72,7 @@ impl<'a> FreeBatch<'a> {
     ///
     /// # Safety
     /// As for [`Shared::free_job`].
+    #[inline(never)]
     pub(crate) unsafe fn free(&mut self, job: JobPtr) {
         if self.pool.alloc.is_custom() {
             // SAFETY: guaranteed by the caller.
@@ -88,6 +91,7 @@ impl<'a> FreeBatch<'a> {
     }
 
     /// Frees all jobs in the batch.
+    #[inline(never)]
     pub(crate) fn give_back(&mut self) {
         for job in &mut self.jobs[..self.count] {
             if let Some(job) = job.take() {

@@ -86,6 +86,7 @@ impl Shared {
     }
 
     /// An agent for `group`, with its slot, to the workers.
+    #[inline(never)]
     pub(crate) fn send_to_worker(&self, group: GroupPtr) {
         perturb("an agent has its slot, and is not pushed");
         self.work.push(Task::group(group));
@@ -93,6 +94,7 @@ impl Shared {
     }
 
     /// An agent for `group`, with its slot, to the loop.
+    #[inline(never)]
     pub(crate) fn send_to_loop(&self, group: GroupPtr) {
         self.work.expect_more();
         perturb("an agent has its slot, and is not pushed");
@@ -173,6 +175,8 @@ impl Shared {
     }
 
     /// A member fired, or is armed again without a trigger, and carries WORK: it joins the queue.
+    #[cold]
+    #[inline(never)]
     pub(crate) fn enqueue(&self, group: GroupPtr, job: JobPtr) {
         let guard = self.lock_group(&group);
         let arrived = guard.enqueue(job);
@@ -273,9 +277,15 @@ impl Shared {
     /// `ns_group_cancel`.
     pub(crate) fn cancel_group(&self, group: GroupPtr) -> Cancelled {
         let own = here::callbacks_of(group.as_ptr().cast());
+        let inner = here::callback().filter(|job| own > 0 && job.group() == Some(group));
         let guard = self.lock_group(&group);
         let first = guard.cancel();
         let running = guard.running() > own;
+        if let Some(job) = inner {
+            // The loop finishes with the members, in its time; the caller may ask this one now.
+            let end = guard.end(job, true);
+            debug_assert!(matches!(end, End::Marked | End::OverRunning));
+        }
         let send = guard.unlock();
         if first {
             self.requests.push(Task::group(group));

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Timers: a hierarchical wheel of intrusive rings.
+//! Timers: a hierarchical timing wheel of intrusive rings.
 //!
-//! Linking, unlinking and firing cost the same however many timers there are, and none of them
-//! allocates. Six levels of 256 slots; a slot of the lowest level is one tick of 1024 ns, a slot
-//! of each further level 256 of the one below. What lies beyond the highest level (nine years)
-//! waits in its last slots and is looked at again from there.
+//! The cost of linking, unlinking and firing a timer does not depend on how many there are, and
+//! none of them allocates. The wheel has six levels of 256 slots. A slot of the lowest level is one
+//! tick of 1024 ns long, and a slot of any other level is 256 times as long as one of the level
+//! below. A timer beyond the reach of the highest level (nine years) waits in one of its last
+//! slots, and is linked again from there.
 //!
-//! A timer that is restarted with a later deadline, as every idle time-out is on every event,
-//! stays where it is linked: when that slot comes up the wheel finds the later deadline and moves
-//! it. That makes a restart one store. Hence the deadline is an atomic: another thread may write
-//! it while the loop looks.
+//! Many timers are restarted with a later deadline, such as an idle time-out at every event. The
+//! timer stays in its slot. When the slot comes up, the wheel finds the later deadline and moves
+//! the timer. So a restart is a single store. The deadline is an atomic because another thread may
+//! store it while the loop reads it.
 
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,12 +18,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::list::{Link, Ring};
 use crate::perturb::perturb;
 
-/// One timer's place in the wheel.
+/// A timer, which one wheel can link.
 #[repr(C)]
 #[derive(Debug)]
 pub(crate) struct Timer {
     link: Link,
-    /// Nanoseconds of the monotonic clock.
+    /// The deadline in nanoseconds of the monotonic clock.
     deadline: AtomicU64,
 }
 
@@ -35,26 +36,28 @@ impl Timer {
         }
     }
 
-    /// When it is due, in nanoseconds of the monotonic clock.
+    /// The deadline, in nanoseconds of the monotonic clock.
     pub(crate) fn deadline(&self) -> u64 {
         self.deadline.load(Ordering::Relaxed)
     }
 
-    /// Set when it is due. If it is linked, not to an earlier time than before.
+    /// Set the deadline. If the timer is linked, the new deadline must not be earlier than the old.
     pub(crate) fn set_deadline(&self, deadline: u64) {
         self.deadline.store(deadline, Ordering::Relaxed);
     }
 
-    /// Put `timer` last in `ring`, which gives back the very pointer that it was given.
+    /// Append `timer` to `ring`, which later returns this very pointer.
     ///
     /// # Safety
-    /// It is not linked, and stays where it is until it is unlinked.
+    /// `timer` is not linked, and does not move until it is unlinked.
     pub(crate) unsafe fn push_to(timer: NonNull<Self>, ring: &Ring) {
-        // SAFETY: by the caller's promise. A `Timer` begins with its link.
+        // SAFETY: by the caller's promise. `Timer` is `repr(C)` and begins with its link, so the
+        // pointer is valid for both.
         unsafe { ring.push(timer.as_ptr().cast()) };
     }
 
-    /// Unlink the first timer of `ring`, which holds nothing else. It lives until the job does not.
+    /// Unlink the first timer of `ring`, which must hold only timers. The timer lives as long as
+    /// its job.
     pub(crate) fn take_first(ring: &Ring) -> Option<NonNull<Self>> {
         let link = NonNull::new(ring.first().cast_mut())?;
         // SAFETY: linked timers are live.
@@ -63,7 +66,7 @@ impl Timer {
         Some(link.cast())
     }
 
-    /// Whether it is in a wheel.
+    /// Whether a ring links it.
     pub(crate) fn is_linked(&self) -> bool {
         self.link.is_linked()
     }
@@ -72,73 +75,75 @@ impl Timer {
 const LEVELS: usize = 6;
 const SLOT_BITS: u32 = 8;
 const SLOTS: usize = 1 << SLOT_BITS;
-/// A tick is 2^10 ns.
+/// A tick is 2^10 ns long.
 const TICK_BITS: u32 = 10;
-/// Ticks that the wheel covers.
+/// How many ticks the wheel covers.
 const SPAN: u64 = 1 << (LEVELS as u32 * SLOT_BITS);
-/// A slot is searched for its earliest timer only if it holds no more than this many: beyond,
-/// waking once for the slot is cheaper.
+/// The wheel searches a slot for its earliest timer only up to this many timers. In a fuller slot,
+/// one extra wake-up is cheaper.
 const SEARCH: usize = 16;
-/// Timers that one look moves to lower levels: when a slot with a million comes up, the others do
-/// not wait for that.
+/// How many timers one call of [`Wheel::expire`] moves to lower levels at most, so that a slot of a
+/// million timers does not delay all others.
 const MOVES: usize = if cfg!(miri) { 64 } else { 4096 };
 
-/// The rings of a [`Wheel`], apart from it since timers point at them, and the wheel is changed
-/// through `&mut`. All zero, they are empty.
+/// The rings of a [`Wheel`]. They are a separate allocation because timers point to them while the
+/// wheel is changed through `&mut`. All zero is a valid value: empty rings.
 pub(crate) struct Rings {
     slots: [[Ring; SLOTS]; LEVELS],
-    /// Taken from a slot of each upper level, and to be linked on lower ones: those of the lowest
-    /// first, so that a crowd that comes down from further up keeps nobody waiting.
+    /// For each upper level, the timers that were taken from a slot and still have to be linked on
+    /// a lower level. The lowest level goes first, so that a crowd from higher up delays nobody.
     moving: [Ring; LEVELS - 1],
-    /// Taken from a slot of the lowest level, or due when they were set, and to fire.
+    /// Timers to fire: they were taken from a slot of the lowest level, or were due when they were
+    /// linked.
     due: Ring,
 }
 
 /// All the timers of a loop.
 ///
-/// A timer is linked on the level that its distance from the wheel's tick asks for, in the slot
-/// that its tick falls in: a short one never shares a slot with a crowd of long ones. Each level's
-/// slots go round, from that of the wheel's tick on. Timers of one slot fire in the order in which
-/// they were linked.
+/// The distance of a timer from the wheel's tick selects the level, and the timer's own tick
+/// selects the slot. So a short timer never shares a slot with a crowd of long ones. The slots of
+/// each level are circular, beginning at the slot of the wheel's tick. Timers of one slot fire in
+/// the order in which they were linked.
 pub(crate) struct Wheel {
-    /// Everything before this tick has been dealt with.
+    /// All timers before this tick have been handled.
     tick: u64,
     rings: NonNull<Rings>,
-    /// A bit for each slot that may hold something.
+    /// One bit per slot, set if the slot may hold a timer.
     used: [[u64; SLOTS / 64]; LEVELS],
-    /// A bit for each level that may hold something.
+    /// One bit per level, set if the level may hold a timer.
     used_levels: u32,
-    /// What [`Wheel::next`] and [`Wheel::expire`] need to know in most turns, where nothing is due.
+    /// All that [`Wheel::next`] and [`Wheel::expire`] need in the usual turn, in which nothing is
+    /// due.
     soonest: Soonest,
 }
 
-/// [`Soonest::look`], where that is not known.
+/// The value of [`Soonest::check_at`] that means: not known.
 const UNKNOWN: u64 = 0;
 
-/// Bounds on what a wheel holds. Timers that are removed leave them as they are: too low, which
-/// costs one look for nothing.
+/// Lower bounds on the times of the linked timers. Removing a timer leaves them too low, which
+/// costs one check in vain.
 #[derive(Clone, Copy)]
 struct Soonest {
-    /// The tick at which the earliest slot begins that holds something.
+    /// The tick at which the earliest used slot begins.
     start: u64,
-    /// When to look again, in nanoseconds of the monotonic clock.
-    look: u64,
+    /// When to check the wheel again, in nanoseconds of the monotonic clock.
+    check_at: u64,
 }
 
 impl Soonest {
-    /// Of a wheel that holds nothing.
+    /// The bounds of an empty wheel.
     const NEVER: Self = Self {
         start: u64::MAX,
-        look: u64::MAX,
+        check_at: u64::MAX,
     };
-    /// Not known: to be found out by [`Wheel::next`]. Also while the wheel is busy.
+    /// Not known: [`Wheel::next`] must find out. Also used while the wheel is busy.
     const UNKNOWN: Self = Self {
         start: 0,
-        look: UNKNOWN,
+        check_at: UNKNOWN,
     };
 }
 
-/// A slot: its level, its index there, and the tick at which it begins.
+/// A slot: its level, its index on that level, and the tick at which it begins.
 #[derive(Clone, Copy)]
 struct Slot {
     level: usize,
@@ -147,23 +152,24 @@ struct Slot {
 }
 
 impl Slot {
-    /// The tick at which the next slot of its level begins.
+    /// The tick at which the next slot of this level begins.
     fn end(self) -> u64 {
         self.start + (1 << (self.level as u32 * SLOT_BITS))
     }
 }
 
-/// The first tick at which something due at `deadline` may fire: rounded up, so never early.
+/// The first tick at which a timer with this deadline may fire. Rounded up, so that it is never
+/// early.
 fn tick_of(deadline: u64) -> u64 {
     deadline.div_ceil(1 << TICK_BITS)
 }
 
 impl Wheel {
-    /// An empty wheel that begins at `now`.
+    /// Make an empty wheel that begins at `now`.
     ///
     /// # Safety
-    /// `rings` are empty, and stay for as long as the wheel is used, by it alone. No `&mut` to them
-    /// is made meanwhile.
+    /// `rings` are empty, and outlive the wheel. Only this wheel uses them, and nobody makes a
+    /// `&mut` to them meanwhile.
     pub(crate) unsafe fn new(rings: NonNull<Rings>, now: u64) -> Self {
         Self {
             tick: now >> TICK_BITS,
@@ -174,40 +180,43 @@ impl Wheel {
         }
     }
 
-    // Rings outlive the borrow of the wheel. Each by itself: under Miri a reference to all of them
-    // takes as long as there are many.
+    // The rings outlive the borrow of the wheel. These functions borrow no more than they need:
+    // under Miri, a reference to all rings costs time in proportion to their number.
 
-    /// The timers of a slot.
+    /// The ring of a slot.
     fn slot<'a>(&self, level: usize, index: usize) -> &'a Ring {
-        // SAFETY: by the promise of `new`.
+        // SAFETY: the caller of `new` promised that the rings outlive the wheel and that nobody
+        // makes a `&mut` to them.
         unsafe { &(*self.rings.as_ptr()).slots[level][index] }
     }
 
     /// See [`Rings::moving`].
     fn moving<'a>(&self) -> &'a [Ring; LEVELS - 1] {
-        // SAFETY: by the promise of `new`.
+        // SAFETY: the caller of `new` promised that the rings outlive the wheel and that nobody
+        // makes a `&mut` to them.
         unsafe { &(*self.rings.as_ptr()).moving }
     }
 
     /// See [`Rings::due`].
     fn due<'a>(&self) -> &'a Ring {
-        // SAFETY: by the promise of `new`.
+        // SAFETY: the caller of `new` promised that the rings outlive the wheel and that nobody
+        // makes a `&mut` to them.
         unsafe { &(*self.rings.as_ptr()).due }
     }
 
-    /// Whether it surely holds nothing.
+    /// Whether the wheel is certainly empty. It may be empty even if this is false.
     pub(crate) fn is_empty(&self) -> bool {
         self.used_levels == 0 && !self.is_busy()
     }
 
-    /// Whether something was taken from a slot that did not fire yet, nor was linked again.
+    /// Whether timers were taken from a slot but have neither fired nor been linked again.
     fn is_busy(&self) -> bool {
         !self.due().is_empty() || self.moving().iter().any(|ring| !ring.is_empty())
     }
 
-    /// Count from `begin`: an empty wheel that nobody looked at has stood still. No later than the
-    /// first timer was set, so that those that are overdue when they are linked keep the order of
-    /// their times.
+    /// Move the tick of an empty wheel, which stood still, to `begin`. That must not be later than
+    /// the time at which the first timer was set: timers that are overdue when they are linked then
+    /// keep the order of their deadlines.
     pub(crate) fn restart(&mut self, begin: u64) {
         debug_assert!(self.is_empty());
         self.tick = self.tick.max(begin >> TICK_BITS);
@@ -216,7 +225,7 @@ impl Wheel {
     /// Link `timer` by its deadline.
     ///
     /// # Safety
-    /// It is live, not linked, and stays where it is until it is unlinked.
+    /// `timer` is live and not linked, and does not move until it is unlinked.
     #[inline(always)]
     pub(crate) unsafe fn insert(&mut self, timer: NonNull<Timer>) {
         // SAFETY: by the caller's promise.
@@ -224,8 +233,8 @@ impl Wheel {
         let tick = tick_of(deadline).clamp(self.tick, self.tick + SPAN / 2);
         let mut level = ((tick - self.tick) | 1).ilog2() / SLOT_BITS;
         let round = |level: u32| (tick >> (level * SLOT_BITS)) - (self.tick >> (level * SLOT_BITS));
-        // A whole round ahead is where the round begins. Not on the top level: half a round is the
-        // most.
+        // A whole round ahead would be the slot of the current tick: use the next level. This
+        // cannot occur on the top level, where a timer is at most half a round ahead.
         if round(level) == SLOTS as u64 {
             level += 1;
         }
@@ -233,15 +242,15 @@ impl Wheel {
         let index = (tick >> shift) as usize % SLOTS;
         let level = level as usize;
         self.soonest.start = self.soonest.start.min(tick >> shift << shift);
-        self.soonest.look = self.soonest.look.min(tick << TICK_BITS);
+        self.soonest.check_at = self.soonest.check_at.min(tick << TICK_BITS);
         // SAFETY: by the caller's promise.
         unsafe { Timer::push_to(timer, self.slot(level, index)) };
         self.used[level][index / 64] |= 1 << (index % 64);
         self.used_levels |= 1 << level;
     }
 
-    /// Link `timer`, whose deadline has passed, to fire at the next look, behind all of those that
-    /// were linked so before.
+    /// Link `timer`, whose deadline has passed. It fires in the next call of [`Wheel::expire`],
+    /// after all timers that were linked in this way before.
     ///
     /// # Safety
     /// As for [`Wheel::insert`].
@@ -256,7 +265,7 @@ impl Wheel {
         timer.link.unlink();
     }
 
-    /// The first slot of `level` from `from` up to `to` that holds something.
+    /// The first slot of `level` from `from` to before `to` that holds a timer.
     fn used_slot(&mut self, level: usize, from: usize, to: usize) -> Option<usize> {
         let mut index = from;
         while index < to {
@@ -272,14 +281,14 @@ impl Wheel {
             if !self.slot(level, index).is_empty() {
                 return Some(index);
             }
-            // Its timers were removed.
+            // All of its timers were removed.
             self.used[level][index / 64] &= !(1 << (index % 64));
             index += 1;
         }
         None
     }
 
-    /// The earliest slot of `level` that holds something.
+    /// The earliest slot of `level` that holds a timer.
     fn first_of(&mut self, level: usize) -> Option<Slot> {
         let shift = level as u32 * SLOT_BITS;
         let here = (self.tick >> shift) as usize % SLOTS;
@@ -297,7 +306,7 @@ impl Wheel {
         })
     }
 
-    /// The earliest slot of each level that holds something.
+    /// For each level, the earliest slot that holds a timer.
     fn firsts(&mut self) -> [Option<Slot>; LEVELS] {
         std::array::from_fn(|level| {
             let used = self.used_levels & 1 << level != 0;
@@ -305,8 +314,8 @@ impl Wheel {
         })
     }
 
-    /// The earliest slot that holds something; of several, that of the highest level, from which
-    /// timers go to the others.
+    /// The earliest slot that holds a timer. If several begin at the same tick, the one on the
+    /// highest level, since its timers move to the others.
     fn first(&mut self) -> Option<Slot> {
         let firsts = self.firsts();
         firsts
@@ -316,38 +325,38 @@ impl Wheel {
             .min_by_key(|slot| slot.start)
     }
 
-    /// When to look again, in nanoseconds of the monotonic clock: when the earliest timer is due,
-    /// or before, where finding that out would cost more than looking twice.
+    /// When to check the wheel again, in nanoseconds of the monotonic clock: when the earliest
+    /// timer is due, or earlier, if finding that out would cost more than one extra check.
     #[inline(always)]
     pub(crate) fn next(&mut self) -> Option<u64> {
-        let look = match self.soonest.look {
+        let check_at = match self.soonest.check_at {
             UNKNOWN => self.find_next(),
             known => known,
         };
-        (look != Soonest::NEVER.look).then_some(look)
+        (check_at != Soonest::NEVER.check_at).then_some(check_at)
     }
 
-    /// The same, where it is not known.
+    /// As [`Wheel::next`], when the answer is not known yet.
     #[inline(never)]
     fn find_next(&mut self) -> u64 {
         if self.is_busy() {
             return self.tick << TICK_BITS;
         }
         self.soonest = self.search();
-        self.soonest.look
+        self.soonest.check_at
     }
 
-    /// Find out what [`Wheel::soonest`] is to be.
+    /// Compute [`Wheel::soonest`].
     fn search(&mut self) -> Soonest {
         let mut soonest = Soonest::NEVER;
         for slot in self.firsts().into_iter().flatten() {
             soonest.start = soonest.start.min(slot.start);
-            soonest.look = soonest.look.min(self.due_in(slot) << TICK_BITS);
+            soonest.check_at = soonest.check_at.min(self.due_in(slot) << TICK_BITS);
         }
         soonest
     }
 
-    /// The tick at which something in `slot` is due, or `slot` is to be looked at.
+    /// The tick at which the first timer in `slot` is due, or at which `slot` must be checked.
     fn due_in(&self, slot: Slot) -> u64 {
         if slot.level == 0 {
             return slot.start;
@@ -359,7 +368,7 @@ impl Wheel {
             if link.is_null() {
                 return earliest;
             }
-            // SAFETY: linked timers are live; a `Timer` begins with its link.
+            // SAFETY: a linked timer is live, and a `Timer` begins with its link.
             let timer = unsafe { &*link.cast::<Timer>() };
             earliest = earliest.min(tick_of(timer.deadline()));
             link = ring.after(&timer.link);
@@ -367,12 +376,12 @@ impl Wheel {
         slot.start
     }
 
-    /// Unlink every timer that is due at `now` and hand it to `fire`, in the order of their
-    /// ticks, until `most` were handed out or too many had to be moved to lower levels:
-    /// [`Wheel::next`] tells of more.
+    /// Unlink every timer that is due at `now` and pass it to `fire`, in the order of their ticks.
+    /// This stops after `most` timers, or after moving too many to lower levels; [`Wheel::next`]
+    /// then reports that there are more.
     ///
-    /// A timer whose deadline was moved is linked anew; one that `live` says is no longer wanted
-    /// is unlinked and forgotten. Both get the pointers that were linked.
+    /// If the deadline of a timer has moved, it is linked again. If `live` returns false, the timer
+    /// is unlinked and dropped. `live` and `fire` get the pointers that were linked.
     pub(crate) fn expire(
         &mut self,
         now: u64,
@@ -392,13 +401,13 @@ impl Wheel {
             while most > 0
                 && let Some(timer) = Timer::take_first(due)
             {
-                // SAFETY: it was linked, so it is live.
+                // SAFETY: it was linked until now, so it is live.
                 if live(timer) && unsafe { timer.as_ref() }.deadline() <= now {
                     most -= 1;
                     fire(timer);
                 } else if live(timer) {
                     perturb("its time was moved, it is unlinked and not linked anew");
-                    // SAFETY: just unlinked, and it stays where it is.
+                    // SAFETY: it has just been unlinked, and its owner does not move it.
                     unsafe { self.insert(timer) };
                 }
             }
@@ -407,7 +416,7 @@ impl Wheel {
             {
                 moves -= 1;
                 if live(timer) {
-                    // SAFETY: as above.
+                    // SAFETY: as above: it has just been unlinked, and its owner does not move it.
                     unsafe { self.insert(timer) };
                 }
             }
@@ -422,21 +431,21 @@ impl Wheel {
             if most == 0 || slot.level > 0 && !next.is_empty() {
                 return;
             }
-            // Nothing is linked before this slot, so time may go on to it; then what is in it
-            // goes to lower levels, all of it, or is due.
+            // No timer is linked before this slot, so the tick may advance to it. Then all timers
+            // in it are due or move to lower levels.
             next.append(self.slot(slot.level, slot.index));
             self.tick = self.tick.max(slot.start);
         }
-        // Whatever is linked is later than `now`: what comes is counted from there.
+        // All linked timers are later than `now`, so the tick may advance to it.
         self.tick = self.tick.max(end);
     }
 
-    /// Unlink the next timer to be linked on a lower level.
+    /// Unlink the next timer that has to move to a lower level.
     fn take_moving(&self) -> Option<NonNull<Timer>> {
         self.moving().iter().find_map(Timer::take_first)
     }
 
-    /// Unlink some timer. For taking the wheel apart.
+    /// Unlink any timer, for emptying the wheel.
     pub(crate) fn take_any(&mut self) -> Option<NonNull<Timer>> {
         Timer::take_first(self.due())
             .or_else(|| self.take_moving())

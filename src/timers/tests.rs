@@ -5,7 +5,7 @@ use std::ptr;
 use super::*;
 use crate::alloc::Allocator;
 
-/// So many, or under Miri, which takes a thousand times as long, a few of them.
+/// The number of rounds of a test: `many`, or `few` under Miri, which is a thousand times slower.
 const fn rounds(many: usize, few: usize) -> usize {
     if cfg!(miri) { few } else { many }
 }
@@ -14,7 +14,7 @@ fn timers(n: usize) -> Vec<Timer> {
     (0..n).map(|_| Timer::new()).collect()
 }
 
-/// A small generator of its own, so that a failure can be run again.
+/// A small random-number generator with a fixed seed, so that a failure can be reproduced.
 struct Random(u64);
 
 impl Random {
@@ -26,7 +26,7 @@ impl Random {
     }
 }
 
-/// A wheel with rings of its own.
+/// A wheel that owns its rings.
 struct Own(Wheel);
 
 impl Deref for Own {
@@ -44,24 +44,26 @@ impl DerefMut for Own {
 
 impl Drop for Own {
     fn drop(&mut self) {
-        // SAFETY: from this allocator. What is linked still is not looked at any more.
+        // SAFETY: `wheel` made them with this allocator. Timers that are still linked are not used
+        // after this.
         unsafe { Allocator::new(None, None).free(self.rings) };
     }
 }
 
 fn wheel(now: u64) -> Own {
     let rings = Allocator::new(None, None).zeroed(1).expect("memory");
-    // SAFETY: empty, and for this wheel.
+    // SAFETY: the rings are zeroed, so they are empty; only this wheel uses them; and `drop` frees
+    // them.
     Own(unsafe { Wheel::new(rings, now) })
 }
 
-/// The deadline of a timer that a wheel handed out.
+/// The deadline of a timer that the wheel passed to `fire`.
 fn due_at(timer: NonNull<Timer>) -> u64 {
-    // SAFETY: those of a test outlive its wheel.
+    // SAFETY: the timers of a test outlive its wheel.
     unsafe { timer.as_ref() }.deadline()
 }
 
-/// Everything that is due at `now`, a few at a time.
+/// The deadlines of all timers that are due at `now`, taken a few at a time.
 fn fired(wheel: &mut Wheel, now: u64) -> Vec<u64> {
     let mut got = Vec::new();
     loop {
@@ -81,11 +83,11 @@ fn never_early_and_in_order_whatever_the_delay() {
     let mut random = Random(42);
     let mut due = Vec::new();
     for timer in &all {
-        // From nanoseconds to days, each magnitude as likely.
+        // From nanoseconds to days, each order of magnitude equally likely.
         let delay = random.next() >> (16 + random.next() % 48);
         timer.set_deadline(start + delay);
         due.push(start + delay);
-        // SAFETY: not linked; `all` outlives the wheel.
+        // SAFETY: the timer is not linked, and `all` outlives the wheel.
         unsafe { wheel.insert(timer.into()) };
     }
     due.sort_unstable();
@@ -127,12 +129,12 @@ fn set_and_removed_while_time_goes_on() {
             0 => Wheel::remove(timer),
             1..4 if !timer.is_linked() => {
                 timer.set_deadline(now + (random.next() >> (20 + random.next() % 44)));
-                // SAFETY: not linked; `all` outlives the wheel.
+                // SAFETY: the timer is not linked, and `all` outlives the wheel.
                 unsafe { wheel.insert(timer.into()) };
             }
             1..4 => timer.set_deadline(timer.deadline() + random.next() % 10_000_000),
             _ => {
-                // To the next look, or a part of the way, or late.
+                // Advance to the next check, or part of the way, or beyond it.
                 let next = wheel.next().unwrap_or(now + 1_000_000).max(now);
                 now += match random.next() % 4 {
                     0 => random.next() % (next - now + 1),
@@ -154,7 +156,7 @@ fn set_and_removed_while_time_goes_on() {
                     }
                 }
                 let overdue = |t: &Timer| t.is_linked() && t.deadline() + (1 << TICK_BITS) <= now;
-                assert!(!all.iter().any(overdue), "forgotten");
+                assert!(!all.iter().any(overdue), "an overdue timer has not fired");
             }
         }
     }
@@ -168,7 +170,7 @@ fn a_late_look_finds_all_that_is_due() {
     let mut random = Random(7);
     for timer in &all {
         timer.set_deadline(random.next() % 10_000_000_000);
-        // SAFETY: as above.
+        // SAFETY: the timer is not linked, and outlives the wheel.
         unsafe { wheel.insert(timer.into()) };
     }
     let mut now = 0;
@@ -177,7 +179,7 @@ fn a_late_look_finds_all_that_is_due() {
         now += random.next() % 500_000_000;
         seen += fired(&mut wheel, now).len();
         let left = all.iter().filter(|timer| timer.is_linked());
-        // What is left is due later, give or take the rounding up.
+        // The other timers are due later, up to one tick of rounding.
         assert!(left.clone().all(|t| t.deadline() + (1 << TICK_BITS) > now));
         assert_eq!(left.count(), all.len() - seen);
     }
@@ -189,10 +191,10 @@ fn moved_and_removed_timers() {
     let mut wheel = wheel(0);
     for (timer, deadline) in all.iter().zip([1_000_000, 2_000_000, 3_000_000]) {
         timer.set_deadline(deadline);
-        // SAFETY: as above.
+        // SAFETY: the timer is not linked, and outlives the wheel.
         unsafe { wheel.insert(timer.into()) };
     }
-    // Moved without being linked anew, by days.
+    // The deadline moves by days while the timer stays linked.
     all[0].set_deadline(200_000_000_000_000);
     Wheel::remove(&all[1]);
     Wheel::remove(&all[1]);
@@ -213,7 +215,7 @@ fn the_past_is_due_at_once_and_the_far_future_is_kept() {
     all[0].set_deadline(5);
     all[1].set_deadline(u64::MAX / 2);
     for timer in &all {
-        // SAFETY: as above.
+        // SAFETY: the timer is not linked, and outlives the wheel.
         unsafe { wheel.insert(timer.into()) };
     }
     assert_eq!(fired(&mut wheel, 1 << 40), [5]);
@@ -223,10 +225,7 @@ fn the_past_is_due_at_once_and_the_far_future_is_kept() {
         now = next.max(now);
         fired(&mut wheel, now);
         looks += 1;
-        assert!(
-            looks < 1000,
-            "the far future is looked at now and then only"
-        );
+        assert!(looks < 1000, "a far deadline is checked only rarely");
     }
     assert!(now >= u64::MAX / 2 && now - u64::MAX / 2 <= 1 << TICK_BITS);
 }
@@ -237,7 +236,7 @@ fn unwanted_timers_are_forgotten() {
     let mut wheel = wheel(0);
     for timer in &all {
         timer.set_deadline(1000);
-        // SAFETY: as above.
+        // SAFETY: the timer is not linked, and outlives the wheel.
         unsafe { wheel.insert(timer.into()) };
     }
     let mut count = 0;
@@ -253,20 +252,20 @@ fn unwanted_timers_are_forgotten() {
 
 #[test]
 fn timers_of_one_time_fire_in_the_order_in_which_they_came() {
-    // Through no, one and two levels.
+    // These delays take the timers through none, one and two levels.
     for delay in [0, 200_000, 3_000_000, 900_000_000] {
         let all = timers(20);
         let mut wheel = wheel(77_777_777);
         for timer in &all {
             timer.set_deadline(77_777_777 + delay);
-            // SAFETY: not linked; `all` outlives the wheel.
+            // SAFETY: the timer is not linked, and `all` outlives the wheel.
             unsafe { wheel.insert(timer.into()) };
         }
         let mut got = Vec::new();
         let mut now = 77_777_777;
         while let Some(next) = wheel.next() {
             now = next.max(now);
-            // Not all in one look.
+            // Several calls, none of which can take all.
             let note =
                 |t: NonNull<Timer>| got.extend(all.iter().position(|own| ptr::eq(own, t.as_ptr())));
             wheel.expire(now, 7, |_| true, note);
@@ -283,15 +282,15 @@ fn a_crowded_slot_keeps_nobody_waiting() {
     let second = 1_000_000_000;
     for timer in &crowd {
         timer.set_deadline(40 * second);
-        // SAFETY: not linked; outlives the wheel.
+        // SAFETY: the timer is not linked, and outlives the wheel.
         unsafe { wheel.insert(timer.into()) };
     }
-    // Just before the slot of the crowd begins.
+    // Advance to just before the slot of the crowd begins.
     let begins = (2 << 24) << TICK_BITS;
     assert!((begins..begins + (1 << 34)).contains(&(40 * second)));
     wheel.expire(begins - 1_000_000, 9, |_| true, |_| panic!("early"));
     soon.set_deadline(begins);
-    // SAFETY: as above.
+    // SAFETY: the timer is not linked, and outlives the wheel.
     unsafe { wheel.insert((&soon).into()) };
     let (mut looks, mut fired) = (0, 0);
     let mut now = begins;
@@ -300,11 +299,11 @@ fn a_crowded_slot_keeps_nobody_waiting() {
             |timer: NonNull<Timer>| fired += u32::from(ptr::eq(timer.as_ptr(), &raw const soon));
         wheel.expire(now, 9, |_| true, fire);
         looks += 1;
-        // One look may already have begun with the crowd.
-        assert!(fired == 1 || looks == 1, "it waits for the crowd");
+        // The first call may have begun with the crowd.
+        assert!(fired == 1 || looks == 1, "the timer waits for the crowd");
         now += 1024;
     }
-    assert!((3..5).contains(&looks), "no look moves them all");
+    assert!((3..5).contains(&looks), "no call moves all of them");
     let mut left = crowd.len();
     while wheel.next().is_some() {
         wheel.expire(41 * second, 5000, |_| true, |_| left -= 1);

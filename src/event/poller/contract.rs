@@ -8,14 +8,14 @@ use libc::c_int;
 
 use crate::fds::{Interest, Mode};
 
-/// What an event is for: a descriptor's number and the serial of its registration.
+/// The key of a registration: the descriptor's number and the serial of its registration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Key {
     pub(crate) fd: c_int,
     pub(crate) serial: u32,
 }
 
-/// The key under which the wake pipe is registered: no descriptor's, as serials have 24 bits.
+/// The key of the wake pipe's registration. It is no descriptor's key, as serials have 24 bits.
 pub(super) const WAKE_KEY: usize = usize::MAX - 1;
 
 const _: () = assert!(usize::BITS == 64, "keys need 64 bits");
@@ -33,25 +33,25 @@ impl Key {
     }
 }
 
-/// The key under which a time that has come is reported.
+/// The key of [`Event::Time`].
 pub(super) const TIME_KEY: usize = usize::MAX - 2;
 
-/// Something happened.
+/// What a wait reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// The wake pipe has a byte.
+    /// The wake pipe is readable.
     Wake,
-    /// A time has come that the poller waited for.
+    /// A deadline that the poller waited for has passed.
     Time,
-    /// A descriptor is ready, in these directions: none of them if there is only urgent data.
+    /// A descriptor is ready in these directions; in none of them if only urgent data has come.
     Ready(Key, Interest),
 }
 
-/// An event as the kernel writes it on Linux: so nothing is copied there.
+/// An event. On Linux this is the kernel's type, so a wait copies nothing.
 #[cfg(target_os = "linux")]
 pub(super) use libc::epoll_event as Raw;
 
-/// The same, elsewhere.
+/// An event, on other systems.
 #[cfg(not(target_os = "linux"))]
 #[derive(Clone, Copy)]
 pub(super) struct Raw {
@@ -72,12 +72,13 @@ pub(super) const OUT: u32 = 4;
 #[cfg(not(target_os = "linux"))]
 const BROKEN: u32 = 0;
 
-/// Events in one wait. Also how many descriptors may be served between two looks at a listener.
+/// How many events one wait returns at most. So the loop serves at most this many descriptors
+/// before it gets to a listener again.
 pub(super) const EVENTS: usize = 128;
 
-/// What one wait found.
+/// The events of one wait.
 pub(super) struct Batch {
-    /// And room for a time that has come.
+    /// One more than a wait returns: room for an [`Event::Time`].
     pub(super) events: [MaybeUninit<Raw>; EVENTS + 1],
 }
 
@@ -88,7 +89,7 @@ impl Batch {
         }
     }
 
-    /// Write down one event, as the `index`th.
+    /// Write the event at `index`.
     pub(super) fn put(&mut self, index: usize, key: usize, events: u32) {
         self.events[index].write(Raw {
             events,
@@ -96,12 +97,12 @@ impl Batch {
         });
     }
 
-    /// One of the events of the last wait.
+    /// Read the event at `index`.
     ///
     /// # Safety
-    /// `index` is below what that returned.
+    /// `index` is below the number of events that the last wait returned.
     pub(super) unsafe fn event(&self, index: usize) -> Event {
-        // SAFETY: by the caller's promise, it was written.
+        // SAFETY: by the caller's promise, the wait has written this element.
         let event = unsafe { self.events[index].assume_init() };
         if event.u64 == WAKE_KEY as u64 {
             return Event::Wake;
@@ -119,32 +120,33 @@ impl Batch {
     }
 }
 
-/// Why a descriptor was not registered. One errno has several causes: The registry tells them
-/// apart.
+/// Why the poller refused a descriptor. One errno can have several causes;
+/// `Registry::why` tells them apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// The number is open, but the poller has no registration of it to change: the number stands
-    /// for another file than when it was registered.
+    /// The number is open, but the poller has no registration of it: the number refers to another
+    /// file than when it was registered.
     Lost,
-    /// It cannot be polled, since it never blocks.
+    /// It cannot be polled, because it never blocks.
     AlwaysReady,
-    /// It is not open.
+    /// The number is not open.
     Closed,
-    /// Anything else, by errno: the system may take it later.
+    /// Another reason, an errno. The system may accept the descriptor later.
     Failed(c_int),
 }
 
-/// Why a wait failed, with an errno.
+/// Why a wait failed. Each holds an errno.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Trouble {
+pub(crate) enum WaitError {
+    /// The system refuses to set the timer. The poller reports this once; from then on, waits end
+    /// in whole milliseconds.
     #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
-    /// The system does not set the timer. Told once: from now on waits end in whole milliseconds.
     Timer(c_int),
-    /// The poller does not work, or was closed behind our back.
+    /// Waiting fails, or the application has closed the poller's descriptors.
     Broken(c_int),
 }
 
-/// The most descriptors that a poller has.
+/// How many descriptors a poller has at most.
 const OWN: usize = 8;
 
 /// The numbers of a poller's own descriptors.
@@ -155,7 +157,7 @@ pub(crate) struct Numbers {
 }
 
 impl Numbers {
-    /// One more.
+    /// Add `fd`, unless it is there already.
     pub(crate) fn add(&mut self, fd: c_int) {
         if self.count < OWN && !self.iter().any(|known| known == fd) {
             self.numbers[self.count] = fd;
@@ -163,7 +165,7 @@ impl Numbers {
         }
     }
 
-    /// All of them.
+    /// The numbers.
     pub(crate) fn iter(&self) -> impl Iterator<Item = c_int> + '_ {
         self.numbers[..self.count].iter().copied()
     }
@@ -172,47 +174,46 @@ impl Numbers {
 /// How long to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Until {
-    /// Not at all: see what is there.
+    /// Do not wait: only report what is ready.
     Now,
-    /// Until something happens or the monotonic clock shows this many nanoseconds.
+    /// Wait for an event, or until the monotonic clock shows this many nanoseconds.
     Deadline(u64),
-    /// Until something happens.
+    /// Wait for an event.
     Event,
 }
 
-/// Milliseconds that a wait lasts at most which no signal would end.
+/// If no signal can end a wait, it lasts at most this many milliseconds.
 pub(super) const LONGEST: c_int = 1_000;
 
-/// What the loop needs of an event framework. One thread uses it.
+/// What the loop needs of an event framework. Only the loop thread uses it.
 pub(crate) trait Poller {
-    /// The numbers of its own descriptors: no job is to watch them. `wake`, the readable end of the
-    /// wake pipe, which it was made to watch, is not among them.
+    /// The numbers of its own descriptors, which no job may watch. They do not include `wake`, the
+    /// read end of the wake pipe, which it was made to watch.
     fn numbers(&self, wake: RawFd) -> Numbers;
 
-    /// Whether it still is what was made, and watches `wake`: its number may have been closed, and
-    /// given to something else, behind our back. It does not watch `wake` afterwards.
+    /// Whether its descriptors are still its own and it watches `wake`. The application may have
+    /// closed them, and the system may have reused their numbers. This ends the watch on `wake`.
     fn is_sound(&mut self, wake: RawFd) -> bool;
 
-    /// Register `key.fd`, not registered before, or change its registration if `known`.
+    /// Register `key.fd`; or, if it is registered already (`known`), change its registration.
     fn arm(&mut self, key: Key, interest: Interest, mode: Mode, known: bool)
     -> Result<(), Refusal>;
 
-    /// Forget `fd`. False if there was nothing to forget.
+    /// Remove the registration of `fd`. False if there was none.
     fn disarm(&mut self, fd: c_int) -> bool;
 
-    /// Wait, write down what happened, and return how many events that is, and whether there may be
-    /// more.
-    fn wait(&mut self, until: Until, found: &mut Batch) -> Result<(usize, bool), Trouble>;
+    /// Wait, and write the events to `found`. Returns their number and whether there may be more.
+    fn wait(&mut self, until: Until, found: &mut Batch) -> Result<(usize, bool), WaitError>;
 
-    /// Have a wait end at `deadline` with [`Event::Time`], though nobody waits for that: once, and
-    /// only if nothing is waited for that comes before. As far as the system allows.
+    /// Make a wait end at `deadline` with [`Event::Time`], even if no wait has that deadline. It
+    /// works once, only if no earlier deadline is set, and only as far as the system has timers.
     fn remind(&mut self, deadline: u64);
 
-    /// The loop has come to an [`Event::Time`] of the last wait.
+    /// The loop has read an [`Event::Time`] of the last wait.
     fn time_came(&mut self);
 
-    /// In a forked child: close the descriptors that it shares with its parent, and do nothing
-    /// that would reach the parent's registrations.
+    /// In a forked child: close the descriptors that it shares with its parent, without any effect
+    /// on the parent's registrations.
     fn release_in_child(self);
 }
 

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! Linux: epoll_wait on `polling`'s descriptor, without a time-out, beside a timerfd.
 //!
-//! A time-out given to epoll_wait is late by up to a thousandth of itself (timer slack); a timerfd
-//! is not. It is set to an absolute time, and only when the earliest deadline got earlier: when
-//! it got later, the old time comes, nothing is due, and the new one is set then. It is
-//! registered edge-triggered, so that nobody needs to read it.
+//! The timer slack makes epoll_wait's time-out late by up to a thousandth of its length; a timerfd
+//! is not late. It is set to an absolute time, and only when the earliest deadline gets earlier.
+//! When that gets later, the timer expires at the old time, nothing is due, and only then is it set
+//! to the new one. It is registered edge-triggered, so nobody needs to read it.
 //!
-//! Where the system has no timerfd, or does not set it (a sandbox), waits have a time-out after all:
-//! in milliseconds, rounded up, so that none ends early. Setting is tried again once a second.
+//! If the system has no timerfd, or refuses to set it (in a sandbox), waits do have a time-out: in
+//! milliseconds, rounded up, so that none ends early. The timer is tried again once a second.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -16,26 +16,27 @@ use std::ptr;
 use libc::c_int;
 
 use super::contract::{
-    Batch, EVENTS, IN, Key, LONGEST, Numbers, Poller, Refusal, TIME_KEY, Trouble, Until,
+    Batch, EVENTS, IN, Key, LONGEST, Numbers, Poller, Refusal, TIME_KEY, Until, WaitError,
 };
 use super::registry::Registry;
 use crate::fds::{Interest, Mode};
 use crate::sys;
 
-/// Nanoseconds until a timer is set again that the system did not set.
+/// After the system has refused to set the timer, it is tried again after this many nanoseconds.
 const RETRY: u64 = 1_000_000_000;
 
-/// See the module.
+/// The epoll poller. See the module.
 pub(crate) struct Epoll {
     registry: Registry,
-    /// Or why there is none, an errno.
+    /// The timerfd, or the errno that says why there is none.
     timer: Result<OwnedFd, c_int>,
-    /// The timer is not set before then, by the monotonic clock: the system refuses to. 0: it does
-    /// not refuse. `u64::MAX`: never.
-    rests: u64,
-    /// What the timer is set to, in nanoseconds of the monotonic clock; `u64::MAX`: not set.
-    set: u64,
-    /// The time-out of a wait that nothing else bounds, in milliseconds, or -1.
+    /// The system has refused to set the timer, and it is not tried again before this time of the
+    /// monotonic clock. 0: it has not refused. `u64::MAX`: never try again.
+    retry_at: u64,
+    /// The time that the timer is set to, in nanoseconds of the monotonic clock; `u64::MAX` if it
+    /// is not set.
+    set_to: u64,
+    /// The time-out of a wait without a deadline, in milliseconds; -1 for none.
     longest: c_int,
 }
 
@@ -63,17 +64,17 @@ impl Poller for Epoll {
     }
 
     #[inline(always)]
-    fn wait(&mut self, until: Until, found: &mut Batch) -> Result<(usize, bool), Trouble> {
+    fn wait(&mut self, until: Until, found: &mut Batch) -> Result<(usize, bool), WaitError> {
         let timeout = match until {
             Until::Now => 0,
             Until::Event => self.longest,
-            Until::Deadline(deadline) if deadline >= self.set => self.longest,
-            Until::Deadline(deadline) if self.rests == 0 && self.set_timer(deadline) => {
+            Until::Deadline(deadline) if deadline >= self.set_to => self.longest,
+            Until::Deadline(deadline) if self.retry_at == 0 && self.set_timer(deadline) => {
                 self.longest
             }
             Until::Deadline(deadline) => self.without_timer(deadline)?,
         };
-        // SAFETY: room for as many events as is said.
+        // SAFETY: `events` has room for `EVENTS` events, and `Raw` is the kernel's type.
         let count = unsafe {
             libc::epoll_wait(
                 self.registry.polling.as_raw_fd(),
@@ -89,13 +90,13 @@ impl Poller for Epoll {
     }
 
     fn remind(&mut self, deadline: u64) {
-        if deadline < self.set && self.rests == 0 {
+        if deadline < self.set_to && self.retry_at == 0 {
             self.set_timer(deadline);
         }
     }
 
     fn time_came(&mut self) {
-        self.set = u64::MAX;
+        self.set_to = u64::MAX;
     }
 
     fn release_in_child(self) {
@@ -108,7 +109,7 @@ impl Epoll {
     pub(super) fn new(wake: RawFd, roused: bool) -> io::Result<Self> {
         let registry = Registry::new(wake)?;
         let timer = match Self::make_timer() {
-            // Others would fail for the same reason later.
+            // For these reasons later calls would fail too.
             Err(libc::EMFILE | libc::ENFILE | libc::ENOMEM) => {
                 return Err(io::Error::last_os_error());
             }
@@ -116,7 +117,8 @@ impl Epoll {
         };
         if let Ok(timer) = &timer {
             let event = polling::Event::readable(TIME_KEY);
-            // SAFETY: both live in the same struct, and closing the timer unregisters it.
+            // SAFETY: `polling` requires that the timer is removed before it is closed. Both are
+            // fields of one struct, and closing the only descriptor of the timer unregisters it.
             unsafe {
                 registry
                     .polling
@@ -126,30 +128,30 @@ impl Epoll {
         Ok(Self {
             registry,
             timer,
-            rests: 0,
-            set: u64::MAX,
+            retry_at: 0,
+            set_to: u64::MAX,
             longest: if roused { -1 } else { LONGEST },
         })
     }
 
-    /// A timer, or an errno.
+    /// Make a timerfd, or return an errno.
     fn make_timer() -> Result<OwnedFd, c_int> {
         let flags = libc::TFD_CLOEXEC | libc::TFD_NONBLOCK;
-        // SAFETY: plain constants.
+        // SAFETY: a call without pointers.
         let timer = unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, flags) };
         if timer < 0 {
             return Err(sys::errno());
         }
-        // SAFETY: just opened, ours.
+        // SAFETY: the descriptor was opened here, and nothing else owns it.
         Ok(unsafe { OwnedFd::from_raw_fd(timer) })
     }
 
-    /// Set the timer. False if it is not set; errno says why.
+    /// Set the timer. False if that failed; then errno says why.
     fn set_timer(&mut self, deadline: u64) -> bool {
         let Ok(timer) = &self.timer else {
             return false;
         };
-        // Zero would switch the timer off.
+        // Zero would disarm the timer.
         let deadline = deadline.max(1);
         let time = libc::itimerspec {
             it_interval: libc::timespec {
@@ -162,15 +164,16 @@ impl Epoll {
             },
         };
         let flags = libc::TFD_TIMER_ABSTIME;
-        // SAFETY: our timer, and a time of ours.
+        // SAFETY: the new value is a local variable, and the old one is not asked for.
         if unsafe { libc::timerfd_settime(timer.as_raw_fd(), flags, &time, ptr::null_mut()) } != 0 {
             return false;
         }
-        self.set = deadline;
+        self.set_to = deadline;
         true
     }
 
-    /// A wait returned no event: `count` is 0, or less if it failed. It had the time-out `timeout`.
+    /// The result of an epoll_wait with the time-out `timeout` that returned no event: `count` is
+    /// 0, or negative if it failed.
     #[cold]
     #[inline(never)]
     fn nothing(
@@ -178,49 +181,49 @@ impl Epoll {
         count: c_int,
         timeout: c_int,
         found: &mut Batch,
-    ) -> Result<(usize, bool), Trouble> {
+    ) -> Result<(usize, bool), WaitError> {
         if count < 0 {
             return match sys::errno() {
                 libc::EINTR => Ok((0, false)),
-                errno => Err(Trouble::Broken(errno)),
+                errno => Err(WaitError::Broken(errno)),
             };
         }
         if timeout == 0 || timeout == self.longest {
             return Ok((0, false));
         }
-        // As the timer would say it.
+        // Report the deadline as the timer would.
         found.put(0, TIME_KEY, IN);
         Ok((1, false))
     }
 
-    /// The time-out of a wait, in milliseconds, while the timer is not set for `deadline`: because
-    /// it could not just now, which is told, or could not before.
+    /// The time-out in milliseconds of a wait with a `deadline` that the timer is not set for,
+    /// because setting it has just failed (which this reports) or failed earlier.
     #[cold]
     #[inline(never)]
-    fn without_timer(&mut self, deadline: u64) -> Result<c_int, Trouble> {
+    fn without_timer(&mut self, deadline: u64) -> Result<c_int, WaitError> {
         let errno = sys::errno();
         let now = sys::now();
-        if self.rests == 0 {
+        if self.retry_at == 0 {
             let errno = match self.timer {
                 Err(errno) => errno,
                 Ok(_) => errno,
             };
-            self.rests = now + RETRY;
+            self.retry_at = now + RETRY;
             self.let_go_if_lost();
-            return Err(Trouble::Timer(errno));
+            return Err(WaitError::Timer(errno));
         }
-        if now >= self.rests && self.timer.is_ok() {
-            self.rests = 0;
+        if now >= self.retry_at && self.timer.is_ok() {
+            self.retry_at = 0;
             if self.set_timer(deadline) {
                 return Ok(self.longest);
             }
-            self.rests = now + RETRY;
+            self.retry_at = now + RETRY;
             self.let_go_if_lost();
         }
-        // Not 0, or nobody would be told that the time has come.
+        // At least 1: a wait with time-out 0 would not report that the deadline has passed.
         let left = deadline.saturating_sub(now).div_ceil(1_000_000).max(1);
         let left = c_int::try_from(left).unwrap_or(c_int::MAX);
-        // Below that, a wait that ends has come to its deadline.
+        // `nothing` takes any other time-out than `longest` for a deadline that has passed.
         Ok(if self.longest < 0 {
             left
         } else {
@@ -228,8 +231,8 @@ impl Epoll {
         })
     }
 
-    /// The timer's number may have been closed behind our back and stand for something else: then
-    /// it is not ours to set, nor to close.
+    /// The application may have closed the timer's number, which may now refer to another file.
+    /// Then we must neither set nor close it.
     fn let_go_if_lost(&mut self) {
         if let Ok(timer) = &self.timer {
             let event = polling::Event::readable(TIME_KEY);

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! The poller: the event framework that a loop waits on, chosen when the loop is made.
+//! The poller: the event framework that a loop waits on. The loop chooses it when it starts.
 //!
-//! [`Poller`] is all that the loop asks of one. Registration goes through the `polling` crate
-//! everywhere. Waiting does on Linux not: there [`linux`] waits on `polling`'s own descriptor, beside a
-//! timerfd, which takes one system call where `polling` takes five. [`portable`] is for every other
-//! system; Linux has it too, and uses it under `cfg(ns_portable_poller)`.
+//! [`Poller`] is all that the loop needs of an event framework. On every system, the `polling`
+//! crate registers the descriptors. On Linux, [`linux`] waits on `polling`'s own descriptor, beside
+//! a timerfd: one system call where `polling` makes five. On other systems, [`portable`] does the
+//! waiting. It also works on Linux, where `cfg(ns_portable_poller)` selects it.
 
 mod contract;
 #[cfg(target_os = "linux")]
@@ -19,12 +19,12 @@ use libc::c_int;
 
 use crate::fds::{Interest, Mode};
 use contract::{Batch, Poller};
-pub(crate) use contract::{Event, Key, Numbers, Refusal, Trouble, Until};
+pub(crate) use contract::{Event, Key, Numbers, Refusal, Until, WaitError};
 #[cfg(target_os = "linux")]
 use linux::Epoll;
 use portable::Portable;
 
-/// Which one.
+/// The event frameworks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Framework {
     #[cfg(target_os = "linux")]
@@ -33,7 +33,7 @@ pub(crate) enum Framework {
 }
 
 impl Framework {
-    /// The one to use where nobody asks for another.
+    /// The default framework.
     #[cfg(target_os = "linux")]
     pub(crate) const DEFAULT: Self = if cfg!(ns_portable_poller) {
         Self::Portable
@@ -41,44 +41,45 @@ impl Framework {
         Self::Epoll
     };
 
-    /// The one to use where nobody asks for another.
+    /// The default framework.
     #[cfg(not(target_os = "linux"))]
     pub(crate) const DEFAULT: Self = Self::Portable;
 }
 
-/// The poller of a loop, of whichever framework.
+/// The poller of a loop, of any framework.
 pub(crate) struct AnyPoller {
-    poller: Made,
+    poller: Inner,
     found: Batch,
 }
 
-/// One of each framework.
-enum Made {
+/// A poller of one of the frameworks.
+enum Inner {
     #[cfg(target_os = "linux")]
     Epoll(Epoll),
     Portable(Portable),
 }
 
-/// Have the poller that is there do it, whichever that is.
+/// Evaluate an expression with the poller of `$any`, of whichever framework.
 macro_rules! which {
     ($any:expr, $poller:ident => $what:expr) => {
         match $any {
             #[cfg(target_os = "linux")]
-            Made::Epoll($poller) => $what,
-            Made::Portable($poller) => $what,
+            Inner::Epoll($poller) => $what,
+            Inner::Portable($poller) => $what,
         }
     };
 }
 
 impl AnyPoller {
-    /// Make one that watches the readable end of the wake pipe. Its descriptors may be closed behind
-    /// its back while it waits. A signal ends the wait then; without one that reaches the thread, not
-    /// `roused`, no wait lasts longer than [`contract::LONGEST`], and the next fails.
+    /// Make a poller that watches `wake`, the read end of the wake pipe. The application may close
+    /// the poller's descriptors while it waits, and then a signal ends the wait. If no signal can
+    /// reach the thread (`roused` is false), no wait lasts longer than [`contract::LONGEST`], and
+    /// the next one fails.
     pub(crate) fn new(framework: Framework, wake: RawFd, roused: bool) -> io::Result<Self> {
         let poller = match framework {
             #[cfg(target_os = "linux")]
-            Framework::Epoll => Made::Epoll(Epoll::new(wake, roused)?),
-            Framework::Portable => Made::Portable(Portable::new(wake, roused)?),
+            Framework::Epoll => Inner::Epoll(Epoll::new(wake, roused)?),
+            Framework::Portable => Inner::Portable(Portable::new(wake, roused)?),
         };
         Ok(Self {
             poller,
@@ -86,12 +87,12 @@ impl AnyPoller {
         })
     }
 
-    /// Of which framework it is.
+    /// The framework of this poller.
     pub(crate) fn framework(&self) -> Framework {
         match self.poller {
             #[cfg(target_os = "linux")]
-            Made::Epoll(_) => Framework::Epoll,
-            Made::Portable(_) => Framework::Portable,
+            Inner::Epoll(_) => Framework::Epoll,
+            Inner::Portable(_) => Framework::Portable,
         }
     }
 
@@ -121,9 +122,9 @@ impl AnyPoller {
         which!(&mut self.poller, poller => poller.disarm(fd))
     }
 
-    /// Wait, and return how many events there are, and whether there may be more.
+    /// Wait, and return the number of events and whether there may be more.
     #[inline(always)]
-    pub(crate) fn wait(&mut self, until: Until) -> Result<(usize, bool), Trouble> {
+    pub(crate) fn wait(&mut self, until: Until) -> Result<(usize, bool), WaitError> {
         which!(&mut self.poller, poller => poller.wait(until, &mut self.found))
     }
 
@@ -132,10 +133,10 @@ impl AnyPoller {
         which!(&mut self.poller, poller => poller.remind(deadline));
     }
 
-    /// One of the events of the last wait. Each is asked for before the next wait.
+    /// An event of the last wait. The loop asks for each before the next wait.
     #[inline(always)]
     pub(crate) fn event(&mut self, index: usize) -> Event {
-        // SAFETY: `index` is below what `wait` returned, which wrote so many.
+        // SAFETY: `index` is below the number that `wait` returned, and `wait` wrote that many.
         let event = unsafe { self.found.event(index) };
         if event == Event::Time {
             which!(&mut self.poller, poller => poller.time_came());
@@ -158,10 +159,10 @@ mod tests {
     #[cfg_attr(miri, ignore = "Miri has no timerfd")]
     fn a_poller_knows_the_numbers_of_its_own_descriptors() {
         let mut ends = [-1; 2];
-        // SAFETY: room for two descriptors.
+        // SAFETY: `ends` has room for two descriptors.
         let made = unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) };
         assert_eq!(made, 0);
-        // epoll, an eventfd and a timerfd of polling's; and one timerfd of ours.
+        // `polling` has an epoll instance, an eventfd and a timerfd; [`Epoll`] adds a timerfd.
         for (framework, count) in [(Framework::Epoll, 4), (Framework::Portable, 3)] {
             knows_its_numbers(framework, count, ends[0]);
         }

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Any system: `polling` alone, but for sleeping.
+//! Any system: `polling`, except for sleeping.
 //!
-//! `polling` waits on when a signal interrupts it, and on Linux by a timerfd of its own. So it is asked
-//! for what is there, and the loop sleeps in poll(2) on its descriptor: a signal ends that, and a
-//! time-out, whatever was closed behind our back.
+//! `polling` resumes its wait when a signal interrupts it, and on Linux it uses a timerfd of its
+//! own. So the poller only asks `polling` for what is ready, and sleeps in poll(2) on `polling`'s
+//! descriptor. A signal or a time-out ends that sleep, whatever descriptors the application has
+//! closed.
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -14,19 +15,19 @@ use std::time::Duration;
 use libc::c_int;
 
 use super::contract::{
-    Batch, EVENTS, IN, Key, LONGEST, Numbers, OUT, Poller, Refusal, TIME_KEY, Trouble, Until,
+    Batch, EVENTS, IN, Key, LONGEST, Numbers, OUT, Poller, Refusal, TIME_KEY, Until, WaitError,
 };
 use super::registry::Registry;
 use crate::fds::{Interest, Mode};
 use crate::sys;
 
-/// See the module.
+/// The portable poller. See the module.
 pub(crate) struct Portable {
     registry: Registry,
     events: polling::Events,
-    /// When to end a wait, or `u64::MAX`.
+    /// The deadline that `remind` has set; `u64::MAX` for none.
     reminder: u64,
-    /// The time-out of a wait that nothing else bounds, if it is to have one.
+    /// The time-out of a wait without a deadline, if it needs one.
     longest: Option<Duration>,
 }
 
@@ -68,7 +69,7 @@ impl Poller for Portable {
 
     #[cfg_attr(target_os = "linux", cold)]
     #[inline(never)]
-    fn wait(&mut self, until: Until, found: &mut Batch) -> Result<(usize, bool), Trouble> {
+    fn wait(&mut self, until: Until, found: &mut Batch) -> Result<(usize, bool), WaitError> {
         let deadline = match until {
             Until::Now => 0,
             Until::Event => self.reminder,
@@ -81,13 +82,13 @@ impl Poller for Portable {
         let polling = &self.registry.polling;
         match polling.wait(&mut self.events, Some(Duration::ZERO)) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => {
-                return Err(Trouble::Broken(error.raw_os_error().unwrap_or(libc::EIO)));
+                return Err(WaitError::Broken(error.raw_os_error().unwrap_or(libc::EIO)));
             }
             _ => {}
         }
         let mut count = 0;
         for event in self.events.iter().take(EVENTS) {
-            // What is for no descriptor has no urgent data.
+            // The key of the wake pipe holds no number, but the pipe never has urgent data.
             let fd = Key::unpack(event.key).fd;
             let read = event.readable && !(event.is_priority() && only_urgent(fd));
             let bit = |set, bit| if set { bit } else { 0 };
@@ -115,7 +116,7 @@ impl Poller for Portable {
 }
 
 impl Portable {
-    /// Sleep until there is something to ask `polling` for, or the clock shows `deadline`.
+    /// Sleep until `polling` has an event or the clock shows `deadline`.
     fn sleep(&self, deadline: u64) {
         let time = (deadline != u64::MAX)
             .then(|| Duration::from_nanos(deadline.saturating_sub(sys::now())));
@@ -135,7 +136,8 @@ impl Portable {
                 tv_nsec: time.subsec_nanos().into(),
             });
             let time = time.as_ref().map_or(ptr::null(), ptr::from_ref);
-            // SAFETY: one pollfd of ours, a time of ours or none, and no other mask.
+            // SAFETY: the pointer and the length describe one local pollfd; the time is a local
+            // variable or null; the mask is null.
             unsafe { libc::ppoll(&mut poll, 1, time, ptr::null()) };
         }
         #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
@@ -143,19 +145,19 @@ impl Portable {
             let time = time.map_or(-1, |time| {
                 c_int::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(c_int::MAX)
             });
-            // SAFETY: one pollfd of ours.
+            // SAFETY: the pointer and the length describe one local pollfd.
             unsafe { libc::poll(&mut poll, 1, time) };
         }
     }
 }
 
-/// `polling` counts urgent data as readable; ask what it is.
+/// Whether `fd` has only urgent data, which `polling` reports as readable.
 fn only_urgent(fd: c_int) -> bool {
     let mut poll = libc::pollfd {
         fd,
         events: libc::POLLIN,
         revents: 0,
     };
-    // SAFETY: one pollfd of ours, and no waiting.
+    // SAFETY: the pointer and the length describe one local pollfd.
     unsafe { libc::poll(&mut poll, 1, 0) == 0 }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Registration by the `polling` crate, which all pollers share.
+//! Registration through the `polling` crate, which all pollers share.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
@@ -11,7 +11,7 @@ use crate::fds::Interest;
 use crate::fds::Mode;
 use crate::sys;
 
-/// See the module.
+/// Registers descriptors with `polling`.
 pub(super) struct Registry {
     pub(super) polling: polling::Poller,
 }
@@ -20,7 +20,8 @@ impl Registry {
     pub(super) fn new(wake: RawFd) -> io::Result<Self> {
         let polling = polling::Poller::new()?;
         let event = polling::Event::readable(WAKE_KEY);
-        // SAFETY: the pool closes the pipe after the poller.
+        // SAFETY: `polling` requires that the descriptor is removed before it is closed. The pool
+        // closes the pipe after the poller, which ends all registrations.
         unsafe { polling.add_with_mode(wake, event, polling::PollMode::Level)? };
         Ok(Self { polling })
     }
@@ -39,18 +40,19 @@ impl Registry {
             Mode::Edge => polling::PollMode::Edge,
         };
         let add = || {
-            // SAFETY: a descriptor that is not open is refused; one that is closed while it is
-            // registered is what the serials are for.
+            // SAFETY: `polling` requires an open descriptor that is removed before it is closed.
+            // The kernel refuses one that is not open; if one is closed while it is registered, its
+            // serial makes its events stale.
             unsafe { self.polling.add_with_mode(key.fd, event, mode) }
         };
-        // SAFETY: only for the length of a call that takes any number.
+        // SAFETY: the borrow lasts for one call, which merely passes the number to the kernel.
         let fd = unsafe { BorrowedFd::borrow_raw(key.fd) };
         let modify = || self.polling.modify_with_mode(fd, event, mode);
         let done = if known {
             modify()
         } else {
             match add() {
-                // Registered under an earlier serial and never taken out.
+                // The poller still has a registration of it under an earlier serial.
                 Err(error) if error.raw_os_error() == Some(libc::EEXIST) => modify(),
                 done => done,
             }
@@ -58,15 +60,16 @@ impl Registry {
         done.map_err(|error| self.why(key.fd, known, error.raw_os_error().unwrap_or(libc::EIO)))
     }
 
-    /// What `errno` says of `fd`, which was to be registered or, if `known`, to be changed.
+    /// What `errno` means for `fd`, which was to be registered or, if `known`, whose registration
+    /// was to be changed.
     ///
     /// | errno | registering | changing |
     /// |---|---|---|
     /// | EBADF, the number is not open | closed | closed |
     /// | EBADF, it is open | always ready: opened with O_PATH | lost: another file now |
     /// | EPERM | always ready, as files are | lost: a file now |
-    /// | ENOENT | it was closed this very moment: tried again | lost |
-    /// | any other, or the poller itself is not open | tried again | tried again |
+    /// | ENOENT | just closed by another thread: retried | lost |
+    /// | any other, or the poller itself is not open | retried | retried |
     #[cold]
     fn why(&self, fd: c_int, known: bool, errno: c_int) -> Refusal {
         match errno {
@@ -78,8 +81,8 @@ impl Registry {
         }
     }
 
-    /// See `Poller::numbers`. On Linux, what `polling` opens beside the descriptor that it shows
-    /// is found among what that watches.
+    /// See `Poller::numbers`. `polling` shows only one of its descriptors. On Linux, the others are
+    /// found among the descriptors that this one watches.
     pub(super) fn numbers(&self, wake: RawFd) -> Numbers {
         let mut numbers = Numbers::default();
         let own = self.polling.as_raw_fd();
@@ -103,13 +106,14 @@ impl Registry {
     /// See `Poller::release_in_child`.
     #[cfg(target_os = "linux")]
     pub(super) fn release_in_child(self) {
-        // polling takes its own descriptors out of the epoll instance when it is dropped, and
-        // that instance is the parent's too. So another is put under its number first.
-        // SAFETY: plain calls on descriptors of ours; the new instance is the child's alone.
+        // When `polling` is dropped, it removes its own descriptors from the epoll instance, which
+        // is the parent's too. So first put another instance under its number.
+        // SAFETY: plain calls on descriptors of ours; the new instance belongs to the child alone.
         unsafe {
             let other = libc::epoll_create1(libc::EPOLL_CLOEXEC);
             if other < 0 {
-                // No descriptor to be had: leave this one open rather than reach the parent.
+                // There is no free descriptor: leave the old one open, to keep the parent's
+                // registrations.
                 std::mem::forget(self);
                 return;
             }
@@ -122,13 +126,14 @@ impl Registry {
     /// See `Poller::release_in_child`.
     #[cfg(not(target_os = "linux"))]
     pub(super) fn release_in_child(self) {
-        // A kqueue is not inherited: there is nothing to close, and its number may be another's.
+        // A child does not inherit a kqueue: there is nothing to close, and its number may refer to
+        // another file.
         std::mem::forget(self);
     }
 
     pub(super) fn disarm(&self, fd: c_int) -> bool {
-        // ENOENT, EBADF and EPERM all mean that there is nothing to forget.
-        // SAFETY: only for the length of a call that takes any number.
+        // ENOENT, EBADF and EPERM all mean that there is no registration.
+        // SAFETY: the borrow lasts for one call, which merely passes the number to the kernel.
         self.polling
             .delete(unsafe { BorrowedFd::borrow_raw(fd) })
             .is_ok()
