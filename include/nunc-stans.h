@@ -351,8 +351,8 @@ ns_result_t ns_create_job(struct ns_thrpool_t *tp,
  * @param func the callback
  * @param data for ns_job_get_data; the application's own
  * @param job where the job is written before it can run; may be NULL
- * @return NS_SUCCESS, NS_SHUTDOWN, NS_ALLOCATION_FAILURE or NS_INVALID_REQUEST; if not the
- * first, *job is NULL and nothing happened
+ * @return NS_SUCCESS, NS_SHUTDOWN, NS_ALLOCATION_FAILURE or NS_INVALID_REQUEST; NS_OVERLOADED if the
+ * pool has a queue_limit and so many jobs wait for workers; if not the first, *job is NULL and nothing happened
  */
 ns_result_t ns_add_job(struct ns_thrpool_t *tp,
                        ns_job_type_t job_type,
@@ -389,7 +389,7 @@ ns_result_t ns_add_io_job(struct ns_thrpool_t *tp,
  *
  * @param tp the pool
  * @param tv from now; zero is the loop's next turn; tv_usec may exceed 999999; not negative
- * @param job_type THREAD, PERSIST; TIMER is implied
+ * @param job_type THREAD, PERSIST; TIMER is implied; see NS_JOB_CADENCE for times that do not drift
  * @param func the callback
  * @param data for ns_job_get_data; the application's own
  * @param job where the job is written before it can run; may be NULL
@@ -585,6 +585,12 @@ int ns_job_is_func(struct ns_job_t *job, ns_job_func_t func);
  * must then not be NULL. Not shown by ns_job_get_type.
  */
 #define NS_JOB_UNARMED (1 << 10)
+/**
+ * A flag for ns_add_timeout_job, with PERSIST and a time that is not zero: the n-th firing is due n
+ * times that after the job was armed, however long its callback takes. What is missed meanwhile is one
+ * firing.
+ */
+#define NS_JOB_CADENCE (1 << 11)
 
 /* The results that 0.2 does not have: see there for the other way. #ifdef finds them in both. */
 #ifndef NS_EXTENDED_RESULTS
@@ -700,6 +706,94 @@ ns_result_t ns_job_timedwait(struct ns_job_t *job,
  */
 void ns_set_log(void (*text)(void *arg, int priority, const char *message),
                 void *arg);
+
+/**
+ * As ns_job_rearm, but the job begins to watch for its trigger only when a time has passed: from the
+ * callback's return if this is called there, else from this call. So a listener that has run out of
+ * descriptors rests: ns_job_rearm_after(job, &tenth). The delay is for this arming alone. Until it is
+ * over the job is armed, and can be cancelled. A time-out or a timer's time counts from then; signals
+ * that arrive meanwhile fire the job then. In its own callback a PERSIST job may be armed so, too: it
+ * delays the next arming. Any thread.
+ *
+ * @param job a live job with a trigger, WAITING or RUNNING
+ * @param tv the delay; not negative
+ * @return NS_SUCCESS; NS_SHUTDOWN; NS_INVALID_STATE if it is armed, has been rearmed already or is
+ * finished with, or has PERSIST and runs and this is not its callback; NS_INVALID_REQUEST for a
+ * run-now job, for NULL and for a negative tv
+ */
+ns_result_t ns_job_rearm_after(struct ns_job_t *job,
+                               const struct timeval *tv);
+
+/**
+ * As ns_job_rearm, but from now on for other directions, or with another time. So one job serves a
+ * connection that reads, then writes: ns_job_rearm_for(job, NS_JOB_WRITE, NULL). ns_job_get_type
+ * shows the new flags, from this call on: TIMER too, for a descriptor that has got a time-out. In its
+ * own callback a PERSIST job may be armed so, too. Any thread.
+ *
+ * @param job a live job for a descriptor or a time, WAITING or RUNNING
+ * @param directions READ, WRITE, CONNECT, in the place of those that it had; 0: as before, and the
+ * only choice for a timer
+ * @param tv the time-out, or a timer's time; zero is none, or the next turn of the loop; NULL: as
+ * before; not negative
+ * @return NS_SUCCESS; NS_SHUTDOWN; NS_INVALID_STATE as ns_job_rearm_after; NS_INVALID_REQUEST for a
+ * run-now or signal job, for NULL, for other flags, for directions without a descriptor, for a negative
+ * tv, and for a tv of zero with NS_JOB_CADENCE
+ */
+ns_result_t ns_job_rearm_for(struct ns_job_t *job,
+                             ns_job_type_t directions,
+                             const struct timeval *tv);
+
+/**
+ * Make many run-now jobs for workers at once, and arm them: all or none, in order. It wakes as many
+ * workers as there is work for, and takes less time than so many calls of ns_add_job.
+ *
+ * @param tp the pool
+ * @param job_type THREAD, which must be there; PERSIST, UNARMED
+ * @param func the callback of each
+ * @param n how many; 0 does nothing
+ * @param data n pointers for ns_job_get_data, one for each job; NULL: NULL for each
+ * @param jobs where n jobs are written before the first can run; may be NULL, but not with UNARMED
+ * @return NS_SUCCESS, NS_SHUTDOWN, NS_ALLOCATION_FAILURE or NS_INVALID_REQUEST; NS_OVERLOADED if the
+ * pool has a queue_limit and so many jobs wait for workers already. If not the first, all of jobs are
+ * NULL and nothing happened
+ */
+ns_result_t ns_add_jobs(struct ns_thrpool_t *tp,
+                        ns_job_type_t job_type,
+                        ns_job_func_t func,
+                        size_t n,
+                        void *const *data,
+                        struct ns_job_t **jobs);
+
+/**
+ * The name of a result, as this header spells it. Any thread; async-signal-safe.
+ *
+ * @param result a result
+ * @return "NS_SUCCESS" and so on; "unknown result" for any other number. Never NULL; valid as long as
+ * the library is loaded
+ */
+const char *ns_result_name(ns_result_t result);
+
+/**
+ * What a result says, for people. Any thread; async-signal-safe.
+ *
+ * @param result a result
+ * @return a sentence without capital and full stop; "unknown result" for any other number. Never NULL;
+ * valid as long as the library is loaded
+ */
+const char *ns_result_message(ns_result_t result);
+
+/**
+ * As ns_thrpool_wait, but for no longer than a time. Unlike all other waits, it may end before its
+ * time with NS_TIMEOUT when a signal handler has run in the calling thread: so an interpreter comes to
+ * look after its own signals between two calls.
+ *
+ * @param tp the pool
+ * @param tv how long; not negative
+ * @return as ns_thrpool_wait; NS_TIMEOUT when the time is up; NS_INVALID_REQUEST also if tv is NULL
+ * or negative
+ */
+ns_result_t ns_thrpool_timedwait(struct ns_thrpool_t *tp,
+                                 const struct timeval *tv);
 
 /*
  * Options of a pool

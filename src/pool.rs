@@ -10,6 +10,7 @@
 //! 5. [`Pool::destroy`] tells the quiet loop to dispose of the remaining jobs and exit, then frees
 //!    the pool.
 
+mod ending;
 mod options;
 mod threads;
 
@@ -30,24 +31,13 @@ use crate::run;
 use crate::shared::overload::Overload;
 use crate::shared::{Phase, Shared};
 use crate::signals;
-use crate::sync::{Condvar, Mutex, hand_over, lock, wait};
+use crate::sync::hand_over;
 use crate::sys::CancelGuard;
 use crate::wake::Wake;
+use ending::Ending;
+pub(crate) use ending::Waited;
 use options::{Hooks, Name, Options, Refused};
 use threads::{Attributes, Body};
-
-/// How far the shutdown of a pool has come, for [`Pool::wait`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Life {
-    /// The loop is not quiet yet.
-    Busy,
-    /// The loop is quiet; no thread has joined the workers.
-    Quiet,
-    /// A thread is joining the workers.
-    Joining,
-    /// The workers are joined. The value is the errno of the first join that failed, or 0.
-    Over(c_int),
-}
 
 /// A pool, in memory from the allocator that its config names.
 #[repr(C)]
@@ -61,8 +51,7 @@ pub(crate) struct Pool {
     hooks: Hooks,
     /// The name of its event framework.
     framework: &'static CStr,
-    life: Mutex<Life>,
-    moved_on: Condvar,
+    ending: Ending,
     /// Only the loop thread uses this, from its start to its exit.
     event_loop: UnsafeCell<MaybeUninit<EventLoop>>,
     /// The thread ids: the workers first, the loop last.
@@ -204,8 +193,7 @@ impl Pool {
                 name: options.name,
                 hooks: options.hooks,
                 framework: options.framework_name,
-                life: Mutex::new(Life::Busy),
-                moved_on: Condvar::new(),
+                ending: Ending::new(),
                 event_loop: UnsafeCell::new(MaybeUninit::new(event_loop)),
                 threads,
                 workers,
@@ -275,6 +263,13 @@ impl Pool {
         unsafe { libc::pthread_join(*self.threads.as_ptr().add(index), ptr::null_mut()) }
     }
 
+    /// As [`Pool::join`]; `None` when the deadline has passed.
+    fn join_by(&self, index: usize, deadline: u64) -> Option<c_int> {
+        // SAFETY: as above; a join that timed out has not joined.
+        let errno = unsafe { threads::join_by(*self.threads.as_ptr().add(index), deadline) };
+        (errno != libc::ETIMEDOUT).then_some(errno)
+    }
+
     /// `ns_thrpool_shutdown`.
     pub(crate) fn shutdown(&self) {
         // Another thread may see that the pool has stopped, and destroy it, before this call
@@ -293,34 +288,17 @@ impl Pool {
         self.shared.nudge();
     }
 
-    /// `ns_thrpool_wait`, called from a thread that does not belong to the pool. Returns false if a
-    /// worker could not be joined.
-    ///
-    /// Woken by the loop when it goes quiet, and by the thread that joined the workers.
-    pub(crate) fn wait(&self) -> bool {
+    /// `ns_thrpool_wait` and `ns_thrpool_timedwait`, called from a thread that does not belong to the
+    /// pool. The deadline is in nanoseconds of the monotonic clock.
+    pub(crate) fn wait(&self, deadline: Option<u64>) -> Waited {
         let _cancel = CancelGuard::new();
         // The first thread whose wait ends may destroy the pool; `destroy` waits until we leave.
         let _in_call = self.shared.waiters.enter();
-        let mut life = lock(&self.life);
-        loop {
-            match *life {
-                Life::Busy | Life::Joining => life = wait(&self.moved_on, life),
-                Life::Over(errno) => return errno == 0,
-                Life::Quiet => {
-                    *life = Life::Joining;
-                    // Join without the lock: an exiting thread runs the application's thread-local
-                    // destructors.
-                    drop(life);
-                    let errno = (0..self.workers)
-                        .map(|index| self.join(index))
-                        .fold(0, |first, errno| if first == 0 { errno } else { first });
-                    perturb("the workers are joined, and nobody told");
-                    life = lock(&self.life);
-                    *life = Life::Over(errno);
-                    self.moved_on.notify_all();
-                }
-            }
-        }
+        self.ending
+            .wait(deadline, self.workers, |index| match deadline {
+                None => Some(self.join(index)),
+                Some(deadline) => self.join_by(index, deadline),
+            })
     }
 
     /// `ns_thrpool_destroy`, called from a thread that does not belong to the pool.
@@ -338,7 +316,7 @@ impl Pool {
             return;
         }
         this.shutdown();
-        this.wait();
+        let _ = this.wait(None);
         this.shared.set_phase(Phase::Stopping);
         perturb("to stop, and the loop does not know");
         this.shared.nudge();
@@ -405,8 +383,7 @@ impl Pool {
         // SAFETY: `make` initialised the loop, and only the loop thread uses it while that runs.
         let event_loop = unsafe { (*self.event_loop.get()).assume_init_mut() };
         event_loop.run(&self.shared, || {
-            *lock(&self.life) = Life::Quiet;
-            self.moved_on.notify_all();
+            self.ending.set_quiet();
         });
     }
 }

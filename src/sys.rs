@@ -88,6 +88,14 @@ pub(crate) fn now() -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
+/// `nanoseconds` as the system takes them.
+pub(crate) fn timespec(nanoseconds: u64) -> libc::timespec {
+    libc::timespec {
+        tv_sec: libc::time_t::try_from(nanoseconds / 1_000_000_000).unwrap_or(libc::time_t::MAX),
+        tv_nsec: (nanoseconds % 1_000_000_000) as libc::c_long,
+    }
+}
+
 /// What the environment says of `name`; nothing in a program with privileges of its own. Valid until
 /// the application changes its environment.
 pub(crate) fn environment<'a>(name: &CStr) -> Option<&'a CStr> {

@@ -106,6 +106,9 @@ fn header() -> String {
         section("abi/extensions.rs", &[ItemType::Constants], &[]),
         include_str!("header/extension-results.h").trim().to_owned(),
         section("capi/extensions.rs", &functions, &[]),
+        section("capi/again.rs", &functions, &[]),
+        section("capi/many.rs", &functions, &[]),
+        section("capi/small.rs", &functions, &[]),
         include_str!("header/options.h").trim().to_owned(),
         section("abi/options.rs", &[ItemType::Constants], &[]),
         section(

@@ -18,10 +18,10 @@ use crate::sync::hand_over;
 use crate::sys::{self, ErrnoGuard};
 
 /// The flags that every function that adds jobs accepts.
-const MODIFIERS: ns_job_type_t =
+pub(super) const MODIFIERS: ns_job_type_t =
     NS_JOB_PERSIST | NS_JOB_THREAD | NS_JOB_PRESERVE_FD | NS_JOB_UNARMED;
 /// The flags that a job keeps.
-const KEPT: ns_job_type_t = !NS_JOB_UNARMED;
+pub(super) const KEPT: ns_job_type_t = !NS_JOB_UNARMED;
 
 /// Make a job without arming it, so that its data and done callback can be set first; then arm it
 /// with `ns_job_rearm`. Its data is NULL until `ns_job_set_data`. Run-now jobs and timers of time
@@ -67,8 +67,8 @@ pub(super) unsafe extern "C" fn ns_create_job(
 /// @param func the callback
 /// @param data for `ns_job_get_data`; the application's own
 /// @param job where the job is written before it can run; may be NULL
-/// @return NS_SUCCESS, NS_SHUTDOWN, NS_ALLOCATION_FAILURE or NS_INVALID_REQUEST; if not the
-/// first, *job is NULL and nothing happened
+/// @return NS_SUCCESS, NS_SHUTDOWN, NS_ALLOCATION_FAILURE or NS_INVALID_REQUEST; NS_OVERLOADED if the
+/// pool has a queue_limit and so many jobs wait for workers; if not the first, *job is NULL and nothing happened
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn ns_add_job(
     tp: *mut ns_thrpool_t,
@@ -133,7 +133,7 @@ pub(super) unsafe extern "C" fn ns_add_io_job(
 ///
 /// @param tp the pool
 /// @param tv from now; zero is the loop's next turn; tv_usec may exceed 999999; not negative
-/// @param job_type THREAD, PERSIST; TIMER is implied
+/// @param job_type THREAD, PERSIST; TIMER is implied; see NS_JOB_CADENCE for times that do not drift
 /// @param func the callback
 /// @param data for `ns_job_get_data`; the application's own
 /// @param job where the job is written before it can run; may be NULL
@@ -154,7 +154,12 @@ pub(super) unsafe extern "C" fn ns_add_timeout_job(
     match unsafe { nanoseconds(tv) } {
         Ok(time) => {
             let flags = job_type | NS_JOB_TIMER;
-            make.finish(Trigger::Timer(time), flags, NS_JOB_TIMER, func, data, true)
+            if flags & NS_JOB_CADENCE != 0 && (flags & NS_JOB_PERSIST == 0 || time == 0) {
+                return make
+                    .refuse("job_type has CADENCE, which takes PERSIST, and a tv above zero");
+            }
+            let allowed = NS_JOB_TIMER | NS_JOB_CADENCE;
+            make.finish(Trigger::Timer(time), flags, allowed, func, data, true)
         }
         Err(why) => make.refuse(why),
     }
@@ -249,8 +254,8 @@ unsafe fn write_job(out: *mut *mut ns_job_t, job: Option<JobPtr>) {
 
 /// One call that makes a job.
 pub(super) struct Make<'a> {
-    function: &'static str,
-    pool: Option<&'a Pool>,
+    pub(super) function: &'static str,
+    pub(super) pool: Option<&'a Pool>,
     out: *mut *mut ns_job_t,
     /// Restores errno when it is dropped.
     _errno: ErrnoGuard,
@@ -284,7 +289,7 @@ impl<'a> Make<'a> {
         refuse(self.pool, self.function, why)
     }
 
-    fn shut_down(&self, pool: &Pool) -> ns_result_t {
+    pub(super) fn shut_down(&self, pool: &Pool) -> ns_result_t {
         log!(
             pool.shared.logger,
             LOG_DEBUG,
@@ -452,7 +457,7 @@ impl<'a> Make<'a> {
     /// Says why there is no job.
     #[cold]
     #[inline(never)]
-    fn not_made(&self, shared: &Shared, why: MakeError) -> ns_result_t {
+    pub(super) fn not_made(&self, shared: &Shared, why: MakeError) -> ns_result_t {
         match why {
             MakeError::NoMemory => {
                 log!(shared.logger, LOG_ERR, "{}: no memory", self.function);

@@ -34,6 +34,8 @@ impl EventLoop {
                 return self.detach_io(pool, job);
             }
             Kind::Signal => {
+                // If it rests.
+                Wheel::remove(&job.watch().timer);
                 job.watch().link.unlink();
                 self.detach_signal(job);
                 signals::unsubscribe(&pool.mailbox, job.signum());

@@ -46,8 +46,11 @@ impl EventLoop {
         self.wheel.expire(
             sys::now(),
             TIMERS,
-            // SAFETY: a linked timer is the loop's own or belongs to a live job.
-            |timer| timer == retry_timer || unsafe { JobPtr::of_timer(timer) }.is(note::MAY_FIRE),
+            |timer| {
+                // SAFETY: a linked timer is the loop's own or belongs to a live job.
+                let job = || unsafe { JobPtr::of_timer(timer) };
+                timer == retry_timer || job().is(note::MAY_FIRE) || job().is_resting()
+            },
             |timer| {
                 if timer == retry_timer {
                     retry = true;
@@ -55,7 +58,7 @@ impl EventLoop {
                 }
                 // SAFETY: as above: it is not the loop's own, so it belongs to a live job.
                 let job = unsafe { JobPtr::of_timer(timer) };
-                if job.kind() == Kind::Io {
+                if job.kind() == Kind::Io && job.is(note::MAY_FIRE) {
                     // SAFETY: `expire` has just unlinked it; the loop below takes it out of the
                     // ring again.
                     unsafe { Timer::push_to(timer, &timed_out) };
@@ -65,7 +68,11 @@ impl EventLoop {
             },
         );
         while let Some(job) = due.pop() {
-            self.fire(pool, job, NS_JOB_TIMER);
+            if job.is(note::MAY_FIRE) {
+                self.fire(pool, job, NS_JOB_TIMER);
+            } else {
+                self.end_rest(pool, job);
+            }
         }
         if retry {
             self.retry(pool);

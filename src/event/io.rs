@@ -131,7 +131,8 @@ impl EventLoop {
     pub(super) fn arm_again(&mut self, pool: &Shared, job: JobPtr) {
         let registration = pool.fds.entry(job.fd()).registration();
         let in_step = matches!(registration, Registration::Polled(_, Mode::Level));
-        if in_step && job.notes.get() & (note::ORPHAN | note::UNVERIFIED) == note::UNVERIFIED {
+        let unheard = job.notes.get() & (note::ORPHAN | note::UNVERIFIED) == note::UNVERIFIED;
+        if in_step && unheard && !job.is_unusual() {
             job.mark(note::MAY_FIRE);
             self.start_timer(job);
         } else {
@@ -143,8 +144,8 @@ impl EventLoop {
     #[cold]
     #[inline(never)]
     fn arm_again_slowly(&mut self, pool: &Shared, job: JobPtr, in_step: bool) {
-        if !in_step || job.is(note::ORPHAN) {
-            return self.arm_io(pool, job);
+        if !in_step || job.is(note::ORPHAN) || job.is_unusual() {
+            return self.arm(pool, job);
         }
         job.mark(note::MAY_FIRE);
         self.start_timer(job);

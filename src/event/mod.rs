@@ -21,6 +21,7 @@ mod lost;
 mod poller;
 mod renew;
 mod requests;
+mod rest;
 mod retry;
 
 use std::sync::atomic::Ordering;

@@ -136,6 +136,9 @@ impl EventLoop {
     /// Arm `job`, which is ARMED: wait for its trigger.
     pub(super) fn arm(&mut self, pool: &Shared, job: JobPtr) {
         trace!(pool.logger, "job {:p}: armed", job.as_c());
+        if job.is_unusual() && self.lay_to_rest(pool, job) {
+            return;
+        }
         match job.kind() {
             // Run-now jobs go to their queues directly.
             Kind::Now => debug_assert!(false, "a request to arm a run-now job"),

@@ -3,7 +3,9 @@
 
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use crate::abi::{NS_JOB_IO, NS_JOB_SIGNAL, NS_JOB_THREAD, NS_JOB_TIMER, ns_job_type_t};
+use crate::abi::{
+    NS_JOB_CADENCE, NS_JOB_IO, NS_JOB_SIGNAL, NS_JOB_THREAD, NS_JOB_TIMER, ns_job_type_t,
+};
 
 /// The kind of a job: its trigger without the parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,14 +22,21 @@ const GROUPED: u16 = 1 << 15;
 const ROOMY: u16 = 1 << 14;
 /// The job counts against its pool's limit while it waits for a worker.
 const COUNTED: u16 = 1 << 13;
+/// The job begins to watch for its trigger after a delay: see [`crate::job`].
+const DELAYED: u16 = 1 << 12;
+/// The job waits for something else than when it was last armed.
+const CHANGED: u16 = 1 << 10;
+/// The firings of the job are so many intervals after it was armed. Public.
+const CADENCE: u16 = NS_JOB_CADENCE as u16;
 /// The flags that are public.
-const PUBLIC: u16 = (1 << 10) - 1;
+const PUBLIC: u16 = (1 << 10) - 1 | CADENCE;
 /// A job with any of these takes steps that most jobs do not. Each step of a job tests once whether
 /// it has any of them.
-const UNUSUAL: u16 = GROUPED | COUNTED;
+const UNUSUAL: u16 = GROUPED | COUNTED | DELAYED | CHANGED | CADENCE;
 
-/// The flags of a job. They are set by the call that makes the job, and changed only by a call that no
-/// other may overlap; any thread may read them.
+/// The flags of a job. Any thread may read them. They are set by the call that makes the job. Later
+/// they are changed by `ns_job_set_group`, which no other call may overlap; by the thread that has
+/// [claimed](crate::job::state::State::claim) the job; and, while the job is armed, by the loop.
 pub(crate) struct Flags(AtomicU16);
 
 impl Flags {
@@ -56,6 +65,14 @@ impl Flags {
     #[inline(always)]
     pub(crate) fn is_unusual(&self) -> bool {
         self.get() & UNUSUAL != 0
+    }
+
+    /// Whether the job has a trigger; and if so, whether it [is unusual](Flags::is_unusual).
+    #[inline(always)]
+    pub(crate) fn trigger(&self) -> Option<bool> {
+        const TRIGGERS: u16 = (NS_JOB_IO | NS_JOB_SIGNAL | NS_JOB_TIMER) as u16;
+        let flags = self.get();
+        (flags & TRIGGERS != 0).then_some(flags & UNUSUAL != 0)
     }
 
     /// Whether the job is in a group.
@@ -93,6 +110,36 @@ impl Flags {
     /// The job counts against its pool's limit from now on.
     pub(crate) fn set_counted(&self) {
         self.replace(0, COUNTED);
+    }
+
+    /// Whether the job's firings are so many intervals after it was armed.
+    pub(crate) fn is_cadence(&self) -> bool {
+        self.get() & CADENCE != 0
+    }
+
+    /// Whether the job begins to watch for its trigger after a delay.
+    pub(crate) fn is_delayed(&self) -> bool {
+        self.get() & DELAYED != 0
+    }
+
+    /// Whether the job waits for something else than when it was last armed.
+    pub(crate) fn is_changed(&self) -> bool {
+        self.get() & CHANGED != 0
+    }
+
+    /// The job begins to watch for its trigger after a delay.
+    pub(crate) fn set_delayed(&self) {
+        self.replace(0, DELAYED);
+    }
+
+    /// The job has these public flags in the place of `old` ones.
+    pub(crate) fn set_changed(&self, old: ns_job_type_t, new: ns_job_type_t) {
+        self.replace(old as u16, new as u16 | CHANGED);
+    }
+
+    /// What was changed is known, and the delay begins or has been dropped.
+    pub(crate) fn settle(&self) {
+        self.replace(DELAYED | CHANGED, 0);
     }
 
     /// The kind of the job.

@@ -13,12 +13,14 @@
 //! |---|---|---|
 //! | `state` | any thread, see [`state`] | any thread |
 //! | `flags` | see [`flags`] | any thread |
-//! | `func`, `pool`, `prfd`, `number`, `timeout` | the call that makes the job | any thread |
+//! | `func`, `pool`, `prfd`, `number` | the call that makes the job | any thread |
+//! | `timeout` | the call that makes the job; the thread that has claimed it ([`state`]) | the thread that arms the job or has run it; the loop |
 //! | `data`, `done_cb` | any thread (atomic) | any thread |
 //! | `output` | the loop, when the job fires | any thread, while the callback executes |
 //! | `timer.deadline` | the thread that arms the job or has run it (atomic) | the loop |
 //! | `seen`, `notes`, `timer`, `link`, `next_ready` | the call that makes the job, then only the loop | the same |
 
+pub(crate) mod again;
 mod flags;
 pub(crate) mod free;
 pub(crate) mod here;
@@ -99,8 +101,9 @@ pub(crate) struct Watch {
     /// I/O: the close count of the descriptor number when the job was made. Signal: how many of
     /// that signal had arrived when the job last fired, or was made.
     pub(crate) seen: Cell<u32>,
-    /// Nanoseconds from arming to the timer's firing; [`NEVER`] for none.
-    timeout: u64,
+    /// Nanoseconds from arming to the timer's firing; [`NEVER`] for none. Changed by the thread that
+    /// has claimed the job.
+    timeout: Cell<u64>,
     /// Links the job into the timer wheel while its timer runs.
     pub(crate) timer: Timer,
     /// The next job in the loop's ready list.
@@ -371,7 +374,7 @@ impl Watch {
             prfd,
             number,
             seen: Cell::new(seen),
-            timeout,
+            timeout: Cell::new(timeout),
             timer: Timer::new(),
             next_ready: Cell::new(None),
         })
@@ -461,6 +464,20 @@ impl JobPtr {
         };
         job.flags.set_roomy();
         Some(job)
+    }
+
+    /// `next` follows this job. Nobody else knows either of the two yet: the link is where the done
+    /// callback will be.
+    pub(crate) fn chain(self, next: Self) {
+        self.done_cb
+            .store(next.0.as_ptr().cast(), Ordering::Relaxed);
+    }
+
+    /// The job that follows this one, which forgets it.
+    pub(crate) fn unchain(self) -> Option<Self> {
+        let next = self.done_cb.load(Ordering::Relaxed);
+        self.done_cb.store(ptr::null_mut(), Ordering::Relaxed);
+        NonNull::new(next.cast()).map(Self)
     }
 
     /// Frees the block.
@@ -563,25 +580,27 @@ impl JobPtr {
     /// Whether the job has a timer.
     pub(crate) fn has_timeout(self) -> bool {
         let waits = self.has(NS_JOB_IO | NS_JOB_SIGNAL | NS_JOB_TIMER);
-        waits && self.watch().timeout != NEVER
+        waits && self.watch().timeout.get() != NEVER
     }
 
     /// Whether the job's time is zero, so that it is due in the loop's next turn. Such jobs must
     /// keep their order, however long the queue.
     pub(crate) fn is_due_at_once(self) -> bool {
-        self.watch().timeout == 0
+        self.watch().timeout.get() == 0
     }
 
     /// Restarts the job's timer from `now`.
     pub(crate) fn restart(self, now: u64) {
         let watch = self.watch();
-        watch.timer.set_deadline(now.saturating_add(watch.timeout));
+        watch
+            .timer
+            .set_deadline(now.saturating_add(watch.timeout.get()));
     }
 
     /// The time at which the timer was last started, or an earlier one.
     pub(crate) fn armed_at(self) -> u64 {
         let watch = self.watch();
-        watch.timer.deadline().saturating_sub(watch.timeout)
+        watch.timer.deadline().saturating_sub(watch.timeout.get())
     }
 
     /// The first part of the job, at the start of its memory.

@@ -6,13 +6,35 @@ use std::mem;
 
 use libc::{c_int, c_void, size_t};
 
-use crate::sys::CancelGuard;
+use crate::sys::{self, CancelGuard};
 
 /// What a thread of the pool does.
 pub(super) type Body = unsafe extern "C" fn(*mut c_void);
 
 unsafe extern "C" {
     fn nunc_stans_shim_thread(body: Body, arg: *mut c_void);
+    fn nunc_stans_shim_join(
+        thread: libc::pthread_t,
+        until: *const libc::timespec,
+        now: *const libc::timespec,
+    ) -> c_int;
+}
+
+/// Joins a thread until the monotonic clock reaches `deadline`, in nanoseconds: an errno, ETIMEDOUT
+/// among them. May be late where the system has no such call.
+///
+/// # Safety
+/// The thread is to be joined.
+pub(super) unsafe fn join_by(thread: libc::pthread_t, deadline: u64) -> c_int {
+    loop {
+        let (until, now) = (sys::timespec(deadline), sys::timespec(sys::now()));
+        // SAFETY: guaranteed by the caller; the times are ours.
+        match unsafe { nunc_stans_shim_join(thread, &until, &now) } {
+            // By another clock, perhaps, which was set meanwhile.
+            libc::ETIMEDOUT if sys::now() < deadline => {}
+            errno => return errno,
+        }
+    }
 }
 
 /// The attributes of the threads of a pool.

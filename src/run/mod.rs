@@ -39,6 +39,9 @@ type Func = unsafe extern "C" fn(*mut ns_job_t);
 pub(crate) fn run(pool: &Shared, job: JobPtr, arm: u32, dispose: u32) -> After {
     trace!(pool.logger, "job {:p}: callback begins", job.as_c());
     here::enter_callback(&job);
+    if job.is_unusual() {
+        begin_unusual(job);
+    }
     unless_instrumented(
         || call(pool, job, job.func()),
         || {
@@ -60,10 +63,19 @@ pub(crate) fn run(pool: &Shared, job: JobPtr, arm: u32, dispose: u32) -> After {
     // Only now: until the callback returned, another thread could still rearm the job, and its
     // timer must not start earlier than that. No other thread sets the timer of an armed job before
     // we hand the job on.
-    if after == After::Armed && job.has_timeout() {
-        job.restart(sys::now());
+    if after == After::Armed {
+        job.restart_after_run();
     }
     after
+}
+
+/// The callback of a job that is not like most begins.
+#[cold]
+#[inline(never)]
+fn begin_unusual(job: JobPtr) {
+    if job.is_cadence() {
+        job.skip_missed(sys::now());
+    }
 }
 
 /// Records that `job`, whose callback ran on this thread, is about to become idle.

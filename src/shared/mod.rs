@@ -10,6 +10,7 @@
 
 pub(crate) mod free;
 pub(crate) mod groups;
+pub(crate) mod many;
 pub(crate) mod overload;
 mod unusual;
 

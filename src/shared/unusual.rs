@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! The steps of jobs that are not like most: those in groups, and those that count against their pool's
-//! limit.
+//! The steps of jobs that are not like most: those in groups, those that count against their pool's
+//! limit, and those that are armed in another way than before.
 
 use super::{Armed, Ended, Shared, queue_of};
 use crate::abi::NS_JOB_PERSIST;
 use crate::job::JobPtr;
+use crate::job::again::Again;
 use crate::job::here;
-use crate::job::state::{Arm, End};
+use crate::job::state::{self, Arm, End};
+use crate::perturb::perturb;
+use crate::sync::hand_over;
+use crate::sys;
 
 impl Shared {
     /// A new job, of which nobody else knows, counts against the pool's limit: at once if it is armed.
@@ -40,6 +44,48 @@ impl Shared {
             }
             Arm::Recorded => {}
             Arm::Refused => return Armed::NotNow,
+        }
+        Armed::Yes
+    }
+
+    /// `ns_job_rearm_after` and `ns_job_rearm_for`: arms a job with a trigger in another way than before.
+    pub(crate) fn arm_otherwise(&self, job: JobPtr, again: Again) -> Armed {
+        if self.is_shutting_down() {
+            return Armed::ShuttingDown;
+        }
+        let own = here::in_callback_of(&job);
+        hand_over(&raw const job.state);
+        if !job.state.claim(own, job.has(NS_JOB_PERSIST)) {
+            return Armed::NotNow;
+        }
+        perturb("claimed, and not changed");
+        let now = sys::now();
+        let before = job.change(again, own, now);
+        perturb("changed, and not armed");
+        let armed = match job.group() {
+            None => job.state.arm_claimed(state::REQ),
+            Some(group) => {
+                let guard = self.lock_group(&group);
+                let armed = guard.arm_claimed(job, state::REQ);
+                let send = guard.unlock();
+                self.send(group, send);
+                armed
+            }
+        };
+        match armed {
+            Arm::Push => {
+                self.idle.remove(job.func());
+                if again.delay.is_none() && job.has_timeout() {
+                    job.restart(now);
+                }
+                self.request(job);
+            }
+            // What was written is seen to when the callback returns.
+            Arm::Recorded => {}
+            Arm::Refused => {
+                job.restore(&before);
+                return Armed::NotNow;
+            }
         }
         Armed::Yes
     }
