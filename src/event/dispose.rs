@@ -23,7 +23,7 @@ impl EventLoop {
     /// a request for the second step.
     #[must_use]
     fn detach(&mut self, pool: &Shared, job: JobPtr) -> bool {
-        match job.kind() {
+        match job.look_in_hand().kind() {
             Kind::Now => {}
             Kind::Timer => {
                 Wheel::remove(&job.watch().timer);

@@ -31,10 +31,10 @@ use crate::sys;
 
 /// The directions that `job` wants.
 fn interest(job: &Job) -> Interest {
-    let flags = job.flags();
+    let look = job.look();
     Interest::new(
-        flags & (NS_JOB_ACCEPT | NS_JOB_READ) != 0,
-        flags & (NS_JOB_CONNECT | NS_JOB_WRITE) != 0,
+        look.has(NS_JOB_ACCEPT | NS_JOB_READ),
+        look.has(NS_JOB_CONNECT | NS_JOB_WRITE),
     )
 }
 
@@ -131,8 +131,7 @@ impl EventLoop {
     pub(super) fn arm_again(&mut self, pool: &Shared, job: JobPtr) {
         let registration = pool.fds.entry(job.fd()).registration();
         let in_step = matches!(registration, Registration::Polled(_, Mode::Level));
-        let unheard = job.notes.get() & (note::ORPHAN | note::UNVERIFIED) == note::UNVERIFIED;
-        if in_step && unheard && !job.is_unusual() {
+        if in_step && job.notes.get() & (note::ORPHAN | note::UNVERIFIED) == note::UNVERIFIED {
             job.mark(note::MAY_FIRE);
             self.start_timer(job);
         } else {

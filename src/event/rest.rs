@@ -13,8 +13,6 @@ use crate::timers::Wheel;
 impl EventLoop {
     /// `job`, which is not like most, is ARMED. True if it rests first, so that it is not to be armed
     /// here yet.
-    #[cold]
-    #[inline(never)]
     pub(super) fn lay_to_rest(&mut self, pool: &Shared, job: JobPtr) -> bool {
         let delayed = job.is_delayed();
         if !delayed && !job.is_changed() {

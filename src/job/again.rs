@@ -10,7 +10,7 @@
 //! returns. The loop takes the job, links its timer, and marks the job as *resting*: its link to the next
 //! ready job points to itself. When the time comes, the job is armed as ever.
 
-use super::{Job, JobPtr, NEVER};
+use super::{Job, JobPtr, Kind, NEVER, here, note};
 use crate::abi::{NS_JOB_IO, NS_JOB_TIMER, ns_job_type_t};
 use crate::sys;
 
@@ -79,9 +79,13 @@ impl JobPtr {
         self.flags.settle();
     }
 
-    /// The callback of a job with a cadence is about to run, at `now`: periods that were missed until now are
-    /// this firing.
+    /// The job fires at `now`. With a cadence, periods that were missed until now are this firing.
+    #[cold]
+    #[inline(never)]
     pub(crate) fn skip_missed(self, now: u64) {
+        if !self.look().is_cadence() {
+            return;
+        }
         let watch = self.watch();
         let (deadline, interval) = (watch.timer.deadline(), watch.timeout.get());
         let missed = now.saturating_sub(deadline) / interval;
@@ -91,14 +95,12 @@ impl JobPtr {
     /// The callback has returned, and the job is armed again: its timer starts now, if it has one.
     #[inline(always)]
     pub(crate) fn restart_after_run(self) {
-        match self.flags.trigger() {
-            None => {}
-            Some(true) => self.restart_unusual(sys::now()),
-            Some(false) => {
-                if self.watch().timeout.get() != NEVER {
-                    self.restart(sys::now());
-                }
-            }
+        let look = self.look_in_hand();
+        if look.kind() == Kind::Now {
+        } else if look.is_unusual() {
+            self.restart_unusual(sys::now());
+        } else if self.has_time() {
+            self.restart(sys::now());
         }
     }
 
@@ -107,13 +109,18 @@ impl JobPtr {
     fn restart_unusual(self, now: u64) {
         let watch = self.watch();
         let deadline = watch.timer.deadline();
-        if self.flags.is_delayed() {
+        let look = self.look();
+        if here::on_loop_of(self.pool_as_c()) && (look.is_delayed() || look.is_changed()) {
+            // The loop is not to take it for a job that waits for the same as before.
+            self.unmark(note::UNVERIFIED);
+        }
+        if look.is_delayed() {
             if deadline & LENGTH != 0 {
                 let over = now.saturating_add(deadline & !LENGTH);
                 watch.timer.set_deadline(over.min(LENGTH - 1));
             }
-        } else if !self.has_timeout() {
-        } else if self.flags.is_cadence() && !self.flags.is_changed() {
+        } else if !self.has_time() {
+        } else if look.is_cadence() && !look.is_changed() {
             let interval = watch.timeout.get();
             // Periods that were missed are one firing, which is due at once.
             let periods = (now.saturating_sub(deadline) / interval).max(1);
@@ -139,17 +146,17 @@ impl JobPtr {
 impl Job {
     /// Whether the job begins to watch for its trigger after a delay, which has not begun.
     pub(crate) fn is_delayed(&self) -> bool {
-        self.flags.is_delayed()
+        self.look().is_delayed()
     }
 
     /// Whether the job waits for something else than when it was last armed.
     pub(crate) fn is_changed(&self) -> bool {
-        self.flags.is_changed()
+        self.look().is_changed()
     }
 
     /// Whether the job's firings are so many intervals after it was armed.
     pub(crate) fn is_cadence(&self) -> bool {
-        self.flags.is_cadence()
+        self.look().is_cadence()
     }
 
     /// The loop knows what was changed.

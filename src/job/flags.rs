@@ -45,40 +45,26 @@ impl Flags {
         Self(AtomicU16::new(public as u16))
     }
 
+    /// What they are now. A step looks once, however much it asks.
     #[inline(always)]
-    fn get(&self) -> u16 {
-        self.0.load(Ordering::Relaxed)
+    pub(crate) fn look(&self) -> Look {
+        Look(self.0.load(Ordering::Relaxed))
+    }
+
+    /// The same, for a thread that has the job in hand: armed and about to be handed on, to fire or to
+    /// wait again; or finished with. Then no other thread changes the flags, and the compiler may look
+    /// once for several questions.
+    #[inline(always)]
+    pub(crate) fn look_in_hand(&self) -> Look {
+        // SAFETY: flags are written only by a thread that has claimed the job, which is then neither
+        // armed nor finished with, and whose step to ARMED happens before this; or by the loop, and
+        // then the loop has the job in hand.
+        Look(unsafe { *self.0.as_ptr() })
     }
 
     /// No other thread changes them meanwhile.
     fn replace(&self, old: u16, new: u16) {
-        self.0.store(self.get() & !old | new, Ordering::Relaxed);
-    }
-
-    /// The public ones.
-    #[inline(always)]
-    pub(crate) fn public(&self) -> ns_job_type_t {
-        ns_job_type_t::from(self.get() & PUBLIC)
-    }
-
-    /// Whether the job takes steps that most jobs do not.
-    #[inline(always)]
-    pub(crate) fn is_unusual(&self) -> bool {
-        self.get() & UNUSUAL != 0
-    }
-
-    /// Whether the job has a trigger; and if so, whether it [is unusual](Flags::is_unusual).
-    #[inline(always)]
-    pub(crate) fn trigger(&self) -> Option<bool> {
-        const TRIGGERS: u16 = (NS_JOB_IO | NS_JOB_SIGNAL | NS_JOB_TIMER) as u16;
-        let flags = self.get();
-        (flags & TRIGGERS != 0).then_some(flags & UNUSUAL != 0)
-    }
-
-    /// Whether the job is in a group.
-    #[inline(always)]
-    pub(crate) fn is_grouped(&self) -> bool {
-        self.get() & GROUPED != 0
+        self.0.store(self.look().0 & !old | new, Ordering::Relaxed);
     }
 
     /// The job is in a group from now on, and counts in its queue alone.
@@ -86,45 +72,14 @@ impl Flags {
         self.replace(COUNTED, GROUPED);
     }
 
-    /// Whether the job runs in a worker, or from a group's queue.
-    #[inline(always)]
-    pub(crate) fn leaves_loop(&self) -> bool {
-        self.get() & (NS_JOB_THREAD as u16 | GROUPED) != 0
-    }
-
-    /// Whether the job has room for a group.
-    pub(crate) fn is_roomy(&self) -> bool {
-        self.get() & ROOMY != 0
-    }
-
     /// The job, which is new, has room for a group.
     pub(crate) fn set_roomy(&self) {
         self.replace(0, ROOMY);
     }
 
-    /// Whether the job counts against its pool's limit.
-    pub(crate) fn is_counted(&self) -> bool {
-        self.get() & COUNTED != 0
-    }
-
     /// The job counts against its pool's limit from now on.
     pub(crate) fn set_counted(&self) {
         self.replace(0, COUNTED);
-    }
-
-    /// Whether the job's firings are so many intervals after it was armed.
-    pub(crate) fn is_cadence(&self) -> bool {
-        self.get() & CADENCE != 0
-    }
-
-    /// Whether the job begins to watch for its trigger after a delay.
-    pub(crate) fn is_delayed(&self) -> bool {
-        self.get() & DELAYED != 0
-    }
-
-    /// Whether the job waits for something else than when it was last armed.
-    pub(crate) fn is_changed(&self) -> bool {
-        self.get() & CHANGED != 0
     }
 
     /// The job begins to watch for its trigger after a delay.
@@ -141,19 +96,80 @@ impl Flags {
     pub(crate) fn settle(&self) {
         self.replace(DELAYED | CHANGED, 0);
     }
+}
+
+/// The flags of a job at one moment.
+#[derive(Clone, Copy)]
+pub(crate) struct Look(u16);
+
+impl Look {
+    /// The public ones.
+    #[inline(always)]
+    pub(crate) fn public(self) -> ns_job_type_t {
+        ns_job_type_t::from(self.0 & PUBLIC)
+    }
+
+    /// Whether the job has any of these public flags.
+    #[inline(always)]
+    pub(crate) fn has(self, flags: ns_job_type_t) -> bool {
+        self.public() & flags != 0
+    }
 
     /// The kind of the job.
     #[inline(always)]
-    pub(crate) fn kind(&self) -> Kind {
-        let flags = self.public();
-        if flags & NS_JOB_IO != 0 {
+    pub(crate) fn kind(self) -> Kind {
+        if self.has(NS_JOB_IO) {
             Kind::Io
-        } else if flags & NS_JOB_SIGNAL != 0 {
+        } else if self.has(NS_JOB_SIGNAL) {
             Kind::Signal
-        } else if flags & NS_JOB_TIMER != 0 {
+        } else if self.has(NS_JOB_TIMER) {
             Kind::Timer
         } else {
             Kind::Now
         }
+    }
+
+    /// Whether the job takes steps that most jobs do not.
+    #[inline(always)]
+    pub(crate) fn is_unusual(self) -> bool {
+        self.0 & UNUSUAL != 0
+    }
+
+    /// Whether the job is in a group.
+    #[inline(always)]
+    pub(crate) fn is_grouped(self) -> bool {
+        self.0 & GROUPED != 0
+    }
+
+    /// Whether the job runs in a worker, or from a group's queue.
+    #[inline(always)]
+    pub(crate) fn leaves_loop(self) -> bool {
+        self.0 & (NS_JOB_THREAD as u16 | GROUPED) != 0
+    }
+
+    /// Whether the job has room for a group.
+    #[inline(always)]
+    pub(crate) fn is_roomy(self) -> bool {
+        self.0 & ROOMY != 0
+    }
+
+    /// Whether the job counts against its pool's limit.
+    pub(crate) fn is_counted(self) -> bool {
+        self.0 & COUNTED != 0
+    }
+
+    /// Whether the job's firings are so many intervals after it was armed.
+    pub(crate) fn is_cadence(self) -> bool {
+        self.0 & CADENCE != 0
+    }
+
+    /// Whether the job begins to watch for its trigger after a delay, which has not begun.
+    pub(crate) fn is_delayed(self) -> bool {
+        self.0 & DELAYED != 0
+    }
+
+    /// Whether the job waits for something else than when it was last armed.
+    pub(crate) fn is_changed(self) -> bool {
+        self.0 & CHANGED != 0
     }
 }

@@ -37,12 +37,12 @@ use std::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
 use libc::{c_int, c_void};
 
 use crate::abi::{
-    NS_JOB_IO, NS_JOB_READ, NS_JOB_SIGNAL, NS_JOB_THREAD, NS_JOB_TIMER, NS_JOB_WRITE, PRFileDesc,
+    NS_JOB_READ, NS_JOB_SIGNAL, NS_JOB_THREAD, NS_JOB_TIMER, NS_JOB_WRITE, PRFileDesc,
     ns_job_func_t, ns_job_t, ns_job_type_t, ns_thrpool_t,
 };
 use crate::alloc::Allocator;
 use crate::job::flags::Flags;
-pub(crate) use crate::job::flags::Kind;
+pub(crate) use crate::job::flags::{Kind, Look};
 use crate::job::state::State;
 use crate::list::{Link, Node};
 use crate::nspr;
@@ -211,11 +211,23 @@ impl Job {
         }
     }
 
+    /// The flags, for a step that asks for several.
+    #[inline(always)]
+    pub(crate) fn look(&self) -> Look {
+        self.flags.look()
+    }
+
+    /// The same, for the thread that has the job in hand: see [`flags`].
+    #[inline(always)]
+    pub(crate) fn look_in_hand(&self) -> Look {
+        self.flags.look_in_hand()
+    }
+
     /// The pool that the job belongs to. It outlives the job.
     #[inline(always)]
     pub(crate) fn pool_as_c(&self) -> NonNull<ns_thrpool_t> {
         let pool = self.pool.get();
-        if self.flags.is_grouped() {
+        if self.look().is_grouped() {
             // SAFETY: a group outlives its members, and begins with its pool.
             return unsafe { pool.cast::<NonNull<ns_thrpool_t>>().read() };
         }
@@ -225,31 +237,31 @@ impl Job {
     /// Whether the job's steps differ from those of most jobs.
     #[inline(always)]
     pub(crate) fn is_unusual(&self) -> bool {
-        self.flags.is_unusual()
+        self.look().is_unusual()
     }
 
     /// The group that the job is in: its address, which only modules above this one can use.
     #[inline(always)]
     pub(crate) fn group_as_ptr(&self) -> Option<NonNull<c_void>> {
-        self.flags.is_grouped().then(|| self.pool.get().cast())
+        self.look().is_grouped().then(|| self.pool.get().cast())
     }
 
     /// Whether the job can be put in a group.
     pub(crate) fn has_room(&self) -> bool {
-        self.flags.is_roomy()
+        self.look().is_roomy()
     }
 
     /// From now on the job is in `group`, which begins with the job's pool. No other thread uses the
     /// job at that moment.
     pub(crate) fn set_group(&self, group: NonNull<c_void>) {
-        debug_assert!(self.has_room() && !self.flags.is_grouped());
+        debug_assert!(self.has_room() && !self.look().is_grouped());
         self.pool.set(group.cast());
         self.flags.set_grouped();
     }
 
     /// Whether the job counts against its pool's limit while it waits for a worker.
     pub(crate) fn is_counted(&self) -> bool {
-        self.flags.is_counted()
+        self.look().is_counted()
     }
 
     /// The job, which nobody else knows yet, counts against its pool's limit.
@@ -260,7 +272,7 @@ impl Job {
     /// Whether the callback does not run from the loop's ready list, but in a worker or from a
     /// group's queue.
     pub(crate) fn leaves_loop(&self) -> bool {
-        self.flags.leaves_loop()
+        self.look().leaves_loop()
     }
 
     /// The marks of its group's queue.
@@ -276,17 +288,17 @@ impl Job {
 
     /// The public flags.
     pub(crate) fn flags(&self) -> ns_job_type_t {
-        self.flags.public()
+        self.look().public()
     }
 
     /// Whether the job has any of `flags`.
     pub(crate) fn has(&self, flags: ns_job_type_t) -> bool {
-        self.flags() & flags != 0
+        self.look().has(flags)
     }
 
     /// The kind of the job, according to its flags.
     pub(crate) fn kind(&self) -> Kind {
-        self.flags.kind()
+        self.look().kind()
     }
 
     /// The callback.
@@ -579,8 +591,13 @@ impl JobPtr {
 
     /// Whether the job has a timer.
     pub(crate) fn has_timeout(self) -> bool {
-        let waits = self.has(NS_JOB_IO | NS_JOB_SIGNAL | NS_JOB_TIMER);
-        waits && self.watch().timeout.get() != NEVER
+        self.kind() != Kind::Now && self.has_time()
+    }
+
+    /// Whether the job, which has a trigger, has a timer.
+    #[inline(always)]
+    pub(crate) fn has_time(self) -> bool {
+        self.watch().timeout.get() != NEVER
     }
 
     /// Whether the job's time is zero, so that it is due in the loop's next turn. Such jobs must

@@ -18,7 +18,6 @@ use crate::perturb::perturb;
 use crate::shared::free::FreeBatch;
 use crate::shared::{Shared, queue_of};
 use crate::sync::{hand_over, take_over, unless_instrumented};
-use crate::sys;
 use crate::workq::Seat;
 
 thread_local! {
@@ -39,9 +38,6 @@ type Func = unsafe extern "C" fn(*mut ns_job_t);
 pub(crate) fn run(pool: &Shared, job: JobPtr, arm: u32, dispose: u32) -> After {
     trace!(pool.logger, "job {:p}: callback begins", job.as_c());
     here::enter_callback(&job);
-    if job.is_unusual() {
-        begin_unusual(job);
-    }
     unless_instrumented(
         || call(pool, job, job.func()),
         || {
@@ -67,15 +63,6 @@ pub(crate) fn run(pool: &Shared, job: JobPtr, arm: u32, dispose: u32) -> After {
         job.restart_after_run();
     }
     after
-}
-
-/// The callback of a job that is not like most begins.
-#[cold]
-#[inline(never)]
-fn begin_unusual(job: JobPtr) {
-    if job.is_cadence() {
-        job.skip_missed(sys::now());
-    }
 }
 
 /// Records that `job`, whose callback ran on this thread, is about to become idle.
@@ -201,11 +188,12 @@ fn run_job(
     batch: &mut FreeBatch<'_>,
     again: impl FnOnce(),
 ) {
-    let now = job.kind() == Kind::Now;
+    let kind = job.kind();
+    let now = kind == Kind::Now;
     // Only the loop releases descriptors and signals. It holds no part of a timer or run-now job at
     // this point, so the worker disposes of those itself.
-    let own = now || job.kind() == Kind::Timer;
-    let arm = queue_of(job.kind());
+    let own = now || kind == Kind::Timer;
+    let arm = queue_of(kind);
     let disposal = if own { 0 } else { state::REQ };
     match run(pool, job, arm, disposal) {
         After::Idle => count_idle(pool),

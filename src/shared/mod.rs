@@ -30,7 +30,7 @@ use crate::job::here::{self, in_callback_of, on_loop_of, on_thread_of};
 use crate::job::idle::Idle;
 use crate::job::state::{self, Arm, End, State};
 use crate::job::wait::{Outcome, Waiters};
-use crate::job::{Job, JobPtr, Kind, Spec, Trigger};
+use crate::job::{Job, JobPtr, Kind, Look, Spec, Trigger};
 use crate::log::{Logger, log};
 use crate::perturb::perturb;
 use crate::shared::overload::Overload;
@@ -281,9 +281,9 @@ impl Shared {
     }
 
     /// Hands a run-now job to the threads that run it. Its state word has WORK set.
-    fn run_now(&self, job: JobPtr) {
+    fn run_now(&self, job: JobPtr, look: Look) {
         perturb("its state says that it is queued, and it is not pushed");
-        if job.has(NS_JOB_THREAD) {
+        if look.has(NS_JOB_THREAD) {
             self.work.push(Task::job(job));
         } else {
             self.loop_work.push(Task::job(job));
@@ -379,11 +379,12 @@ impl Shared {
 
     /// Hands on a job that is ARMED and has the bit of its queue set.
     pub(crate) fn start(&self, job: JobPtr) {
-        if job.kind() == Kind::Now {
-            return self.run_now(job);
+        let look = job.look_in_hand();
+        if look.kind() == Kind::Now {
+            return self.run_now(job, look);
         }
         // No other thread sets the timer before the job is handed on.
-        if job.has_timeout() {
+        if job.has_time() {
             job.restart(sys::now());
         }
         self.request(job);
@@ -395,10 +396,12 @@ impl Shared {
             return Armed::ShuttingDown;
         }
         hand_over(&raw const job.state);
-        if job.is_unusual() {
+        let look = job.look();
+        if look.is_unusual() {
             return self.arm_unusual(job);
         }
-        match job.state.arm(queue_of(job.kind()), job.has(NS_JOB_PERSIST)) {
+        let queue = queue_of(look.kind());
+        match job.state.arm(queue, look.has(NS_JOB_PERSIST)) {
             Arm::Push => {
                 self.idle.remove(job.func());
                 self.start(job);

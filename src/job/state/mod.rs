@@ -255,17 +255,14 @@ impl State {
     /// WAITING → ARMED with `queue` (REQ or WORK) set; RUNNING → NEEDS_ARM. Refuses a running
     /// PERSIST job, which is armed again anyway.
     pub(crate) fn arm(&self, queue: u32, persist: bool) -> Arm {
-        Self::armed_by(self.change(|word| match word.unclaimed_state() {
+        let step = self.change(|word| match word.unclaimed_state() {
             // No queue holds the job, and no thread waits for it, so all bits are clear.
             WAITING => Some(Snapshot(ARMED).queued(queue)),
             RUNNING if !persist => Some(word.moved_to(NEEDS_ARM)),
             _ => None,
-        }))
-    }
-
-    fn armed_by(step: Result<Snapshot, Snapshot>) -> Arm {
+        });
         match step {
-            Ok(word) if word.is_idle() => Arm::Push,
+            Ok(word) if word.unclaimed_state() == WAITING => Arm::Push,
             Ok(_) => Arm::Recorded,
             Err(_) => Arm::Refused,
         }
@@ -287,11 +284,16 @@ impl State {
     /// As [`State::arm`], by the thread that has claimed the job. Refused only if the job was finished
     /// with meanwhile; then it stays claimed, so that nobody arms it any more.
     pub(crate) fn arm_claimed(&self, queue: u32) -> Arm {
-        Self::armed_by(self.change(|word| match word.state() {
+        let step = self.change(|word| match word.state() {
             WAITING => Some(Snapshot(ARMED).queued(queue)),
             RUNNING => Some(word.no_longer_claimed().moved_to(NEEDS_ARM)),
             _ => None,
-        }))
+        });
+        match step {
+            Ok(word) if word.is_idle() => Arm::Push,
+            Ok(_) => Arm::Recorded,
+            Err(_) => Arm::Refused,
+        }
     }
 
     /// Any state → NEEDS_DELETE; an ARMED job only if `even_armed`.
