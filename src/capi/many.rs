@@ -10,6 +10,7 @@ use super::call::*;
 use crate::abi::*;
 use crate::group::core::Refused;
 use crate::job::{Spec, Trigger};
+use crate::shared::MakeError;
 use crate::shared::many::Batch;
 
 /// Make many run-now jobs for workers at once, and arm them: all or none, in order. It wakes as many
@@ -79,9 +80,9 @@ pub unsafe extern "C" fn ns_add_jobs(
             flags: job_type & KEPT,
             trigger: Trigger::Now,
             func,
-            // SAFETY: the C interface requires `n` pointers, or NULL.
             data: match data.is_null() {
                 true => ptr::null_mut(),
+                // SAFETY: the C interface requires `n` pointers, or NULL.
                 false => unsafe { *data.add(at) },
             },
             armed,
@@ -89,13 +90,13 @@ pub unsafe extern "C" fn ns_add_jobs(
         };
         match batch.make(&spec) {
             // SAFETY: as for `forget`.
-            Ok(job) if !jobs.is_null() => unsafe { *jobs.add(at) = job.as_c() },
-            Ok(_) => {}
-            Err(why) => {
+            Some(job) if !jobs.is_null() => unsafe { *jobs.add(at) = job.as_c() },
+            Some(_) => {}
+            None => {
                 batch.unmake();
                 // SAFETY: as above.
                 unsafe { forget(jobs, at) };
-                return make.not_made(shared, why);
+                return make.not_made(shared, MakeError::NoMemory);
             }
         }
     }

@@ -29,7 +29,7 @@ const CHANGED: u16 = 1 << 10;
 /// The firings of the job are so many intervals after it was armed. Public.
 const CADENCE: u16 = NS_JOB_CADENCE as u16;
 /// The flags that are public.
-const PUBLIC: u16 = (1 << 10) - 1 | CADENCE;
+const PUBLIC: u16 = ((1 << 10) - 1) | CADENCE;
 /// A job with any of these takes steps that most jobs do not. Each step of a job tests once whether
 /// it has any of them.
 const UNUSUAL: u16 = GROUPED | COUNTED | DELAYED | CHANGED | CADENCE;

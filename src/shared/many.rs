@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! Run-now jobs for workers that are made together and armed together.
 
-use super::{MakeError, Shared};
+use super::Shared;
 use crate::group::Task;
+use crate::job::state::{self, State};
 use crate::job::{JobPtr, Spec};
 use crate::perturb::perturb;
 use crate::sync::hand_over;
@@ -35,10 +36,21 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Makes one more.
+    /// Makes one more run-now job. `None` if there is no memory.
     #[inline(always)]
-    pub(crate) fn make(&mut self, spec: &Spec) -> Result<JobPtr, MakeError> {
-        let job = self.pool.make(spec)?;
+    pub(crate) fn make(&mut self, spec: &Spec) -> Option<JobPtr> {
+        let pool = self.pool;
+        let state = if self.armed {
+            State::armed(state::WORK)
+        } else {
+            State::waiting()
+        };
+        // Short, since all that `Shared::make` reserves is for jobs with a trigger.
+        debug_assert!(spec.is_for_work_queue());
+        let job = JobPtr::make(&pool.alloc, pool.as_c(), spec, state, 0)?;
+        if !self.armed {
+            pool.idle.add(spec.func);
+        }
         if self.counted {
             self.pool.count_new(job, false);
         }
@@ -47,7 +59,7 @@ impl<'a> Batch<'a> {
             Some(last) => last.chain(job),
         }
         self.count += 1;
-        Ok(job)
+        Some(job)
     }
 
     /// One could not be made: frees all.
@@ -69,22 +81,26 @@ impl<'a> Batch<'a> {
         if self.armed && self.counted {
             self.pool.overload.add(self.count);
         }
-        let mut pushed = 0;
-        while let Some(job) = self.pop() {
-            hand_over(&raw const job.state);
-            if !self.armed {
-                continue;
+        if !self.armed {
+            while let Some(job) = self.pop() {
+                hand_over(&raw const job.state);
             }
-            perturb("made with others, and not pushed");
-            self.pool.work.push_quietly(Task::job(job));
-            pushed += 1;
-            if pushed == PUSHES {
-                self.pool.work.notify(pushed);
-                pushed = 0;
-            }
+            return;
         }
-        if pushed > 0 {
-            self.pool.work.notify(pushed);
+        let work = &self.pool.work;
+        loop {
+            for pushed in 0..PUSHES {
+                let Some(job) = self.pop() else {
+                    if pushed > 0 {
+                        work.notify(pushed);
+                    }
+                    return;
+                };
+                hand_over(&raw const job.state);
+                perturb("made with others, and not pushed");
+                work.push_quietly(Task::job(job));
+            }
+            work.notify(PUSHES);
         }
     }
 }
