@@ -27,6 +27,7 @@ import callgrind
 WORKS = [
     ("run-now", "1x1", 40000, ("own", "calls")),
     ("run-now", "2x2", 40000, ("own", "calls")),
+    ("add-jobs", "64", 64000, ("own", "calls")),
     ("hand-off", "idle", 500, ()),
     ("rearm", "4", 40000, ("own", "calls")),
     ("echo-loop", "1", 2000, ("own", "calls")),

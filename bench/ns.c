@@ -38,6 +38,30 @@ static void work_run_now(const struct work *work)
     run_now(work, post_run_now, NULL);
 }
 
+/* Adding many at once, PARAM at a time, while the only worker is busy: what the adder pays. */
+static void on_stay(struct ns_job_t *job)
+{
+    sem_post((sem_t *)ns_job_get_data(job));
+    for (;;)
+        pause();
+}
+
+static void work_add_jobs(const struct work *work)
+{
+    size_t n = strtoul(work->param, NULL, 10), calls = how_many(1000000) / n;
+    sem_t begun;
+    sem_init(&begun, 0, 0);
+    start(1);
+    good(ns_add_job(tp, NS_JOB_THREAD, on_stay, &begun, NULL));
+    sem_wait(&begun);
+    usage_begin();
+    uint64_t start = nanoseconds();
+    for (size_t i = 0; i < calls; i++)
+        good(ns_add_jobs(tp, NS_JOB_THREAD, on_run_now, n, NULL, NULL));
+    metric(work, "each", (double)(nanoseconds() - start) / (double)(calls * n));
+    usage_end(work, (double)(calls * n));
+}
+
 static void on_hand_off(struct ns_job_t *job)
 {
     hand_off_began();
@@ -322,6 +346,8 @@ const struct work works[] = {
     {"run-now-window", "1x1", work_run_now},
     {"run-now-window", "1x2", work_run_now},
     {"run-now-window", "2x2", work_run_now},
+    {"add-jobs", "1", work_add_jobs},
+    {"add-jobs", "64", work_add_jobs},
     {"hand-off", "busy", work_hand_off},
     {"hand-off", "idle", work_hand_off},
     {"rearm", "1", work_rearm},

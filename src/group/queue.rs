@@ -191,7 +191,15 @@ impl<T: Member> Guard<'_, T> {
             // The loop has yet to finish with it.
             return Arm::Refused;
         }
-        let armed = job.state().arm(queue, persist);
+        self.armed(job, job.state().arm(queue, persist))
+    }
+
+    /// The same, for a member with a trigger that the caller has claimed.
+    pub(crate) fn arm_claimed(&self, job: T, queue: u32) -> Arm {
+        self.armed(job, job.state().arm_claimed(queue))
+    }
+
+    fn armed(&self, job: T, armed: Arm) -> Arm {
         if armed == Arm::Push {
             add(&self.core.active, 1);
             if job.state().is_in_work() {

@@ -179,7 +179,7 @@ impl Shared {
 
     /// `ns_job_set_group`.
     pub(crate) fn join_group(&self, group: GroupPtr, job: JobPtr) -> Joined {
-        if !job.has_room() || job.is_unusual() || !job.state.is_new() {
+        if !job.has_room() || job.group().is_some() || !job.state.is_new() {
             return Joined::NotNow;
         }
         let guard = self.lock_group(&group);
