@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use super::core::*;
 use crate::job::state::{self, After, Arm, End, State};
-use crate::job::wait::{Outcome, Waiters};
+use crate::job::wait::Waiters;
 use crate::list::Link;
 
 #[repr(C)]
@@ -361,7 +361,8 @@ impl Sim<'_> {
             .iter()
             .filter(|agent| agent.place == Place::Loop)
             .count();
-        let mut all: [(bool, fn(&mut Self)); 4] = [
+        type Step = fn(&mut Sim);
+        let mut all: [(bool, Step); 4] = [
             (!self.agents.is_empty(), |sim| {
                 let index = sim.random(sim.agents.len());
                 sim.step(index);
@@ -457,7 +458,8 @@ fn sequence(width: usize, seed: u64, steps: usize) {
     while sim.turn() {}
     assert!(sim.queue.is_empty(), "left without an agent");
     let guard = sim.core.as_ref().unwrap().lock(&waiters);
-    assert_eq!(guard.wait(false, Some(0), || false), Outcome::Idle);
+    assert!(guard.is_quiet(0), "a job is active");
+    let _ = guard.unlock();
     if !sim.cancelled {
         sim.cancel_group();
     }
