@@ -31,7 +31,7 @@ use crate::run;
 use crate::shared::overload::Overload;
 use crate::shared::{Phase, Shared};
 use crate::signals;
-use crate::sync::hand_over;
+use crate::sync::tsan_release;
 use crate::sys::CancelGuard;
 use crate::wake::Wake;
 use ending::Ending;
@@ -278,7 +278,7 @@ impl Pool {
         // Another thread may see that the pool has stopped, and destroy it, before this call
         // returns. `destroy` waits until we leave.
         let _in_call = self.shared.waiters.enter();
-        hand_over(&raw const self.shared.gate);
+        tsan_release(&raw const self.shared.gate);
         if !self.shared.shut() {
             return;
         }

@@ -184,9 +184,9 @@ impl EventLoop {
                         self.stop_watching(pool, job);
                     }
                     After::Armed if job.look_in_hand().kind() == Kind::Io => {
-                        self.arm_again(pool, job)
+                        self.watch_again(pool, job)
                     }
-                    After::Armed => self.arm(pool, job),
+                    After::Armed => self.watch(pool, job),
                     After::Dispose => self.dispose(pool, job),
                 }
             } else if job.state.drop_work() {

@@ -42,7 +42,7 @@ impl EventLoop {
                 }
             };
             if job.state.take_request() == state::ARMED {
-                self.arm(pool, job);
+                self.watch(pool, job);
                 // A turn that takes few requests never reads the clock.
                 if taken % ARMS == ARMS - 1 && Slice::is_late(&mut slice) {
                     return taken + 1;
@@ -134,27 +134,27 @@ impl EventLoop {
     }
 
     /// Arm `job`, which is ARMED: wait for its trigger.
-    pub(super) fn arm(&mut self, pool: &Shared, job: JobPtr) {
+    pub(super) fn watch(&mut self, pool: &Shared, job: JobPtr) {
         trace!(pool.logger, "job {:p}: armed", job.as_c());
         let look = job.look_in_hand();
         if look.is_unusual() {
-            return self.arm_unusual(pool, job);
+            return self.watch_unusual(pool, job);
         }
-        self.arm_kind(pool, job, look.kind());
+        self.watch_kind(pool, job, look.kind());
     }
 
     /// The same, for a job that is not like most.
     // A tail call, so that others need no frame.
     #[cold]
     #[inline(never)]
-    fn arm_unusual(&mut self, pool: &Shared, job: JobPtr) {
+    fn watch_unusual(&mut self, pool: &Shared, job: JobPtr) {
         if !self.lay_to_rest(pool, job) {
-            self.arm_kind(pool, job, job.kind());
+            self.watch_kind(pool, job, job.kind());
         }
     }
 
     #[inline(always)]
-    fn arm_kind(&mut self, pool: &Shared, job: JobPtr, kind: Kind) {
+    fn watch_kind(&mut self, pool: &Shared, job: JobPtr, kind: Kind) {
         match kind {
             // Run-now jobs go to their queues directly.
             Kind::Now => debug_assert!(false, "a request to arm a run-now job"),
@@ -162,8 +162,8 @@ impl EventLoop {
                 job.mark(note::MAY_FIRE);
                 self.start_timer(job);
             }
-            Kind::Signal => self.arm_signal(pool, job),
-            Kind::Io => self.arm_io(pool, job),
+            Kind::Signal => self.watch_signal(pool, job),
+            Kind::Io => self.watch_fd(pool, job),
         }
     }
 
@@ -194,7 +194,7 @@ impl EventLoop {
         unsafe { self.wheel.insert(timer) };
     }
 
-    fn arm_signal(&mut self, pool: &Shared, job: JobPtr) {
+    fn watch_signal(&mut self, pool: &Shared, job: JobPtr) {
         if !job.is(note::ATTACHED) {
             job.mark(note::ATTACHED);
             // SAFETY: the node is not linked, and `dispose` unlinks it before the job is freed.

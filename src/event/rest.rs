@@ -44,6 +44,6 @@ impl EventLoop {
         if job.has_timeout() {
             job.restart(sys::now());
         }
-        self.arm(pool, job);
+        self.watch(pool, job);
     }
 }

@@ -100,7 +100,7 @@ struct Sim<'a> {
 
 const WORKERS: usize = 3;
 
-impl Sim<'_> {
+impl<'a> Sim<'a> {
     fn random(&mut self, below: usize) -> usize {
         // Knuth's MMIX generator.
         self.seed = self
@@ -361,8 +361,8 @@ impl Sim<'_> {
             .iter()
             .filter(|agent| agent.place == Place::Loop)
             .count();
-        type Step = fn(&mut Sim);
-        let mut all: [(bool, Step); 4] = [
+        type Step<'a> = fn(&mut Sim<'a>);
+        let mut all: [(bool, Step<'a>); 4] = [
             (!self.agents.is_empty(), |sim| {
                 let index = sim.random(sim.agents.len());
                 sim.step(index);

@@ -6,7 +6,7 @@ use crate::group::Task;
 use crate::job::state::{self, State};
 use crate::job::{JobPtr, Spec};
 use crate::perturb::perturb;
-use crate::sync::hand_over;
+use crate::sync::tsan_release;
 
 /// How many jobs are pushed before workers are told of them.
 const PUSHES: usize = 64;
@@ -83,7 +83,7 @@ impl<'a> Batch<'a> {
         }
         if !self.armed {
             while let Some(job) = self.pop() {
-                hand_over(&raw const job.state);
+                tsan_release(&raw const job.state);
             }
             return;
         }
@@ -96,7 +96,7 @@ impl<'a> Batch<'a> {
                     }
                     return;
                 };
-                hand_over(&raw const job.state);
+                tsan_release(&raw const job.state);
                 perturb("made with others, and not pushed");
                 work.push_quietly(Task::job(job));
             }

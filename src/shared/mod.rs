@@ -35,7 +35,7 @@ use crate::log::{Logger, log};
 use crate::perturb::perturb;
 use crate::shared::overload::Overload;
 use crate::signals::{self, Mailbox, NotSubscribed};
-use crate::sync::{Mutex, hand_over, take_over};
+use crate::sync::{Mutex, tsan_acquire, tsan_release};
 use crate::sys;
 use crate::wake::Wake;
 use crate::workq::WorkQueue;
@@ -395,7 +395,7 @@ impl Shared {
         if self.is_shutting_down() {
             return Armed::ShuttingDown;
         }
-        hand_over(&raw const job.state);
+        tsan_release(&raw const job.state);
         let look = job.look();
         if look.is_unusual() {
             return self.arm_unusual(job);
@@ -420,7 +420,7 @@ impl Shared {
         // A raw pointer, because the job may be freed as soon as it is finished with. From then on
         // we use its address alone.
         let state = &raw const job.state;
-        hand_over(state);
+        tsan_release(state);
         if job.is_unusual() {
             return self.end_unusual(job, even_armed);
         }
@@ -434,7 +434,7 @@ impl Shared {
     fn ended(&self, job: JobPtr, state: *const State, own: bool, end: End) -> Ended {
         match end {
             end @ (End::Push | End::PushIdle) => {
-                take_over(state);
+                tsan_acquire(state);
                 if end == End::PushIdle {
                     self.idle.remove(job.func());
                 }
@@ -442,7 +442,7 @@ impl Shared {
                 Ended::Yes
             }
             End::Queued | End::Over => {
-                take_over(state);
+                tsan_acquire(state);
                 Ended::Yes
             }
             End::Marked | End::OverRunning if own => Ended::Yes,
@@ -460,7 +460,7 @@ impl Shared {
         entering: Entering,
     ) -> Option<Outcome> {
         if job.state.now() == state::WAITING {
-            take_over(&raw const job.state);
+            tsan_acquire(&raw const job.state);
             return Some(Outcome::Idle);
         }
         if in_callback_of(&job) || on_loop_of(self.as_c()) {

@@ -9,7 +9,7 @@ use crate::job::again::Again;
 use crate::job::here;
 use crate::job::state::{self, Arm, End};
 use crate::perturb::perturb;
-use crate::sync::hand_over;
+use crate::sync::tsan_release;
 use crate::sys;
 
 impl Shared {
@@ -54,7 +54,7 @@ impl Shared {
             return Armed::ShuttingDown;
         }
         let own = here::in_callback_of(&job);
-        hand_over(&raw const job.state);
+        tsan_release(&raw const job.state);
         if !job.state.claim(own, job.has(NS_JOB_PERSIST)) {
             return Armed::NotNow;
         }
