@@ -171,8 +171,8 @@ impl EventLoop {
                         run::count_idle(pool);
                         self.stop_watching(pool, job);
                     }
-                    After::Armed if job.kind() == Kind::Io => self.arm_again(pool, job),
-                    After::Armed => self.arm(pool, job),
+                    After::Armed if job.kind() == Kind::Io => self.watch_again(pool, job),
+                    After::Armed => self.watch(pool, job),
                     After::Dispose => self.dispose(pool, job),
                 }
             } else if job.state.drop_work() {

@@ -109,7 +109,7 @@ pub(super) fn is_ready(job: JobPtr) -> bool {
 
 impl EventLoop {
     /// Arm `job`, an I/O job in the state ARMED: wait for its descriptor and its time-out.
-    pub(super) fn arm_io(&mut self, pool: &Shared, job: JobPtr) {
+    pub(super) fn watch_fd(&mut self, pool: &Shared, job: JobPtr) {
         job.mark(note::MAY_FIRE);
         self.start_timer(job);
         if !job.is(note::ATTACHED) {
@@ -127,23 +127,23 @@ impl EventLoop {
     /// [`wanted`] counted it as armed, and while it ran, nobody compared. Nor does the loop check
     /// here whether the callback closed the descriptor; [`EventLoop::check_later`] arranges for
     /// that.
-    pub(super) fn arm_again(&mut self, pool: &Shared, job: JobPtr) {
+    pub(super) fn watch_again(&mut self, pool: &Shared, job: JobPtr) {
         let registration = pool.fds.entry(job.fd()).registration();
         let in_step = matches!(registration, Registration::Polled(_, Mode::Level));
         if in_step && job.notes.get() & (note::ORPHAN | note::UNVERIFIED) == note::UNVERIFIED {
             job.mark(note::MAY_FIRE);
             self.start_timer(job);
         } else {
-            self.arm_again_slowly(pool, job, in_step);
+            self.watch_again_slowly(pool, job, in_step);
         }
     }
 
-    /// The uncommon cases of [`EventLoop::arm_again`].
+    /// The uncommon cases of [`EventLoop::watch_again`].
     #[cold]
     #[inline(never)]
-    fn arm_again_slowly(&mut self, pool: &Shared, job: JobPtr, in_step: bool) {
+    fn watch_again_slowly(&mut self, pool: &Shared, job: JobPtr, in_step: bool) {
         if !in_step || job.is(note::ORPHAN) {
-            return self.arm_io(pool, job);
+            return self.watch_fd(pool, job);
         }
         job.mark(note::MAY_FIRE);
         self.start_timer(job);

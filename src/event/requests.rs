@@ -42,7 +42,7 @@ impl EventLoop {
                 }
             };
             if job.state.take_request() == state::ARMED {
-                self.arm(pool, job);
+                self.watch(pool, job);
                 // A turn that takes few requests never reads the clock.
                 if taken % ARMS == ARMS - 1 && Slice::is_late(&mut slice) {
                     return taken + 1;
@@ -134,7 +134,7 @@ impl EventLoop {
     }
 
     /// Arm `job`, which is ARMED: wait for its trigger.
-    pub(super) fn arm(&mut self, pool: &Shared, job: JobPtr) {
+    pub(super) fn watch(&mut self, pool: &Shared, job: JobPtr) {
         trace!(pool.logger, "job {:p}: armed", job.as_c());
         match job.kind() {
             // Run-now jobs go to their queues directly.
@@ -143,8 +143,8 @@ impl EventLoop {
                 job.mark(note::MAY_FIRE);
                 self.start_timer(job);
             }
-            Kind::Signal => self.arm_signal(pool, job),
-            Kind::Io => self.arm_io(pool, job),
+            Kind::Signal => self.watch_signal(pool, job),
+            Kind::Io => self.watch_fd(pool, job),
         }
     }
 
@@ -175,7 +175,7 @@ impl EventLoop {
         unsafe { self.wheel.insert(timer) };
     }
 
-    fn arm_signal(&mut self, pool: &Shared, job: JobPtr) {
+    fn watch_signal(&mut self, pool: &Shared, job: JobPtr) {
         if !job.is(note::ATTACHED) {
             job.mark(note::ATTACHED);
             // SAFETY: the node is not linked, and `dispose` unlinks it before the job is freed.
