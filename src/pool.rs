@@ -26,7 +26,7 @@ use crate::perturb::perturb;
 use crate::run;
 use crate::shared::{Phase, Shared};
 use crate::signals;
-use crate::sync::{Condvar, Mutex, hand_over, lock, wait};
+use crate::sync::{Condvar, Mutex, lock, tsan_release, wait};
 use crate::sys::CancelGuard;
 use crate::wake::Wake;
 
@@ -242,7 +242,7 @@ impl Pool {
         // Another thread may see that the pool has stopped, and destroy it, before this call
         // returns. `destroy` waits until we leave.
         let _in_call = self.shared.waiters.enter();
-        hand_over(&raw const self.shared.shutdown);
+        tsan_release(&raw const self.shared.shutdown);
         if self.shared.shutdown.swap(true, Ordering::SeqCst) {
             return;
         }

@@ -13,7 +13,7 @@ use crate::nspr::{self, Unusable};
 use crate::pool::Pool;
 use crate::shared::{MakeError, Shared};
 use crate::signals::can_catch;
-use crate::sync::hand_over;
+use crate::sync::tsan_release;
 use crate::sys::{self, ErrnoGuard};
 
 /// The flags that every function that adds jobs accepts.
@@ -415,7 +415,7 @@ impl<'a> Make<'a> {
         // Write the pointer before the job can run: its callback may run at once and read it.
         // SAFETY: the caller of `new` guaranteed that `out` is NULL or writable.
         unsafe { write_job(self.out, Some(job)) };
-        hand_over(&raw const job.state);
+        tsan_release(&raw const job.state);
         if let Some(group) = group {
             job.set_group(group.as_ptr().cast());
             return self.add_to_group(shared, group, job, spec.armed);

@@ -12,7 +12,7 @@ use crate::job::wait::Outcome;
 use crate::job::{Job, JobPtr};
 use crate::log::log;
 use crate::shared::{Armed, Ended, Shared};
-use crate::sync::take_over;
+use crate::sync::tsan_acquire;
 use crate::sys::ErrnoGuard;
 
 /// Arm a job again: the same trigger, its time started afresh. Inside the job's callback, or
@@ -179,7 +179,7 @@ pub unsafe extern "C" fn ns_job_is_func(job: *mut ns_job_t, func: ns_job_func_t)
 unsafe fn set(name: &str, job: *mut ns_job_t, change: impl FnOnce(&Job)) -> ns_result_t {
     let call = |job: JobPtr, pool: &Shared| match job.state.now() {
         state::WAITING | state::RUNNING => {
-            take_over(&raw const job.state);
+            tsan_acquire(&raw const job.state);
             change(&job);
             SUCCESS
         }

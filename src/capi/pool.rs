@@ -9,7 +9,7 @@ use crate::abi::*;
 use crate::fork;
 use crate::log::log;
 use crate::pool::{Pool, is_own_thread};
-use crate::sync::take_over;
+use crate::sync::tsan_acquire;
 use crate::sys::{CancelGuard, ErrnoGuard};
 
 /// Set a config to its defaults: one worker, default stacks, libc's allocator, syslog.
@@ -80,7 +80,7 @@ pub unsafe extern "C" fn ns_thrpool_is_shutdown(tp: *mut ns_thrpool_t) -> i32 {
     // SAFETY: the C interface requires `tp` to be NULL or a live pool.
     unsafe { pool_of(tp) }.map_or(0, |pool| {
         let shutdown = pool.shared.is_shutting_down();
-        take_over(&raw const pool.shared.shutdown);
+        tsan_acquire(&raw const pool.shared.shutdown);
         i32::from(shutdown || pool.shared.is_forked())
     })
 }

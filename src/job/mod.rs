@@ -40,7 +40,7 @@ use crate::alloc::Allocator;
 use crate::job::state::State;
 use crate::list::{Link, Node};
 use crate::nspr;
-use crate::sync::{hand_over, take_over, unless_instrumented};
+use crate::sync::{tsan_acquire, tsan_release, unless_tsan};
 use crate::sys;
 use crate::timers::Timer;
 
@@ -311,15 +311,15 @@ impl Job {
     pub(crate) fn take_data(&self) -> *mut c_void {
         let data = || {
             let data = self.data();
-            take_over(&raw const self.data);
+            tsan_acquire(&raw const self.data);
             data
         };
-        unless_instrumented(|| self.data(), data)
+        unless_tsan(|| self.data(), data)
     }
 
     /// Replaces the application's pointer.
     pub(crate) fn set_data(&self, data: *mut c_void) {
-        hand_over(&raw const self.data);
+        tsan_release(&raw const self.data);
         self.data.store(data, Ordering::Release);
     }
 

@@ -23,8 +23,8 @@ use std::ptr;
 use crate::job::state::{State, Wait};
 use crate::perturb::perturb;
 use crate::sync::{
-    AtomicUsize, Condvar, Memory, Mutex, MutexGuard, Ordering, Semaphore, hand_over, lock,
-    take_over, wait, wait_until,
+    AtomicUsize, Condvar, Memory, Mutex, MutexGuard, Ordering, Semaphore, lock, tsan_acquire,
+    tsan_release, wait, wait_until,
 };
 use crate::sys::{self, CancelGuard};
 
@@ -89,7 +89,7 @@ pub(crate) struct InCall<'a>(&'a Waiters);
 impl Drop for InCall<'_> {
     fn drop(&mut self) {
         self.0.memory.used();
-        hand_over(&raw const self.0.calls);
+        tsan_release(&raw const self.0.calls);
         if self.0.calls.fetch_sub(1, Ordering::AcqRel) == DRAINING + 1 {
             // `drain` takes this permit before the pool is freed.
             self.0.left.post();
@@ -203,7 +203,7 @@ impl Waiters {
         perturb("about to wait for a job, which is not marked");
         let mut list = lock(stripe);
         let marked = state.mark_waited();
-        take_over(state);
+        tsan_acquire(state);
         match marked {
             Wait::Idle => return Outcome::Idle,
             Wait::Deleting => return Outcome::Deleting,
@@ -366,6 +366,6 @@ impl Waiters {
         if self.calls.fetch_or(DRAINING, Ordering::AcqRel) != 0 {
             self.left.wait();
         }
-        take_over(&raw const self.calls);
+        tsan_acquire(&raw const self.calls);
     }
 }

@@ -22,7 +22,7 @@ use libc::{c_char, c_int, c_void};
 use crate::fork;
 use crate::perturb::perturb;
 use crate::sync::grace::Grace;
-use crate::sync::{AtomicPtr, Memory, Ordering, hand_over, take_over};
+use crate::sync::{AtomicPtr, Memory, Ordering, tsan_acquire, tsan_release};
 
 /// The type from the header: called with the argument, the priority and the message.
 pub(crate) type TextFn = unsafe extern "C" fn(*mut c_void, c_int, *const c_char);
@@ -111,12 +111,12 @@ impl Sink {
         // SAFETY: a pair is freed only after every thread that may have found it current has left.
         let pair = unsafe { at.as_ref() };
         if let Some(pair) = pair {
-            take_over(pair);
+            tsan_acquire(pair);
             pair.memory.used();
             // SAFETY: the pair holds the application's function and its argument, called as the
             // header says.
             unsafe { (pair.text)(pair.arg, priority, message) };
-            hand_over(&raw const self.callers);
+            tsan_release(&raw const self.callers);
         }
         self.callers.leave(pin);
         pair.is_some()
@@ -137,7 +137,7 @@ impl Sink {
             },
         };
         if !new.is_null() {
-            hand_over(new);
+            tsan_release(new);
         }
         let old = self.current.swap(new, Ordering::AcqRel);
         if let Some(old) = NonNull::new(old) {
@@ -176,7 +176,7 @@ impl Sink {
         let mut next = self.replaced.swap(ptr::null_mut(), Ordering::AcqRel);
         perturb("the replaced pairs are taken, and nobody waited for");
         self.callers.wait(self.callers.now(generation), generation);
-        take_over(&raw const self.callers);
+        tsan_acquire(&raw const self.callers);
         while let Some(at) = NonNull::new(next) {
             // SAFETY: this thread took the list, each pair is in it once, and the grace period is
             // over.

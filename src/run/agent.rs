@@ -11,7 +11,7 @@ use crate::job::state::{self, After};
 use crate::job::{JobPtr, Kind, here};
 use crate::perturb::perturb;
 use crate::shared::{Shared, queue_of};
-use crate::sync::{hand_over, take_over};
+use crate::sync::{tsan_acquire, tsan_release};
 
 /// Jobs of a group that one agent runs while anything else waits.
 const JOBS: usize = 64;
@@ -72,9 +72,9 @@ pub(crate) fn serve(
             Next::Run(job) => Rest::Ran(job, call_member(pool, group, job)),
             Next::Farewell(job) => {
                 let free = here::in_group(group.as_ptr().cast(), || {
-                    take_over(group.as_ptr().as_ptr());
+                    tsan_acquire(group.as_ptr().as_ptr());
                     let free = dispose(pool, job);
-                    hand_over(group.as_ptr().as_ptr());
+                    tsan_release(group.as_ptr().as_ptr());
                     free
                 });
                 Rest::Gone(job, free)
@@ -128,10 +128,10 @@ fn call_member(pool: &Shared, group: GroupPtr, job: JobPtr) -> After {
     // A job whose trigger the loop knows of goes by way of the loop.
     let disposal = if is_own(job) { 0 } else { state::REQ };
     let after = here::in_group(at.cast(), || {
-        take_over(at.as_ptr());
+        tsan_acquire(at.as_ptr());
         run(pool, job, queue_of(job.kind()), disposal)
     });
-    hand_over(at.as_ptr());
+    tsan_release(at.as_ptr());
     if after == After::Idle {
         count_idle(pool);
     }
@@ -196,7 +196,7 @@ fn for_loop(rest: &Rest) -> Option<JobPtr> {
 /// The group has ended: call its done callback, and free it.
 fn end(pool: &Shared, group: GroupPtr) {
     let at = group.as_ptr();
-    take_over(at.as_ptr());
+    tsan_acquire(at.as_ptr());
     if let Some(done) = group.done() {
         // SAFETY: the application supplied the function, and we pass the group that it belongs to.
         here::in_group(at.cast(), || unsafe { done(group.as_c()) });

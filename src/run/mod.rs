@@ -17,7 +17,7 @@ use crate::log::{log, trace};
 use crate::perturb::perturb;
 use crate::shared::free::FreeBatch;
 use crate::shared::{Shared, queue_of};
-use crate::sync::{hand_over, take_over, unless_instrumented};
+use crate::sync::{tsan_acquire, tsan_release, unless_tsan};
 use crate::sys;
 use crate::workq::Seat;
 
@@ -39,12 +39,12 @@ type Func = unsafe extern "C" fn(*mut ns_job_t);
 pub(crate) fn run(pool: &Shared, job: JobPtr, arm: u32, dispose: u32) -> After {
     trace!(pool.logger, "job {:p}: callback begins", job.as_c());
     here::enter_callback(&job);
-    unless_instrumented(
+    unless_tsan(
         || call(pool, job, job.func()),
         || {
-            take_over(&raw const job.state);
+            tsan_acquire(&raw const job.state);
             call(pool, job, job.func());
-            hand_over(&raw const job.state);
+            tsan_release(&raw const job.state);
         },
     );
     here::leave_callback();
@@ -92,7 +92,7 @@ pub(crate) fn count_idle(pool: &Shared) {
 fn dispose(pool: &Shared, job: JobPtr) -> bool {
     trace!(pool.logger, "job {:p}: disposed of", job.as_c());
     job.state.begin_disposal();
-    take_over(&raw const job.state);
+    tsan_acquire(&raw const job.state);
     perturb("being disposed of, and the done callback not called");
     if let Some(done) = job.done_cb() {
         call(pool, job, done);

@@ -28,7 +28,7 @@ use crate::job::state::{self, Arm, End};
 use crate::job::wait::Outcome;
 use crate::job::{JobPtr, Kind};
 use crate::perturb::perturb;
-use crate::sync::{hand_over, lock, take_over};
+use crate::sync::{lock, tsan_acquire, tsan_release};
 use crate::sys;
 
 /// What an application is told of a request to cancel a group.
@@ -245,7 +245,7 @@ impl Shared {
     pub(super) fn end_member(&self, group: GroupPtr, job: JobPtr, even_armed: bool) -> Ended {
         let own = here::in_callback_of(&job);
         let state = &raw const job.state;
-        hand_over(state);
+        tsan_release(state);
         let guard = self.lock_group(&group);
         let end = guard.end(job, even_armed);
         if end == End::PushIdle {
@@ -253,7 +253,7 @@ impl Shared {
         }
         let send = guard.unlock();
         if matches!(end, End::Push | End::PushIdle) {
-            take_over(state);
+            tsan_acquire(state);
             self.request(job);
         }
         self.send(group, send);
@@ -267,7 +267,7 @@ impl Shared {
 
     /// `ns_group_release`.
     pub(crate) fn release_group(&self, group: GroupPtr) {
-        hand_over(group.as_ptr().as_ptr());
+        tsan_release(group.as_ptr().as_ptr());
         let guard = self.lock_group(&group);
         let held = guard.release();
         let send = guard.unlock();
@@ -291,13 +291,13 @@ impl Shared {
         if quiet || own > 0 || here::on_loop_of(self.as_c()) {
             let send = guard.unlock();
             self.send(group, send);
-            take_over(at.as_ptr());
+            tsan_acquire(at.as_ptr());
             return quiet.then_some(Outcome::Idle);
         }
         let is_worker = self.is_here();
         let stopped = || self.phase() >= Phase::Quiet || is_worker && self.is_shutting_down();
         let outcome = guard.wait(is_worker, deadline, stopped, entering);
-        take_over(at.as_ptr());
+        tsan_acquire(at.as_ptr());
         Some(outcome)
     }
 
@@ -318,7 +318,7 @@ impl Shared {
             self.requests.push(Task::group(group));
             self.wake_loop();
         }
-        take_over(group.as_ptr().as_ptr());
+        tsan_acquire(group.as_ptr().as_ptr());
         self.send(group, send);
         if running {
             Cancelled::Running

@@ -31,7 +31,7 @@ use crate::job::{Job, JobPtr, Kind, Spec, Trigger};
 use crate::log::{Logger, log};
 use crate::perturb::perturb;
 use crate::signals::{self, Mailbox, NotSubscribed};
-use crate::sync::{Mutex, hand_over, take_over};
+use crate::sync::{Mutex, tsan_acquire, tsan_release};
 use crate::sys;
 use crate::wake::Wake;
 use crate::workq::WorkQueue;
@@ -358,7 +358,7 @@ impl Shared {
         if self.is_shutting_down() {
             return Armed::ShuttingDown;
         }
-        hand_over(&raw const job.state);
+        tsan_release(&raw const job.state);
         if let Some(group) = job.group() {
             return self.arm_member(group, job);
         }
@@ -381,7 +381,7 @@ impl Shared {
         // A raw pointer, because the job may be freed as soon as it is finished with. From then on
         // we use its address alone.
         let state = &raw const job.state;
-        hand_over(state);
+        tsan_release(state);
         // Its own callback runs, so it is neither idle nor queued.
         if !own {
             if let Some(group) = job.group() {
@@ -390,7 +390,7 @@ impl Shared {
         }
         match job.state.end_from(&self.waiters, even_armed) {
             end @ (End::Push | End::PushIdle) => {
-                take_over(state);
+                tsan_acquire(state);
                 if end == End::PushIdle {
                     self.idle.remove(job.func());
                 }
@@ -398,7 +398,7 @@ impl Shared {
                 Ended::Yes
             }
             End::Queued | End::Over => {
-                take_over(state);
+                tsan_acquire(state);
                 Ended::Yes
             }
             End::Marked | End::OverRunning if own => Ended::Yes,
@@ -416,7 +416,7 @@ impl Shared {
         entering: Entering,
     ) -> Option<Outcome> {
         if job.state.now() == state::WAITING {
-            take_over(&raw const job.state);
+            tsan_acquire(&raw const job.state);
             return Some(Outcome::Idle);
         }
         if in_callback_of(&job) || on_loop_of(self.as_c()) {

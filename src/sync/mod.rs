@@ -14,7 +14,7 @@ mod tsan;
 
 pub(crate) use exclusive::Exclusive;
 pub(crate) use memory::Memory;
-pub(crate) use tsan::{hand_over, take_over, unless_instrumented};
+pub(crate) use tsan::{tsan_acquire, tsan_release, unless_tsan};
 
 #[cfg(not(loom))]
 pub(crate) use pthread::{Condvar, Mutex, MutexGuard, Semaphore, lock, wait, wait_until};

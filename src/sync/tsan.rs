@@ -32,19 +32,19 @@ extern "C" fn look() {
     ACTIVE.store(nunc_stans_shim_has_tsan() != 0, Ordering::Relaxed);
 }
 
-/// Release: what the caller has written happens before every later [`take_over`] at the same
+/// Release: what the caller has written happens before every later [`tsan_acquire`] at the same
 /// address.
 #[inline(always)]
-pub(crate) fn hand_over<T>(at: *const T) {
+pub(crate) fn tsan_release<T>(at: *const T) {
     if ACTIVE.load(Ordering::Relaxed) {
         release(at.cast());
     }
 }
 
-/// Acquire: what was written before each earlier [`hand_over`] at this address happens before what
-/// the caller does next.
+/// Acquire: what was written before each earlier [`tsan_release`] at this address happens before
+/// what the caller does next.
 #[inline(always)]
-pub(crate) fn take_over<T>(at: *const T) {
+pub(crate) fn tsan_acquire<T>(at: *const T) {
     if ACTIVE.load(Ordering::Relaxed) {
         acquire(at.cast());
     }
@@ -53,7 +53,7 @@ pub(crate) fn take_over<T>(at: *const T) {
 /// Run `shown` under the sanitizer, else `plain`. `shown` is out of line, so that it does not slow
 /// down a `plain` that is only a load or two.
 #[inline(always)]
-pub(crate) fn unless_instrumented<T>(plain: impl FnOnce() -> T, shown: impl FnOnce() -> T) -> T {
+pub(crate) fn unless_tsan<T>(plain: impl FnOnce() -> T, shown: impl FnOnce() -> T) -> T {
     #[cold]
     #[inline(never)]
     fn aside<T>(shown: impl FnOnce() -> T) -> T {
