@@ -1,20 +1,21 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! The job: a callback, the event that triggers it, and its state.
 //!
-//! A job has up to two parts. Every job has the first part, [`Job`]. Run-now jobs have only that:
-//! they are made and freed most often, and so need a third of the memory. It fits the second
-//! smallest block of malloc. That matters because the threads that make jobs and the threads that
-//! run them exchange the cache lines of these blocks. A job that waits for a trigger has a
-//! [`Watch`] behind its [`Job`], in the same block.
+//! A job has up to two parts. Every job has the first part, [`Job`]. Run-now jobs have only that.
+//! They are made and freed most often. Without the second part they take a third of the memory,
+//! which fits the second smallest block of malloc. That matters because the threads that make jobs
+//! and the threads that run them exchange the cache lines of these blocks. A job that waits for a
+//! trigger has a [`Watch`] behind its [`Job`], in the same block.
 //!
 //! Which thread may touch which field, and when:
 //!
 //! | field | written by | read by |
 //! |---|---|---|
 //! | `state` | any thread, see [`state`] | any thread |
-//! | `flags`, `func`, `pool`, `prfd`, `number`, `timeout` | the call that makes the job | any thread |
+//! | `func`, `prfd`, `number`, `timeout` | the call that makes the job | any thread |
+//! | `flags`, `pool` | the call that makes the job, and `ns_job_set_group` | any thread |
 //! | `data`, `done_cb` | any thread (atomic) | any thread |
-//! | `output` | the loop, when the job fires | any thread, while the callback executes |
+//! | `output` | the loop, when the job fires; in a group also its marks, under the group's lock | any thread, while the callback executes; the marks, under the group's lock |
 //! | `timer.deadline` | the thread that arms the job or has run it (atomic) | the loop |
 //! | `seen`, `notes`, `timer`, `link`, `next_ready` | the call that makes the job, then only the loop | the same |
 
@@ -256,8 +257,7 @@ impl Job {
         self.flags.set(self.flags.get() | own::GROUPED);
     }
 
-    /// Whether the callback does not run from the loop's ready list, but in a worker or from a
-    /// group's queue.
+    /// Whether the callback runs in a worker or from a group's queue.
     pub(crate) fn leaves_loop(&self) -> bool {
         self.has(NS_JOB_THREAD) || self.is_unusual()
     }
