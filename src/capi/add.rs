@@ -398,7 +398,7 @@ impl<'a> Make<'a> {
             func,
             data,
             armed: !unarmed,
-            roomy: unarmed || group.is_some(),
+            room_for_group: unarmed || group.is_some(),
         };
         let job = match shared.make(&spec) {
             Ok(job) => job,

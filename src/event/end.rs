@@ -66,8 +66,8 @@ impl EventLoop {
         }
     }
 
-    /// Serve the groups in the loop's queue and in that of the workers, which have left: done callbacks
-    /// go on. Jobs stay where they are.
+    /// Serve the groups in the loop's queue and in that of the workers, which have left: done
+    /// callbacks go on. Jobs stay where they are.
     fn serve_late(&mut self, pool: &Shared) {
         for _ in 0..pool.work.len() {
             let Some(task) = pool.work.pop() else { break };

@@ -16,7 +16,8 @@ use crate::log::trace;
 use crate::shared::Shared;
 use crate::timers::Wheel;
 
-/// How many jobs the loop begins to watch between two readings of the clock. Each may take a system call.
+/// How many jobs the loop begins to watch between two readings of the clock. Each may take a system
+/// call.
 const ARMS: usize = 128;
 /// How many times the loop spins for one request that is expected soon, and how many times in a
 /// whole turn. Once around takes 20 to 50 nanoseconds, depending on the processor.

@@ -29,8 +29,9 @@ impl<T: Member> Guard<'_, T> {
         self.add(job, false, true).is_ok()
     }
 
-    /// Cancel the group: no callback of its jobs begins any more. True if this is the first call: then
-    /// the caller must have the loop finish with the members, and a reference is held for that.
+    /// Cancel the group: no callback of its jobs begins any more. True if this is the first call:
+    /// then the caller must have the loop finish with the members, and a reference is held for
+    /// that.
     pub(crate) fn cancel(&self) -> bool {
         if self.has(CANCELLED) {
             return false;
@@ -71,8 +72,8 @@ impl<T: Member> Guard<'_, T> {
                 add(&self.core.active, i64::from(end == End::PushIdle));
                 return Some((job, end));
             }
-            // `Marked`: its callback runs, and it is disposed of after that. `Queued`: its request is on
-            // the way, and the loop disposes of it then.
+            // `Marked`: its callback runs, and it is disposed of after that. `Queued`: its request
+            // is on the way, and the loop disposes of it then.
         }
     }
 
@@ -140,8 +141,8 @@ impl<T: Member> Guard<'_, T> {
     }
 
     /// Wait until no job is active, as [`Waiters::wait`] does. Once the caller is on the list, this
-    /// releases the lock, drops `entering`, and does not use the group any more. The caller has seen
-    /// that the group is not quiet.
+    /// releases the lock, drops `entering`, and does not use the group any more. The caller has
+    /// seen that the group is not quiet.
     pub(crate) fn wait<E>(
         self,
         is_worker: bool,

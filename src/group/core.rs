@@ -19,14 +19,15 @@
 //! * *Cancel against the begin of a callback.* An agent decides to run a job, and moves its state to
 //!   RUNNING, under the lock; cancel marks the group under the lock. So when cancel returns, each
 //!   callback has begun, and is counted as running, or never begins.
-//! * *Cancel, by group or by job, against a job on its way to the queue.* Such a job carries WORK. It
-//!   is in `members` or, if it is new or a cancel has already taken it from there, in no list. If it
-//!   is in `members`, its farewell is queued at once; if it is in no list, it gets the mark
+//! * *Cancel, by group or by job, against a job on its way to the queue.* Such a job carries WORK.
+//!   It is in `members` or, if it is new or a cancel has already taken it from there, in no list.
+//!   If it is in `members`, its farewell is queued at once; if it is in no list, it gets the mark
 //!   [`PENDING`]. A job without a done callback is disposed of at once in either case. The thread
 //!   that brings the job finds that it is not ARMED, and does the rest.
 //! * *The last release against an agent.* References are counted under the lock, and only an agent
 //!   ends the group, alone: no other thread holds a slot, a reference or the lock. (`keep_workers`
-//!   may hold the lock. But it does so under the lock of the pool's list, which `free_group` needs.)
+//!   may hold the lock. But it does so under the lock of the pool's list, which `free_group`
+//!   needs.)
 //!
 //! A suspension leaves what fires in the queue. Done callbacks go on: the agent moves the callbacks
 //! that are in front of them to `held`, each only once, and the resume puts these back in front.
@@ -61,7 +62,8 @@ pub(crate) trait Member: Copy {
     fn state(&self) -> &State;
     /// Whether its callback runs in the loop.
     fn is_for_loop(&self) -> bool;
-    /// Whether the thread that ran it may dispose of it: neither the poller nor the signals know it.
+    /// Whether the thread that ran it may dispose of it: neither the poller nor the signals know
+    /// it.
     fn is_own(&self) -> bool;
     /// The marks above. Used under the group's lock.
     fn marks(&self) -> u8;
@@ -149,8 +151,8 @@ pub(super) fn is_stack(inbox: *mut Link) -> bool {
 
 /// Bits of [`Core::bits`].
 pub(super) const CANCELLED: u8 = 1;
-/// No thread holds the one slot, though the inbox says [`BUSY`]: the thread that makes a job eligible
-/// takes the slot and sends an agent.
+/// No thread holds the one slot, though the inbox says [`BUSY`]: the thread that makes a job
+/// eligible takes the slot and sends an agent.
 pub(super) const PARKED: u8 = 2;
 /// An agent is in the loop's queue.
 pub(super) const IN_LOOP_QUEUE: u8 = 4;
@@ -175,8 +177,8 @@ pub(super) const ENDED: u32 = u32::MAX;
 /// See the module. All but the inbox, the lock and the width is used under the lock, and never by
 /// `&mut`: what is linked points at the rings.
 ///
-/// The fields that posting threads use come first, with the group's constants. Those that agents use
-/// for each job come last, from `queue` on. So the two seldom write to the same cache line.
+/// The fields that posting threads use come first, with the group's constants. Those that agents
+/// use for each job come last, from `queue` on. So the two seldom write to the same cache line.
 #[repr(C)]
 pub(crate) struct Core<T> {
     pub(super) inbox: AtomicPtr<Link>,

@@ -133,8 +133,8 @@ impl Group {
     }
 }
 
-/// Linked through its link, which is in no list any more: `link.next` holds the next deferred group,
-/// `link.previous` the epoch.
+/// Linked through its link, which is in no list any more: `link.next` holds the next deferred
+/// group, `link.previous` the epoch.
 impl Deferred for Group {
     fn next(&self) -> *mut Self {
         self.link.chained().cast()

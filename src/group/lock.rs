@@ -2,14 +2,14 @@
 //! A lock of one byte: there may be a hundred thousand groups, and a lock of the C library's takes
 //! 40 bytes in each.
 //!
-//! A thread that finds it held spins briefly, then sleeps in the pool's table of waiters. So a thread
-//! of a higher priority spins only briefly against the one that holds the lock. It is held for a few
-//! dozen instructions, never while the application's code runs.
+//! A thread that finds it held spins briefly, then sleeps in the pool's table of waiters. So a
+//! thread of a higher priority spins only briefly against the one that holds the lock. It is held
+//! for a few dozen instructions, never while the application's code runs.
 //!
 //! The race that it survives: a thread finds the lock held and is about to sleep, while the holder
 //! unlocks and finds no thread asleep. The thread first marks the lock as waited for, and looks at
-//! the mark once more under the table's lock. The holder takes the table's lock after it has cleared
-//! the mark.
+//! the mark once more under the table's lock. The holder takes the table's lock after it has
+//! cleared the mark.
 
 use crate::job::wait::Waiters;
 use crate::perturb::perturb;
@@ -64,8 +64,8 @@ impl Lock {
         }
     }
 
-    /// Release the lock. As soon as it is free, another thread may free it and what it protects: from
-    /// then on this uses only `waiters`.
+    /// Release the lock. As soon as it is free, another thread may free it and what it protects:
+    /// from then on this uses only `waiters`.
     #[inline(always)]
     pub(super) fn unlock(&self, waiters: &Waiters) {
         let at: *const Self = self;

@@ -38,17 +38,17 @@ impl<T: Member> Guard<'_, T> {
                 job
             };
             self.count_in(true);
-            // `Free` can happen: a thread in `ns_add_group_job` has written `*job` and not pushed the
-            // job yet; another thread reads the pointer and cancels the job; the loop disposes of it
-            // and, since it carries WORK, leaves the memory to its arrival here.
+            // `Free` can happen: a thread in `ns_add_group_job` has written `*job` and not pushed
+            // the job yet; another thread reads the pointer and cancels the job; the loop disposes
+            // of it and, since it carries WORK, leaves the memory to its arrival here.
             if self.arrive(job) == Arrived::Free {
                 self.set_aside(job);
             }
         }
     }
 
-    /// `job` was disposed of on its way here: have an agent free it, since the allocator must not be
-    /// called under the lock.
+    /// `job` was disposed of on its way here: have an agent free it, since the allocator must not
+    /// be called under the lock.
     pub(super) fn set_aside(&self, job: T) {
         self.push_farewell(job);
     }
@@ -85,15 +85,15 @@ impl<T: Member> Guard<'_, T> {
         Arrived::Gone
     }
 
-    /// A member that carries WORK comes to the queue: from the loop, from its rearm or from its last
-    /// run. If the result is [`Arrived::Free`], the caller counts it out.
+    /// A member that carries WORK comes to the queue: from the loop, from its rearm or from its
+    /// last run. If the result is [`Arrived::Free`], the caller counts it out.
     pub(crate) fn enqueue(&self, job: T) -> Arrived {
         self.empty_inbox();
         self.arrive(job)
     }
 
-    /// Adds a new job, which no other thread knows: armed and carrying WORK, or idle. The limit does
-    /// not apply if the caller is `exempt`.
+    /// Adds a new job, which no other thread knows: armed and carrying WORK, or idle. The limit
+    /// does not apply if the caller is `exempt`.
     pub(crate) fn add(&self, job: T, armed: bool, exempt: bool) -> Result<(), Refused> {
         if self.has(CANCELLED) {
             return Err(Refused::Cancelled);
@@ -141,8 +141,8 @@ impl<T: Member> Guard<'_, T> {
         self.push_farewell(job);
     }
 
-    /// `job`, which has no done callback, is out of everything else. True if the caller must free it;
-    /// it is counted out then. If false, the thread that brings it to the queue does both.
+    /// `job`, which has no done callback, is out of everything else. True if the caller must free
+    /// it; it is counted out then. If false, the thread that brings it to the queue does both.
     pub(crate) fn forget(&self, job: T) -> bool {
         self.empty_inbox();
         self.forget_run(job)

@@ -42,8 +42,8 @@ impl<T: Member> Guard<'_, T> {
             return true;
         }
         if !self.core.queue.is_empty() || !self.core.held.is_empty() {
-            // What is left is held back. No job that comes needs an agent until a resume, a cancel, or
-            // a done callback.
+            // What is left is held back. No job that comes needs an agent until a resume, a cancel,
+            // or a done callback.
             self.set(PARKED);
             return true;
         }
@@ -88,8 +88,8 @@ impl<T: Member> Guard<'_, T> {
             self.set(LATE);
         }
         loop {
-            // Not for each job: posting threads write to the inbox all the time, and each look at it
-            // takes its cache line away from them.
+            // Not for each job: posting threads write to the inbox all the time, and each look at
+            // it takes its cache line away from them.
             if self.core.queue.is_empty() || self.is_held_back() {
                 self.empty_inbox();
             }
@@ -287,8 +287,8 @@ impl<T: Member> Guard<'_, T> {
         kept
     }
 
-    /// Free a parked slot once nothing is held back: all of it may have been cancelled, and then the
-    /// next job must send an agent.
+    /// Free a parked slot once nothing is held back: all of it may have been cancelled, and then
+    /// the next job must send an agent.
     fn unpark_if_empty(&self) {
         while self.has(PARKED) {
             self.empty_inbox();

@@ -192,7 +192,7 @@ pub(crate) struct Spec {
     /// Whether to arm the job.
     pub(crate) armed: bool,
     /// Whether to make room for a group: only what is made unarmed can be put in one later.
-    pub(crate) roomy: bool,
+    pub(crate) room_for_group: bool,
 }
 
 impl Spec {
@@ -427,8 +427,8 @@ impl JobPtr {
         seen: u32,
     ) -> Option<Self> {
         let job = Job::new(pool, spec, state);
-        if spec.roomy {
-            return Self::make_roomy(alloc, job, spec, seen);
+        if spec.room_for_group {
+            return Self::make_with_room(alloc, job, spec, seen);
         }
         // SAFETY: in both cases the block has the size and alignment of the value that is written.
         unsafe {
@@ -450,7 +450,7 @@ impl JobPtr {
     /// The same, with room for a group.
     #[cold]
     #[inline(never)]
-    fn make_roomy(alloc: &Allocator, job: Job, spec: &Spec, seen: u32) -> Option<Self> {
+    fn make_with_room(alloc: &Allocator, job: Job, spec: &Spec, seen: u32) -> Option<Self> {
         let link = Link::new();
         // SAFETY: in both cases the block has the size and alignment of the value that is written, and
         // the job begins in it where `ROOM` says.
@@ -479,8 +479,8 @@ impl JobPtr {
     /// `alloc` allocated it, and nobody else holds the job.
     #[inline(always)]
     pub(crate) unsafe fn give_back(self, alloc: &Allocator) {
-        // SAFETY: guaranteed by the caller; no field needs dropping. A roomy block begins before the
-        // job.
+        // SAFETY: guaranteed by the caller; no field needs dropping. A block with room for a group
+        // begins before the job.
         unsafe {
             if self.has_room() {
                 alloc.free(self.0.byte_sub(ROOM));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! An agent serves a group, in a worker or in the loop. It takes one job after the other, until no job
-//! may run or the group's turn is over. [`core`](crate::group::core) says which job comes next. No lock
-//! is held here while the application's code runs.
+//! An agent serves a group, in a worker or in the loop. It takes one job after the other, until no
+//! job may run or the group's turn is over. [`core`](crate::group::core) says which job comes next.
+//! No lock is held here while the application's code runs.
 
 use super::{abort_if_forked, count_idle, dispose, run};
 use crate::budget::Slice;

@@ -67,8 +67,8 @@ impl Shared {
         Some(group)
     }
 
-    /// `group` has ended: free it. Only a thread that is about to wait for it, or for one of its jobs,
-    /// can still read it.
+    /// `group` has ended: free it. Only a thread that is about to wait for it, or for one of its
+    /// jobs, can still read it.
     ///
     /// # Safety
     /// No thread holds a reference, a slot or the lock of it.
@@ -93,8 +93,8 @@ impl Shared {
         }
     }
 
-    /// The pool shuts down, and its work queue is still open: make the workers stay for each group that
-    /// is being served, since its next job may be for them.
+    /// The pool shuts down, and its work queue is still open: make the workers stay for each group
+    /// that is being served, since its next job may be for them.
     pub(crate) fn keep_workers(&self) {
         let groups = lock(&self.groups);
         groups.each(|group| {
@@ -311,7 +311,8 @@ impl Shared {
         let first = guard.cancel();
         let running = guard.running() > own;
         if let Some(job) = inner {
-            // The loop ends the members later. End the caller's own job now, so that its calls see that.
+            // The loop ends the members later. End the caller's own job now, so that its calls see
+            // that.
             let end = guard.end(job, true);
             debug_assert!(matches!(end, End::Marked | End::OverRunning));
         }
@@ -329,8 +330,8 @@ impl Shared {
         }
     }
 
-    /// The next member of a cancelled group that the loop must dispose of; it carries REQ. `None` if
-    /// none is left; the group may be gone then.
+    /// The next member of a cancelled group that the loop must dispose of; it carries REQ. `None`
+    /// if none is left; the group may be gone then.
     pub(crate) fn next_member(&self, group: GroupPtr) -> Option<JobPtr> {
         let guard = self.lock_group(&group);
         let next = guard.next_member();
@@ -360,8 +361,8 @@ impl Shared {
         });
     }
 
-    /// `group` has no jobs: end it, even if the application still holds it. True if the caller has the
-    /// slot, and must serve the group.
+    /// `group` has no jobs: end it, even if the application still holds it. True if the caller has
+    /// the slot, and must serve the group.
     pub(crate) fn end_group(&self, group: GroupPtr) -> bool {
         let guard = self.lock_group(&group);
         guard.drop_holds();
