@@ -87,7 +87,9 @@ need-check:
 
 $(WITH_NSPR): NSPR = $(shell pkg-config --cflags --libs nspr)
 
-build/examples/httpd: examples/http.h
+build/examples/httpd: examples/http.h examples/server.h
+
+build/examples/chat: examples/server.h
 
 build/examples/%: examples/%.c include/nunc-stans.h build/lib/$(SHARED)
 	@mkdir -p $(@D)

@@ -66,6 +66,7 @@ static struct object objects[OBJECTS];
 
 struct producer {
     int number;
+    uint64_t seed;
     long jobs;
     ns_job_type_t (*type)(uint64_t dice);
     atomic_int bad;
@@ -74,7 +75,7 @@ struct producer {
 static void *produce(void *arg)
 {
     struct producer *producer = arg;
-    uint64_t sequence = run_seed() + (uint64_t)producer->number;
+    uint64_t sequence = producer->seed + (uint64_t)producer->number;
     long made[OBJECTS] = {0};
     for (long i = 0; i < producer->jobs; i++) {
         uint64_t dice = next_random(&sequence);
@@ -133,7 +134,7 @@ TEST(fm22_no_two_jobs_of_one_object_run_at_once)
                              NS_SUCCESS);
         }
         for (int i = 0; i < PRODUCERS; i++) {
-            producers[i] = (struct producer){i, jobs / PRODUCERS, types[t], 0};
+            producers[i] = (struct producer){i, run_seed(), jobs / PRODUCERS, types[t], 0};
             threads[i] = start_thread(produce, &producers[i]);
         }
         for (int i = 0; i < PRODUCERS; i++) {
@@ -649,7 +650,7 @@ TEST(fm54_no_wait_for_a_group_is_without_end)
 {
     enum { WAITERS = 3 };
     uint64_t sequence = run_seed();
-    long rounds = count_of(1500, 100000);
+    long rounds = count_of(1500, 20000);
     for (long round = 0; round < rounds; round++) {
         enum how how = (enum how)(round % HOWS);
         struct ns_thrpool_t *tp = checked_pool(1 + (size_t)round % 2);

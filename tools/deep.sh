@@ -116,7 +116,7 @@ perturbed() {
     }
     wrapper perturb
     programs=
-    for name in bounded-steps cancel destroy fd-reuse forks groups groups-cancel groups-exclusion groups-forks \
+    for name in bounded-steps cancel destroy fd-reuse forks groups groups-calls groups-cancel groups-exclusion groups-forks \
         groups-life groups-load groups-order groups-shutdown groups-suspend groups-wait idle-jobs inherited-pools io io-descriptors io-timeouts linger \
         log-without-pool own-descriptors own-threads process refusals shutdown signals signals-adds signals-others \
         timers wait fm-descriptors fm-groups fm-jobs fm-life fm-memory fm-queue fm-time fm-waits; do
@@ -140,7 +140,7 @@ portable() {
     }
     wrapper portable
     programs=
-    for name in bounded-steps cancel destroy fd-reuse forks groups groups-cancel groups-exclusion groups-forks \
+    for name in bounded-steps cancel destroy fd-reuse forks groups groups-calls groups-cancel groups-exclusion groups-forks \
         groups-order groups-shutdown groups-suspend groups-wait idle-jobs inherited-pools io io-descriptors io-timeouts linger \
         own-descriptors own-threads process refusals shutdown signals signals-others timers fm-descriptors fm-groups fm-time; do
         programs="$programs $build/c-tests/test-$name"
