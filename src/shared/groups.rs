@@ -13,7 +13,6 @@
 //!   whether there are workers; the last worker leaves and then tells the loop. So either the sender
 //!   tells the loop, or the loop sees the agent; it calls done callbacks in the workers' place.
 
-use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
 
 use libc::c_void;
@@ -376,10 +375,4 @@ impl Shared {
     pub(crate) fn left_group(&self) -> Option<GroupPtr> {
         lock(&self.groups).first()
     }
-}
-
-/// The group at `at`, if there is one.
-pub(crate) fn group_at(at: *mut c_void) -> Option<GroupPtr> {
-    // SAFETY: a live group, by the interface's rules.
-    NonNull::new(at).map(|at| unsafe { GroupPtr::new(at.cast()) })
 }
