@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! The rule of a group: which of its jobs may run now, and who runs them.
 //!
-//! A job that fires, or is armed without a trigger, joins the *queue*. An *agent* serves the queue: a
-//! worker or the loop, which takes one job after the other, runs each, and leaves when it finds none
-//! or has had its turn. Each agent holds a *slot*, and there are no more slots than the group is
-//! wide: that is what keeps callbacks apart. A slot goes with the group through the pool's queues, so
-//! no thread waits, and no thread owns a group.
+//! A job that fires, or is armed without a trigger, joins the *queue*. An *agent* serves the queue:
+//! a worker or the loop, which takes one job after the other, runs each, and leaves when it finds
+//! none or has had its turn. Each agent holds a *slot*, and there are no more slots than the group
+//! is wide: that limits how many callbacks run at once. A slot goes with the group through the
+//! pool's queues, so no thread waits, and no thread owns a group.
 //!
 //! Everything here happens under the group's lock, which is held for a few dozen instructions. The
 //! one exception is a new run-now job for a group of width 1, which is by far the most frequent step:
 //! it goes to the *inbox*, a stack, by one compare-and-swap. The races that the protocol survives:
 //!
-//! * *A job joins the queue just as the last agent leaves.* For width 1 the inbox says whether
-//!   anybody holds the slot: it is [`IDLE`], or [`BUSY`], or a stack of jobs. The agent leaves by a
-//!   compare-and-swap from `BUSY` to `IDLE`, which fails if a job has come. A thread whose job finds
-//!   `IDLE` has taken the slot in the same step and sends an agent. For other widths both steps are
-//!   under the lock.
+//! * *A job joins the queue just as the last agent leaves.* For width 1 the inbox says whether an
+//!   agent holds the slot: it is [`IDLE`], or [`BUSY`], or a stack of jobs. The agent leaves by a
+//!   compare-and-swap from `BUSY` to `IDLE`, which fails if a job has come. A thread whose job
+//!   finds `IDLE` has taken the slot in the same step and sends an agent. For other widths both
+//!   steps are under the lock.
 //! * *Cancel against the begin of a callback.* An agent decides to run a job, and moves its state to
 //!   RUNNING, under the lock; cancel marks the group under the lock. So when cancel returns, each
 //!   callback has begun, and is counted as running, or never begins.
@@ -115,7 +115,7 @@ pub(crate) enum Next<T> {
 pub(crate) struct Send {
     pub(crate) to_worker: bool,
     pub(crate) to_loop: bool,
-    /// Nobody serves the group any more: the workers need not stay for it. See
+    /// No agent serves the group any more: the workers need not stay for it. See
     /// [`Guard::keep_workers`].
     pub(crate) let_go: bool,
 }
@@ -131,7 +131,7 @@ pub(crate) enum Arrived {
     Free,
 }
 
-/// Why a new job is not taken in.
+/// Why a group refuses a new job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
     Cancelled,
@@ -160,7 +160,7 @@ pub(super) const IN_LOOP_QUEUE: u8 = 4;
 pub(super) const WAITED: u8 = 8;
 /// The workers have left: no callback begins any more.
 pub(super) const LATE: u8 = 32;
-/// The pool shuts down, and its workers stay until nobody serves the group.
+/// The pool shuts down, and its workers stay until no agent serves the group.
 pub(super) const KEEPS_WORKERS: u8 = 64;
 /// At most one job runs at once. This bit and the next never change: they tell agents the width
 /// without a look at the cache line that posts write to.

@@ -62,7 +62,7 @@ impl GroupPtr {
         Self(at)
     }
 
-    /// Make a group, which the caller holds. `None` when there is no memory.
+    /// Make a group, on which the caller has a hold. `None` when there is no memory.
     pub(crate) fn make(
         alloc: &Allocator,
         pool: NonNull<ns_thrpool_t>,
@@ -97,7 +97,8 @@ impl GroupPtr {
     /// Its [`Group::link`], as the pool's list must hold it: [`GroupPtr::of_link`] gets back to the
     /// group from there.
     pub(crate) fn link(self) -> *const Link {
-        // SAFETY: live. No reference on the way, which would be good for the link alone.
+        // SAFETY: the group is live. This makes no reference, which would be valid for the link
+        // alone.
         unsafe { &raw const (*self.0.as_ptr()).link }
     }
 

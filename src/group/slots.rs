@@ -162,7 +162,7 @@ impl<T: Member> Guard<'_, T> {
                 if job.marks() & FAREWELL != 0 {
                     break;
                 }
-                // SAFETY: linked, then not.
+                // SAFETY: it is linked in `queue`, and after that in no ring.
                 unsafe {
                     (*job.link()).unlink();
                     at.held.push(job.link());
