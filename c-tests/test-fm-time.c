@@ -524,7 +524,7 @@ static void stay_and_rearm(struct ns_job_t *job)
     ns_job_rearm(job);
 }
 
-/* To see it fail: in EventLoop::arm_signal, do not look at what arrived before. */
+/* To see it fail: in EventLoop::watch_signal, do not look at what arrived before. */
 TEST(fm32_a_signal_that_comes_while_the_callback_runs_fires_after_it)
 {
     for (int kind = 0; kind < 2; kind++) {

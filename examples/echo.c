@@ -9,7 +9,8 @@
  * descriptor to spare, the listener rests.
  *
  * Each client has one job, which waits for WRITE while there are bytes to send and for READ
- * otherwise. Whoever runs that job's callback owns the client, so no lock guards it.
+ * otherwise. The thread that runs that job's callback owns the client,
+ * so no lock guards it.
  */
 #define _GNU_SOURCE
 #include <err.h>

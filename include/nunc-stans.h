@@ -25,7 +25,7 @@
  *
  *     WAITING        idle, the application's: rearm it, or finish with it
  *     NEEDS_ARM      rearmed while it runs: armed when the callback returns
- *     ARMED          in a queue or in the poller
+ *     ARMED          queued, or waiting for its descriptor, time or signal
  *     RUNNING        its callback is executing
  *     NEEDS_DELETE   done or cancelled: no further callback; disposed of soon
  *     DELETED        its done callback is running, its memory is about to go
@@ -53,9 +53,10 @@
  * does not fire for urgent data alone. docs/NOTES.md, in the source, says more.
  *
  * Threads. Every function may be called from any thread, callbacks included; where one may not,
- * it says so. No function waits for a callback but ns_job_wait, ns_job_timedwait, ns_thrpool_wait
- * and ns_thrpool_destroy. What was written before a job was armed is visible to its callback, and
- * what the callback wrote to whoever sees the job WAITING or gets its done callback.
+ * it says so. Only the wait functions (ns_job_wait, ns_job_timedwait, ns_group_wait,
+ * ns_thrpool_wait) and ns_thrpool_destroy wait for a callback. What was written before a job was
+ * armed is visible to its callback. What the callback wrote is visible to the done callback, and to
+ * a thread that sees the job WAITING.
  *
  * Errors. A function that refuses says why in its result and, by name, in the log of its pool or,
  * where there is no pool, as ns_set_log tells; on any failure nothing has happened. No function
@@ -161,10 +162,9 @@ typedef uint_fast16_t ns_job_type_t;
 /**
  * Result of a call.
  *
- * The results after NS_DELETING are additions. They are enumerators only in programs that define
- * NS_EXTENDED_RESULTS before they include this header, in all of their files: for a switch with
- * case NS_RUNNING, and for generators of bindings. In all others they are macros, to compare
- * with, so that a switch over the results of 0.2 names all that there are.
+ * The results after NS_DELETING are additions: macros, so that a switch over 0.2's results stays
+ * complete. Define NS_EXTENDED_RESULTS before the include, in all files, to have them as
+ * enumerators (for case NS_RUNNING, and for generators of bindings).
  */
 #if defined(__cplusplus) && __cplusplus >= 201103L
 enum _ns_result_t : unsigned int {
@@ -183,7 +183,7 @@ enum _ns_result_t {
     NS_INVALID_STATE = 4,
     /** Threads could not be waited for, or a pool's own callback waits for the pool. */
     NS_THREAD_FAILURE = 5,
-    /** The job is being disposed of. */
+    /** The job is being disposed of, or the group is cancelled. */
     NS_DELETING = 6,
 #ifdef NS_EXTENDED_RESULTS
     /** The time of ns_job_timedwait is up. */
@@ -273,8 +273,8 @@ struct ns_thrpool_t *ns_thrpool_new(struct ns_thrpool_config *tp_config);
 
 /**
  * Begin to end a pool. From now on adding and rearming return NS_SHUTDOWN and no job is armed
- * again; run-now jobs that were queued before run to the end, then the workers leave. Returns at
- * once. Any thread, callbacks included; a second call does nothing.
+ * again. Run-now jobs that were queued before still run, except in a suspended group; then the
+ * workers leave. Returns at once. Any thread, callbacks included; a second call does nothing.
  *
  * @param tp the pool; NULL does nothing
  */
@@ -304,14 +304,15 @@ ns_result_t ns_thrpool_wait(struct ns_thrpool_t *tp);
  * End a pool and free it. Shuts down first, if nobody has, and waits as ns_thrpool_wait does:
  * for callbacks that run, and for run-now jobs that are queued. Then it disposes of every job that
  * is armed (closes its descriptor, runs its done callback) and of all that was done, and waits for
- * these done callbacks, for the end of the pool's threads, and for those who were blocked in
- * ns_job_wait, whom it releases. Jobs that are WAITING belong to the application: call
- * ns_job_done on them before, since this function does not dispose of them and they leak; the
- * log says, at LOG_WARNING, how many and of which callbacks. When this call begins, no other call
- * on the pool or its jobs may be under way, except waits and calls in callbacks, and none may
- * begin later. (A call that made a callback run may not have returned when the callback does.) The
- * pool and its jobs are gone when it returns. Not from the pool's own threads: logged, and nothing
- * happens. In a forked child it closes the pool's descriptors and nothing else.
+ * these done callbacks, for the end of the pool's threads, and for the threads that are blocked in
+ * a wait for a job or a group, which it releases. Jobs that are WAITING belong to the application:
+ * call ns_job_done on them before, since this function does not dispose of them and they leak;
+ * the log says, at LOG_WARNING, how many and of which callbacks. When this call begins, no other
+ * call on the pool, its jobs or its groups may be under way, except waits and calls in callbacks,
+ * and none may begin later. (A call that made a callback run may not have returned when the
+ * callback does.) The pool, its jobs and its groups are gone when it returns. Not from the pool's
+ * own threads: logged, and nothing happens. In a forked child it closes the pool's descriptors and
+ * nothing else.
  *
  * @param tp the pool; NULL does nothing
  */
@@ -476,15 +477,17 @@ ns_result_t ns_job_done(struct ns_job_t *job);
 /**
  * Block until a job is idle. Any number of threads. Nobody may finish with the job until the
  * waiting thread is inside this call; then anybody may. It can't wait in the pool's loop thread,
- * nor in the job's own callback. In a callback in one of the pool's workers the wait ends when
- * the pool shuts down, for that waits for the workers. A worker that waits runs nothing: if all of
- * them wait for jobs that are queued for workers, none of these runs.
+ * in the job's own callback or, if the job is in a group of width 1, in a callback of that group.
+ * In a callback in one of the pool's workers the wait ends when the pool shuts down, for that
+ * waits for the workers. A worker that waits runs nothing: if all of them wait for jobs that are
+ * queued for workers, none of these runs.
  *
  * @param job a live job
  * @return NS_SUCCESS when it is WAITING; NS_DELETING when it is being disposed of; NS_SHUTDOWN
  * when the pool has stopped and it can no longer run (in a worker of the pool: when it shuts
- * down), or in a forked child; NS_INVALID_STATE from the loop thread or the job's own callback,
- * unless it is WAITING; NS_INVALID_REQUEST for NULL
+ * down), or in a forked child; NS_INVALID_STATE from the loop thread, the job's own callback or a
+ * callback of the group of width 1 that it is in, unless it is WAITING; NS_INVALID_REQUEST for
+ * NULL
  */
 ns_result_t ns_job_wait(struct ns_job_t *job);
 
@@ -509,10 +512,10 @@ ns_result_t ns_job_set_data(struct ns_job_t *job,
 
 /**
  * Set the done callback: called exactly once when the job is disposed of, after its last run and
- * after its descriptor was closed, in the loop or the worker that ran it last. A close that may
- * block, of a socket with SO_LINGER, is left to a worker, and waits for one. The callback may
- * call the getters; the job is gone when it returns. To set it before the job can run, make the
- * job with NS_JOB_UNARMED or ns_create_job. Any thread.
+ * after its descriptor was closed, in the loop or in a worker. A close that may block, of a socket
+ * with SO_LINGER, is left to a worker, and waits for one. The callback may call the getters; the
+ * job is gone when it returns. To set it before the job can run, make the job with NS_JOB_UNARMED
+ * or ns_create_job. Any thread.
  *
  * @param job a live job, WAITING or RUNNING
  * @param func the done callback; NULL for none
@@ -592,7 +595,8 @@ int ns_job_is_func(struct ns_job_t *job, ns_job_func_t func);
  */
 #define NS_JOB_CADENCE (1 << 11)
 
-/* The results that 0.2 does not have: see there for the other way. #ifdef finds them in both. */
+/* The results that 0.2 does not have. See enum _ns_result_t for NS_EXTENDED_RESULTS. #ifdef works
+ * either way. */
 #ifndef NS_EXTENDED_RESULTS
 /** The time of ns_job_timedwait is up. */
 #define NS_TIMEOUT ((ns_result_t)7)
@@ -924,11 +928,11 @@ const char *ns_thrpool_get_framework(struct ns_thrpool_t *tp);
  * sees all that those before it wrote. A done callback takes its turn in the queue; its descriptor
  * is closed before, at once. It runs in the loop or in a worker.
  *
- * Lifetime. A group has one hold of its maker's and one for each job in it. When the last is gone,
- * its done callback runs once, after those of all its jobs, and then its memory goes: so the done
- * callback may free what all the callbacks use. Whoever calls a function with a group has a hold, or
- * is in a callback of one of its jobs. What ns_thrpool_destroy finds held it ends, and logs how many
- * that were.
+ * Lifetime. The maker of a group has one hold on it, and each job in it is another. When the last
+ * is gone, the group's done callback runs once, after those of all its jobs, and then its memory is
+ * freed: so the done callback may free what all the callbacks use. A thread that calls a function
+ * with a group must have a hold, or be in a callback of one of its jobs. ns_thrpool_destroy ends the
+ * groups that are still held, and logs how many there were.
  *
  * In a forked child the functions return NS_SHUTDOWN, ns_group_hold and ns_group_release do nothing,
  * and the getters answer.
@@ -941,8 +945,8 @@ typedef struct ns_group_t ns_group_t;
  * Make a group.
  *
  * @param tp the pool
- * @param width how many of its callbacks may run at once; 1 keeps them apart and in order; 0 sets no
- * limit and keeps no order
+ * @param width how many of its callbacks may run at once; 1 runs them one at a time and in order;
+ * 0 sets no limit and keeps no order
  * @param data for ns_group_get_data; the application's own
  * @param done called once, when the last hold and the last job are gone, in the loop or in a
  * worker, never inside a call of the application's; it may use the getters and may free data, and
@@ -962,8 +966,8 @@ ns_result_t ns_group_new(struct ns_thrpool_t *tp,
  * Take one more hold on a group, which keeps it until ns_group_release. Any thread; not in the
  * group's own done callback.
  *
- * @param group a group that the caller has a hold on, or in a callback of which it is; NULL does
- * nothing
+ * @param group a group that the caller has a hold on, or called in a callback of one of its jobs;
+ * NULL does nothing
  */
 void ns_group_hold(struct ns_group_t *group);
 
@@ -996,7 +1000,7 @@ struct ns_thrpool_t *ns_group_get_tp(struct ns_group_t *group);
  * Make a run-now job in a group, and arm it: it joins the end of the group's queue. As ns_add_job
  * otherwise.
  *
- * @param group a group that the caller has a hold on, or in a callback of which it is
+ * @param group a group that the caller has a hold on, or called in a callback of one of its jobs
  * @param job_type THREAD, PERSIST, UNARMED
  * @param func the callback
  * @param data for ns_job_get_data; the application's own
@@ -1039,7 +1043,7 @@ struct ns_group_t *ns_job_get_group(struct ns_job_t *job);
  * many jobs there are. The group itself stays until it is released. Adds to the group, and rearms in
  * its callbacks, may overlap this; a rearm from outside must not.
  *
- * @param group a group that the caller has a hold on, or in a callback of which it is
+ * @param group a group that the caller has a hold on, or called in a callback of one of its jobs
  * @return NS_SUCCESS: no callback of its jobs runs, the caller's own aside, done callbacks included,
  * and no callback but done callbacks will begin; NS_RUNNING: some run on other threads, and none
  * but done callbacks will begin. A second call answers as it finds. NS_SHUTDOWN in a forked
@@ -1063,11 +1067,11 @@ ns_result_t ns_group_wait(struct ns_group_t *group,
                           const struct timeval *tv);
 
 /**
- * Let no callback of a group begin until ns_group_resume: what fires queues up. Done callbacks go
- * on. Suspensions are counted, up to 65,535. A callback that runs goes on; a strand waits so for an
- * answer that comes by another job. Any thread.
+ * Let no callback of a group begin until ns_group_resume: what fires queues up. Done callbacks
+ * go on. Suspensions are counted, up to 65,535. A callback that runs goes on. Suspend a group of
+ * width 1 to wait for an answer that a job outside it brings. Any thread.
  *
- * @param group a group that the caller has a hold on, or in a callback of which it is
+ * @param group a group that the caller has a hold on, or called in a callback of one of its jobs
  * @return NS_SUCCESS; NS_INVALID_STATE if it is suspended 65,535 times; NS_SHUTDOWN in a forked
  * child; NS_INVALID_REQUEST for NULL
  */
@@ -1076,7 +1080,7 @@ ns_result_t ns_group_suspend(struct ns_group_t *group);
 /**
  * Undo one ns_group_suspend. With the last the group goes on. Any thread.
  *
- * @param group a group that the caller has a hold on, or in a callback of which it is
+ * @param group a group that the caller has a hold on, or called in a callback of one of its jobs
  * @return NS_SUCCESS; NS_INVALID_STATE if it is not suspended; NS_SHUTDOWN in a forked child;
  * NS_INVALID_REQUEST for NULL
  */
@@ -1092,11 +1096,11 @@ ns_result_t ns_group_resume(struct ns_group_t *group);
 int ns_group_is_current(struct ns_group_t *group);
 
 /**
- * Say how long a group's queue may get: ns_add_group_job of an armed job returns NS_OVERLOADED
- * when so many wait already. What a worker of the pool adds in a callback is never refused, nor
- * what fires or is armed again; what the loop adds is. Any thread.
+ * Limit the length of a group's queue: ns_add_group_job of an armed job returns NS_OVERLOADED
+ * when limit jobs wait already. What a worker of the pool adds in a callback is never refused,
+ * nor what fires or is armed again; what the loop adds is. Any thread.
  *
- * @param group a group that the caller has a hold on, or in a callback of which it is
+ * @param group a group that the caller has a hold on, or called in a callback of one of its jobs
  * @param limit how many; 0 for no limit, which is the default
  * @return NS_SUCCESS; NS_SHUTDOWN in a forked child; NS_INVALID_REQUEST for NULL
  */

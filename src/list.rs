@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! Intrusive lists. The nodes live inside the listed objects, so linking never allocates and never
 //! fails. A node unlinks itself without knowing its list. A list belongs to one thread, the event
-//! loop.
+//! loop, or, for a group's rings, to the thread that holds the group's lock.
 //!
 //! A linked node points at its neighbours and at the list itself. So no `&mut` may cover a list or
 //! a node while anything is linked. A node enters a list as a raw pointer, which must be valid for

@@ -128,12 +128,12 @@ pub(crate) struct Seat {
     /// How many times it has looked.
     looks: usize,
     /// The number of the look at which it next reads the clock, and the time of the last reading.
-    check: usize,
+    check_at: usize,
     checked: u64,
     /// The number of the look at which another queue comes first, at the latest; and the index of
     /// that queue.
-    turn: usize,
-    first: usize,
+    other_at: usize,
+    other: usize,
 }
 
 impl Seat {
@@ -143,15 +143,15 @@ impl Seat {
         if cfg!(loom) {
             return self.looks % 2 == 0;
         }
-        if self.looks < self.check {
+        if self.looks < self.check_at {
             return false;
         }
         let now = sys::now();
         let slow = now - self.checked > SLOW_NS;
         self.checked = now;
-        self.check = self.looks + if slow { 1 } else { CHECK_EVERY };
-        if slow || self.looks >= self.turn {
-            self.turn = self.looks + OTHER_FIRST_EVERY;
+        self.check_at = self.looks + if slow { 1 } else { CHECK_EVERY };
+        if slow || self.looks >= self.other_at {
+            self.other_at = self.looks + OTHER_FIRST_EVERY;
             return true;
         }
         false
@@ -182,10 +182,10 @@ impl<T> WorkQueue<T> {
         Seat {
             own: index % self.used.max(1),
             looks: 0,
-            check: 0,
+            check_at: 0,
             checked: 0,
-            turn: 0,
-            first: index,
+            other_at: 0,
+            other: index,
         }
     }
 
@@ -277,8 +277,8 @@ impl<T> WorkQueue<T> {
         let pop = |queue: &Queue<T>| if queue.is_empty() { None } else { queue.pop() };
         if seat.look() {
             // The shared queue has its turn too, so there is one more queue than local queues.
-            seat.first = (seat.first + 1) % (self.used + 1);
-            if let Some(item) = pop(local.get(seat.first).unwrap_or(&self.shared)) {
+            seat.other = (seat.other + 1) % (self.used + 1);
+            if let Some(item) = pop(local.get(seat.other).unwrap_or(&self.shared)) {
                 return Some(item);
             }
         }

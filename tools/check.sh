@@ -38,7 +38,7 @@ report "Rust unit tests" $?
 count=$(sed -n 's/^test result: ok\. \([0-9]*\) passed.*/\1/p' "$log" | head -n 1)
 [ -z "$count" ] || passed=$((passed + count - 1))
 
-sed -n '/^```c$/,/^```$/p' README.md | sed '1d;$d' | diff - examples/udp-echo.c >"$log"
+sed -n '/^```c$/,/^```$/{p;/^```$/q}' README.md | sed '1d;$d' | diff - examples/udp-echo.c >"$log"
 report "README's example is examples/udp-echo.c" $?
 
 for example in run-now timers signals io-timeout cancel nspr-echo; do

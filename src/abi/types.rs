@@ -8,10 +8,9 @@ use libc::{c_char, c_int, c_void, size_t};
 
 /// Result of a call.
 ///
-/// The results after NS_DELETING are additions. They are enumerators only in programs that define
-/// NS_EXTENDED_RESULTS before they include this header, in all of their files: for a switch with
-/// `case NS_RUNNING`, and for generators of bindings. In all others they are macros, to compare
-/// with, so that a switch over the results of 0.2 names all that there are.
+/// The results after NS_DELETING are additions: macros, so that a switch over 0.2's results stays
+/// complete. Define NS_EXTENDED_RESULTS before the include, in all files, to have them as
+/// enumerators (for `case NS_RUNNING`, and for generators of bindings).
 #[allow(non_camel_case_types, missing_docs, dead_code)]
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +27,7 @@ pub enum _ns_result_t {
     NS_INVALID_STATE = 4,
     /// Threads could not be waited for, or a pool's own callback waits for the pool.
     NS_THREAD_FAILURE = 5,
-    /// The job is being disposed of.
+    /// The job is being disposed of, or the group is cancelled.
     NS_DELETING = 6,
     /// The time of `ns_job_timedwait` is up.
     NS_TIMEOUT = 7,

@@ -3,7 +3,7 @@
 
 use libc::{c_int, c_void, timeval};
 
-use super::call::*;
+use super::call::{SHUTDOWN, SUCCESS, nanoseconds, pool_of, refuse, refused};
 use crate::abi::_ns_result_t as R;
 use crate::abi::*;
 use crate::group::GroupPtr;
@@ -114,8 +114,9 @@ pub(super) unsafe extern "C" fn ns_add_io_job(
 ) -> ns_result_t {
     // SAFETY: the C interface requires `tp` and `job` to be NULL or valid.
     let make = unsafe { Make::new("ns_add_io_job", tp, job) };
-    // SAFETY: the C interface requires `fd` and `tv` to be NULL or valid.
+    // SAFETY: the C interface requires `fd` to be NULL or open.
     match unsafe { make.nspr(fd, NEVER) } {
+        // Clients of 0.2 pass NS_JOB_TIMER here too. Without a time-out it has no effect.
         Ok(trigger) => make.finish(
             trigger,
             job_type,
@@ -150,7 +151,7 @@ pub(super) unsafe extern "C" fn ns_add_timeout_job(
 ) -> ns_result_t {
     // SAFETY: the C interface requires `tp` and `job` to be NULL or valid.
     let make = unsafe { Make::new("ns_add_timeout_job", tp, job) };
-    // SAFETY: the C interface requires `fd` and `tv` to be NULL or valid.
+    // SAFETY: the C interface requires `tv` to be NULL or valid.
     match unsafe { nanoseconds(tv) } {
         Ok(time) => {
             let flags = job_type | NS_JOB_TIMER;
@@ -189,7 +190,7 @@ pub(super) unsafe extern "C" fn ns_add_io_timeout_job(
 ) -> ns_result_t {
     // SAFETY: the C interface requires `tp` and `job` to be NULL or valid.
     let make = unsafe { Make::new("ns_add_io_timeout_job", tp, job) };
-    // SAFETY: the C interface requires `fd` and `tv` to be NULL or valid.
+    // SAFETY: the C interface requires `fd` to be NULL or open, and `tv` to be NULL or valid.
     let trigger = unsafe { idle_time(&make, tv).and_then(|timeout| make.nspr(fd, timeout)) };
     match trigger {
         Ok(trigger) => {
@@ -401,7 +402,7 @@ impl<'a> Make<'a> {
             func,
             data,
             armed: !unarmed,
-            roomy: unarmed || group.is_some(),
+            room_for_group: unarmed || group.is_some(),
         };
         if !shared.is_open() || shared.is_forked() {
             if shared.is_shutting_down() || shared.is_forked() {
@@ -481,7 +482,7 @@ impl<'a> Make<'a> {
 }
 
 impl Make<'_> {
-    /// Puts a new job into a group.
+    /// Puts a new job into a group. If the group refuses it, the job is gone again.
     #[inline(always)]
     fn add_to_group(
         &self,
@@ -493,8 +494,8 @@ impl Make<'_> {
         let Err(why) = shared.add_to_group(group, job, armed) else {
             return SUCCESS;
         };
-        // SAFETY: the caller of `new` guaranteed that `out` is NULL or writable. Nobody else knows the
-        // job: it was not let in.
+        // SAFETY: the caller of `new` guaranteed that `out` is NULL or writable. The group refused
+        // the job, so no other thread knows it.
         unsafe {
             write_job(self.out, None);
             shared.unmake(job, armed);

@@ -4,8 +4,11 @@
 
 use std::ptr::NonNull;
 
+use libc::c_void;
+
 use crate::abi::{_ns_result_t as R, ns_job_t, ns_result_t, ns_thrpool_t};
 use crate::fork;
+use crate::group::GroupPtr;
 use crate::group::core::Refused;
 use crate::job::{Job, JobPtr, NEVER};
 use crate::log::{Logger, log};
@@ -34,6 +37,12 @@ pub(super) unsafe fn pool_of<'a>(tp: *mut ns_thrpool_t) -> Option<&'a Pool> {
 pub(super) unsafe fn job_of(job: *mut ns_job_t) -> Option<JobPtr> {
     // SAFETY: guaranteed by the caller; the functions that add jobs return pointers to a `Job`.
     NonNull::new(job.cast::<Job>()).map(|job| unsafe { JobPtr::new(job) })
+}
+
+/// The group at `at`, or `None` if `at` is NULL.
+pub(super) fn group_at(at: *mut c_void) -> Option<GroupPtr> {
+    // SAFETY: the C interface requires a live group.
+    NonNull::new(at).map(|at| unsafe { GroupPtr::new(at.cast()) })
 }
 
 /// Logs why `function` refuses a call: to the pool's log or, without a pool, to the log that
@@ -142,7 +151,7 @@ pub(super) fn cancelled(pool: &Shared, function: &str) -> ns_result_t {
     R::NS_DELETING as ns_result_t
 }
 
-/// Say why `function` does not take a job in.
+/// Logs why a group refuses the job of `function`.
 pub(super) fn refused(pool: &Shared, function: &str, why: Refused) -> ns_result_t {
     match why {
         Refused::Cancelled => cancelled(pool, function),

@@ -14,14 +14,14 @@ use crate::job::wait::Outcome;
 use crate::job::{JobPtr, Trigger};
 use crate::log::log;
 use crate::shared::Shared;
-use crate::shared::groups::{Cancelled, Joined, group_at};
+use crate::shared::groups::{Cancelled, Joined};
 use crate::sys::{self, ErrnoGuard};
 
 /// Make a group.
 ///
 /// @param tp the pool
-/// @param width how many of its callbacks may run at once; 1 keeps them apart and in order; 0 sets no
-/// limit and keeps no order
+/// @param width how many of its callbacks may run at once; 1 runs them one at a time and in order;
+/// 0 sets no limit and keeps no order
 /// @param data for `ns_group_get_data`; the application's own
 /// @param done called once, when the last hold and the last job are gone, in the loop or in a
 /// worker, never inside a call of the application's; it may use the getters and may free data, and
@@ -72,8 +72,8 @@ pub unsafe extern "C" fn ns_group_new(
 /// Take one more hold on a group, which keeps it until `ns_group_release`. Any thread; not in the
 /// group's own done callback.
 ///
-/// @param group a group that the caller has a hold on, or in a callback of which it is; NULL does
-/// nothing
+/// @param group a group that the caller has a hold on, or called in a callback of one of its jobs;
+/// NULL does nothing
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_group_hold(group: *mut ns_group_t) {
     let _errno = ErrnoGuard::new();
@@ -125,7 +125,7 @@ pub unsafe extern "C" fn ns_group_get_tp(group: *mut ns_group_t) -> *mut ns_thrp
 /// Make a run-now job in a group, and arm it: it joins the end of the group's queue. As `ns_add_job`
 /// otherwise.
 ///
-/// @param group a group that the caller has a hold on, or in a callback of which it is
+/// @param group a group that the caller has a hold on, or called in a callback of one of its jobs
 /// @param job_type THREAD, PERSIST, UNARMED
 /// @param func the callback
 /// @param data for `ns_job_get_data`; the application's own
@@ -205,7 +205,7 @@ pub unsafe extern "C" fn ns_job_get_group(job: *mut ns_job_t) -> *mut ns_group_t
 /// many jobs there are. The group itself stays until it is released. Adds to the group, and rearms in
 /// its callbacks, may overlap this; a rearm from outside must not.
 ///
-/// @param group a group that the caller has a hold on, or in a callback of which it is
+/// @param group a group that the caller has a hold on, or called in a callback of one of its jobs
 /// @return NS_SUCCESS: no callback of its jobs runs, the caller's own aside, done callbacks included,
 /// and no callback but done callbacks will begin; NS_RUNNING: some run on other threads, and none
 /// but done callbacks will begin. A second call answers as it finds. NS_SHUTDOWN in a forked
@@ -233,7 +233,7 @@ pub unsafe extern "C" fn ns_group_cancel(group: *mut ns_group_t) -> ns_result_t 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_group_wait(group: *mut ns_group_t, tv: *const timeval) -> ns_result_t {
     const NAME: &str = "ns_group_wait";
-    // First of all, as in `ns_job_wait`: from here on the group's memory stays.
+    // This comes first, as in `ns_job_wait`: from here on the group's memory stays.
     let entering = Entering::new();
     let _errno = ErrnoGuard::new();
     // SAFETY: NULL or a live group, by the interface's rules.
@@ -241,7 +241,7 @@ pub unsafe extern "C" fn ns_group_wait(group: *mut ns_group_t, tv: *const timeva
         drop(entering);
         return refuse(None, NAME, "group is NULL");
     };
-    // Before `entering` goes: from here on the pool stays.
+    // Enter before `entering` is dropped. From here on the pool stays.
     let _in_call = pool.waiters.enter();
     if pool.is_forked() {
         drop(entering);
@@ -252,7 +252,7 @@ pub unsafe extern "C" fn ns_group_wait(group: *mut ns_group_t, tv: *const timeva
     } else {
         // SAFETY: a time, by the interface's rules.
         match unsafe { nanoseconds(tv) } {
-            // What no clock reaches is no limit.
+            // A deadline past the end of the clock is no deadline.
             Ok(time) => sys::now().checked_add(time),
             Err(why) => {
                 drop(entering);
@@ -273,11 +273,11 @@ pub unsafe extern "C" fn ns_group_wait(group: *mut ns_group_t, tv: *const timeva
     }
 }
 
-/// Let no callback of a group begin until `ns_group_resume`: what fires queues up. Done callbacks go
-/// on. Suspensions are counted, up to 65,535. A callback that runs goes on; a strand waits so for an
-/// answer that comes by another job. Any thread.
+/// Let no callback of a group begin until `ns_group_resume`: what fires queues up. Done callbacks
+/// go on. Suspensions are counted, up to 65,535. A callback that runs goes on. Suspend a group of
+/// width 1 to wait for an answer that a job outside it brings. Any thread.
 ///
-/// @param group a group that the caller has a hold on, or in a callback of which it is
+/// @param group a group that the caller has a hold on, or called in a callback of one of its jobs
 /// @return NS_SUCCESS; NS_INVALID_STATE if it is suspended 65,535 times; NS_SHUTDOWN in a forked
 /// child; NS_INVALID_REQUEST for NULL
 #[unsafe(no_mangle)]
@@ -288,7 +288,7 @@ pub unsafe extern "C" fn ns_group_suspend(group: *mut ns_group_t) -> ns_result_t
 
 /// Undo one `ns_group_suspend`. With the last the group goes on. Any thread.
 ///
-/// @param group a group that the caller has a hold on, or in a callback of which it is
+/// @param group a group that the caller has a hold on, or called in a callback of one of its jobs
 /// @return NS_SUCCESS; NS_INVALID_STATE if it is not suspended; NS_SHUTDOWN in a forked child;
 /// NS_INVALID_REQUEST for NULL
 #[unsafe(no_mangle)]
@@ -308,18 +308,18 @@ pub unsafe extern "C" fn ns_group_is_current(group: *mut ns_group_t) -> c_int {
     c_int::from(group.is_some_and(|group| here::callbacks_of(group) > 0))
 }
 
-/// Say how long a group's queue may get: `ns_add_group_job` of an armed job returns NS_OVERLOADED
-/// when so many wait already. What a worker of the pool adds in a callback is never refused, nor
-/// what fires or is armed again; what the loop adds is. Any thread.
+/// Limit the length of a group's queue: `ns_add_group_job` of an armed job returns NS_OVERLOADED
+/// when `limit` jobs wait already. What a worker of the pool adds in a callback is never refused,
+/// nor what fires or is armed again; what the loop adds is. Any thread.
 ///
-/// @param group a group that the caller has a hold on, or in a callback of which it is
+/// @param group a group that the caller has a hold on, or called in a callback of one of its jobs
 /// @param limit how many; 0 for no limit, which is the default
 /// @return NS_SUCCESS; NS_SHUTDOWN in a forked child; NS_INVALID_REQUEST for NULL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_group_set_limit(group: *mut ns_group_t, limit: size_t) -> ns_result_t {
     let call = |group: GroupPtr, pool: &Shared| {
         let guard = pool.lock_group(&group);
-        // More jobs than that don't fit into memory.
+        // A larger limit would never be reached.
         guard.set_limit(u32::try_from(limit).unwrap_or(u32::MAX));
         let send = guard.unlock();
         pool.send(group, send);
@@ -363,7 +363,7 @@ unsafe fn group_and_pool<'a>(group: *mut ns_group_t) -> Option<(GroupPtr, &'a Sh
     Some((group, pool))
 }
 
-/// A call on a group. Errno is kept.
+/// Makes a call on a group: refuses NULL and pools of the parent process, and preserves errno.
 ///
 /// # Safety
 /// `group` is NULL or a live group.
@@ -383,7 +383,7 @@ unsafe fn on_group(
     call(group, pool)
 }
 
-/// Suspend a group, or resume it.
+/// Suspends a group, or resumes it.
 ///
 /// # Safety
 /// As for [`on_group`].

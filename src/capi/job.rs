@@ -51,15 +51,17 @@ pub unsafe extern "C" fn ns_job_done(job: *mut ns_job_t) -> ns_result_t {
 
 /// Block until a job is idle. Any number of threads. Nobody may finish with the job until the
 /// waiting thread is inside this call; then anybody may. It can't wait in the pool's loop thread,
-/// nor in the job's own callback. In a callback in one of the pool's workers the wait ends when
-/// the pool shuts down, for that waits for the workers. A worker that waits runs nothing: if all of
-/// them wait for jobs that are queued for workers, none of these runs.
+/// in the job's own callback or, if the job is in a group of width 1, in a callback of that group.
+/// In a callback in one of the pool's workers the wait ends when the pool shuts down, for that
+/// waits for the workers. A worker that waits runs nothing: if all of them wait for jobs that are
+/// queued for workers, none of these runs.
 ///
 /// @param job a live job
 /// @return NS_SUCCESS when it is WAITING; NS_DELETING when it is being disposed of; NS_SHUTDOWN
 /// when the pool has stopped and it can no longer run (in a worker of the pool: when it shuts
-/// down), or in a forked child; NS_INVALID_STATE from the loop thread or the job's own callback,
-/// unless it is WAITING; NS_INVALID_REQUEST for NULL
+/// down), or in a forked child; NS_INVALID_STATE from the loop thread, the job's own callback or a
+/// callback of the group of width 1 that it is in, unless it is WAITING; NS_INVALID_REQUEST for
+/// NULL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_job_wait(job: *mut ns_job_t) -> ns_result_t {
     // This comes first: from here on, a job that is live stays in memory.
@@ -91,10 +93,10 @@ pub unsafe extern "C" fn ns_job_set_data(job: *mut ns_job_t, data: *mut c_void) 
 }
 
 /// Set the done callback: called exactly once when the job is disposed of, after its last run and
-/// after its descriptor was closed, in the loop or the worker that ran it last. A close that may
-/// block, of a socket with SO_LINGER, is left to a worker, and waits for one. The callback may
-/// call the getters; the job is gone when it returns. To set it before the job can run, make the
-/// job with NS_JOB_UNARMED or `ns_create_job`. Any thread.
+/// after its descriptor was closed, in the loop or in a worker. A close that may block, of a socket
+/// with SO_LINGER, is left to a worker, and waits for one. The callback may call the getters; the
+/// job is gone when it returns. To set it before the job can run, make the job with NS_JOB_UNARMED
+/// or `ns_create_job`. Any thread.
 ///
 /// @param job a live job, WAITING or RUNNING
 /// @param func the done callback; NULL for none

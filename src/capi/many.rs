@@ -86,7 +86,7 @@ pub unsafe extern "C" fn ns_add_jobs(
                 false => unsafe { *data.add(at) },
             },
             armed,
-            roomy: !armed,
+            room_for_group: !armed,
         };
         match batch.make(&spec) {
             // SAFETY: as for `forget`.

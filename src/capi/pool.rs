@@ -69,8 +69,8 @@ pub(super) unsafe fn start(
 }
 
 /// Begin to end a pool. From now on adding and rearming return NS_SHUTDOWN and no job is armed
-/// again; run-now jobs that were queued before run to the end, then the workers leave. Returns at
-/// once. Any thread, callbacks included; a second call does nothing.
+/// again. Run-now jobs that were queued before still run, except in a suspended group; then the
+/// workers leave. Returns at once. Any thread, callbacks included; a second call does nothing.
 ///
 /// @param tp the pool; NULL does nothing
 #[unsafe(no_mangle)]
@@ -156,14 +156,15 @@ pub(super) unsafe fn wait_until(
 /// End a pool and free it. Shuts down first, if nobody has, and waits as `ns_thrpool_wait` does:
 /// for callbacks that run, and for run-now jobs that are queued. Then it disposes of every job that
 /// is armed (closes its descriptor, runs its done callback) and of all that was done, and waits for
-/// these done callbacks, for the end of the pool's threads, and for those who were blocked in
-/// `ns_job_wait`, whom it releases. Jobs that are WAITING belong to the application: call
-/// `ns_job_done` on them before, since this function does not dispose of them and they leak; the
-/// log says, at LOG_WARNING, how many and of which callbacks. When this call begins, no other call
-/// on the pool or its jobs may be under way, except waits and calls in callbacks, and none may
-/// begin later. (A call that made a callback run may not have returned when the callback does.) The
-/// pool and its jobs are gone when it returns. Not from the pool's own threads: logged, and nothing
-/// happens. In a forked child it closes the pool's descriptors and nothing else.
+/// these done callbacks, for the end of the pool's threads, and for the threads that are blocked in
+/// a wait for a job or a group, which it releases. Jobs that are WAITING belong to the application:
+/// call `ns_job_done` on them before, since this function does not dispose of them and they leak;
+/// the log says, at LOG_WARNING, how many and of which callbacks. When this call begins, no other
+/// call on the pool, its jobs or its groups may be under way, except waits and calls in callbacks,
+/// and none may begin later. (A call that made a callback run may not have returned when the
+/// callback does.) The pool, its jobs and its groups are gone when it returns. Not from the pool's
+/// own threads: logged, and nothing happens. In a forked child it closes the pool's descriptors and
+/// nothing else.
 ///
 /// @param tp the pool; NULL does nothing
 #[unsafe(no_mangle)]

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! Disposal of a job, in two steps. First the loop *detaches* the job: it takes the job out of the
 //! poller, its list and the wheel, and closes its descriptor. Then comes the *farewell*
-//! ([`run::farewell`]), on any thread: the done callback runs and the job is freed.
+//! ([`run::farewell`]): the done callback runs and the job is freed. Both happen in the loop; for a
+//! job in a group, an agent may do the second. Workers dispose of their own run-now and timer jobs
+//! directly (`run::dispose`).
 
 use super::event_loop::EventLoop;
 use crate::job::{JobPtr, Kind};

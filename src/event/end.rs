@@ -66,8 +66,8 @@ impl EventLoop {
         }
     }
 
-    /// Serve the groups in the workers' queue, which have left, and in the loop's: done callbacks go
-    /// on. Jobs stay where they are.
+    /// Serve the groups in the loop's queue and in that of the workers, which have left: done
+    /// callbacks go on. Jobs stay where they are.
     fn serve_late(&mut self, pool: &Shared) {
         for _ in 0..pool.work.len() {
             let Some(task) = pool.work.pop() else { break };
@@ -155,7 +155,7 @@ impl EventLoop {
             if left || queued || !pool.requests.is_empty() {
                 continue;
             }
-            // Only what the application holds is left of groups.
+            // The only groups that are left are those that the application holds.
             let Some(group) = pool.left_group() else {
                 break;
             };
@@ -184,9 +184,10 @@ impl EventLoop {
             let job = unsafe { JobPtr::of_link(node) };
             match job.state.now() {
                 state::ARMED if !job.state.is_in_work() => self.retire(pool, job),
-                // In the queue of a group that is cancelled, and whose agent disposes of it.
-                // Either a done callback finished the job, and the pending request disposes of it;
-                // or the job is idle and the application failed to finish it.
+                // The job is one of these:
+                // * It is in the queue of a cancelled group, whose agent disposes of it.
+                // * A done callback finished with it, and the pending request disposes of it.
+                // * It is idle, and the application failed to finish with it.
                 _ => job.watch().link.unlink(),
             }
         }

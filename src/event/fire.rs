@@ -145,9 +145,11 @@ impl EventLoop {
         if !job.look_in_hand().leaves_loop() {
             job.mark(note::READY | note::HEARD);
             self.ready.push(job);
-        } else if job.state.dispatch() {
-            // A job that was cancelled meanwhile is not dispatched: its disposal is already
-            // requested.
+            return;
+        }
+        // `dispatch` is false for a job that was cancelled meanwhile: its disposal is requested
+        // already.
+        if job.state.dispatch() {
             perturb("dispatched, and not pushed");
             if let Some(group) = job.group() {
                 return pool.enqueue(group, job);
@@ -178,6 +180,7 @@ impl EventLoop {
             job.unmark(note::READY);
             perturb("about to run, and its state says that it is armed");
             if job.state.begin() {
+                // No queue bits: the loop goes on with the job itself.
                 match run::run(pool, job, 0, 0) {
                     After::Idle => {
                         run::count_idle(pool);
@@ -257,7 +260,7 @@ impl EventLoop {
     #[cold]
     #[inline(never)]
     pub(super) fn serve(&mut self, pool: &Shared, group: GroupPtr, came: Came) {
-        // SAFETY: `serve` says so.
+        // SAFETY: `agent::serve` passes only jobs that nothing else holds.
         let free = |job| unsafe { pool.free_job(job) };
         agent::serve(pool, group, self.place(), came, free);
     }

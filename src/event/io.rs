@@ -109,7 +109,7 @@ pub(super) fn is_ready(job: JobPtr) -> bool {
 }
 
 impl EventLoop {
-    /// Arm `job`, an I/O job in the state ARMED: wait for its descriptor and its time-out.
+    /// Watch the descriptor and the time-out of `job`, an I/O job whose state is ARMED already.
     pub(super) fn watch_fd(&mut self, pool: &Shared, job: JobPtr) {
         job.mark(note::MAY_FIRE);
         self.start_timer(job);

@@ -96,7 +96,7 @@ mod tests {
             func: nothing,
             data: ptr::null_mut(),
             armed: false,
-            roomy: false,
+            room_for_group: false,
         };
         // Nothing in these tests follows the pointer to the pool.
         JobPtr::make(&ALLOC(), NonNull::dangling(), &spec, State::waiting(), 0).expect("memory")

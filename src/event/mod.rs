@@ -68,6 +68,7 @@ impl EventLoop {
         self.poll(pool, until, false);
         perturb("polled, and no time-out told");
         self.expire(pool);
+        // This first announces the jobs that fired for workers.
         self.run_ready(pool);
         self.run_now(pool, RUN_NOW);
     }

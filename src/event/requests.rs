@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Requests from other threads: to arm jobs, and to dispose of jobs.
+//! Requests from other threads: to watch for a job's trigger, to dispose of a job, and to end the
+//! members of a cancelled group.
 
 use std::hint::spin_loop;
 use std::mem;
@@ -15,7 +16,8 @@ use crate::log::trace;
 use crate::shared::Shared;
 use crate::timers::Wheel;
 
-/// How many jobs the loop arms between two readings of the clock. Each may take a system call.
+/// How many jobs the loop begins to watch between two readings of the clock. Each may take a system
+/// call.
 const ARMS: usize = 128;
 /// How many times the loop spins for one request that is expected soon, and how many times in a
 /// whole turn. Once around takes 20 to 50 nanoseconds, depending on the processor.
@@ -133,7 +135,7 @@ impl EventLoop {
         None
     }
 
-    /// Arm `job`, which is ARMED: wait for its trigger.
+    /// Watch for the trigger of `job`, whose state is ARMED already.
     pub(super) fn watch(&mut self, pool: &Shared, job: JobPtr) {
         trace!(pool.logger, "job {:p}: armed", job.as_c());
         let look = job.look_in_hand();

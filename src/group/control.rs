@@ -7,19 +7,19 @@ use crate::job::wait::Outcome;
 use crate::sync::Ordering;
 
 impl<T: Member> Guard<'_, T> {
-    /// One more hold.
+    /// Add a hold.
     pub(crate) fn hold(&self) {
         add(&self.core.refs, 1);
     }
 
-    /// One hold less. False if there is none.
+    /// Drop a hold. False if there is none.
     pub(crate) fn release(&self) -> bool {
         let held = self.core.refs.get() > 0;
         add(&self.core.refs, -i64::from(held));
         held
     }
 
-    /// The pool is destroyed: nobody can release it any more.
+    /// The pool is being destroyed: no thread can release the group any more.
     pub(crate) fn drop_holds(&self) {
         self.core.refs.set(0);
     }
@@ -29,8 +29,9 @@ impl<T: Member> Guard<'_, T> {
         self.add(job, false, true).is_ok()
     }
 
-    /// No callback of its jobs begins any more. True if this call did that: then the caller has the
-    /// loop finish with the members, and a reference is held for that.
+    /// Cancel the group: no callback of its jobs begins any more. True if this is the first call:
+    /// then the caller must have the loop finish with the members, and a reference is held for
+    /// that.
     pub(crate) fn cancel(&self) -> bool {
         if self.has(CANCELLED) {
             return false;
@@ -71,7 +72,8 @@ impl<T: Member> Guard<'_, T> {
                 add(&self.core.active, i64::from(end == End::PushIdle));
                 return Some((job, end));
             }
-            // Its callback runs, or its request is on the way: it is disposed of after that.
+            // `Marked`: its callback runs, and it is disposed of after that. `Queued`: its request
+            // is on the way, and the loop disposes of it then.
         }
     }
 
@@ -82,7 +84,7 @@ impl<T: Member> Guard<'_, T> {
         at.queue.append(&at.held);
     }
 
-    /// One more suspension. False if that is too many.
+    /// Add a suspension. False if there are too many.
     pub(crate) fn suspend(&self) -> bool {
         let new = self.core.suspended.get().checked_add(1);
         new.is_some_and(|new| {
@@ -91,7 +93,7 @@ impl<T: Member> Guard<'_, T> {
         })
     }
 
-    /// One suspension less. False if there is none.
+    /// Drop a suspension. False if there is none.
     pub(crate) fn resume(&self) -> bool {
         let at = self.core;
         let Some(new) = at.suspended.get().checked_sub(1) else {
@@ -105,7 +107,7 @@ impl<T: Member> Guard<'_, T> {
     }
 
     /// The pool shuts down. True if an agent has a slot, or is about to be sent with one: then the
-    /// workers are to stay until nobody serves the group, and [`Send::let_go`] says when that is.
+    /// workers must stay until no agent serves the group. [`Send::let_go`] says when that is.
     pub(crate) fn keep_workers(&self) -> bool {
         let served = self.is_served() && self.core.refs.get() != ENDED;
         if served {
@@ -114,7 +116,7 @@ impl<T: Member> Guard<'_, T> {
         served
     }
 
-    /// How long the queue may get.
+    /// Set how long the queue may get; 0 for no limit.
     pub(crate) fn set_limit(&self, limit: u32) {
         self.core.limit.store(limit, Ordering::Relaxed);
     }
@@ -128,19 +130,19 @@ impl<T: Member> Guard<'_, T> {
         }
     }
 
-    /// How many callbacks of either kind run.
+    /// How many callbacks and done callbacks are running.
     pub(crate) fn running(&self) -> u32 {
         self.core.running.get().into()
     }
 
-    /// Whether all jobs but so many are idle or gone.
+    /// Whether at most `own` jobs are active.
     pub(crate) fn is_quiet(&self, own: u32) -> bool {
         !is_stack(self.core.inbox.load(Ordering::Acquire)) && self.core.active.get() <= own
     }
 
     /// Wait until no job is active, as [`Waiters::wait`] does. Once the caller is on the list, this
-    /// gives the lock back, drops `entering`, and does not use the group any more. The caller has seen
-    /// that the group is not quiet.
+    /// releases the lock, drops `entering`, and does not use the group any more. The caller has
+    /// seen that the group is not quiet.
     pub(crate) fn wait<E>(
         self,
         is_worker: bool,

@@ -1,29 +1,33 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! The rule of a group: which of its jobs may run now, and who runs them.
 //!
-//! A job that fires, or is armed without a trigger, joins the *queue*. An *agent* serves the queue: a
-//! worker or the loop, which takes one job after the other, runs each, and leaves when it finds none
-//! or has had its turn. Each agent holds a *slot*, and there are no more slots than the group is
-//! wide: that is what keeps callbacks apart. A slot goes with the group through the pool's queues, so
-//! no thread waits, and no thread owns a group.
+//! A job that fires, or is armed without a trigger, joins the *queue*. An *agent* serves the queue:
+//! a worker or the loop, which takes one job after the other, runs each, and leaves when it finds
+//! none or has had its turn. Each agent holds a *slot*, and there are no more slots than the group
+//! is wide: that limits how many callbacks run at once. A slot goes with the group through the
+//! pool's queues, so no thread waits, and no thread owns a group.
 //!
 //! Everything here happens under the group's lock, which is held for a few dozen instructions. The
 //! one exception is a new run-now job for a group of width 1, which is by far the most frequent step:
 //! it goes to the *inbox*, a stack, by one compare-and-swap. The races that the protocol survives:
 //!
-//! * *A job joins the queue just as the last agent leaves.* For width 1 the inbox says whether
-//!   anybody holds the slot: it is [`IDLE`], or [`BUSY`], or a stack of jobs. The agent leaves by a
-//!   compare-and-swap from `BUSY` to `IDLE`, which fails if a job has come. A thread whose job finds
-//!   `IDLE` has taken the slot in the same step and sends an agent. For other widths both steps are
-//!   under the lock.
+//! * *A job joins the queue just as the last agent leaves.* For width 1 the inbox says whether an
+//!   agent holds the slot: it is [`IDLE`], or [`BUSY`], or a stack of jobs. The agent leaves by a
+//!   compare-and-swap from `BUSY` to `IDLE`, which fails if a job has come. A thread whose job
+//!   finds `IDLE` has taken the slot in the same step and sends an agent. For other widths both
+//!   steps are under the lock.
 //! * *Cancel against the begin of a callback.* An agent decides to run a job, and moves its state to
 //!   RUNNING, under the lock; cancel marks the group under the lock. So when cancel returns, each
 //!   callback has begun, and is counted as running, or never begins.
-//! * *Cancel, by group or by job, against a job on its way to the queue.* Such a job carries WORK but
-//!   is in no list. Whoever disposes of it does not touch its link, and leaves a mark ([`PENDING`])
-//!   or DISPOSED; the thread that brings the job finds that and does the rest.
+//! * *Cancel, by group or by job, against a job on its way to the queue.* Such a job carries WORK.
+//!   It is in `members` or, if it is new or a cancel has already taken it from there, in no list.
+//!   If it is in `members`, its farewell is queued at once; if it is in no list, it gets the mark
+//!   [`PENDING`]. A job without a done callback is disposed of at once in either case. The thread
+//!   that brings the job finds that it is not ARMED, and does the rest.
 //! * *The last release against an agent.* References are counted under the lock, and only an agent
-//!   ends the group, alone: nobody else holds a slot, a reference or the lock.
+//!   ends the group, alone: no other thread holds a slot, a reference or the lock. (`keep_workers`
+//!   may hold the lock. But it does so under the lock of the pool's list, which `free_group`
+//!   needs.)
 //!
 //! A suspension leaves what fires in the queue. Done callbacks go on: the agent moves the callbacks
 //! that are in front of them to `held`, each only once, and the resume puts these back in front.
@@ -58,7 +62,8 @@ pub(crate) trait Member: Copy {
     fn state(&self) -> &State;
     /// Whether its callback runs in the loop.
     fn is_for_loop(&self) -> bool;
-    /// Whether whoever ran it may dispose of it: neither poller nor signals know it.
+    /// Whether the thread that ran it may dispose of it: neither the poller nor the signals know
+    /// it.
     fn is_own(&self) -> bool;
     /// The marks above. Used under the group's lock.
     fn marks(&self) -> u8;
@@ -74,7 +79,7 @@ pub(crate) enum Place {
     Late,
 }
 
-/// By which way an agent came to its slot.
+/// How an agent came to its slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Came {
     /// From the workers' queue.
@@ -85,7 +90,7 @@ pub(crate) enum Came {
     Here,
 }
 
-/// What an agent does next. It holds its slot, but after [`Next::Leave`].
+/// What an agent does next. It holds its slot, except after [`Next::Leave`].
 #[must_use]
 pub(crate) enum Next<T> {
     /// Run the callback, which has begun.
@@ -104,38 +109,38 @@ pub(crate) enum Next<T> {
     End,
 }
 
-/// The agents to send when the lock was given back. They have their slots.
+/// The agents to send once the lock is released. They have their slots.
 #[must_use]
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 pub(crate) struct Send {
     pub(crate) to_worker: bool,
     pub(crate) to_loop: bool,
-    /// Nobody serves the group any more: the workers need not stay for it. See
+    /// No agent serves the group any more: the workers need not stay for it. See
     /// [`Guard::keep_workers`].
     pub(crate) let_go: bool,
 }
 
-/// What became of a job that came to the queue, beside being in it.
+/// What became of a job that came to the queue.
 #[must_use]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Arrived {
     Queued,
-    /// It was finished with on its way; others see to it.
+    /// It was finished with on its way. The caller has nothing left to do.
     Gone,
-    /// The same, and the caller is to free it.
+    /// It was finished with on its way, and the caller must free it.
     Free,
 }
 
-/// Why a new job is not taken in.
+/// Why a group refuses a new job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
     Cancelled,
     Full,
 }
 
-/// In the inbox: nobody holds the slot, and nothing is there.
+/// In the inbox: no thread holds the slot, and no job is there.
 pub(super) const IDLE: *mut Link = ptr::null_mut();
-/// In the inbox: somebody holds the slot, or it is parked; nothing is there.
+/// In the inbox: a thread holds the slot, or it is parked; no job is there.
 pub(super) const BUSY: *mut Link = ptr::without_provenance_mut(1);
 /// In the inbox: cancelled. Slots are counted from here on.
 pub(super) const CLOSED: *mut Link = ptr::without_provenance_mut(2);
@@ -146,21 +151,21 @@ pub(super) fn is_stack(inbox: *mut Link) -> bool {
 
 /// Bits of [`Core::bits`].
 pub(super) const CANCELLED: u8 = 1;
-/// The one slot is nobody's, though the inbox says [`BUSY`]: whoever has something for an agent sends
-/// one.
+/// No thread holds the one slot, though the inbox says [`BUSY`]: the thread that makes a job
+/// eligible takes the slot and sends an agent.
 pub(super) const PARKED: u8 = 2;
 /// An agent is in the loop's queue.
 pub(super) const IN_LOOP_QUEUE: u8 = 4;
-/// Somebody waits until no job is active.
+/// A thread waits until no job is active.
 pub(super) const WAITED: u8 = 8;
 /// The workers have left: no callback begins any more.
 pub(super) const LATE: u8 = 32;
-/// The pool shuts down, and its workers stay until nobody serves the group.
+/// The pool shuts down, and its workers stay until no agent serves the group.
 pub(super) const KEEPS_WORKERS: u8 = 64;
-/// At most one job runs at once. This and the next are constant: what agents need to know of the
-/// width, without a look at the cache line that posts write to.
+/// At most one job runs at once. This bit and the next never change: they tell agents the width
+/// without a look at the cache line that posts write to.
 pub(super) const SINGLE: u8 = 16;
-/// It sets no limit and keeps no order.
+/// The group sets no limit and keeps no order.
 pub(super) const UNORDERED: u8 = 128;
 
 /// Agents on the way at a time. Each that begins sends another, if there is more to do.
@@ -172,8 +177,8 @@ pub(super) const ENDED: u32 = u32::MAX;
 /// See the module. All but the inbox, the lock and the width is used under the lock, and never by
 /// `&mut`: what is linked points at the rings.
 ///
-/// What those who post use comes first, with the group's constants; what agents use for each job comes
-/// last, from `queue` on. So the two seldom write to the same cache line.
+/// The fields that posting threads use come first, with the group's constants. Those that agents
+/// use for each job come last, from `queue` on. So the two seldom write to the same cache line.
 #[repr(C)]
 pub(crate) struct Core<T> {
     pub(super) inbox: AtomicPtr<Link>,
@@ -183,17 +188,17 @@ pub(crate) struct Core<T> {
     pub(super) width: u16,
     /// Agents on the way. Not counted for width 1.
     pub(super) sent: Cell<u16>,
-    /// Callbacks held back, which were in front of a done callback. If it is unordered: those for
-    /// the loop.
+    /// Callbacks held back, which were in front of a done callback. If the group is unordered:
+    /// those for the loop.
     pub(super) held: Ring,
-    /// Jobs to be called, and to be told farewell, in order. If it is unordered: for workers, with
-    /// those to be told farewell in front.
+    /// Jobs whose callback or done callback is due, in order. If the group is unordered: those for
+    /// workers, with due done callbacks in front.
     pub(super) queue: Ring,
     /// Jobs that are idle, armed or running.
     pub(super) members: Ring,
-    /// Holds, jobs, and a cancellation that the loop has yet to see to.
+    /// Holds, jobs, and a cancellation that the loop has not carried out yet.
     pub(super) refs: Cell<u32>,
-    /// Jobs that are not idle, but those in the inbox.
+    /// Jobs that are not idle, not counting those in the inbox.
     pub(super) active: Cell<u32>,
     /// Callbacks in `queue` and `held`.
     pub(super) length: Cell<u32>,
@@ -202,7 +207,7 @@ pub(crate) struct Core<T> {
     pub(super) suspended: Cell<u16>,
     /// Slots that are held. Not counted while the inbox is open.
     pub(super) slots: Cell<u16>,
-    /// Callbacks and done callbacks that run.
+    /// Callbacks and done callbacks that are running.
     pub(super) running: Cell<u16>,
     pub(super) bits: Cell<u8>,
     pub(super) lock: Lock,
@@ -304,8 +309,8 @@ impl<T: Member> Core<T> {
         }
     }
 
-    /// A new run-now job, armed and carrying WORK, of which nobody knows, comes to a group of width 1
-    /// that has no limit. True if the caller is to send an agent.
+    /// Adds a new run-now job, armed and carrying WORK, which no other thread knows, to a group of
+    /// width 1 that has no limit. True if the caller must send an agent.
     #[inline(always)]
     pub(crate) fn push(&self, job: T) -> Result<bool, Refused> {
         let link = job.link();
@@ -314,7 +319,7 @@ impl<T: Member> Core<T> {
             if inbox == CLOSED {
                 return Err(Refused::Cancelled);
             }
-            // SAFETY: nobody else touches the link of a job that is on its way.
+            // SAFETY: no other thread touches the link of a new job that is on its way.
             unsafe { &*link }.chain(inbox);
             match self.inbox.compare_exchange_weak(
                 inbox,
@@ -357,7 +362,7 @@ impl<T: Member> Guard<'_, T> {
         self.core.bits.get() & (SINGLE | CANCELLED) == SINGLE
     }
 
-    /// Give the lock back, having reserved slots for the agents that are wanted.
+    /// Reserve slots for the agents that are wanted, and release the lock.
     #[inline(always)]
     pub(crate) fn unlock(self) -> Send {
         let send = self.wanted();

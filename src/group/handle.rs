@@ -20,8 +20,8 @@ use crate::sync::grace::Epoch;
 pub(crate) struct Group {
     /// Members find their pool here.
     pool: NonNull<ns_thrpool_t>,
-    /// In the pool's list of groups, under that list's lock. When the group has ended, next in the
-    /// list of deferred frees, and its epoch.
+    /// In the pool's list of groups, under that list's lock. When the group has ended, it holds the
+    /// next deferred group and the epoch.
     pub(crate) link: Link,
     data: *mut c_void,
     done: ns_group_done_t,
@@ -31,12 +31,13 @@ pub(crate) struct Group {
 #[cfg(not(loom))]
 const _: () = assert!(
     size_of::<Group>() <= 128,
-    "an idle group is to ask for no more"
+    "an idle group takes at most 128 bytes"
 );
 
 /// A live group.
 ///
-/// Whoever has one has what keeps it: a hold, a member, a slot, or its end.
+/// A thread that has one also has what keeps the group: a hold, a member, a slot, or the task of
+/// ending it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct GroupPtr(NonNull<Group>);
 
@@ -61,7 +62,7 @@ impl GroupPtr {
         Self(at)
     }
 
-    /// Make a group, which the caller holds. `None` when there is no memory.
+    /// Make a group, on which the caller has a hold. `None` when there is no memory.
     pub(crate) fn make(
         alloc: &Allocator,
         pool: NonNull<ns_thrpool_t>,
@@ -93,10 +94,11 @@ impl GroupPtr {
         self.0.as_ptr().cast()
     }
 
-    /// Its [`Group::link`], as the pool's list is to have it: [`GroupPtr::of_link`] gets from there to
-    /// the group.
+    /// Its [`Group::link`], as the pool's list must hold it: [`GroupPtr::of_link`] gets back to the
+    /// group from there.
     pub(crate) fn link(self) -> *const Link {
-        // SAFETY: live. No reference on the way, which would be good for the link alone.
+        // SAFETY: the group is live. This makes no reference, which would be valid for the link
+        // alone.
         unsafe { &raw const (*self.0.as_ptr()).link }
     }
 
@@ -132,8 +134,8 @@ impl Group {
     }
 }
 
-/// Linked through its link, which is in no list any more: it chains to the next, and the epoch
-/// stands where that of the members stood.
+/// Linked through its link, which is in no list any more: `link.next` holds the next deferred
+/// group, `link.previous` the epoch.
 impl Deferred for Group {
     fn next(&self) -> *mut Self {
         self.link.chained().cast()

@@ -4,32 +4,32 @@
 use super::handle::GroupPtr;
 use crate::list::Ring;
 
-/// A pool's list of groups, for its end.
+/// A pool's list of groups. The end of the pool looks at all of them.
 pub(crate) struct Groups(Ring);
 
 // SAFETY: used under the lock that it is in.
 unsafe impl Send for Groups {}
 
 impl Groups {
-    /// None.
+    /// An empty list.
     pub(crate) fn new() -> Self {
         Self(Ring::new())
     }
 
-    /// One more.
+    /// Adds a group.
     pub(crate) fn add(&self, group: GroupPtr) {
         // SAFETY: in no list yet; a group does not move, and leaves the list when it ends.
         unsafe { self.0.push(group.link()) };
     }
 
-    /// One of them.
+    /// The first group, if any.
     pub(crate) fn first(&self) -> Option<GroupPtr> {
         let first = self.0.first();
         // SAFETY: what is in the list is a live group's.
         (!first.is_null()).then(|| unsafe { GroupPtr::of_link(first) })
     }
 
-    /// Each of them.
+    /// Calls `visit` for each group.
     pub(crate) fn each(&self, mut visit: impl FnMut(GroupPtr)) {
         let mut link = self.0.first();
         while !link.is_null() {

@@ -2,13 +2,14 @@
 //! A lock of one byte: there may be a hundred thousand groups, and a lock of the C library's takes
 //! 40 bytes in each.
 //!
-//! Threads that find it held spin for a moment, then sleep by the pool's table of waiters, so a
-//! thread of a higher priority never spins against the one that holds it. It is held for a few
-//! dozen instructions, never while code of the application's runs.
+//! A thread that finds it held spins briefly, then sleeps in the pool's table of waiters. So a
+//! thread of a higher priority spins only briefly against the one that holds the lock. It is held
+//! for a few dozen instructions, never while the application's code runs.
 //!
-//! The race it survives: a thread finds the lock held and is about to sleep, the holder unlocks and
-//! finds nobody asleep. The thread first marks the lock as waited for, and looks at the mark once
-//! more under the table's lock; the holder takes that same lock after it has cleared the mark.
+//! The race that it survives: a thread finds the lock held and is about to sleep, while the holder
+//! unlocks and finds no thread asleep. The thread first marks the lock as waited for, and looks at
+//! the mark once more under the table's lock. The holder takes the table's lock after it has
+//! cleared the mark.
 
 use crate::job::wait::Waiters;
 use crate::perturb::perturb;
@@ -17,7 +18,7 @@ use crate::sys::CancelGuard;
 
 const FREE: u8 = 0;
 const HELD: u8 = 1;
-/// Held, and somebody sleeps until it is not.
+/// Held, and a thread may sleep until it is free.
 const WAITED: u8 = 2;
 
 /// How often a thread looks before it goes to sleep. In models, once.
@@ -31,7 +32,7 @@ impl Lock {
         Self(AtomicU8::new(FREE))
     }
 
-    /// Take the lock, asleep by `waiters` while another thread holds it for long.
+    /// Take the lock. If another thread holds it for long, sleep in `waiters`.
     #[inline(always)]
     pub(super) fn lock(&self, waiters: &Waiters) {
         if !self.try_lock() {
@@ -56,15 +57,15 @@ impl Lock {
             spin_loop();
         }
         let _cancel = CancelGuard::new();
-        // Whoever takes it from here on leaves the mark, since others may sleep.
+        // A thread that takes the lock here leaves the mark, since others may sleep.
         while self.0.swap(WAITED, Ordering::Acquire) != FREE {
             perturb("marked a group's lock as waited for, and not asleep");
             waiters.park(self, || self.0.load(Ordering::Relaxed) == WAITED);
         }
     }
 
-    /// Give the lock back. What it protects may be freed by another thread as soon as it is free:
-    /// from then on nothing of it is touched, only `waiters`.
+    /// Release the lock. As soon as it is free, another thread may free it and what it protects:
+    /// from then on this uses only `waiters`.
     #[inline(always)]
     pub(super) fn unlock(&self, waiters: &Waiters) {
         let at: *const Self = self;

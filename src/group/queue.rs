@@ -17,8 +17,7 @@ impl<T: Member> Guard<'_, T> {
         self.take_in(self.core.inbox.swap(BUSY, Ordering::Acquire));
     }
 
-    /// Take in a stack of jobs, the oldest of which is at its bottom. One pass over them: each job is
-    /// another thread's cache line until then.
+    /// Take in a stack of jobs, with the oldest at the bottom.
     pub(super) fn take_in(&self, mut stack: *mut Link) {
         let queue = &self.core.queue;
         let mut newer = queue.end();
@@ -59,20 +58,22 @@ impl<T: Member> Guard<'_, T> {
                 job
             };
             self.count_in(true);
-            // Nobody frees it but who has arrived with it, and that is not now.
+            // `Free` can happen: a thread in `ns_add_group_job` has written `*job` and not pushed
+            // the job yet; another thread reads the pointer and cancels the job; the loop disposes
+            // of it and, since it carries WORK, leaves the memory to its arrival here.
             if self.arrive(job) == Arrived::Free {
                 self.set_aside(job);
             }
         }
     }
 
-    /// A job that was disposed of on its way here: an agent frees it, since the allocator is not
-    /// called under the lock.
+    /// `job` was disposed of on its way here: have an agent free it, since the allocator must not
+    /// be called under the lock.
     pub(super) fn set_aside(&self, job: T) {
         self.push_farewell(job);
     }
 
-    /// One more job, idle or not.
+    /// Count one more job. `active` says that it is not idle.
     pub(super) fn count_in(&self, active: bool) {
         add(&self.core.refs, 1);
         add(&self.core.active, i64::from(active));
@@ -81,7 +82,7 @@ impl<T: Member> Guard<'_, T> {
     /// `job`, which carries WORK, comes to the queue.
     pub(super) fn arrive(&self, job: T) -> Arrived {
         if job.state().is_armed() {
-            // SAFETY: as the member lists say; the link is this group's.
+            // SAFETY: the link is this group's: it is in `members` or in no ring.
             unsafe { (*job.link()).unlink() };
             job.set_marks(QUEUED);
             add(&self.core.length, 1);
@@ -90,7 +91,7 @@ impl<T: Member> Guard<'_, T> {
             } else {
                 &self.core.queue
             };
-            // SAFETY: just unlinked; a queued job stays until it is taken out.
+            // SAFETY: it was just unlinked, and a queued job lives until it is taken out.
             unsafe { ring.push(job.link()) };
             return Arrived::Queued;
         }
@@ -104,14 +105,15 @@ impl<T: Member> Guard<'_, T> {
         Arrived::Gone
     }
 
-    /// A member that carries WORK comes to the queue, from the loop, from its rearm or its last run.
-    /// If it was freed on its way, the caller counts it out.
+    /// A member that carries WORK comes to the queue: from the loop, from its rearm or from its
+    /// last run. If the result is [`Arrived::Free`], the caller counts it out.
     pub(crate) fn enqueue(&self, job: T) -> Arrived {
         self.empty_inbox();
         self.arrive(job)
     }
 
-    /// A new job, of which nobody knows, comes to the group: armed, carrying WORK, or idle.
+    /// Adds a new job, which no other thread knows: armed and carrying WORK, or idle. The limit
+    /// does not apply if the caller is `exempt`.
     pub(crate) fn add(&self, job: T, armed: bool, exempt: bool) -> Result<(), Refused> {
         if self.has(CANCELLED) {
             return Err(Refused::Cancelled);
@@ -127,7 +129,7 @@ impl<T: Member> Guard<'_, T> {
                 self.set_aside(job);
             }
         } else {
-            // SAFETY: in no list, and stays until it is disposed of.
+            // SAFETY: it is in no list, and lives until it is disposed of.
             unsafe { self.core.members.push(job.link()) };
         }
         Ok(())
@@ -136,7 +138,7 @@ impl<T: Member> Guard<'_, T> {
     pub(super) fn push_farewell(&self, job: T) {
         job.set_marks(FAREWELL);
         add(&self.core.farewells, 1);
-        // SAFETY: in no list, and stays until its done callback has returned.
+        // SAFETY: it is in no list, and lives until its done callback has returned.
         unsafe {
             if self.is_unordered() {
                 self.core.queue.push_first(job.link());
@@ -146,21 +148,21 @@ impl<T: Member> Guard<'_, T> {
         }
     }
 
-    /// `job` is out of everything else: its done callback takes its turn.
+    /// `job` is out of everything else: queue its done callback.
     pub(crate) fn farewell(&self, job: T) {
         self.empty_inbox();
         // SAFETY: the link is this group's.
         let link = unsafe { &*job.link() };
         if !link.is_linked() && job.state().is_in_work() {
-            // On its way to the queue: who brings it finds the mark.
+            // It is on its way to the queue: the thread that brings it finds the mark.
             return job.set_marks(PENDING);
         }
         link.unlink();
         self.push_farewell(job);
     }
 
-    /// `job`, which has no done callback, is out of everything else. True if the caller is to free it,
-    /// having counted it out; else the thread that brings it to the queue does both.
+    /// `job`, which has no done callback, is out of everything else. True if the caller must free
+    /// it; it is counted out then. If false, the thread that brings it to the queue does both.
     pub(crate) fn forget(&self, job: T) -> bool {
         self.empty_inbox();
         self.forget_run(job)
@@ -179,16 +181,16 @@ impl<T: Member> Guard<'_, T> {
         free
     }
 
-    /// A job is gone.
+    /// Count out a job that is gone.
     pub(crate) fn count_out(&self) {
         add(&self.core.refs, -1);
         add(&self.core.active, -1);
     }
 
-    /// Arm an idle member, or one that runs. One without a trigger joins the queue.
+    /// Arm a member that is idle or running. A job without a trigger joins the queue.
     pub(crate) fn arm(&self, job: T, queue: u32, persist: bool) -> Arm {
         if self.has(CANCELLED) {
-            // The loop has yet to finish with it.
+            // The loop finishes with it soon.
             return Arm::Refused;
         }
         self.armed(job, job.state().arm(queue, persist))
@@ -210,7 +212,7 @@ impl<T: Member> Guard<'_, T> {
         armed
     }
 
-    /// Finish with a member, in whatever state if `even_armed`. One in the queue is taken out at once.
+    /// Finish with a member; with `even_armed`, in any state. A queued job is taken out at once.
     pub(crate) fn end(&self, job: T, even_armed: bool) -> End {
         let end = job.state().end_from(self.waiters, even_armed);
         match end {

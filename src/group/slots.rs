@@ -17,7 +17,7 @@ impl<T: Member> Guard<'_, T> {
         }
     }
 
-    /// Take a slot, if one is free.
+    /// Take a slot. False if none is free.
     pub(crate) fn take_slot(&self) -> bool {
         if self.is_open() {
             if self.has(PARKED) {
@@ -42,7 +42,8 @@ impl<T: Member> Guard<'_, T> {
             return true;
         }
         if !self.core.queue.is_empty() || !self.core.held.is_empty() {
-            // Held back. Nothing that comes needs an agent until somebody says so.
+            // What is left is held back. No job that comes needs an agent until a resume, a cancel,
+            // or a done callback.
             self.set(PARKED);
             return true;
         }
@@ -53,7 +54,7 @@ impl<T: Member> Guard<'_, T> {
             .is_ok()
     }
 
-    /// Whether only done callbacks go on.
+    /// Whether only done callbacks may run.
     pub(super) fn is_held_back(&self) -> bool {
         (self.core.suspended.get() > 0 || self.has(LATE)) && !self.has(CANCELLED)
     }
@@ -163,7 +164,7 @@ impl<T: Member> Guard<'_, T> {
                 if job.marks() & FAREWELL != 0 {
                     break;
                 }
-                // SAFETY: linked, then not.
+                // SAFETY: it is linked in `queue`, and after that in no ring.
                 unsafe {
                     (*job.link()).unlink();
                     at.held.push(job.link());
@@ -190,13 +191,13 @@ impl<T: Member> Guard<'_, T> {
         if !job.is_own() {
             return Some(Next::Request(job));
         }
-        // The disposal is here and now.
+        // The caller disposes of it now.
         let _ = job.state().take_request();
         add(&self.core.running, 1);
         Some(Next::Farewell(job))
     }
 
-    /// The caller's slot goes on to `place`, unless an agent is on the way there already.
+    /// Send the caller's slot on to `place`, unless an agent is on the way there already.
     pub(super) fn move_to(&self, place: Place) -> Next<T> {
         if place == Place::Loop {
             if self.has(IN_LOOP_QUEUE) {
@@ -213,11 +214,11 @@ impl<T: Member> Guard<'_, T> {
         Next::Move(place)
     }
 
-    /// The agents that are to be sent, each with a slot.
+    /// The agents to send, each with its slot.
     #[inline(always)]
     pub(super) fn wanted(&self) -> Send {
         let at = self.core;
-        // In most steps an agent is there, and the only one that may be.
+        // In most steps the one agent that may serve the group is there already.
         if self.is_open() && self.core.inbox.load(Ordering::Relaxed) != IDLE && !self.has(PARKED) {
             return Send::default();
         }
@@ -250,7 +251,7 @@ impl<T: Member> Guard<'_, T> {
             });
             (first.is_some() && !to_loop, to_loop)
         };
-        // One that is in the loop's queue takes no job for workers; the loop may be busy for long.
+        // An agent in the loop's queue takes no job for workers, and the loop may be busy for long.
         let sent = at.sent.get();
         let sent = sent.saturating_sub(u16::from(self.has(IN_LOOP_QUEUE)));
         let jobs = u64::from(at.length.get()) + u64::from(at.farewells.get());
@@ -272,7 +273,7 @@ impl<T: Member> Guard<'_, T> {
         send
     }
 
-    /// Whether a slot is held: by an agent, or by who is about to send one.
+    /// Whether a slot is held: by an agent, or by a thread that is about to send one.
     pub(super) fn is_served(&self) -> bool {
         if self.is_open() {
             self.core.inbox.load(Ordering::Acquire) != IDLE && !self.has(PARKED)
@@ -281,15 +282,15 @@ impl<T: Member> Guard<'_, T> {
         }
     }
 
-    /// Whether the workers have stayed for the group. They need not any more.
+    /// Whether the workers have stayed for the group. From now on they need not.
     fn let_go(&self) -> bool {
         let kept = self.has(KEEPS_WORKERS);
         self.clear(KEEPS_WORKERS);
         kept
     }
 
-    /// A parked slot is free again once nothing is held back. What was may all have been cancelled,
-    /// and then the next job is to send an agent.
+    /// Free a parked slot once nothing is held back: all of it may have been cancelled, and then
+    /// the next job must send an agent.
     fn unpark_if_empty(&self) {
         while self.has(PARKED) {
             self.empty_inbox();

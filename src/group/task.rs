@@ -6,14 +6,15 @@ use std::ptr::NonNull;
 use super::handle::GroupPtr;
 use crate::job::JobPtr;
 
-/// In the lowest bit of the address: it is a group's. Jobs and groups are aligned to more than that.
+/// The lowest bit of the address, which says that it is a group's. Jobs and groups are aligned, so
+/// their addresses have it clear.
 const GROUP: usize = 1;
 
 /// A job or a group, in one word.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Task(NonNull<u8>);
 
-// SAFETY: what it stands for may be handed to other threads.
+// SAFETY: jobs and groups may be passed to other threads.
 unsafe impl Send for Task {}
 
 /// What a [`Task`] stands for.
@@ -23,13 +24,13 @@ pub(crate) enum Kind {
 }
 
 impl Task {
-    /// `job` is to be run, closed or looked at, by its state.
+    /// `job`: its state says whether to run it, close its descriptor or look at it.
     #[inline(always)]
     pub(crate) fn job(job: JobPtr) -> Self {
         Self(job.as_job().cast())
     }
 
-    /// `group` is to be served.
+    /// `group`, which an agent has to serve.
     pub(crate) fn group(group: GroupPtr) -> Self {
         Self(group.as_ptr().cast().map_addr(|at| at | GROUP))
     }
@@ -38,11 +39,11 @@ impl Task {
     #[inline(always)]
     pub(crate) fn kind(self) -> Kind {
         if self.0.addr().get() & GROUP == 0 {
-            // SAFETY: made of a job, which the queue has kept.
+            // SAFETY: `job` made it, and the queue keeps the job.
             Kind::Job(unsafe { JobPtr::new(self.0.cast()) })
         } else {
             let at = self.0.as_ptr().map_addr(|at| at & !GROUP);
-            // SAFETY: made of a group, which its slot has kept.
+            // SAFETY: `group` made it, and the slot keeps the group.
             Kind::Group(unsafe { GroupPtr::new(NonNull::new_unchecked(at).cast()) })
         }
     }

@@ -1,22 +1,21 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! The job: a callback, the event that triggers it, and its state.
 //!
-//! A job has up to two parts. Every job has the first part, [`Job`]. Run-now jobs have only that:
-//! they are made and freed most often, and so need a third of the memory. It fits the second
-//! smallest block of malloc. That matters because the threads that make jobs and the threads that
-//! run them exchange the cache lines of these blocks. A job that waits for a trigger has a
-//! [`Watch`] behind its [`Job`], in the same block.
+//! A job has up to two parts. Every job has the first part, [`Job`]. Run-now jobs have only that.
+//! They are made and freed most often. Without the second part they take a third of the memory,
+//! which fits the second smallest block of malloc. That matters because the threads that make jobs
+//! and the threads that run them exchange the cache lines of these blocks. A job that waits for a
+//! trigger has a [`Watch`] behind its [`Job`], in the same block.
 //!
 //! Which thread may touch which field, and when:
 //!
 //! | field | written by | read by |
 //! |---|---|---|
 //! | `state` | any thread, see [`state`] | any thread |
-//! | `flags` | see [`flags`] | any thread |
-//! | `func`, `pool`, `prfd`, `number` | the call that makes the job | any thread |
-//! | `timeout` | the call that makes the job; the thread that has claimed it ([`state`]) | the thread that arms the job or has run it; the loop |
+//! | `func`, `prfd`, `number`, `timeout` | the call that makes the job | any thread |
+//! | `flags`, `pool` | the call that makes the job, and `ns_job_set_group` | any thread |
 //! | `data`, `done_cb` | any thread (atomic) | any thread |
-//! | `output` | the loop, when the job fires | any thread, while the callback executes |
+//! | `output` | the loop, when the job fires; in a group also its marks, under the group's lock | any thread, while the callback executes; the marks, under the group's lock |
 //! | `timer.deadline` | the thread that arms the job or has run it (atomic) | the loop |
 //! | `seen`, `notes`, `timer`, `link`, `next_ready` | the call that makes the job, then only the loop | the same |
 
@@ -177,7 +176,7 @@ pub(crate) struct Spec {
     /// Whether to arm the job.
     pub(crate) armed: bool,
     /// Whether to make room for a group: only what is made unarmed can be put in one later.
-    pub(crate) roomy: bool,
+    pub(crate) room_for_group: bool,
 }
 
 impl Spec {
@@ -269,8 +268,7 @@ impl Job {
         self.flags.set_counted();
     }
 
-    /// Whether the callback does not run from the loop's ready list, but in a worker or from a
-    /// group's queue.
+    /// Whether the callback runs in a worker or from a group's queue.
     pub(crate) fn leaves_loop(&self) -> bool {
         self.look().leaves_loop()
     }
@@ -432,8 +430,8 @@ impl JobPtr {
         seen: u32,
     ) -> Option<Self> {
         let job = Job::new(pool, spec, state);
-        if spec.roomy {
-            return Self::make_roomy(alloc, job, spec, seen);
+        if spec.room_for_group {
+            return Self::make_with_room(alloc, job, spec, seen);
         }
         // SAFETY: in both cases the block has the size and alignment of the value that is written.
         unsafe {
@@ -485,7 +483,7 @@ impl JobPtr {
     /// The same, with room for a group.
     #[cold]
     #[inline(never)]
-    fn make_roomy(alloc: &Allocator, job: Job, spec: &Spec, seen: u32) -> Option<Self> {
+    fn make_with_room(alloc: &Allocator, job: Job, spec: &Spec, seen: u32) -> Option<Self> {
         let link = Link::new();
         // SAFETY: in both cases the block has the size and alignment of the value that is written, and
         // the job begins in it where `ROOM` says.
@@ -528,8 +526,8 @@ impl JobPtr {
     /// `alloc` allocated it, and nobody else holds the job.
     #[inline(always)]
     pub(crate) unsafe fn give_back(self, alloc: &Allocator) {
-        // SAFETY: guaranteed by the caller; no field needs dropping. A roomy block begins before the
-        // job.
+        // SAFETY: guaranteed by the caller; no field needs dropping. A block with room for a group
+        // begins before the job.
         unsafe {
             if self.has_room() {
                 alloc.free(self.0.byte_sub(ROOM));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! An agent: it serves a group, in a worker or in the loop, one job after the other, until there is
-//! none whose turn it is, or the group has had its own turn. [`core`](crate::group::core) says which
-//! job comes next; no lock is held here while the application's code runs.
+//! An agent serves a group, in a worker or in the loop. It takes one job after the other, until no
+//! job may run or the group's turn is over. [`core`](crate::group::core) says which job comes next.
+//! No lock is held here while the application's code runs.
 
 use super::{abort_if_forked, count_idle, dispose, run};
 use crate::budget::Slice;
@@ -13,14 +13,13 @@ use crate::perturb::perturb;
 use crate::shared::{Shared, queue_of};
 use crate::sync::{tsan_acquire, tsan_release};
 
-/// Jobs of a group that one agent runs while anything else waits.
+/// An agent gives way after this many jobs if anything else waits.
 const JOBS: usize = 64;
 
 /// A group's turn.
 struct Turn {
     jobs: usize,
-    /// None for a group that had a single job when its turn began: a second has come since, and waits
-    /// for what else there is.
+    /// None if only one job waited when the turn began: then the group gives way after that job.
     slice: Option<Slice>,
 }
 
@@ -32,7 +31,7 @@ impl Turn {
         }
     }
 
-    /// A job was run: whether the group is to give way, if anything else waits.
+    /// Counts a job that was run. Whether the group must give way if anything else waits.
     fn is_over(&mut self) -> bool {
         self.jobs += 1;
         let late = self.slice.as_mut().is_none_or(Slice::is_over);
@@ -40,14 +39,14 @@ impl Turn {
     }
 }
 
-/// What is left to do for a job when it was run or disposed of.
+/// What is left to do for a job that was run or disposed of.
 enum Rest {
     Nothing,
     /// Its callback returned.
     Ran(JobPtr, After),
-    /// Its done callback returned. Whether the caller is to free it.
+    /// Its done callback returned. The flag says whether the caller must free it.
     Gone(JobPtr, bool),
-    /// It was disposed of before, and the caller is to free it.
+    /// It was disposed of before, and the caller must free it.
     Freed(JobPtr),
 }
 
@@ -105,7 +104,7 @@ pub(crate) fn serve(
             give_way = false;
             turn = Turn::new(true);
         }
-        // Before the lock is given back: from then on another agent may run the job and free it.
+        // Before the lock is released: from then on another agent may run the job and free it.
         let request = for_loop(&rest);
         let guard = pool.lock_group(&group);
         let spent = settle(&guard, &rest);
@@ -125,7 +124,7 @@ pub(crate) fn serve(
 /// Calls the callback of a member, which has begun.
 fn call_member(pool: &Shared, group: GroupPtr, job: JobPtr) -> After {
     let at = group.as_ptr();
-    // A job whose trigger the loop knows of goes by way of the loop.
+    // A job that the poller or the signal list knows is disposed of by the loop.
     let disposal = if is_own(job) { 0 } else { state::REQ };
     let after = here::in_group(at.cast(), || {
         tsan_acquire(at.as_ptr());
@@ -142,7 +141,7 @@ fn is_own(job: JobPtr) -> bool {
     matches!(job.kind(), Kind::Now | Kind::Timer)
 }
 
-/// Under the lock: what follows from `rest`. Returns the job that the caller is to free.
+/// Does under the lock what follows from `rest`. Returns the job that the caller must free.
 #[inline(always)]
 fn settle(guard: &Guard<'_, JobPtr>, rest: &Rest) -> Option<JobPtr> {
     match *rest {
@@ -183,7 +182,7 @@ fn settle(guard: &Guard<'_, JobPtr>, rest: &Rest) -> Option<JobPtr> {
     }
 }
 
-/// The job that the loop is to arm again or to dispose of. It carries REQ, which keeps it until it is
+/// The job that the loop must watch again or dispose of. It carries REQ, which keeps it until it is
 /// pushed.
 fn for_loop(rest: &Rest) -> Option<JobPtr> {
     match *rest {
@@ -202,7 +201,7 @@ fn end(pool: &Shared, group: GroupPtr) {
         here::in_group(at.cast(), || unsafe { done(group.as_c()) });
         abort_if_forked(pool);
     }
-    // SAFETY: nobody holds it, and no job is in it.
+    // SAFETY: the last hold and the last job are gone.
     unsafe { pool.free_group(group) };
 }
 

@@ -21,9 +21,10 @@ use crate::sync::{tsan_acquire, tsan_release, unless_tsan};
 use crate::workq::Seat;
 
 thread_local! {
-    /// The callback that last left its job idle on this thread. A thread-local rather than a
-    /// variable of [`run`]: a variable would add five to ten instructions to every run that ends in
-    /// another state.
+    /// The callback that last left its job idle on this thread. [`run`] stores it before the job
+    /// becomes idle; [`count_idle`] reads it afterwards, when the job may be gone. A thread-local
+    /// rather than a variable of [`run`]: a variable would add five to ten instructions to every
+    /// run that ends in another state.
     static IDLE: Cell<Option<Func>> = const { Cell::new(None) };
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! What a pool's threads do with groups: make them, send agents to serve them, and a member's ways
-//! that differ from those of other jobs.
+//! What a pool's threads do with groups: make them, send agents to serve them, and the steps in
+//! which a member differs from other jobs.
 //!
 //! An agent is a [`Task`] in the workers' queue or in the loop's. It may meet the end of the pool:
 //!
@@ -13,7 +13,6 @@
 //!   whether there are workers; the last worker leaves and then tells the loop. So either the sender
 //!   tells the loop, or the loop sees the agent; it calls done callbacks in the workers' place.
 
-use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
 
 use libc::c_void;
@@ -31,7 +30,7 @@ use crate::perturb::perturb;
 use crate::sync::{lock, tsan_acquire, tsan_release};
 use crate::sys;
 
-/// What an application is told of a request to cancel a group.
+/// The result of a request to cancel a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cancelled {
     Yes,
@@ -39,7 +38,7 @@ pub(crate) enum Cancelled {
     Running,
 }
 
-/// What an application is told of a request to put a job into a group.
+/// The result of a request to put a job into a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Joined {
     Yes,
@@ -55,7 +54,7 @@ impl Shared {
         group.core.lock(&self.waiters)
     }
 
-    /// Make a group, which the caller holds. `None` when there is no memory.
+    /// Make a group, on which the caller has a hold. `None` when there is no memory.
     pub(crate) fn make_group(
         &self,
         width: usize,
@@ -67,10 +66,11 @@ impl Shared {
         Some(group)
     }
 
-    /// `group` has ended: nobody but those who were about to look at one of its jobs can have it.
+    /// `group` has ended: free it. Only a thread that is about to wait for it, or for one of its
+    /// jobs, can still read it.
     ///
     /// # Safety
-    /// No reference, no slot, no lock of it is held.
+    /// No thread holds a reference, a slot or the lock of it.
     pub(crate) unsafe fn free_group(&self, group: GroupPtr) {
         let groups = lock(&self.groups);
         group.link.unlink();
@@ -79,7 +79,7 @@ impl Shared {
         unsafe { self.deferred_groups.free(group.as_ptr()) };
     }
 
-    /// Send agents for `group` to where they are wanted. They have their slots, which keep the group.
+    /// Send agents for `group` to where they are wanted. Their slots keep the group.
     pub(crate) fn send(&self, group: GroupPtr, send: Send) {
         if send.to_worker {
             self.send_to_worker(group);
@@ -92,8 +92,8 @@ impl Shared {
         }
     }
 
-    /// The pool shuts down, and its work queue is still open: the workers stay for each group that is
-    /// served, as its next job may be theirs.
+    /// The pool shuts down, and its work queue is still open: make the workers stay for each group
+    /// that is being served, since its next job may be for them.
     pub(crate) fn keep_workers(&self) {
         let groups = lock(&self.groups);
         groups.each(|group| {
@@ -106,7 +106,7 @@ impl Shared {
         });
     }
 
-    /// An agent for `group`, with its slot, to the workers.
+    /// Send an agent for `group`, with its slot, to the workers.
     #[inline(never)]
     pub(crate) fn send_to_worker(&self, group: GroupPtr) {
         perturb("an agent has its slot, and is not pushed");
@@ -114,7 +114,7 @@ impl Shared {
         self.nudge_if_late();
     }
 
-    /// An agent for `group`, with its slot, to the loop.
+    /// Send an agent for `group`, with its slot, to the loop.
     #[inline(never)]
     pub(crate) fn send_to_loop(&self, group: GroupPtr) {
         self.work.expect_more();
@@ -131,7 +131,7 @@ impl Shared {
         }
     }
 
-    /// A new job, of which nobody else knows, comes to `group`: idle, or armed and carrying WORK.
+    /// Adds a new job, which no other thread knows, to `group`: idle, or armed and carrying WORK.
     #[inline(always)]
     pub(crate) fn add_to_group(
         &self,
@@ -156,7 +156,7 @@ impl Shared {
 
     #[inline(never)]
     fn add_slowly(&self, group: GroupPtr, job: JobPtr, armed: bool) -> Result<(), Refused> {
-        // A worker that had to wait for room would wait for itself.
+        // The limit does not apply in a worker: one that waited for room could wait for itself.
         let exempt = here::on_worker_of(self.as_c());
         let guard = self.lock_group(&group);
         let added = guard.add(job, armed, exempt);
@@ -165,10 +165,10 @@ impl Shared {
         added
     }
 
-    /// A new job was not let in: undo [`Shared::make`].
+    /// The group refused a new job: undo [`Shared::make`].
     ///
     /// # Safety
-    /// Nobody else knows it.
+    /// No other thread knows the job.
     pub(crate) unsafe fn unmake(&self, job: JobPtr, armed: bool) {
         if !armed {
             self.idle.remove(job.func());
@@ -196,7 +196,8 @@ impl Shared {
         }
     }
 
-    /// A member fired, or is armed again without a trigger, and carries WORK: it joins the queue.
+    /// Puts `job` into the queue of its group: it fired, or is armed again without a trigger, and
+    /// carries WORK.
     #[cold]
     #[inline(never)]
     pub(crate) fn enqueue(&self, group: GroupPtr, job: JobPtr) {
@@ -208,7 +209,7 @@ impl Shared {
         let send = guard.unlock();
         self.send(group, send);
         if arrived == Arrived::Free {
-            // SAFETY: disposed of, and it was on its way here only.
+            // SAFETY: it is disposed of, and only its way here held it.
             unsafe { self.free_job(job) };
         }
     }
@@ -217,7 +218,7 @@ impl Shared {
     #[cold]
     #[inline(never)]
     pub(super) fn arm_member(&self, group: GroupPtr, job: JobPtr) -> Armed {
-        // Before it can fire, or be run.
+        // Under the lock, so that it comes before the job fires or runs.
         let queue = queue_of(job.kind());
         let guard = self.lock_group(&group);
         let armed = guard.arm(job, queue, job.has(NS_JOB_PERSIST));
@@ -309,7 +310,8 @@ impl Shared {
         let first = guard.cancel();
         let running = guard.running() > own;
         if let Some(job) = inner {
-            // The loop finishes with the members, in its time; the caller may ask this one now.
+            // The loop ends the members later. End the caller's own job now, so that its calls see
+            // that.
             let end = guard.end(job, true);
             debug_assert!(matches!(end, End::Marked | End::OverRunning));
         }
@@ -355,13 +357,13 @@ impl Shared {
         Some(job)
     }
 
-    /// Everything that a pool has is to end: each group is cancelled.
+    /// The pool is being destroyed: cancel each group.
     pub(crate) fn cancel_groups(&self) {
         let groups = lock(&self.groups);
         groups.each(|group| {
             let guard = self.lock_group(&group);
             let first = guard.cancel();
-            // What is queued is found with the members: the loop serves the group for both.
+            // No agent is sent to the loop: a cancelled group never wants one there.
             let send = guard.unlock();
             if first {
                 self.requests.push(Task::group(group));
@@ -372,8 +374,8 @@ impl Shared {
         });
     }
 
-    /// `group` has no jobs: end it, whatever the application holds. True if the caller has the slot to
-    /// serve it for that.
+    /// `group` has no jobs: end it, even if the application still holds it. True if the caller has
+    /// the slot, and must serve the group.
     pub(crate) fn end_group(&self, group: GroupPtr) -> bool {
         let guard = self.lock_group(&group);
         guard.drop_holds();
@@ -383,14 +385,8 @@ impl Shared {
         here
     }
 
-    /// A group that is left though it has no job any more: the application holds it.
+    /// A group that is left when no job is: the application holds it.
     pub(crate) fn left_group(&self) -> Option<GroupPtr> {
         lock(&self.groups).first()
     }
-}
-
-/// The group at `at`, if there is one.
-pub(crate) fn group_at(at: *mut c_void) -> Option<GroupPtr> {
-    // SAFETY: a live group, by the interface's rules.
-    NonNull::new(at).map(|at| unsafe { GroupPtr::new(at.cast()) })
 }

@@ -59,18 +59,19 @@ pub(crate) struct Shared {
     pub(crate) logger: Logger,
     /// The process that made the pool: see [`fork`].
     pub(crate) generation: u32,
-    /// Requests to the loop: jobs to arm (ARMED) and to dispose of (NEEDS_DELETE).
+    /// Requests to the loop: jobs to watch (ARMED) and to dispose of (NEEDS_DELETE); groups that
+    /// were cancelled. A [`Task`] is a job or a group, in one word.
     pub(crate) requests: SegQueue<Task>,
     /// Wakes the loop, which then looks at `requests`, `loop_work`, `mailbox` and the life cycle.
     pub(crate) wake: Wake,
-    /// Jobs for the workers.
+    /// Jobs to run or to close, and groups to serve, in workers.
     pub(crate) work: WorkQueue<Task>,
     /// The number of workers that have started.
     pub(crate) seats: AtomicUsize,
-    /// Run-now jobs for the loop. This queue is separate from the requests, so that a flood of
-    /// run-now jobs does not delay the arming of others.
+    /// Run-now jobs, and groups to serve, in the loop. This queue is separate from the requests, so
+    /// that a flood of run-now jobs does not delay the arming of others.
     pub(crate) loop_work: SegQueue<Task>,
-    /// Threads that are blocked in `ns_job_wait` or `ns_job_timedwait`.
+    /// Threads that are blocked in a wait for a job or a group.
     pub(crate) waiters: Waiters,
     /// Jobs whose free is deferred, because a thread may be about to wait for them.
     pub(crate) deferred: DeferredFrees<Job>,
@@ -272,7 +273,8 @@ impl Shared {
         }
     }
 
-    /// Hands `job` to the loop. Its state word has REQ set.
+    /// Hands `job` to the loop: `EventLoop::take_requests` takes it there. Its state word has REQ
+    /// set.
     pub(crate) fn request(&self, job: JobPtr) {
         perturb("its state says that it is queued, it is not pushed");
         self.requests.push(Task::job(job));

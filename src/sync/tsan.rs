@@ -41,8 +41,8 @@ pub(crate) fn tsan_release<T>(at: *const T) {
     }
 }
 
-/// Acquire: what was written before each earlier [`tsan_release`] at this address happens before what
-/// the caller does next.
+/// Acquire: what was written before each earlier [`tsan_release`] at this address happens before
+/// what the caller does next.
 #[inline(always)]
 pub(crate) fn tsan_acquire<T>(at: *const T) {
     if ACTIVE.load(Ordering::Relaxed) {

@@ -1,4 +1,5 @@
-/* The results that 0.2 does not have: see there for the other way. #ifdef finds them in both. */
+/* The results that 0.2 does not have. See enum _ns_result_t for NS_EXTENDED_RESULTS. #ifdef works
+ * either way. */
 #ifndef NS_EXTENDED_RESULTS
 /** The time of ns_job_timedwait is up. */
 #define NS_TIMEOUT ((ns_result_t)7)

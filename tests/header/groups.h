@@ -18,11 +18,11 @@
  * sees all that those before it wrote. A done callback takes its turn in the queue; its descriptor
  * is closed before, at once. It runs in the loop or in a worker.
  *
- * Lifetime. A group has one hold of its maker's and one for each job in it. When the last is gone,
- * its done callback runs once, after those of all its jobs, and then its memory goes: so the done
- * callback may free what all the callbacks use. Whoever calls a function with a group has a hold, or
- * is in a callback of one of its jobs. What ns_thrpool_destroy finds held it ends, and logs how many
- * that were.
+ * Lifetime. The maker of a group has one hold on it, and each job in it is another. When the last
+ * is gone, the group's done callback runs once, after those of all its jobs, and then its memory is
+ * freed: so the done callback may free what all the callbacks use. A thread that calls a function
+ * with a group must have a hold, or be in a callback of one of its jobs. ns_thrpool_destroy ends the
+ * groups that are still held, and logs how many there were.
  *
  * In a forked child the functions return NS_SHUTDOWN, ns_group_hold and ns_group_release do nothing,
  * and the getters answer.

@@ -25,7 +25,7 @@
  *
  *     WAITING        idle, the application's: rearm it, or finish with it
  *     NEEDS_ARM      rearmed while it runs: armed when the callback returns
- *     ARMED          in a queue or in the poller
+ *     ARMED          queued, or waiting for its descriptor, time or signal
  *     RUNNING        its callback is executing
  *     NEEDS_DELETE   done or cancelled: no further callback; disposed of soon
  *     DELETED        its done callback is running, its memory is about to go
@@ -53,9 +53,10 @@
  * does not fire for urgent data alone. docs/NOTES.md, in the source, says more.
  *
  * Threads. Every function may be called from any thread, callbacks included; where one may not,
- * it says so. No function waits for a callback but ns_job_wait, ns_job_timedwait, ns_thrpool_wait
- * and ns_thrpool_destroy. What was written before a job was armed is visible to its callback, and
- * what the callback wrote to whoever sees the job WAITING or gets its done callback.
+ * it says so. Only the wait functions (ns_job_wait, ns_job_timedwait, ns_group_wait,
+ * ns_thrpool_wait) and ns_thrpool_destroy wait for a callback. What was written before a job was
+ * armed is visible to its callback. What the callback wrote is visible to the done callback, and to
+ * a thread that sees the job WAITING.
  *
  * Errors. A function that refuses says why in its result and, by name, in the log of its pool or,
  * where there is no pool, as ns_set_log tells; on any failure nothing has happened. No function

@@ -11,7 +11,7 @@
 //! |---|---|---|---|
 //! | `EXEC` | the callback is executing | the thread that starts it | the same thread, in [`State::finish`] |
 //! | `REQ` | the job is in the request queue, once; or the loop disposes of it as it ends | the thread that is about to push it; the loop | the loop, when it pops it, or at once |
-//! | `WORK` | the job is in the work queue or the loop's own, once; or it is disposed of in the ready list | the thread that is about to push it, or disposes of it | the worker or the loop, when it pops it |
+//! | `WORK` | the job is in the work queue or the loop's own, or in a group's queue or inbox or on its way there, once; or it is disposed of in the ready list | the thread that is about to push it, or disposes of it | the worker or the loop, when it pops it |
 //! | `WAITED` | a thread is blocked in `ns_job_wait` | the waiter, under its stripe's lock | the thread that releases the waiters, under that lock |
 //! | `CLOSE` | the worker that takes the job from the work queue must close its descriptor | the loop, together with `WORK` | the worker, when it pops it; the loop, when no worker is left |
 //! | `DISPOSED` | only the memory is left to free | the thread that disposed of it | nobody |

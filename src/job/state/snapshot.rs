@@ -18,7 +18,8 @@ pub(crate) const DELETED: u32 = 5;
 
 /// In the request queue.
 pub(crate) const REQ: u32 = 1 << 4;
-/// In the work queue.
+/// In the work queue, or in a group's queue or inbox, or on its way there. The table in the module
+/// above has the rest.
 pub(crate) const WORK: u32 = 1 << 5;
 
 pub(super) const STATE: u32 = 0b111;
