@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* ns_job_rearm_after: jobs that rest before they watch for their trigger. */
+#include "children.h"
 #include "kinds.h"
-
-#include <sys/wait.h>
 
 static struct timeval soon = {0, 1000};
 static struct timeval delay = {0, 20000};
@@ -84,13 +83,11 @@ TEST(what_is_wrong_is_refused)
     assert_int_equal(ns_job_set_data(job, NULL), NS_INVALID_STATE);
     assert_int_equal(ns_job_timedwait(job, &soon), NS_TIMEOUT);
     assert_int_equal(errno, 77);
-    pid_t child = fork();
+    pid_t child = begin_child();
     if (child == 0) {
         _exit(ns_job_rearm_after(job, &delay) != NS_SHUTDOWN);
     }
-    int status = -1;
-    assert_int_equal(waitpid(child, &status, 0), child);
-    assert_int_equal(status, 0);
+    assert_exits(end_child(child), 0);
     struct ns_job_t *idle = unarmed(tp, KIND_TIMER, -1, &far_away, 0, &rest);
     ns_thrpool_shutdown(tp);
     assert_int_equal(ns_job_rearm_after(idle, &delay), NS_SHUTDOWN);
