@@ -14,12 +14,12 @@ struct record {
     void (*act)(struct ns_job_t *job, int run);
 };
 
+/* Be busy for so long. */
 static void stay(double seconds)
 {
     double end = now_seconds() + seconds;
     while (now_seconds() < end) {
-        struct timespec pause = {0, 100000};
-        nanosleep(&pause, NULL);
+        sched_yield();
     }
 }
 

@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* A pool's options: their sizes, the threads' names, what is called in each thread, the event
  * framework, and what is refused. */
-#include "harness.h"
+#include "children.h"
 
 #include <sys/prctl.h>
-#include <sys/wait.h>
-
 #define VARIABLE "NUNC_STANS_FRAMEWORK"
 
 /* The sizes that a program could have been built with: the ends of the fields. */
@@ -386,13 +384,11 @@ TEST(a_forked_child_is_told_the_framework)
     init(&options);
     options.framework = "portable";
     struct ns_thrpool_t *tp = new_with(1, &options);
-    pid_t child = fork();
+    pid_t child = begin_child();
     if (child == 0) {
         _exit(strcmp(ns_thrpool_get_framework(tp), "portable") != 0);
     }
-    int status = -1;
-    assert_int_equal(waitpid(child, &status, 0), child);
-    assert_int_equal(status, 0);
+    assert_exits(end_child(child), 0);
     pool_end(tp);
 }
 

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* queue_limit: what counts against it, what is refused, and what never is. */
-#include "harness.h"
-
-#include <sys/wait.h>
+#include "children.h"
 
 enum { LIMIT = 10 };
 
@@ -370,13 +368,11 @@ TEST(shutdown_comes_before_overload_and_what_waits_runs)
     struct latch runs = LATCH_INIT;
     struct ns_job_t *first = occupy(tp, NS_JOB_THREAD, &gate);
     assert_int_equal(fill(tp, NS_JOB_THREAD, count_and_finish, &runs, NULL), LIMIT);
-    pid_t child = fork();
+    pid_t child = begin_child();
     if (child == 0) {
         _exit(ns_add_job(tp, NS_JOB_THREAD, count_and_finish, &runs, NULL) != NS_SHUTDOWN);
     }
-    int status = -1;
-    assert_int_equal(waitpid(child, &status, 0), child);
-    assert_int_equal(status, 0);
+    assert_exits(end_child(child), 0);
     ns_thrpool_shutdown(tp);
     assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, count_and_finish, &runs, NULL), NS_SHUTDOWN);
     latch_add(&gate.leave, 1);

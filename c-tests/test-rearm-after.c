@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* ns_job_rearm_after: jobs that rest before they watch for their trigger. */
+#include "children.h"
 #include "kinds.h"
-
-#include <sys/wait.h>
 
 static struct timeval soon = {0, 1000};
 static struct timeval delay = {0, 20000};
@@ -84,13 +83,11 @@ TEST(what_is_wrong_is_refused)
     assert_int_equal(ns_job_set_data(job, NULL), NS_INVALID_STATE);
     assert_int_equal(ns_job_timedwait(job, &soon), NS_TIMEOUT);
     assert_int_equal(errno, 77);
-    pid_t child = fork();
+    pid_t child = begin_child();
     if (child == 0) {
         _exit(ns_job_rearm_after(job, &delay) != NS_SHUTDOWN);
     }
-    int status = -1;
-    assert_int_equal(waitpid(child, &status, 0), child);
-    assert_int_equal(status, 0);
+    assert_exits(end_child(child), 0);
     struct ns_job_t *idle = unarmed(tp, KIND_TIMER, -1, &far_away, 0, &rest);
     ns_thrpool_shutdown(tp);
     assert_int_equal(ns_job_rearm_after(idle, &delay), NS_SHUTDOWN);
@@ -148,12 +145,15 @@ TEST(a_job_of_each_kind_rests_and_then_fires)
 
 static ns_result_t rest_again(struct ns_job_t *job, int run)
 {
-    struct timespec pause = {0, 5000000};
     if (run > 1) {
         return ns_job_done(job);
     }
     ns_result_t result = ns_job_rearm_after(job, &delay);
-    nanosleep(&pause, NULL); /* the delay counts from the return, not from the call */
+    /* The delay counts from the return, not from the call. */
+    double end = now_seconds() + 0.005;
+    while (now_seconds() < end) {
+        sched_yield();
+    }
     return result != NS_SUCCESS ? result
            : ns_job_rearm_after(job, &delay) == NS_INVALID_STATE
                    && ns_job_rearm(job) == NS_INVALID_STATE

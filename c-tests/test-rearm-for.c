@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* ns_job_rearm_for: jobs that are armed again for other directions, or with another time. */
+#include "children.h"
 #include "kinds.h"
-
-#include <sys/wait.h>
 
 static struct timeval soon = {0, 5000};
 static struct timeval later = {0, 30000};
@@ -100,13 +99,11 @@ TEST(what_is_wrong_is_refused_and_changes_nothing)
     assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
     assert_int_equal(ns_job_rearm_for(job, NS_JOB_WRITE, &soon), NS_INVALID_STATE);
     assert_int_equal(ns_job_get_type(job), NS_JOB_READ | NS_JOB_PRESERVE_FD);
-    pid_t child = fork();
+    pid_t child = begin_child();
     if (child == 0) {
         _exit(ns_job_rearm_for(job, NS_JOB_WRITE, NULL) != NS_SHUTDOWN);
     }
-    int status = -1;
-    assert_int_equal(waitpid(child, &status, 0), child);
-    assert_int_equal(status, 0);
+    assert_exits(end_child(child), 0);
     assert_int_equal(ns_job_cancel(job), NS_SUCCESS);
     job = unarmed(tp, KIND_FD, &on, 0, &serve);
     ns_thrpool_shutdown(tp);
@@ -177,6 +174,47 @@ TEST(one_job_reads_and_writes_by_turns)
                 pool_end(tp);
                 close(ends[1]);
             }
+        }
+    }
+}
+
+static ns_result_t read_often_then_write(struct ns_job_t *job, int run)
+{
+    char byte;
+    if (run == 4) {
+        return ns_job_done(job);
+    }
+    if (read(ns_job_get_native_fd(job), &byte, 1) != 1) {
+        return NS_TIMEOUT;
+    }
+    if (run < 3) {
+        return (ns_job_get_type(job) & NS_JOB_PERSIST) ? NS_SUCCESS : ns_job_rearm(job);
+    }
+    return ns_job_rearm_for(job, NS_JOB_WRITE, NULL);
+}
+
+/* The loop arms a job again that waits for the same as before without a look at the poller. */
+TEST(a_job_that_was_armed_again_often_takes_another_direction)
+{
+    for EACH_THREAD(i) {
+        for (int persist = 0; persist < 2; persist++) {
+            struct ns_thrpool_t *tp = pool_of(1);
+            struct serve serve = SERVE(read_often_then_write);
+            int ends[2];
+            socket_pair(ends);
+            const struct trigger on = {NULL, ends[0], NS_JOB_READ};
+            struct ns_job_t *job = unarmed(tp, KIND_FD, &on,
+                                           where[i] | (persist ? NS_JOB_PERSIST : 0), &serve);
+            assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
+            for (int run = 0; run < 4; run++) {
+                assert_int_equal(write(ends[1], "x", 1), 1);
+                assert_latch(&serve.runs, run + 1);
+            }
+            assert_latch(&serve.gone, 1);
+            assert_int_equal(latch_count(&serve.runs), 5);
+            assert_int_equal(serve.output[4], NS_JOB_WRITE);
+            pool_end(tp);
+            close(ends[1]);
         }
     }
 }
@@ -484,6 +522,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_wrong_is_refused_and_changes_nothing),
         cmocka_unit_test(one_job_reads_and_writes_by_turns),
+        cmocka_unit_test(a_job_that_was_armed_again_often_takes_another_direction),
         cmocka_unit_test(from_outside_an_idle_job_takes_every_direction),
         cmocka_unit_test(a_job_beside_it_keeps_its_own_directions),
         cmocka_unit_test(a_time_out_comes_goes_and_changes),

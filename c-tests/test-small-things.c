@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* The results in words, a pool's wait with an end, many jobs at once, and timers at a cadence. */
-#include "harness.h"
-
-#include <sys/wait.h>
+#include "children.h"
 
 TEST(each_result_has_its_name_and_a_message)
 {
@@ -30,6 +28,9 @@ TEST(each_result_has_its_name_and_a_message)
     }
 }
 
+/* A child that exits has its parent's pool: here valgrind finds it. */
+static struct ns_thrpool_t *volatile parents_pool;
+
 /* ns_thrpool_timedwait */
 
 static struct timeval while_ago = {-1, 0};
@@ -47,13 +48,12 @@ TEST(a_timed_wait_refuses_what_is_wrong)
         assert_int_equal(ns_thrpool_timedwait(tp, wrong[i]), NS_INVALID_REQUEST);
         assert_true(logged("ns_thrpool_timedwait: ") && logged(why[i]));
     }
-    pid_t child = fork();
+    parents_pool = tp;
+    pid_t child = begin_child();
     if (child == 0) {
         _exit(ns_thrpool_timedwait(tp, &a_little) != NS_SHUTDOWN);
     }
-    int status = -1;
-    assert_int_equal(waitpid(child, &status, 0), child);
-    assert_int_equal(status, 0);
+    assert_exits(end_child(child), 0);
     pool_end(tp);
 }
 
@@ -391,14 +391,13 @@ TEST(many_jobs_are_refused_as_one_is)
     assert_null(jobs[0]);
     assert_int_equal(ns_add_jobs(tp, NS_JOB_THREAD, do_nothing, 0, NULL, NULL), NS_SUCCESS);
     assert_int_equal(atomic_load(&blocks_out), idle);
-    pid_t child = fork();
+    parents_pool = tp;
+    pid_t child = begin_child();
     if (child == 0) {
         _exit(ns_add_jobs(tp, NS_JOB_THREAD, do_nothing, 3, NULL, jobs) != NS_SHUTDOWN
               || jobs[2] != NULL);
     }
-    int status = -1;
-    assert_int_equal(waitpid(child, &status, 0), child);
-    assert_int_equal(status, 0);
+    assert_exits(end_child(child), 0);
     ns_thrpool_shutdown(tp);
     memset(jobs, 0xff, sizeof jobs);
     assert_int_equal(ns_add_jobs(tp, NS_JOB_THREAD, do_nothing, 3, NULL, jobs), NS_SHUTDOWN);
