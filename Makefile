@@ -21,7 +21,8 @@ C_FLAGS := -std=c11 -Wall -Wextra -Wpedantic -Werror -g -O2 -Iinclude $(CFLAGS)
 # Programs here run against build/lib wherever they are started from.
 LINK := -Lbuild/lib -Wl,-rpath,$(CURDIR)/build/lib -lnunc-stans -lpthread $(LDFLAGS)
 
-EXAMPLES := $(patsubst examples/%.c,build/examples/%,$(wildcard examples/*.c))
+EXAMPLES := $(patsubst examples/%.c,build/examples/%,$(wildcard examples/*.c)) \
+            build/examples/sql-gateway
 C_TESTS := $(patsubst c-tests/%.c,build/c-tests/%,$(wildcard c-tests/test-*.c))
 C_TEST_HEADERS := $(wildcard c-tests/*.h)
 # The programs that use NSPR themselves.
@@ -30,17 +31,20 @@ WITH_NSPR := build/examples/nspr-echo \
 
 TOOLS_FOR_BUILD := gcc libc6-dev
 TOOLS_FOR_DEMO := $(TOOLS_FOR_BUILD) curl wrk
+TOOLS_FOR_SQL := $(TOOLS_FOR_BUILD) curl libpq-dev pkg-config postgresql procps
 TOOLS_FOR_DEB := $(TOOLS_FOR_BUILD) debhelper dpkg-dev fakeroot
-TOOLS_FOR_CHECK := $(TOOLS_FOR_DEB) bindgen clang g++ libcmocka-dev libnspr4-dev pkg-config strace
+TOOLS_FOR_CHECK := $(TOOLS_FOR_DEB) $(TOOLS_FOR_SQL) bindgen clang g++ libcmocka-dev libnspr4-dev \
+                   strace valgrind
 
-TOOLS_FOR_DEEP := $(TOOLS_FOR_CHECK) valgrind python3
+TOOLS_FOR_DEEP := $(TOOLS_FOR_CHECK) python3
 TOOLS_FOR_COUNTS := $(TOOLS_FOR_BUILD) python3 valgrind strace
 TOOLS_FOR_BENCH := $(TOOLS_FOR_BUILD) g++ pkg-config python3 libevent-dev libuv1-dev \
                    libglib2.0-dev libasio-dev
 BENCHES := $(addprefix build/bench/,ns floor libevent libuv glib asio)
+BENCH_HEADERS := $(wildcard bench/*.h)
 
-.PHONY: all help need-demo need-check need-deep need-deb need-bench need-counts demo check \
-        check-model check-deep check-full soak header examples c-tests bench bench-plot \
+.PHONY: all help need-demo need-demo-sql need-check need-deep need-deb need-bench need-counts demo \
+        demo-sql check check-model check-deep check-full soak header examples c-tests bench bench-plot \
         bench-counts bench-profile install uninstall deb clean
 
 all: build/lib/$(SHARED) build/lib/libnunc-stans.a ## build the library into build/lib (release)
@@ -70,6 +74,9 @@ build/lib/libnunc-stans.a: $(RELEASE)/libnunc_stans.a
 need-demo:
 	@tools/need.sh $(TOOLS_FOR_DEMO)
 
+need-demo-sql:
+	@tools/need.sh $(TOOLS_FOR_SQL)
+
 need-deb:
 	@tools/need.sh $(TOOLS_FOR_DEB)
 
@@ -86,7 +93,16 @@ need-check:
 
 $(WITH_NSPR): NSPR = $(shell pkg-config --cflags --libs nspr)
 
-build/examples/httpd: examples/http.h
+build/examples/httpd: examples/http.h examples/server.h
+
+build/examples/chat: examples/server.h
+
+SQL_GATEWAY := $(wildcard examples/sql-gateway/*.c)
+
+build/examples/sql-gateway: $(SQL_GATEWAY) examples/sql-gateway/gateway.h examples/http.h \
+                            examples/server.h include/nunc-stans.h build/lib/$(SHARED)
+	@mkdir -p $(@D)
+	$(CC) $(C_FLAGS) $(SQL_GATEWAY) -o $@ $$(pkg-config --cflags --libs libpq) $(LINK)
 
 build/examples/%: examples/%.c include/nunc-stans.h build/lib/$(SHARED)
 	@mkdir -p $(@D)
@@ -103,11 +119,15 @@ build/c-tests/%: c-tests/%.c $(C_TEST_HEADERS) include/nunc-stans.h build/lib/$(
 
 examples: $(EXAMPLES) ## build the examples into build/examples
 
-c-tests: $(C_TESTS) ## build the C tests into build/c-tests
+c-tests: $(C_TESTS) build/c-tests/sql-clients ## build the C tests into build/c-tests
 
 demo: need-demo ## build, serve files over HTTP, load the server, stop it cleanly
 	@$(MAKE) --no-print-directory all build/examples/httpd
 	@examples/demo.sh build/examples/httpd $(SECONDS)
+
+demo-sql: need-demo-sql ## build, run queries of HTTP clients on a PostgreSQL of its own, kill that, restart it
+	@$(MAKE) --no-print-directory all build/examples/sql-gateway build/c-tests/sql-clients
+	@examples/sql-gateway/demo.sh build
 
 SECONDS ?= 10
 
@@ -144,11 +164,11 @@ build/bench/glib: LIBRARY = $(shell pkg-config --cflags --libs glib-2.0)
 build/bench/ns: LIBRARY = $(LINK)
 build/bench/ns: build/lib/$(SHARED)
 
-build/bench/asio: bench/asio.cpp bench/bench.h
+build/bench/asio: bench/asio.cpp $(BENCH_HEADERS)
 	@mkdir -p $(@D)
 	$(CXX) -std=c++17 -Wall -Wextra -Wpedantic -Werror -g -O2 -DASIO_STANDALONE $< -o $@ -lpthread
 
-build/bench/%: bench/%.c bench/bench.h include/nunc-stans.h
+build/bench/%: bench/%.c $(BENCH_HEADERS) include/nunc-stans.h
 	@mkdir -p $(@D)
 	$(CC) $(C_FLAGS) $< -o $@ $(LIBRARY) -lpthread
 
@@ -164,7 +184,7 @@ bench-counts: need-counts ## count calls and instructions for each unit of work,
 	@$(MAKE) --no-print-directory all build/bench/ns
 	@bench/counts.py $(COUNTS_ARGS)
 
-bench-profile: need-counts ## where the instructions of the two main paths go
+bench-profile: need-counts ## where the instructions of the main paths go
 	@$(MAKE) --no-print-directory all build/bench/ns
 	@bench/profile.py build/bench/ns
 

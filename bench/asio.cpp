@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* The works of the benchmark through Asio, without Boost. */
-#include "bench.h"
+#include "groups.h"
 #include <asio.hpp>
 #include <memory>
 #include <optional>
@@ -266,6 +266,59 @@ void work_start_stop(const struct work *work)
     start_stop(work, once);
 }
 
+/* Groups are strands. Their objects are kept side by side, which costs the least. */
+
+using strand = asio::strand<asio::thread_pool::executor_type>;
+
+std::vector<strand> strands;
+
+void strands_make(size_t count)
+{
+    strands.reserve(count);
+    for (size_t i = 0; i < count; i++)
+        strands.push_back(asio::make_strand(pool->get_executor()));
+}
+
+void strand_post(size_t which)
+{
+    asio::post(strands[which], [which] { lane_ran(which); });
+}
+
+void strand_ping(size_t which)
+{
+    asio::post(strands[which], [which] {
+        if (ping_again())
+            strand_ping(1 - which);
+    });
+}
+
+void strand_burden(size_t which)
+{
+    asio::post(strands[which], [] { burden_carried(); });
+}
+
+const struct groups of_strands = {workers, strands_make, strand_post, strand_ping, strand_burden};
+
+void work_groups(const struct work *work)
+{
+    groups(work, &of_strands);
+}
+
+void work_group_ping(const struct work *work)
+{
+    group_ping(work, &of_strands);
+}
+
+void work_overburdened(const struct work *work)
+{
+    overburdened(work, &of_strands);
+}
+
+void work_groups_idle(const struct work *work)
+{
+    groups_idle(work, &of_strands);
+}
+
 } // namespace
 
 const struct work works[] = {
@@ -304,5 +357,27 @@ const struct work works[] = {
     {"idle", "19000", work_idle},
     {"signals", "1", work_signals},
     {"start-stop", "2", work_start_stop},
+    {"group-post", "1x1", work_groups},
+    {"group-post", "1x2", work_groups},
+    {"group-post", "2x2", work_groups},
+    {"group-post-window", "1x1", work_groups},
+    {"group-post-window", "1x2", work_groups},
+    {"groups", "1000:1x1", work_groups},
+    {"groups", "1000:1x2", work_groups},
+    {"groups", "1000:2x1", work_groups},
+    {"groups", "1000:2x2", work_groups},
+    {"groups", "10000:1x1", work_groups},
+    {"groups", "10000:1x2", work_groups},
+    {"groups", "10000:2x1", work_groups},
+    {"groups", "10000:2x2", work_groups},
+    {"groups-window", "1000:1x1", work_groups},
+    {"groups-window", "1000:2x2", work_groups},
+    {"groups-window", "10000:2x2", work_groups},
+    {"groups-idle", "1000", work_groups_idle},
+    {"groups-idle", "10000", work_groups_idle},
+    {"group-ping", "1", work_group_ping},
+    {"group-ping", "2", work_group_ping},
+    {"overburdened", "one-loop", work_overburdened},
+    {"overburdened", "all-loops", work_overburdened},
     {nullptr, nullptr, nullptr},
 };

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Counts what one unit of each main work costs, in numbers that hardly vary.
 
-    bench/counts.py [--write] [--programs DIR] [--counts FILE]
+    bench/counts.py [--write] [--only WORK,...] [--programs DIR] [--counts FILE]
 
 It counts the instructions in user space (callgrind) of the library and of the whole process, the
 system calls (strace) and the context switches (getrusage). Each count is the difference between
@@ -27,6 +27,7 @@ import callgrind
 WORKS = [
     ("run-now", "1x1", 40000, ("own", "calls")),
     ("run-now", "2x2", 40000, ("own", "calls")),
+    ("add-jobs", "64", 64000, ("own", "calls")),
     ("hand-off", "idle", 500, ()),
     ("rearm", "4", 40000, ("own", "calls")),
     ("echo-loop", "1", 2000, ("own", "calls")),
@@ -39,6 +40,10 @@ WORKS = [
     ("timers-fire", "100000", 20000, ("own", "calls")),
     ("idle", "1000", 10000, ("own", "calls")),
     ("signals", "1", 1000, ("unshared",)),
+    ("group-post", "1x1", 40000, ("own", "calls")),
+    ("groups", "1000:1x1", 40000, ("own", "calls")),
+    ("groups", "1000:2x2", 40000, ("own", "calls")),
+    ("group-ping", "1", 40000, ("own", "calls")),
 ]
 
 # Calls that the work's own driver makes, not the library.
@@ -135,21 +140,24 @@ def write(path, held):
 def main():
     parser = argparse.ArgumentParser(description="count what one unit of each work costs")
     parser.add_argument("--write", action="store_true", help="note the counts as those to hold")
+    parser.add_argument("--only", default="", metavar="WORK,...", help="works whose names begin so")
     parser.add_argument("--programs", default="build/bench", metavar="DIR")
     parser.add_argument("--counts", default="bench/counts.csv", metavar="FILE")
     options = parser.parse_args()
     program = os.path.join(options.programs, "ns")
     before, now, worse = read(options.counts), {}, []
-    print(f"{'':26} {'instructions':>17} {'calls':>17}\n{'work':18} {'':7} {'own':>8} {'all':>8} "
+    print(f"{'':27} {'instructions':>17} {'calls':>17}\n{'work':18} {'':8} {'own':>8} {'all':>8} "
           f"{'all':>8} {'unshared':>8} {'switches':>9}   of the calls")
     with tempfile.TemporaryDirectory() as directory:
         for work, param, units, held in WORKS:
+            if not work.startswith(tuple(options.only.split(","))):
+                continue
             result, names = count(program, work, param, units, directory)
             cells = [f"{max(result[kind], 0):.{0 if kind in ('own', 'instructions') else 2}f}"
                      f"{' ' if kind in held else '~'}" for kind in KINDS]
             by_name = ", ".join(f"{name} {value:.2f}"
                                 for name, value in sorted(names.items(), key=lambda x: -x[1]))
-            print(f"{work:18} {param:7} {' '.join(f'{cell:>8}' for cell in cells)}   {by_name}",
+            print(f"{work:18} {param:8} {' '.join(f'{cell:>8}' for cell in cells)}   {by_name}",
                   flush=True)
             for kind in held:
                 key = (work, param, kind)
@@ -160,7 +168,7 @@ def main():
                                  f"{before[key]:.2f} before")
     print("~ shown, not held: it depends on how the threads happen to meet.")
     if options.write:
-        write(options.counts, now)
+        write(options.counts, {**before, **now})
     elif not before:
         sys.exit(f"nothing to compare with: --write makes {options.counts}")
     elif worse:

@@ -3,87 +3,10 @@
  * The works of the benchmark by hand: raw epoll, a mutex with a condition variable and an intrusive
  * list, a timerfd with a binary heap. About the least that such an interface can cost.
  */
-#include "bench.h"
+#include "floor-pool.h"
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
 #include <sys/timerfd.h>
-
-/* The pool: a list of jobs. */
-
-struct job {
-    struct job *next;
-    void (*func)(struct job *job);
-    void *data;
-};
-
-static struct {
-    pthread_mutex_t lock;
-    pthread_cond_t more;
-    struct job *first;
-    struct job **last;
-    size_t idle;
-    bool closed;
-} queue = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, NULL, NULL, 0, false};
-
-static void push(struct job *job)
-{
-    job->next = NULL;
-    pthread_mutex_lock(&queue.lock);
-    *queue.last = job;
-    queue.last = &job->next;
-    bool wake = queue.idle > 0;
-    pthread_mutex_unlock(&queue.lock);
-    if (wake)
-        pthread_cond_signal(&queue.more);
-}
-
-static void *work_off(void *unused)
-{
-    (void)unused;
-    pthread_mutex_lock(&queue.lock);
-    for (;;) {
-        struct job *job = queue.first;
-        if (job) {
-            queue.first = job->next;
-            if (!queue.first)
-                queue.last = &queue.first;
-            pthread_mutex_unlock(&queue.lock);
-            job->func(job);
-            pthread_mutex_lock(&queue.lock);
-        } else if (queue.closed) {
-            break;
-        } else {
-            queue.idle++;
-            pthread_cond_wait(&queue.more, &queue.lock);
-            queue.idle--;
-        }
-    }
-    pthread_mutex_unlock(&queue.lock);
-    return NULL;
-}
-
-static void start_workers(pthread_t *threads, size_t count)
-{
-    queue.first = NULL;
-    queue.last = &queue.first;
-    queue.closed = false;
-    for (size_t i = 0; i < count; i++)
-        threads[i] = thread(work_off, NULL);
-}
-
-static void workers(size_t count)
-{
-    pthread_t threads[8];
-    start_workers(threads, count);
-}
-
-static void post(void (*func)(struct job *), void *data)
-{
-    struct job *job = malloc(sizeof(*job));
-    job->func = func;
-    job->data = data;
-    push(job);
-}
 
 static void on_run_now(struct job *job)
 {
@@ -655,5 +578,27 @@ const struct work works[] = {
     {"idle", "19000", work_idle},
     {"signals", "1", work_signals},
     {"start-stop", "2", work_start_stop},
+    {"group-post", "1x1", work_groups},
+    {"group-post", "1x2", work_groups},
+    {"group-post", "2x2", work_groups},
+    {"group-post-window", "1x1", work_groups},
+    {"group-post-window", "1x2", work_groups},
+    {"groups", "1000:1x1", work_groups},
+    {"groups", "1000:1x2", work_groups},
+    {"groups", "1000:2x1", work_groups},
+    {"groups", "1000:2x2", work_groups},
+    {"groups", "10000:1x1", work_groups},
+    {"groups", "10000:1x2", work_groups},
+    {"groups", "10000:2x1", work_groups},
+    {"groups", "10000:2x2", work_groups},
+    {"groups-window", "1000:1x1", work_groups},
+    {"groups-window", "1000:2x2", work_groups},
+    {"groups-window", "10000:2x2", work_groups},
+    {"groups-idle", "1000", work_groups_idle},
+    {"groups-idle", "10000", work_groups_idle},
+    {"group-ping", "1", work_group_ping},
+    {"group-ping", "2", work_group_ping},
+    {"overburdened", "one-loop", work_overburdened},
+    {"overburdened", "all-loops", work_overburdened},
     {NULL, NULL, NULL},
 };

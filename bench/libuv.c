@@ -3,7 +3,7 @@
  * The works of the benchmark through libuv. Every function but uv_async_send must be called on the
  * loop's own thread, so run-now jobs and timers are added there, not from outside.
  */
-#include "bench.h"
+#include "groups.h"
 #include <uv.h>
 
 static uv_loop_t uv;
@@ -299,6 +299,79 @@ static void work_signals(const struct work *work)
     signals(work);
 }
 
+/*
+ * Loops that are bound to threads: what is for a connection runs on the loop that has it. A list
+ * under a lock and a uv_async_t bring it there.
+ */
+
+struct task {
+    struct task *next;
+};
+
+static struct bound {
+    uv_loop_t loop;
+    uv_async_t async;
+    pthread_mutex_t lock;
+    struct task *first;
+    struct task **last;
+} bound[BURDEN_THREADS];
+
+static void *bound_loop(void *argument)
+{
+    uv_run(&((struct bound *)argument)->loop, UV_RUN_DEFAULT);
+    return NULL;
+}
+
+static void on_tasks(uv_async_t *async)
+{
+    struct bound *self = async->data;
+    pthread_mutex_lock(&self->lock);
+    struct task *each = self->first;
+    self->first = NULL;
+    self->last = &self->first;
+    pthread_mutex_unlock(&self->lock);
+    for (struct task *next; each; each = next) {
+        next = each->next;
+        burden_carried();
+        free(each);
+    }
+}
+
+static void bound_start(size_t count)
+{
+    for (struct bound *self = bound; self < bound + count; self++) {
+        uv_loop_init(&self->loop);
+        uv_async_init(&self->loop, &self->async, on_tasks);
+        self->async.data = self;
+        pthread_mutex_init(&self->lock, NULL);
+        self->last = &self->first;
+        thread(bound_loop, self);
+    }
+}
+
+static void bound_make(size_t connections)
+{
+    (void)connections;
+}
+
+static void bound_burden(size_t connection)
+{
+    struct bound *self = &bound[connection % BURDEN_THREADS];
+    struct task *task = malloc(sizeof(*task));
+    task->next = NULL;
+    pthread_mutex_lock(&self->lock);
+    *self->last = task;
+    self->last = &task->next;
+    pthread_mutex_unlock(&self->lock);
+    uv_async_send(&self->async);
+}
+
+static void work_overburdened(const struct work *work)
+{
+    static const struct groups of_loops = {bound_start, bound_make, NULL, NULL, bound_burden};
+    overburdened(work, &of_loops);
+}
+
 const struct work works[] = {
     {"run-now", "1x1", work_run_now},
     {"run-now", "1x2", work_run_now},
@@ -326,5 +399,7 @@ const struct work works[] = {
     {"idle", "1000", work_idle},
     {"idle", "19000", work_idle},
     {"signals", "1", work_signals},
+    {"overburdened", "one-loop", work_overburdened},
+    {"overburdened", "all-loops", work_overburdened},
     {NULL, NULL, NULL},
 };

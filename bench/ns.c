@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* The works of the benchmark through nunc-stans. */
-#include "bench.h"
+#include "groups.h"
 #define NS_NO_NSPR
 #include <nunc-stans.h>
 
@@ -36,6 +36,30 @@ static void work_run_now(const struct work *work)
 {
     start(workers_of(work));
     run_now(work, post_run_now, NULL);
+}
+
+/* Adding many at once, PARAM at a time, while the only worker is busy: what the adder pays. */
+static void on_stay(struct ns_job_t *job)
+{
+    sem_post((sem_t *)ns_job_get_data(job));
+    for (;;)
+        pause();
+}
+
+static void work_add_jobs(const struct work *work)
+{
+    size_t n = strtoul(work->param, NULL, 10), calls = how_many(1000000) / n;
+    sem_t begun;
+    sem_init(&begun, 0, 0);
+    start(1);
+    good(ns_add_job(tp, NS_JOB_THREAD, on_stay, &begun, NULL));
+    sem_wait(&begun);
+    usage_begin();
+    uint64_t start = nanoseconds();
+    for (size_t i = 0; i < calls; i++)
+        good(ns_add_jobs(tp, NS_JOB_THREAD, on_run_now, n, NULL, NULL));
+    metric(work, "each", (double)(nanoseconds() - start) / (double)(calls * n));
+    usage_end(work, (double)(calls * n));
 }
 
 static void on_hand_off(struct ns_job_t *job)
@@ -237,6 +261,81 @@ static void work_start_stop(const struct work *work)
     start_stop(work, once);
 }
 
+static struct ns_group_t **made;
+
+static void groups_make(size_t count)
+{
+    made = malloc(count * sizeof(*made));
+    for (size_t i = 0; i < count; i++)
+        good(ns_group_new(tp, 1, NULL, NULL, &made[i]));
+}
+
+static void post_to(size_t which, ns_job_func_t func)
+{
+    good(ns_add_group_job(made[which], NS_JOB_THREAD, func, (void *)(uintptr_t)which, NULL));
+}
+
+static size_t which_of(struct ns_job_t *job)
+{
+    return (size_t)(uintptr_t)ns_job_get_data(job);
+}
+
+static void on_lane(struct ns_job_t *job)
+{
+    lane_ran(which_of(job));
+    ns_job_done(job);
+}
+
+static void group_post(size_t which)
+{
+    post_to(which, on_lane);
+}
+
+static void on_ping(struct ns_job_t *job)
+{
+    if (ping_again())
+        post_to(1 - which_of(job), on_ping);
+    ns_job_done(job);
+}
+
+static void ping(size_t which)
+{
+    post_to(which, on_ping);
+}
+
+static void on_burden(struct ns_job_t *job)
+{
+    burden_carried();
+    ns_job_done(job);
+}
+
+static void burden(size_t which)
+{
+    post_to(which, on_burden);
+}
+
+static const struct groups of_groups = {start, groups_make, group_post, ping, burden};
+
+static void work_groups(const struct work *work)
+{
+    groups(work, &of_groups);
+}
+
+static void work_group_ping(const struct work *work)
+{
+    group_ping(work, &of_groups);
+}
+
+static void work_overburdened(const struct work *work)
+{
+    overburdened(work, &of_groups);
+}
+
+static void work_groups_idle(const struct work *work)
+{
+    groups_idle(work, &of_groups);
+}
+
 const struct work works[] = {
     {"run-now", "1x1", work_run_now},
     {"run-now", "1x2", work_run_now},
@@ -247,6 +346,8 @@ const struct work works[] = {
     {"run-now-window", "1x1", work_run_now},
     {"run-now-window", "1x2", work_run_now},
     {"run-now-window", "2x2", work_run_now},
+    {"add-jobs", "1", work_add_jobs},
+    {"add-jobs", "64", work_add_jobs},
     {"hand-off", "busy", work_hand_off},
     {"hand-off", "idle", work_hand_off},
     {"rearm", "1", work_rearm},
@@ -279,5 +380,27 @@ const struct work works[] = {
     {"idle", "19000", work_idle},
     {"signals", "1", work_signals},
     {"start-stop", "2", work_start_stop},
+    {"group-post", "1x1", work_groups},
+    {"group-post", "1x2", work_groups},
+    {"group-post", "2x2", work_groups},
+    {"group-post-window", "1x1", work_groups},
+    {"group-post-window", "1x2", work_groups},
+    {"groups", "1000:1x1", work_groups},
+    {"groups", "1000:1x2", work_groups},
+    {"groups", "1000:2x1", work_groups},
+    {"groups", "1000:2x2", work_groups},
+    {"groups", "10000:1x1", work_groups},
+    {"groups", "10000:1x2", work_groups},
+    {"groups", "10000:2x1", work_groups},
+    {"groups", "10000:2x2", work_groups},
+    {"groups-window", "1000:1x1", work_groups},
+    {"groups-window", "1000:2x2", work_groups},
+    {"groups-window", "10000:2x2", work_groups},
+    {"groups-idle", "1000", work_groups_idle},
+    {"groups-idle", "10000", work_groups_idle},
+    {"group-ping", "1", work_group_ping},
+    {"group-ping", "2", work_group_ping},
+    {"overburdened", "one-loop", work_overburdened},
+    {"overburdened", "all-loops", work_overburdened},
     {NULL, NULL, NULL},
 };

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where the instructions of the two main paths go: bench/profile.py [PROGRAM].
+"""Where the instructions of the main paths go: bench/profile.py [PROGRAM].
 
-It measures a run-now job that a worker runs, and a round trip that the loop serves. From
-callgrind's counts it prints the functions that take a fiftieth or more of the instructions, and
-how many each takes per job or round trip. Inlined functions count as their callers.
+It measures a run-now job that a worker runs, a round trip that the loop serves, and a job that is
+posted to one group and to one of many. From callgrind's counts it prints the functions that take a
+fiftieth or more of the instructions, and how many each takes per job or round trip. Inlined
+functions count as their callers.
 """
 
 import os
@@ -13,7 +14,8 @@ import sys
 sys.dont_write_bytecode = True
 import callgrind
 
-PATHS = [("run-now", "1x1", 100000), ("echo-loop", "32", 50000)]
+PATHS = [("run-now", "1x1", 100000), ("echo-loop", "32", 50000), ("group-post", "1x1", 100000),
+         ("groups", "1000:2x2", 100000)]
 
 
 def main():

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Runs the programs of the benchmark, interleaved, and prints one table.
 
-    bench/run.py [--rounds N] [--quick] [--only WORK] [--programs DIR]
+    bench/run.py [--rounds N] [--quick] [--only WORK,...] [--programs DIR]
 
 Every peer does a work before the next work begins, and all works are repeated for several rounds.
 So whatever else the machine does affects all peers alike. The table shows medians.
@@ -35,6 +35,11 @@ SHOWN = {
     "idle": [("bytes", "B", 1, False), ("touch_ns", "ns", 1, False)],
     "signals": [("rate", "k/s", 1e3, True)],
     "start-stop": [("each_us", "us", 1, False)],
+    "group-post": [("rate", "M/s", 1e6, True), ("cpu_us", "us", 1, False)],
+    "groups": [("rate", "M/s", 1e6, True), ("cpu_us", "us", 1, False)],
+    "groups-idle": [("bytes", "B", 1, False), ("make_ns", "ns", 1, False)],
+    "group-ping": [("rate", "M/s", 1e6, True), ("cpu_us", "us", 1, False)],
+    "overburdened": [("makespan_ms", "ms", 1, False), ("ideals", "", 1, False)],
 }
 
 # Works that only one peer does in several ways, and the work of the other peers to compare them
@@ -45,6 +50,12 @@ SAME_AS = {
     "echo-loop-oneshot": "echo-loop",
     "echo-workers-shared": "echo-workers",
     "echo-workers-owned": "echo-workers",
+}
+
+# A work that is another with something more: what each peer keeps of its own rate without.
+MORE_THAN = {
+    "group-post": "run-now",
+    "group-post-window": "run-now-window",
 }
 
 NOTES = """\
@@ -58,11 +69,18 @@ as the server, and, on two processors, partly echo with 1000 connections or with
 cpu says more than the rate.
 libuv: echo by uv_poll_t. Its jobs and timers are added on the loop's own thread, the only one
 that may; its timers count milliseconds. libevent's are added from outside, with its locks.
+group: one callback of a group at a time, in order, on any worker; asio: strands; floor: a list and
+a mutex for each group over the pool. group-post: to one group, and beside it what is left of the
+same peer's run-now. groups: how many : producers x workers. group-ping: two groups, so many workers.
+overburdened: a hundred tasks that sleep 5 ms, 16 threads; one-loop: libuv, whose loops are bound to
+threads, has all their connections on one. ideals: how many times 35 ms it took.
 """
 
 
 def shown(work):
-    return SHOWN.get(work) or SHOWN[work.split("-")[0]]
+    names = work.split("-")
+    return next(SHOWN[name] for end in range(len(names), 0, -1)
+                if (name := "-".join(names[:end])) in SHOWN)
 
 
 def works_of(program):
@@ -153,6 +171,12 @@ def rows(values, order):
             yield ((work, param, metric.removesuffix("_us").removesuffix("_ns"), unit), cells,
                    ratio_of_rounds(ours, found.get(best), more),
                    ratio_of_rounds(ours, found.get("floor"), more), spread)
+        less = MORE_THAN.get(work)
+        kept = {peer: ratio_of_rounds(values.get((peer, work, param, "rate")),
+                                      values.get((peer, less, param, "rate")), True)
+                for peer in PEERS}
+        if any(kept.values()):
+            yield (work, param, f"of {less}", ""), kept, None, None, None
 
 
 def number(value):
@@ -184,12 +208,13 @@ def main():
     parser = argparse.ArgumentParser(description="run the benchmark")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="one round of short works")
-    parser.add_argument("--only", metavar="WORK", help="works whose name begins so")
+    parser.add_argument("--only", metavar="WORK,...", help="works whose names begin so")
     parser.add_argument("--programs", default="build/bench", metavar="DIR")
     options = parser.parse_args()
     programs = {peer: os.path.join(options.programs, peer) for peer in PEERS}
     programs = {peer: path for peer, path in programs.items() if os.access(path, os.X_OK)}
-    works = {peer: [work for work in works_of(path) if work[0].startswith(options.only or "")]
+    only = tuple((options.only or "").split(","))
+    works = {peer: [work for work in works_of(path) if work[0].startswith(only)]
              for peer, path in programs.items()}
     if not any(works.values()):
         sys.exit("no such work, or no programs: make bench builds them")

@@ -169,7 +169,8 @@ tap $? "udp-echo ends on SIGTERM with exit status 0"
 exec 3<&-
 
 refuses 2 $examples/httpd && refuses 2 $examples/httpd -p 1x . &&
-    refuses 2 $examples/httpd -t 0 . && refuses 2 $examples/httpd "$work/nothing"
+    refuses 2 $examples/httpd -t 0 . && refuses 2 $examples/httpd "$work/nothing" &&
+    refuses 2 $examples/httpd -s 0 . && refuses 2 $examples/httpd -q 0 .
 tap $? "httpd refuses bad arguments"
 
 mkdir "$work/root"
@@ -199,5 +200,9 @@ tap $? "httpd ends on SIGTERM with exit status 0, an idle connection open"
 exec 3<&-
 grep -q 'descriptors left open: 0$' "$work/out"
 tap $? "httpd has closed every descriptor"
+
+# test-chat and test-overload have the rest.
+refuses 2 $examples/chat -p 65536 && refuses 2 $examples/chat -w 0 && refuses 2 $examples/chat room
+tap $? "chat refuses bad arguments"
 
 echo "1..$count"

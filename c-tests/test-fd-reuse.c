@@ -322,6 +322,46 @@ TEST(a_callback_that_closed_its_number_is_told_alike_in_the_loop_and_in_a_worker
     pool_end(tp);
 }
 
+/* The application cancels a job, or the group that it is in, and closes the descriptor that it kept,
+ * while the loop arms it: that is no reason for a warning. */
+static void close_behind_cancel(int in_group)
+{
+    struct ns_thrpool_t *tp = pool_logging_to(1, count_warnings);
+    ns_job_type_t type = NS_JOB_READ | NS_JOB_PRESERVE_FD | NS_JOB_UNARMED;
+    unsigned seed = 1;
+    atomic_store(&warnings, 0);
+    for (int round = 0; round < scaled(50000); round++) {
+        int ends[2];
+        struct ns_group_t *group = NULL;
+        struct ns_job_t *job;
+        socket_pair(ends);
+        assert_int_equal(ns_add_fd_job(tp, ends[0], type, drain_own, NULL, &job), NS_SUCCESS);
+        if (in_group) {
+            assert_int_equal(ns_group_new(tp, 1, NULL, NULL, &group), NS_SUCCESS);
+            assert_int_equal(ns_job_set_group(job, group), NS_SUCCESS);
+        }
+        assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
+        for (volatile int spin = rand_r(&seed) % 20000; spin > 0; spin--) {
+        }
+        assert_int_equal(in_group ? ns_group_cancel(group) : ns_job_cancel(job), NS_SUCCESS);
+        close(ends[0]);
+        close(ends[1]);
+        ns_group_release(group);
+    }
+    assert_int_equal(atomic_load(&warnings), 0);
+    pool_end(tp);
+}
+
+TEST(a_number_that_is_closed_behind_its_cancelled_job_is_not_reported)
+{
+    close_behind_cancel(0);
+}
+
+TEST(a_number_that_is_closed_behind_its_cancelled_group_is_not_reported)
+{
+    close_behind_cancel(1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -333,6 +373,8 @@ int main(void)
         cmocka_unit_test(number_that_became_a_file_or_a_directory_serves_its_new_job_only),
         cmocka_unit_test(
             a_callback_that_closed_its_number_is_told_alike_in_the_loop_and_in_a_worker),
+        cmocka_unit_test(a_number_that_is_closed_behind_its_cancelled_job_is_not_reported),
+        cmocka_unit_test(a_number_that_is_closed_behind_its_cancelled_group_is_not_reported),
         cmocka_unit_test(fm33_many_rounds_in_random_order_keep_the_newest_job_going),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -6,9 +6,8 @@
  * to see it fail.
  */
 #include "fm.h"
+#include "servers.h"
 #include "sockets.h"
-
-#include <sys/wait.h>
 
 static void read_byte(struct ns_job_t *job)
 {
@@ -433,34 +432,10 @@ static long ask_daemon(const struct sockaddr_in *at)
 TEST(fm36_the_example_daemon_pauses_without_descriptors_and_recovers)
 {
     enum { CLIENTS = 100 };
-    char program[512];
-    snprintf(program, sizeof program, "%s", __FILE__);
-    char *name = strrchr(program, '/');
-    assert_non_null(name);
-    snprintf(name, sizeof program - (size_t)(name - program), "/../build/examples/httpd");
-    if (access(program, X_OK) != 0) {
-        skip(); /* not built */
-    }
-    int out[2];
-    assert_int_equal(pipe(out), 0);
-    pid_t daemon = fork();
-    assert_true(daemon >= 0);
-    if (daemon == 0) {
-        dup2(out[1], 1);
-        for (int fd = 3; fd < 256; fd++) {
-            close(fd); /* so that it inherits none of its sixteen */
-        }
-        execl(program, program, "-p", "0", "-t", "2", "-i", "60", "-n", "16", "/", NULL);
-        _exit(127);
-    }
-    close(out[1]);
-    FILE *told = fdopen(out[0], "r");
-    char line[256] = "";
-    assert_non_null(fgets(line, sizeof line, told));
-    assert_non_null(strrchr(line, ':'));
-    struct sockaddr_in at = {.sin_family = AF_INET,
-                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
-                             .sin_port = htons((uint16_t)atoi(strrchr(line, ':') + 1))};
+    const char *const argv[] = {example("httpd"), "-p", "0",  "-t", "2", "-i", "60",
+                                "-n",             "16", "/", NULL};
+    struct served served = server_start(argv);
+    struct sockaddr_in at = served.at;
     assert_true(ask_daemon(&at) > 0);
     int clients[CLIENTS];
     for (int i = 0; i < CLIENTS; i++) {
@@ -468,20 +443,15 @@ TEST(fm36_the_example_daemon_pauses_without_descriptors_and_recovers)
     }
     /* For a second, the clients that it has no descriptor for wait in the backlog. */
     struct ns_thrpool_t *tp = checked_pool(1);
-    double cpu = cpu_of(daemon);
+    double cpu = cpu_of(served.pid);
     loop_passes(tp, 999999);
-    cpu = cpu_of(daemon) - cpu;
+    cpu = cpu_of(served.pid) - cpu;
     checked_end(tp);
     for (int i = 0; i < CLIENTS; i++) {
         close(clients[i]);
     }
     int again = ask_daemon(&at) > 0;
-    kill(daemon, SIGTERM);
-    int status = -1;
-    while (fgets(line, sizeof line, told) != NULL) {
-    }
-    fclose(told);
-    assert_int_equal(waitpid(daemon, &status, 0), daemon);
+    int status = server_stop(&served);
     print_message("# %.0f ms of CPU in the second in which %d clients knocked\n", cpu * 1e3, CLIENTS);
     assert_true(again);
     assert_true(cpu < 0.3);

@@ -24,7 +24,12 @@ static void adds_in_order(size_t workers, unsigned pattern)
     crew_begin(&crew, tp, 1);
     number_members(&crew, many, count);
     for (int i = 0; i < count; i++) {
-        member_add(&many[i], where[pattern >> i % 8 & 1]);
+        ns_job_type_t type = where[pattern >> i % 8 & 1];
+        if (i / 3 % 2) {
+            member_add(&many[i], type);
+        } else { /* armed by the add */
+            assert_int_equal(ns_add_group_job(crew.group, type, member_run, &many[i], NULL), NS_SUCCESS);
+        }
     }
     crew_end(&crew);
     assert_in_order(&crew, count);
@@ -535,6 +540,52 @@ TEST(a_group_waits_for_its_loop_job_and_workers_do_not)
     }
 }
 
+/* The loop's job at the head is cancelled while the loop is busy elsewhere: the group waits for the loop no
+ * more. */
+static void cancel_the_loops_job(struct ns_thrpool_t *tp, size_t width, int told, int one_more)
+{
+    struct crew crew;
+    struct gate gate = GATE_INIT;
+    crew_begin(&crew, tp, width);
+    number_members(&crew, many, 3);
+    struct ns_job_t *busy = occupy(tp, NS_JOB_NONE, &gate);
+    struct ns_job_t *job = NULL;
+    assert_int_equal(ns_add_group_job(crew.group, NS_JOB_UNARMED, member_run, &many[0], &job), NS_SUCCESS);
+    if (told) {
+        assert_int_equal(ns_job_set_done_cb(job, member_gone), NS_SUCCESS);
+    }
+    assert_int_equal(ns_job_rearm(job), NS_SUCCESS);
+    if (one_more) {
+        member_add(&many[1], NS_JOB_THREAD);
+    }
+    assert_int_equal(ns_job_cancel(job), NS_SUCCESS);
+    member_add(&many[2], NS_JOB_THREAD);
+    assert_latch(&crew.runs, 1 + one_more);
+    latch_add(&gate.leave, 1);
+    finish_idle(busy);
+    crew_end(&crew);
+    assert_int_equal(atomic_load(&many[0].runs), 0);
+}
+
+TEST(a_loop_job_that_is_cancelled_holds_nothing_up)
+{
+    struct ns_thrpool_t *tp = pool_of(1);
+    const size_t widths[] = {0, 2, 3};
+    for (int i = 0; i < 12; i++) {
+        cancel_the_loops_job(tp, widths[i / 4], i & 1, i >> 1 & 1);
+    }
+    pool_end(tp);
+}
+
+TEST(a_loop_job_of_a_strand_that_is_cancelled_holds_nothing_up)
+{
+    struct ns_thrpool_t *tp = pool_of(1);
+    for (int i = 0; i < 4; i++) {
+        cancel_the_loops_job(tp, 1, i & 1, i >> 1 & 1);
+    }
+    pool_end(tp);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -553,6 +604,8 @@ int main(void)
         cmocka_unit_test(a_descriptor_whose_job_is_queued_is_left_alone),
         cmocka_unit_test(a_loop_job_behind_a_blocked_one_does_not_hold_the_loop),
         cmocka_unit_test(a_group_waits_for_its_loop_job_and_workers_do_not),
+        cmocka_unit_test(a_loop_job_that_is_cancelled_holds_nothing_up),
+        cmocka_unit_test(a_loop_job_of_a_strand_that_is_cancelled_holds_nothing_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

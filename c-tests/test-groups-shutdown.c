@@ -137,6 +137,118 @@ TEST(what_is_resumed_in_time_runs)
     }
 }
 
+static atomic_long raced_runs, raced_disposals;
+
+static void raced_run(struct ns_job_t *job)
+{
+    atomic_fetch_add(&raced_runs, 1);
+    ns_job_done(job);
+}
+
+static void raced_gone(struct ns_job_t *job)
+{
+    UNUSED(job);
+    atomic_fetch_add(&raced_disposals, 1);
+}
+
+/* Resumed after the shutdown, and the loop, which has the first of its jobs, is busy: the workers, which have
+ * nothing to do, stay for those behind it. */
+TEST(what_is_resumed_in_time_runs_though_the_loop_is_busy)
+{
+    for (int round = 0; round < 6 + scaled(100); round++) {
+        struct ns_thrpool_t *tp = checked_pool(2);
+        struct crew crew;
+        struct gate gate = GATE_INIT, loop_gate = GATE_INIT;
+        struct ns_job_t *worker = occupy(tp, NS_JOB_THREAD, &gate);
+        struct ns_job_t *loop = occupy(tp, NS_JOB_NONE, &loop_gate);
+        crew_begin(&crew, tp, (size_t)round % 3);
+        assert_int_equal(ns_group_suspend(crew.group), NS_SUCCESS);
+        for (int n = 0; n < 6; n++) {
+            members[n] = (struct member){.crew = &crew};
+            member_add(&members[n], where[n % 3 > 0]);
+        }
+        ns_thrpool_shutdown(tp);
+        assert_int_equal(ns_group_resume(crew.group), NS_SUCCESS);
+        latch_add(&gate.leave, 1);
+        assert_int_equal(ns_job_wait(worker), NS_SUCCESS);
+        latch_add(&loop_gate.leave, 1);
+        assert_int_equal(ns_thrpool_wait(tp), NS_SUCCESS);
+        assert_int_equal(atomic_load(&crew.at), 6);
+        assert_int_equal(ns_job_done(worker), NS_SUCCESS);
+        assert_int_equal(ns_job_done(loop), NS_SUCCESS);
+        crew_end(&crew);
+        ns_thrpool_destroy(tp);
+        heap_check(&the_heap);
+    }
+}
+
+/* What was added before the shutdown runs, whoever adds to the same groups at the time, and whatever is
+ * disposed of in them. */
+enum { SHARED_GROUPS = 4 };
+
+struct busy_adder {
+    struct crew *crews;
+    int turn;
+};
+
+static void *add_beside(void *arg)
+{
+    struct busy_adder *adder = arg;
+    for (int i = adder->turn;; i++) {
+        struct crew *crew = &adder->crews[i % SHARED_GROUPS];
+        struct ns_job_t *job = NULL;
+        ns_result_t result = ns_add_group_job(crew->group, where[i / 3 % 2] | NS_JOB_UNARMED, raced_run, NULL,
+                                              &job);
+        if (result != NS_SUCCESS) {
+            crew_expect(crew, result == NS_SHUTDOWN);
+            return NULL;
+        }
+        ns_job_set_done_cb(job, raced_gone);
+        if (i % 5 == 0 || ns_job_rearm(job) != NS_SUCCESS) {
+            ns_job_done(job); /* its done callback takes a turn */
+        }
+    }
+}
+
+TEST(what_was_added_before_the_shutdown_runs_whoever_adds_beside)
+{
+    for (int round = 0; round < 10 + scaled(2000); round++) {
+        struct ns_thrpool_t *tp = checked_pool(1 + (size_t)round % 2);
+        struct crew crews[SHARED_GROUPS];
+        struct busy_adder adders[2] = {{crews, 0}, {crews, 1}};
+        pthread_t threads[2];
+        for (int i = 0; i < SHARED_GROUPS; i++) {
+            crew_begin(&crews[i], tp, (size_t)(round + i) % 3);
+        }
+        for (int i = 0; i < 2; i++) {
+            threads[i] = start_thread(add_beside, &adders[i]);
+        }
+        for (volatile int i = 0; i < round * 7 % 5000; i++) {
+        }
+        for (int i = 0; i < 8 * SHARED_GROUPS; i++) {
+            members[i] = (struct member){.crew = &crews[i % SHARED_GROUPS]};
+            assert_int_equal(ns_add_group_job(members[i].crew->group, where[i / 5 % 2], member_run,
+                                              &members[i], NULL), NS_SUCCESS);
+        }
+        ns_thrpool_shutdown(tp);
+        assert_int_equal(ns_thrpool_wait(tp), NS_SUCCESS);
+        for (int i = 0; i < 8 * SHARED_GROUPS; i++) {
+            assert_int_equal(atomic_load(&members[i].runs), 1);
+        }
+        for (int i = 0; i < 2; i++) {
+            pthread_join(threads[i], NULL);
+        }
+        for (int i = 0; i < SHARED_GROUPS; i++) {
+            crew_check(&crews[i]);
+        }
+        ns_thrpool_destroy(tp);
+        for (int i = 0; i < SHARED_GROUPS; i++) {
+            assert_int_equal(latch_count(&crews[i].ended), 1);
+        }
+        heap_check(&the_heap);
+    }
+}
+
 /* The callback that resumes it is itself one of the last to run. */
 static void resume_another(struct ns_job_t *job)
 {
@@ -233,7 +345,7 @@ TEST(the_calls_that_work_after_shutdown)
         assert_true(result == NS_SHUTDOWN || (!waited && result == NS_TIMEOUT));
         assert_int_equal(ns_group_cancel(crew.group), NS_SUCCESS);
         assert_latch(&crew.disposals, 3);
-        assert_int_equal(ns_group_cancel(crew.group), NS_SUCCESS);
+        EVENTUALLY(ns_group_cancel(crew.group) == NS_SUCCESS); /* the last is about to return */
         crew_end(&crew);
         assert_int_equal(atomic_load(&crew.at), 0);
         ns_thrpool_destroy(tp);
@@ -302,20 +414,6 @@ struct racer {
     atomic_long *accepted;
 };
 
-static atomic_long raced_runs, raced_disposals;
-
-static void raced_run(struct ns_job_t *job)
-{
-    atomic_fetch_add(&raced_runs, 1);
-    ns_job_done(job);
-}
-
-static void raced_gone(struct ns_job_t *job)
-{
-    UNUSED(job);
-    atomic_fetch_add(&raced_disposals, 1);
-}
-
 static void *add_until_shutdown(void *arg)
 {
     struct racer *racer = arg;
@@ -380,6 +478,8 @@ int main(void)
         cmocka_unit_test(a_worker_stays_for_a_job_behind_one_of_the_loops),
         cmocka_unit_test(what_is_suspended_holds_nobody_up),
         cmocka_unit_test(what_is_resumed_in_time_runs),
+        cmocka_unit_test(what_is_resumed_in_time_runs_though_the_loop_is_busy),
+        cmocka_unit_test(what_was_added_before_the_shutdown_runs_whoever_adds_beside),
         cmocka_unit_test(what_the_last_job_resumes_runs),
         cmocka_unit_test(no_job_of_a_group_is_armed_again),
         cmocka_unit_test(the_calls_that_work_after_shutdown),

@@ -183,6 +183,55 @@ TEST(no_job_is_lost_between_suspend_and_resume)
     checked_end(tp);
 }
 
+/* All that was held back is cancelled, with done callbacks or without: the next job runs all the same. */
+TEST(after_a_cancel_of_all_that_was_held_back_the_next_job_runs)
+{
+    struct ns_thrpool_t *tp = checked_pool(2);
+    for (size_t width = 0; width < 3; width++) {
+        for (int i = 0; i < 16; i++) {
+            int told = i & 1, ran_before = i & 2, resumed_first = i & 4;
+            struct crew crew;
+            struct gate gate = GATE_INIT;
+            struct member first = {.crew = &crew, .gate = &gate}, held[4], last = {.crew = &crew};
+            struct ns_job_t *jobs[4];
+            crew_begin(&crew, tp, width);
+            if (ran_before) {
+                member_add(&first, where[i >> 3]);
+                assert_latch(&gate.begun, 1);
+            }
+            assert_int_equal(ns_group_suspend(crew.group), NS_SUCCESS);
+            for (int n = 0; n < 4; n++) {
+                held[n] = (struct member){.crew = &crew};
+                assert_int_equal(ns_add_group_job(crew.group, where[n % 2] | NS_JOB_UNARMED, member_run,
+                                                  &held[n], &jobs[n]), NS_SUCCESS);
+                if (told) {
+                    assert_int_equal(ns_job_set_done_cb(jobs[n], member_gone), NS_SUCCESS);
+                }
+                assert_int_equal(ns_job_rearm(jobs[n]), NS_SUCCESS);
+            }
+            if (ran_before) {
+                /* Who ran it finds the others, and leaves them. */
+                latch_add(&gate.leave, 1);
+                assert_latch(&crew.disposals, 1);
+                everyone_passes(tp, 2);
+            }
+            for (int n = 0; n < 4; n++) {
+                assert_int_equal(ns_job_cancel(jobs[n]), NS_SUCCESS);
+            }
+            if (!resumed_first) {
+                everyone_passes(tp, 2);
+            }
+            assert_int_equal(ns_group_get_length(crew.group), 0);
+            assert_int_equal(ns_group_resume(crew.group), NS_SUCCESS);
+            member_add(&last, where[i >> 3]);
+            EVENTUALLY(atomic_load(&last.disposals) == 1);
+            crew_end(&crew);
+            assert_int_equal(atomic_load(&crew.at), 1 + (ran_before ? 1 : 0));
+        }
+    }
+    checked_end(tp);
+}
+
 /* Once the call has returned, and what ran before has ended, nothing begins. */
 TEST(after_a_suspend_no_more_begin_than_had_begun)
 {
@@ -501,6 +550,7 @@ int main(void)
         cmocka_unit_test(suspended_no_callback_begins_and_done_callbacks_go_on),
         cmocka_unit_test(a_strand_waits_for_an_answer_that_comes_by_another_job),
         cmocka_unit_test(no_job_is_lost_between_suspend_and_resume),
+        cmocka_unit_test(after_a_cancel_of_all_that_was_held_back_the_next_job_runs),
         cmocka_unit_test(after_a_suspend_no_more_begin_than_had_begun),
         cmocka_unit_test(an_add_beyond_the_limit_is_refused_and_nothing_has_happened),
         cmocka_unit_test(of_several_reasons_the_limit_comes_last),

@@ -154,6 +154,8 @@ int number(ns_result_t rc)
         return 7;
     case NS_RUNNING:
         return 8;
+    case NS_OVERLOADED:
+        return 9;
     }
     return -1;
 }
@@ -337,6 +339,7 @@ fn number(rc: ns_result_t) -> u32 {
         NS_INVALID_STATE | NS_THREAD_FAILURE | NS_DELETING => 0,
         NS_TIMEOUT => 7,
         NS_RUNNING => 8,
+        NS_OVERLOADED => 9,
     }
 }
 

@@ -351,8 +351,8 @@ ns_result_t ns_create_job(struct ns_thrpool_t *tp,
  * @param func the callback
  * @param data for ns_job_get_data; the application's own
  * @param job where the job is written before it can run; may be NULL
- * @return NS_SUCCESS, NS_SHUTDOWN, NS_ALLOCATION_FAILURE or NS_INVALID_REQUEST; if not the
- * first, *job is NULL and nothing happened
+ * @return NS_SUCCESS, NS_SHUTDOWN, NS_ALLOCATION_FAILURE or NS_INVALID_REQUEST; NS_OVERLOADED if the
+ * pool has a queue_limit and so many jobs wait for workers; if not the first, *job is NULL and nothing happened
  */
 ns_result_t ns_add_job(struct ns_thrpool_t *tp,
                        ns_job_type_t job_type,
@@ -389,7 +389,7 @@ ns_result_t ns_add_io_job(struct ns_thrpool_t *tp,
  *
  * @param tp the pool
  * @param tv from now; zero is the loop's next turn; tv_usec may exceed 999999; not negative
- * @param job_type THREAD, PERSIST; TIMER is implied
+ * @param job_type THREAD, PERSIST; TIMER is implied; see NS_JOB_CADENCE for times that do not drift
  * @param func the callback
  * @param data for ns_job_get_data; the application's own
  * @param job where the job is written before it can run; may be NULL
@@ -585,6 +585,12 @@ int ns_job_is_func(struct ns_job_t *job, ns_job_func_t func);
  * must then not be NULL. Not shown by ns_job_get_type.
  */
 #define NS_JOB_UNARMED (1 << 10)
+/**
+ * A flag for ns_add_timeout_job, with PERSIST and a time that is not zero: the n-th firing is due n
+ * times that after the job was armed, however long its callback takes. What is missed meanwhile is one
+ * firing.
+ */
+#define NS_JOB_CADENCE (1 << 11)
 
 /* The results that 0.2 does not have: see there for the other way. #ifdef finds them in both. */
 #ifndef NS_EXTENDED_RESULTS
@@ -700,6 +706,203 @@ ns_result_t ns_job_timedwait(struct ns_job_t *job,
  */
 void ns_set_log(void (*text)(void *arg, int priority, const char *message),
                 void *arg);
+
+/**
+ * As ns_job_rearm, but the job begins to watch for its trigger only when a time has passed: from the
+ * callback's return if this is called there, else from this call. So a listener that has run out of
+ * descriptors rests: ns_job_rearm_after(job, &tenth). The delay is for this arming alone. Until it is
+ * over the job is armed, and can be cancelled. A time-out or a timer's time counts from then; signals
+ * that arrive meanwhile fire the job then. In its own callback a PERSIST job may be armed so, too: it
+ * delays the next arming. Any thread.
+ *
+ * @param job a live job with a trigger, WAITING or RUNNING
+ * @param tv the delay; not negative
+ * @return NS_SUCCESS; NS_SHUTDOWN; NS_INVALID_STATE if it is armed, has been rearmed already or is
+ * finished with, or has PERSIST and runs and this is not its callback; NS_INVALID_REQUEST for a
+ * run-now job, for NULL and for a negative tv
+ */
+ns_result_t ns_job_rearm_after(struct ns_job_t *job,
+                               const struct timeval *tv);
+
+/**
+ * As ns_job_rearm, but from now on for other directions, or with another time. So one job serves a
+ * connection that reads, then writes: ns_job_rearm_for(job, NS_JOB_WRITE, NULL). ns_job_get_type
+ * shows the new flags, from this call on: TIMER too, for a descriptor that has got a time-out. In its
+ * own callback a PERSIST job may be armed so, too. Any thread.
+ *
+ * @param job a live job for a descriptor or a time, WAITING or RUNNING
+ * @param directions READ, WRITE, CONNECT, in the place of those that it had; 0: as before, and the
+ * only choice for a timer
+ * @param tv the time-out, or a timer's time; zero is none, or the next turn of the loop; NULL: as
+ * before; not negative
+ * @return NS_SUCCESS; NS_SHUTDOWN; NS_INVALID_STATE as ns_job_rearm_after; NS_INVALID_REQUEST for a
+ * run-now or signal job, for NULL, for other flags, for directions without a descriptor, for a negative
+ * tv, and for a tv of zero with NS_JOB_CADENCE
+ */
+ns_result_t ns_job_rearm_for(struct ns_job_t *job,
+                             ns_job_type_t directions,
+                             const struct timeval *tv);
+
+/**
+ * Make many run-now jobs for workers at once, and arm them: all or none, in order. It wakes as many
+ * workers as there is work for, and takes less time than so many calls of ns_add_job.
+ *
+ * @param tp the pool
+ * @param job_type THREAD, which must be there; PERSIST, UNARMED
+ * @param func the callback of each
+ * @param n how many; 0 does nothing
+ * @param data n pointers for ns_job_get_data, one for each job; NULL: NULL for each
+ * @param jobs where n jobs are written before the first can run; may be NULL, but not with UNARMED
+ * @return NS_SUCCESS, NS_SHUTDOWN, NS_ALLOCATION_FAILURE or NS_INVALID_REQUEST; NS_OVERLOADED if the
+ * pool has a queue_limit and so many jobs wait for workers already. If not the first, all of jobs are
+ * NULL and nothing happened
+ */
+ns_result_t ns_add_jobs(struct ns_thrpool_t *tp,
+                        ns_job_type_t job_type,
+                        ns_job_func_t func,
+                        size_t n,
+                        void *const *data,
+                        struct ns_job_t **jobs);
+
+/**
+ * The name of a result, as this header spells it. Any thread; async-signal-safe.
+ *
+ * @param result a result
+ * @return "NS_SUCCESS" and so on; "unknown result" for any other number. Never NULL; valid as long as
+ * the library is loaded
+ */
+const char *ns_result_name(ns_result_t result);
+
+/**
+ * What a result says, for people. Any thread; async-signal-safe.
+ *
+ * @param result a result
+ * @return a sentence without capital and full stop; "unknown result" for any other number. Never NULL;
+ * valid as long as the library is loaded
+ */
+const char *ns_result_message(ns_result_t result);
+
+/**
+ * As ns_thrpool_wait, but for no longer than a time. Unlike all other waits, it may end before its
+ * time with NS_TIMEOUT when a signal handler has run in the calling thread: so an interpreter comes to
+ * look after its own signals between two calls.
+ *
+ * @param tp the pool
+ * @param tv how long; not negative
+ * @return as ns_thrpool_wait; NS_TIMEOUT when the time is up; NS_INVALID_REQUEST also if tv is NULL
+ * or negative
+ */
+ns_result_t ns_thrpool_timedwait(struct ns_thrpool_t *tp,
+                                 const struct timeval *tv);
+
+/*
+ * Options of a pool
+ *
+ * Beside its config, a pool can be given options, which grow from version to version:
+ *
+ *     struct ns_thrpool_options options;
+ *     ns_thrpool_options_init(&options, sizeof options);
+ *     options.name = "ldap";
+ *     options.queue_limit = 1000;
+ *     tp = ns_thrpool_new_with(&config, &options);
+ *
+ * Overload. With queue_limit, an add of an armed run-now job with NS_JOB_THREAD that finds so many of
+ * those waiting for workers returns NS_OVERLOADED, and nothing has happened: a daemon answers "busy"
+ * instead of running out of memory. It is logged at LOG_DEBUG. What waits in groups does not count: see
+ * ns_group_set_limit. The limit may be passed by as many jobs as there are threads that add at that
+ * moment. Never refused are a job that fires or is armed again, the first rearm of an unarmed job
+ * included, and what a worker of the pool adds in a callback. What the loop adds may be refused: that is
+ * where daemons take requests in.
+ *
+ * Environment. NUNC_STANS_FRAMEWORK names the event framework of each pool whose options name none, or
+ * that has no options. A program with privileges of its own (setuid, file capabilities) does not look
+ * at it. Empty is as if it were not set.
+ */
+
+struct ns_framework;
+struct ns_slow_call;
+
+/** A flag for the options: no loop thread is started. Not in this version. */
+#define NS_POOL_CALLER_LOOP (1 << 0)
+/** A flag for the options: the statistics have times too. Not in this version. */
+#define NS_POOL_TIMINGS (1 << 1)
+
+/**
+ * What can be chosen when a pool is made, beside its config. Make it ready with
+ * ns_thrpool_options_init, set what differs, pass it to ns_thrpool_new_with. It is copied, and so
+ * is what its strings say.
+ */
+struct ns_thrpool_options {
+    /**
+     * The size of this struct in the program that fills it in: set by ns_thrpool_options_init.
+     * Fields are only ever added at the end. What a program does not know of is default; what the
+     * library does not know of must be zero.
+     */
+    size_t size;
+    /** NS_POOL_... flags, or'ed together. Neither is in this version. */
+    uint64_t flags;
+    /**
+     * 1 to 8 characters, with which the names of the pool's threads begin: NAME-loop, NAME-worker.
+     * NULL: ns.
+     */
+    const char *name;
+    /**
+     * The event framework that the pool runs over: "native" (epoll and timerfd on Linux), "portable"
+     * (the polling crate alone). NULL: what the environment variable NUNC_STANS_FRAMEWORK says, else
+     * native. "libevent" and "tevent" are not in this version.
+     */
+    const char *framework;
+    /** An event framework of the application's own. Not in this version: must be NULL. */
+    const struct ns_framework *custom;
+    /**
+     * How many run-now jobs with NS_JOB_THREAD, outside groups, may wait for workers: an add that
+     * finds so many is refused with NS_OVERLOADED. 0: no limit. See "Overload".
+     */
+    size_t queue_limit;
+    /** Report callbacks that run longer. Not in this version: must be zero, which reports none. */
+    struct timeval slow;
+    /** Gets these reports. Not in this version. */
+    void (*slow_fct)(const struct ns_slow_call *call);
+    /**
+     * Called first in each thread that the pool starts, with thread_arg and the thread's name: to
+     * attach it to a language's runtime, or to pin it to a processor. May be NULL.
+     */
+    void (*thread_start_fct)(void *arg, const char *name);
+    /**
+     * Called last in each thread that the pool starts. ns_thrpool_wait returns after those of the
+     * workers have returned, and ns_thrpool_destroy after that of the loop. May be NULL.
+     */
+    void (*thread_end_fct)(void *arg, const char *name);
+    /** For these two; the application's own. */
+    void *thread_arg;
+};
+
+/**
+ * Set options to their defaults, which are those of ns_thrpool_new.
+ *
+ * @param options the options; NULL does nothing
+ * @param size sizeof *options; smaller than a size_t does nothing
+ */
+void ns_thrpool_options_init(struct ns_thrpool_options *options, size_t size);
+
+/**
+ * As ns_thrpool_new, with options.
+ *
+ * @param tp_config as for ns_thrpool_new
+ * @param options made ready by ns_thrpool_options_init; copied; NULL for none
+ * @return the pool, or NULL, as ns_thrpool_new; NULL also if an option is wrong, names what is not
+ * known, or asks for what this version does not have: the log says which
+ */
+struct ns_thrpool_t *ns_thrpool_new_with(struct ns_thrpool_config *tp_config,
+                                         const struct ns_thrpool_options *options);
+
+/**
+ * The event framework that a pool runs over. Any thread; in a forked child too.
+ *
+ * @param tp the pool
+ * @return its name, as it was asked for, valid as long as the pool; NULL for NULL
+ */
+const char *ns_thrpool_get_framework(struct ns_thrpool_t *tp);
 
 /*
  * Groups

@@ -147,19 +147,34 @@ impl Ring {
     /// # Safety
     /// `link` is not linked anywhere, and stays where it is until it is unlinked.
     pub(crate) unsafe fn push(&self, link: *const Link) {
+        // SAFETY: guaranteed by the caller.
+        unsafe { self.insert(self.end(), link) };
+    }
+
+    /// The place behind the last link, for [`Ring::insert`].
+    pub(crate) fn end(&self) -> *const Link {
         let end: *const Link = &self.0;
         if self.0.previous.get().is_null() {
             self.0.previous.set(end);
+            self.0.next.set(end);
         }
-        let last = self.0.previous.get();
-        // SAFETY: `link` is live by the caller's promise, and `last` because it is linked or the
-        // ring's own.
+        end
+    }
+
+    /// Insert `link` before `at`, which is in this ring or its end.
+    ///
+    /// # Safety
+    /// As for [`Ring::push`].
+    pub(crate) unsafe fn insert(&self, at: *const Link, link: *const Link) {
+        // SAFETY: `link` is live by the caller's promise, and the others because they are linked or
+        // the ring's own.
         unsafe {
-            (*link).previous.set(last);
-            (*link).next.set(end);
-            (*last).next.set(link);
+            let previous = (*at).previous.get();
+            (*link).previous.set(previous);
+            (*link).next.set(at);
+            (*previous).next.set(link);
+            (*at).previous.set(link);
         }
-        self.0.previous.set(link);
     }
 
     /// Insert `link` at the front.
@@ -314,6 +329,12 @@ mod tests {
         // SAFETY: the link was unlinked above, and outlives the rings' use.
         unsafe { ring.push(&links[0]) };
         assert_eq!(order(&ring, &links), [2, 3, 4, 0]);
+        // SAFETY: as above, for each of the two.
+        unsafe {
+            ring.insert(ring.end(), &links[1]);
+            ring.insert(&links[1], &links[5]);
+        }
+        assert_eq!(order(&ring, &links), [2, 3, 4, 0, 5, 1]);
         for link in &links {
             link.unlink();
         }

@@ -41,9 +41,9 @@ fn look_in(library: Library) -> Option<Nspr> {
     unsafe {
         Some(Nspr {
             native_handle: *library
-                .get::<NativeHandle>(c"PR_FileDesc2NativeHandle")
+                .get::<NativeHandle>(b"PR_FileDesc2NativeHandle\0")
                 .ok()?,
-            close: *library.get::<Close>(c"PR_Close").ok()?,
+            close: *library.get::<Close>(b"PR_Close\0").ok()?,
         })
     }
 }

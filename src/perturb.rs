@@ -64,7 +64,7 @@ mod noise {
 
     fn delay(state: u64, point: &str) {
         let draw = state.wrapping_add(point.len() as u64) >> 20;
-        if draw.is_multiple_of(256) {
+        if draw % 256 == 0 {
             // nanosleep is a cancellation point, and no function of ours may be one.
             let _cancel = CancelGuard::new();
             let time = libc::timespec {
@@ -74,7 +74,7 @@ mod noise {
             // No retry after an interruption: under a flood of signals it would never end.
             // SAFETY: the time is ours.
             unsafe { libc::nanosleep(&time, std::ptr::null_mut()) };
-        } else if draw.is_multiple_of(8) {
+        } else if draw % 8 == 0 {
             std::thread::yield_now();
         }
     }

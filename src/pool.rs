@@ -10,38 +10,34 @@
 //! 5. [`Pool::destroy`] tells the quiet loop to dispose of the remaining jobs and exit, then frees
 //!    the pool.
 
+mod ending;
+mod options;
+mod threads;
+
 use std::cell::UnsafeCell;
 use std::ffi::CStr;
-use std::mem::{self, MaybeUninit};
+use std::mem::MaybeUninit;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::Ordering;
 
-use libc::{c_int, c_void, pthread_t, size_t};
+use libc::{c_int, c_void, pthread_t};
 
-use crate::abi::{INIT_FLAG, ns_thrpool_config};
+use crate::abi::{INIT_FLAG, ns_thrpool_config, ns_thrpool_options};
 use crate::alloc::Allocator;
 use crate::event::{EventLoop, Lists};
 use crate::log::{Logger, log};
 use crate::perturb::perturb;
 use crate::run;
+use crate::shared::overload::Overload;
 use crate::shared::{Phase, Shared};
 use crate::signals;
-use crate::sync::{Condvar, Mutex, hand_over, lock, wait};
+use crate::sync::hand_over;
 use crate::sys::CancelGuard;
 use crate::wake::Wake;
-
-/// How far the shutdown of a pool has come, for [`Pool::wait`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Life {
-    /// The loop is not quiet yet.
-    Busy,
-    /// The loop is quiet; no thread has joined the workers.
-    Quiet,
-    /// A thread is joining the workers.
-    Joining,
-    /// The workers are joined. The value is the errno of the first join that failed, or 0.
-    Over(c_int),
-}
+use ending::Ending;
+pub(crate) use ending::Waited;
+use options::{Hooks, Name, Options, Refused};
+use threads::{Attributes, Body};
 
 /// A pool, in memory from the allocator that its config names.
 #[repr(C)]
@@ -49,8 +45,13 @@ pub(crate) struct Pool {
     /// The first field, so that a pool and its shared part have the same address. Jobs keep a
     /// pointer to the shared part.
     pub(crate) shared: Shared,
-    life: Mutex<Life>,
-    moved_on: Condvar,
+    /// How the names of its threads begin.
+    name: Name,
+    /// What the application has called in each thread.
+    hooks: Hooks,
+    /// The name of its event framework.
+    framework: &'static CStr,
+    ending: Ending,
     /// Only the loop thread uses this, from its start to its exit.
     event_loop: UnsafeCell<MaybeUninit<EventLoop>>,
     /// The thread ids: the workers first, the loop last.
@@ -62,15 +63,10 @@ pub(crate) struct Pool {
     block: NonNull<u8>,
 }
 
-/// The main function of a thread of the pool.
-type Body = unsafe extern "C" fn(*mut c_void);
-
-unsafe extern "C" {
-    fn nunc_stans_shim_thread(body: Body, arg: *mut c_void);
-}
-
 /// Why a pool failed to start.
-enum StartError {
+enum StartError<'a> {
+    /// The options are no good.
+    Options(Refused<'a>),
     /// `max_threads` is 0.
     NoThreads,
     /// The step that failed, and its errno.
@@ -79,47 +75,65 @@ enum StartError {
 }
 
 impl Pool {
-    /// `ns_thrpool_new`: returns a running pool, or logs the reason and returns `None`.
-    pub(crate) fn start(config: Option<&ns_thrpool_config>) -> Option<NonNull<Self>> {
-        const NAME: &str = "ns_thrpool_new";
+    /// `ns_thrpool_new` and `ns_thrpool_new_with`, by `name`: returns a running pool, or logs the reason
+    /// and returns `None`.
+    ///
+    /// # Safety
+    /// `options` is NULL, or points at as many bytes as its `size` says, with valid strings.
+    pub(crate) unsafe fn start(
+        name: &str,
+        config: Option<&ns_thrpool_config>,
+        options: *const ns_thrpool_options,
+    ) -> Option<NonNull<Self>> {
         let Some(config) = config else {
-            log!(Logger::NoPool, LOG_ERR, "{NAME}: config is NULL");
+            log!(Logger::NoPool, LOG_ERR, "{name}: config is NULL");
             return None;
         };
         if config.init_flag != INIT_FLAG {
             let what = "config was not initialised by ns_thrpool_config_init";
-            log!(Logger::NoPool, LOG_ERR, "{NAME}: {what}");
+            log!(Logger::NoPool, LOG_ERR, "{name}: {what}");
             return None;
         }
         let logger = Logger::start(config.log_fct, config.log_start_fct, config.log_close_fct);
         if config.calloc_fct.is_some() != config.free_fct.is_some() {
             let what = "only one of calloc_fct and free_fct is set, the other is libc's";
-            log!(logger, LOG_WARNING, "{NAME}: {what}");
+            log!(logger, LOG_WARNING, "{name}: {what}");
         }
         let (threads, stack) = (config.max_threads, config.stacksize);
-        let made = Self::make(config, logger);
+        // SAFETY: guaranteed by the caller.
+        let made = unsafe { Options::new(options) }
+            .map_err(StartError::Options)
+            .and_then(|options| Self::make(config, &options, logger));
         let logger = logger.without_pool();
         match made {
             Ok(pool) => return Some(pool),
-            Err(StartError::NoThreads) => log!(logger, LOG_ERR, "{NAME}: max_threads is 0"),
+            Err(StartError::Options(why)) => log!(logger, LOG_ERR, "{name}: {why}"),
+            Err(StartError::NoThreads) => log!(logger, LOG_ERR, "{name}: max_threads is 0"),
             Err(StartError::NoMemory) => {
                 log!(
                     logger,
                     LOG_ERR,
-                    "{NAME}: no memory, max_threads is {threads}"
+                    "{name}: no memory, max_threads is {threads}"
                 );
             }
             Err(StartError::System(what, errno)) => {
                 let why = std::io::Error::from_raw_os_error(errno);
-                let given = format_args!("max_threads is {threads}, stacksize {stack}");
-                log!(logger, LOG_ERR, "{NAME}: {what}: {why}; {given}");
+                log!(
+                    logger,
+                    LOG_ERR,
+                    "{name}: {what}: {why}; max_threads is {threads}, stacksize {stack}"
+                );
             }
         }
         logger.close();
         None
     }
 
-    fn make(config: &ns_thrpool_config, logger: Logger) -> Result<NonNull<Self>, StartError> {
+    fn make<'a>(
+        config: &ns_thrpool_config,
+        options: &Options,
+        logger: Logger,
+    ) -> Result<NonNull<Self>, StartError<'a>> {
         let system = |what| {
             move |error: std::io::Error| {
                 StartError::System(what, error.raw_os_error().unwrap_or(libc::EIO))
@@ -161,7 +175,8 @@ impl Pool {
             .map_err(free_lists)?;
         // SAFETY: zeroed memory is a set of empty lists. `Pool::free` drops the loop before it
         // frees them.
-        let event_loop = match unsafe { EventLoop::new(wake.read_end(), lists) } {
+        let event_loop = match unsafe { EventLoop::new(options.framework, wake.read_end(), lists) }
+        {
             Ok(event_loop) => event_loop,
             Err(error) => {
                 wake.close();
@@ -171,9 +186,17 @@ impl Pool {
         // SAFETY: `place` has the size and alignment of a pool.
         let pool = unsafe {
             place.write(Self {
-                shared: Shared::new(alloc, logger, wake, workers),
-                life: Mutex::new(Life::Busy),
-                moved_on: Condvar::new(),
+                shared: Shared::new(
+                    alloc,
+                    logger,
+                    wake,
+                    workers,
+                    Overload::new(options.queue_limit),
+                ),
+                name: options.name,
+                hooks: options.hooks,
+                framework: options.framework_name,
+                ending: Ending::new(),
                 event_loop: UnsafeCell::new(MaybeUninit::new(event_loop)),
                 threads,
                 workers,
@@ -229,9 +252,25 @@ impl Pool {
         }
     }
 
+    fn thread_name(&self, is_loop: bool) -> Name {
+        self.name.with(if is_loop { "-loop" } else { "-worker" })
+    }
+
+    /// The name of the pool's event framework, as it was asked for.
+    pub(crate) fn framework(&self) -> &'static CStr {
+        self.framework
+    }
+
     fn join(&self, index: usize) -> c_int {
         // SAFETY: the thread was started, and each thread is joined only once.
         unsafe { libc::pthread_join(*self.threads.as_ptr().add(index), ptr::null_mut()) }
+    }
+
+    /// As [`Pool::join`]; `None` when the deadline has passed.
+    fn join_by(&self, index: usize, deadline: u64) -> Option<c_int> {
+        // SAFETY: as above; a join that timed out has not joined.
+        let errno = unsafe { threads::join_by(*self.threads.as_ptr().add(index), deadline) };
+        (errno != libc::ETIMEDOUT).then_some(errno)
     }
 
     /// `ns_thrpool_shutdown`.
@@ -239,8 +278,8 @@ impl Pool {
         // Another thread may see that the pool has stopped, and destroy it, before this call
         // returns. `destroy` waits until we leave.
         let _in_call = self.shared.waiters.enter();
-        hand_over(&raw const self.shared.shutdown);
-        if self.shared.shutdown.swap(true, Ordering::SeqCst) {
+        hand_over(&raw const self.shared.gate);
+        if !self.shared.shut() {
             return;
         }
         log!(self.shared.logger, LOG_INFO, "pool {self:p}: shutting down");
@@ -253,34 +292,17 @@ impl Pool {
         self.shared.nudge();
     }
 
-    /// `ns_thrpool_wait`, called from a thread that does not belong to the pool. Returns false if a
-    /// worker could not be joined.
-    ///
-    /// Woken by the loop when it goes quiet, and by the thread that joined the workers.
-    pub(crate) fn wait(&self) -> bool {
+    /// `ns_thrpool_wait` and `ns_thrpool_timedwait`, called from a thread that does not belong to the
+    /// pool. The deadline is in nanoseconds of the monotonic clock.
+    pub(crate) fn wait(&self, deadline: Option<u64>) -> Waited {
         let _cancel = CancelGuard::new();
         // The first thread whose wait ends may destroy the pool; `destroy` waits until we leave.
         let _in_call = self.shared.waiters.enter();
-        let mut life = lock(&self.life);
-        loop {
-            match *life {
-                Life::Busy | Life::Joining => life = wait(&self.moved_on, life),
-                Life::Over(errno) => return errno == 0,
-                Life::Quiet => {
-                    *life = Life::Joining;
-                    // Join without the lock: an exiting thread runs the application's thread-local
-                    // destructors.
-                    drop(life);
-                    let errno = (0..self.workers)
-                        .map(|index| self.join(index))
-                        .fold(0, |first, errno| if first == 0 { errno } else { first });
-                    perturb("the workers are joined, and nobody told");
-                    life = lock(&self.life);
-                    *life = Life::Over(errno);
-                    self.moved_on.notify_all();
-                }
-            }
-        }
+        self.ending
+            .wait(deadline, self.workers, |index| match deadline {
+                None => Some(self.join(index)),
+                Some(deadline) => self.join_by(index, deadline),
+            })
     }
 
     /// `ns_thrpool_destroy`, called from a thread that does not belong to the pool.
@@ -298,7 +320,7 @@ impl Pool {
             return;
         }
         this.shutdown();
-        this.wait();
+        let _ = this.wait(None);
         this.shared.set_phase(Phase::Stopping);
         perturb("to stop, and the loop does not know");
         this.shared.nudge();
@@ -311,6 +333,7 @@ impl Pool {
             unsafe { (*this.event_loop.get()).assume_init_mut() }.dispose_of_all(&this.shared);
         }
         this.shared.deferred.clear();
+        this.shared.deferred_groups.clear();
         this.shared.waiters.drain();
         let logger = this.shared.logger;
         signals::unsubscribe_all(&this.shared.mailbox);
@@ -365,95 +388,55 @@ impl Pool {
         // SAFETY: `make` initialised the loop, and only the loop thread uses it while that runs.
         let event_loop = unsafe { (*self.event_loop.get()).assume_init_mut() };
         event_loop.run(&self.shared, || {
-            *lock(&self.life) = Life::Quiet;
-            self.moved_on.notify_all();
+            self.ending.set_quiet();
         });
     }
 }
 
-/// The attributes of the threads of a pool.
-struct Attributes(libc::pthread_attr_t);
-
-impl Attributes {
-    /// Attributes with a stack of `stacksize` bytes, or of the default size if that is 0.
-    fn new(stacksize: size_t) -> Result<Self, c_int> {
-        // SAFETY: `pthread_attr_init` initialises the zeroed memory. If it fails, the value is
-        // forgotten and `Drop` does not see it.
-        let mut attributes = unsafe {
-            let mut attributes = Self(mem::zeroed());
-            match libc::pthread_attr_init(&mut attributes.0) {
-                0 => attributes,
-                errno => {
-                    mem::forget(attributes);
-                    return Err(errno);
-                }
-            }
-        };
-        if stacksize != 0 {
-            // SAFETY: `pthread_attr_init` has succeeded.
-            match unsafe { libc::pthread_attr_setstacksize(&mut attributes.0, stacksize) } {
-                0 => {}
-                errno => return Err(errno),
-            }
-        }
-        Ok(attributes)
-    }
-}
-
-impl Drop for Attributes {
-    fn drop(&mut self) {
-        // SAFETY: `new` has initialised the attributes.
-        unsafe { libc::pthread_attr_destroy(&mut self.0) };
-    }
-}
-
-fn name_thread(name: &CStr) {
-    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
-    // SAFETY: the thread is the caller, and the name is a C string of a length that the system
-    // takes.
-    unsafe {
-        libc::pthread_setname_np(libc::pthread_self(), name.as_ptr())
-    };
-    #[cfg(target_os = "macos")]
-    // SAFETY: the name is a C string of a length that the system takes.
-    unsafe {
-        libc::pthread_setname_np(name.as_ptr())
-    };
-}
-
-/// The start of every thread of the pool: disables cancellation, names the thread, and calls `body`
-/// with the pool.
-fn thread_main(name: &CStr, body: Body, pool: *mut c_void) -> *mut c_void {
-    // Cancellation stays disabled: the guard is never dropped.
-    mem::forget(CancelGuard::new());
-    name_thread(name);
-    // SAFETY: `body` expects the pool pointer that it gets here.
-    unsafe { nunc_stans_shim_thread(body, pool) };
+/// # Safety
+/// `pool` is a pool, and outlives the thread.
+unsafe fn thread_main(pool: *mut c_void, is_loop: bool, body: Body) -> *mut c_void {
+    // SAFETY: guaranteed by the caller.
+    let name = unsafe { &*pool.cast::<Pool>() }.thread_name(is_loop);
+    threads::enter(name.as_c(), body, pool);
     ptr::null_mut()
 }
 
 extern "C" fn worker_main(pool: *mut c_void) -> *mut c_void {
-    thread_main(c"ns-worker", worker_body, pool)
+    // SAFETY: the pool outlives its threads: `destroy` joins them first.
+    unsafe { thread_main(pool, false, worker_body) }
 }
 
 extern "C" fn loop_main(pool: *mut c_void) -> *mut c_void {
-    thread_main(c"ns-loop", loop_body, pool)
+    // SAFETY: as above.
+    unsafe { thread_main(pool, true, loop_body) }
 }
 
 unsafe extern "C" fn worker_body(pool: *mut c_void) {
-    // SAFETY: the pool outlives its threads: `destroy` joins them first.
-    let shared = unsafe { &(*pool.cast::<Pool>()).shared };
-    run::work(shared);
+    // SAFETY: as above.
+    let pool = unsafe { &*pool.cast::<Pool>() };
+    // Before the application's code, which then can neither wait for the pool nor destroy it.
+    pool.shared.enter(false);
+    let name = pool.thread_name(false);
+    pool.hooks.start(name.as_c());
+    run::work(&pool.shared);
+    // While the worker still counts, so that a join does not wait for the application's code.
+    pool.hooks.end(name.as_c());
     perturb("the worker has no more work, and counts still");
-    if shared.workers.fetch_sub(1, Ordering::SeqCst) == 1 {
+    if pool.shared.workers.fetch_sub(1, Ordering::SeqCst) == 1 {
         perturb("the last worker has left, and the loop does not know");
-        shared.nudge();
+        pool.shared.nudge();
     }
 }
 
 unsafe extern "C" fn loop_body(pool: *mut c_void) {
-    // SAFETY: the pool outlives its threads: `destroy` joins them first.
-    unsafe { &*pool.cast::<Pool>() }.run_loop();
+    // SAFETY: as above.
+    let pool = unsafe { &*pool.cast::<Pool>() };
+    pool.shared.enter(true);
+    let name = pool.thread_name(true);
+    pool.hooks.start(name.as_c());
+    pool.run_loop();
+    pool.hooks.end(name.as_c());
 }
 
 /// Whether the calling thread belongs to `pool`. Such a thread can neither wait for the pool nor

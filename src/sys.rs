@@ -2,6 +2,7 @@
 //! Small system facilities that every module may need: errno, cancellation, the clock, closing a
 //! descriptor. None of these functions is a POSIX cancellation point.
 
+use std::ffi::CStr;
 use std::marker::PhantomData;
 
 use libc::{c_int, c_void};
@@ -85,6 +86,37 @@ pub(crate) fn now() -> u64 {
     // SAFETY: every system has this clock; the call writes only to `time`.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// `nanoseconds` as the system takes them.
+pub(crate) fn timespec(nanoseconds: u64) -> libc::timespec {
+    libc::timespec {
+        tv_sec: libc::time_t::try_from(nanoseconds / 1_000_000_000).unwrap_or(libc::time_t::MAX),
+        tv_nsec: (nanoseconds % 1_000_000_000) as libc::c_long,
+    }
+}
+
+/// What the environment says of `name`; nothing in a program with privileges of its own. Valid until
+/// the application changes its environment.
+pub(crate) fn environment<'a>(name: &CStr) -> Option<&'a CStr> {
+    #[cfg(target_os = "linux")]
+    unsafe extern "C" {
+        fn secure_getenv(name: *const libc::c_char) -> *mut libc::c_char;
+    }
+    #[cfg(target_os = "linux")]
+    // SAFETY: the name is a string.
+    let value = unsafe { secure_getenv(name.as_ptr()) };
+    #[cfg(not(target_os = "linux"))]
+    // SAFETY: as above.
+    let value = unsafe {
+        if libc::issetugid() == 0 {
+            libc::getenv(name.as_ptr())
+        } else {
+            std::ptr::null_mut()
+        }
+    };
+    // SAFETY: NULL or a string.
+    (!value.is_null()).then(|| unsafe { CStr::from_ptr(value) })
 }
 
 /// Whether `fd` is an open descriptor of this process.

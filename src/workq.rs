@@ -141,7 +141,7 @@ impl Seat {
     fn look(&mut self) -> bool {
         self.looks += 1;
         if cfg!(loom) {
-            return self.looks.is_multiple_of(2);
+            return self.looks % 2 == 0;
         }
         if self.looks < self.check {
             return false;
@@ -283,7 +283,7 @@ impl<T> WorkQueue<T> {
             }
         }
         let own = &local[seat.own];
-        let (one, other) = if seat.looks.is_multiple_of(2) {
+        let (one, other) = if seat.looks % 2 == 0 {
             (own, &self.shared)
         } else {
             (&self.shared, own)

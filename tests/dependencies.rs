@@ -223,12 +223,13 @@ fn neighbours(file: &str, code: &str, all: &BTreeMap<String, String>) -> BTreeSe
         name(room(file), &used);
     }
     for child in all.keys() {
-        if let Some(("", used)) = child
+        let Some(("", used)) = child
             .strip_prefix(file)
             .and_then(|rest| rest.split_once('/'))
-            && !used.contains('/')
-            && !after(code, &format!("{used}::")).is_empty()
-        {
+        else {
+            continue;
+        };
+        if !used.contains('/') && !after(code, &format!("{used}::")).is_empty() {
             name(file, used);
         }
     }

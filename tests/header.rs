@@ -19,11 +19,13 @@ fn section(file: &str, types: &[ItemType], exclude: &[&str]) -> String {
     config.export.include = vec![
         "_ns_result_t".to_owned(),
         "ns_thrpool_config".to_owned(),
+        "ns_thrpool_options".to_owned(),
         "ns_job_func_t".to_owned(),
     ];
     if types != [ItemType::Functions] {
-        // cbindgen itself writes the tag where the config is defined.
+        // cbindgen itself writes the tag where a struct is defined.
         config.export.rename.remove("ns_thrpool_config");
+        config.export.rename.remove("ns_thrpool_options");
     }
     let mut text = Vec::new();
     Builder::new()
@@ -104,6 +106,17 @@ fn header() -> String {
         section("abi/extensions.rs", &[ItemType::Constants], &[]),
         include_str!("header/extension-results.h").trim().to_owned(),
         section("capi/extensions.rs", &functions, &[]),
+        section("capi/again.rs", &functions, &[]),
+        section("capi/many.rs", &functions, &[]),
+        section("capi/small.rs", &functions, &[]),
+        include_str!("header/options.h").trim().to_owned(),
+        section("abi/options.rs", &[ItemType::Constants], &[]),
+        section(
+            "abi/options.rs",
+            &[ItemType::Structs],
+            &["ns_framework", "ns_slow_call"],
+        ),
+        section("capi/options.rs", &functions, &[]),
         include_str!("header/groups.h").trim().to_owned(),
         section("capi/group.rs", &functions, &[]),
         include_str!("header/bottom.h").trim().to_owned(),

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! The types, constants and flags of the C interface. All other modules may use these. The two
-//! files are two parts of the header: their doc comments become its text.
+//! The types, constants and flags of the C interface. All other modules may use these. The
+//! files are parts of the header: their doc comments become its text.
 
 pub mod extensions;
+pub mod options;
 pub mod types;
 
 pub use extensions::*;
+pub use options::*;
 pub use types::*;
 
 /// The flags of I/O jobs: the directions of a descriptor.

@@ -7,6 +7,7 @@ use super::call::*;
 use crate::abi::_ns_result_t as R;
 use crate::abi::*;
 use crate::group::GroupPtr;
+use crate::group::core::Refused;
 use crate::job::{JobPtr, NEVER, Spec, Trigger};
 use crate::log::log;
 use crate::nspr::{self, Unusable};
@@ -17,10 +18,10 @@ use crate::sync::hand_over;
 use crate::sys::{self, ErrnoGuard};
 
 /// The flags that every function that adds jobs accepts.
-const MODIFIERS: ns_job_type_t =
+pub(super) const MODIFIERS: ns_job_type_t =
     NS_JOB_PERSIST | NS_JOB_THREAD | NS_JOB_PRESERVE_FD | NS_JOB_UNARMED;
 /// The flags that a job keeps.
-const KEPT: ns_job_type_t = !NS_JOB_UNARMED;
+pub(super) const KEPT: ns_job_type_t = !NS_JOB_UNARMED;
 
 /// Make a job without arming it, so that its data and done callback can be set first; then arm it
 /// with `ns_job_rearm`. Its data is NULL until `ns_job_set_data`. Run-now jobs and timers of time
@@ -66,8 +67,8 @@ pub(super) unsafe extern "C" fn ns_create_job(
 /// @param func the callback
 /// @param data for `ns_job_get_data`; the application's own
 /// @param job where the job is written before it can run; may be NULL
-/// @return NS_SUCCESS, NS_SHUTDOWN, NS_ALLOCATION_FAILURE or NS_INVALID_REQUEST; if not the
-/// first, *job is NULL and nothing happened
+/// @return NS_SUCCESS, NS_SHUTDOWN, NS_ALLOCATION_FAILURE or NS_INVALID_REQUEST; NS_OVERLOADED if the
+/// pool has a queue_limit and so many jobs wait for workers; if not the first, *job is NULL and nothing happened
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn ns_add_job(
     tp: *mut ns_thrpool_t,
@@ -132,7 +133,7 @@ pub(super) unsafe extern "C" fn ns_add_io_job(
 ///
 /// @param tp the pool
 /// @param tv from now; zero is the loop's next turn; tv_usec may exceed 999999; not negative
-/// @param job_type THREAD, PERSIST; TIMER is implied
+/// @param job_type THREAD, PERSIST; TIMER is implied; see NS_JOB_CADENCE for times that do not drift
 /// @param func the callback
 /// @param data for `ns_job_get_data`; the application's own
 /// @param job where the job is written before it can run; may be NULL
@@ -153,7 +154,12 @@ pub(super) unsafe extern "C" fn ns_add_timeout_job(
     match unsafe { nanoseconds(tv) } {
         Ok(time) => {
             let flags = job_type | NS_JOB_TIMER;
-            make.finish(Trigger::Timer(time), flags, NS_JOB_TIMER, func, data, true)
+            if flags & NS_JOB_CADENCE != 0 && (flags & NS_JOB_PERSIST == 0 || time == 0) {
+                return make
+                    .refuse("job_type has CADENCE, which takes PERSIST, and a tv above zero");
+            }
+            let allowed = NS_JOB_TIMER | NS_JOB_CADENCE;
+            make.finish(Trigger::Timer(time), flags, allowed, func, data, true)
         }
         Err(why) => make.refuse(why),
     }
@@ -248,8 +254,8 @@ unsafe fn write_job(out: *mut *mut ns_job_t, job: Option<JobPtr>) {
 
 /// One call that makes a job.
 pub(super) struct Make<'a> {
-    function: &'static str,
-    pool: Option<&'a Pool>,
+    pub(super) function: &'static str,
+    pub(super) pool: Option<&'a Pool>,
     out: *mut *mut ns_job_t,
     /// Restores errno when it is dropped.
     _errno: ErrnoGuard,
@@ -283,7 +289,7 @@ impl<'a> Make<'a> {
         refuse(self.pool, self.function, why)
     }
 
-    fn shut_down(&self, pool: &Pool) -> ns_result_t {
+    pub(super) fn shut_down(&self, pool: &Pool) -> ns_result_t {
         log!(
             pool.shared.logger,
             LOG_DEBUG,
@@ -389,9 +395,6 @@ impl<'a> Make<'a> {
             return self.refuse("job is NULL, and the job is not armed");
         }
         let shared = &pool.shared;
-        if shared.is_shutting_down() || shared.is_forked() {
-            return self.shut_down(pool);
-        }
         let spec = Spec {
             flags: flags & KEPT,
             trigger,
@@ -400,30 +403,80 @@ impl<'a> Make<'a> {
             armed: !unarmed,
             roomy: unarmed || group.is_some(),
         };
-        let job = match shared.make(&spec) {
-            Ok(job) => job,
-            Err(MakeError::NoMemory) => {
-                log!(shared.logger, LOG_ERR, "{}: no memory", self.function);
-                return R::NS_ALLOCATION_FAILURE as ns_result_t;
+        if !shared.is_open() || shared.is_forked() {
+            if shared.is_shutting_down() || shared.is_forked() {
+                return self.shut_down(pool);
             }
-            Err(MakeError::OwnDescriptor) => {
-                return self.refuse("fd is one of the pool's own descriptors");
+            if group.is_none() && spec.is_for_work_queue() {
+                return self.finish_counted(shared, &spec);
             }
-            Err(MakeError::NoSignal) => return self.refuse("the system refuses to catch signum"),
-            Err(MakeError::Forked) => return self.shut_down(pool),
+        }
+        self.complete(shared, group, &spec, false)
+    }
+
+    /// Makes a job that counts against the pool's limit.
+    #[cold]
+    #[inline(never)]
+    fn finish_counted(&self, shared: &Shared, spec: &Spec) -> ns_result_t {
+        if spec.armed && shared.is_overloaded() {
+            return refused(shared, self.function, Refused::Full);
+        }
+        self.complete(shared, None, spec, true)
+    }
+
+    /// Makes the job, and arms it.
+    #[inline(always)]
+    fn complete(
+        &self,
+        shared: &Shared,
+        group: Option<GroupPtr>,
+        spec: &Spec,
+        counted: bool,
+    ) -> ns_result_t {
+        let made = match group {
+            Some(group) if spec.trigger == Trigger::Now && spec.armed => {
+                let at = group.as_ptr().cast();
+                JobPtr::make_member(&shared.alloc, at, spec.flags, spec.func, spec.data)
+                    .ok_or(MakeError::NoMemory)
+            }
+            _ => shared.make(spec),
         };
+        let job = match made {
+            Ok(job) => job,
+            Err(why) => return self.not_made(shared, why),
+        };
+        if counted {
+            shared.count_new(job, spec.armed);
+        }
         // Write the pointer before the job can run: its callback may run at once and read it.
         // SAFETY: the caller of `new` guaranteed that `out` is NULL or writable.
         unsafe { write_job(self.out, Some(job)) };
         hand_over(&raw const job.state);
         if let Some(group) = group {
-            job.set_group(group.as_ptr().cast());
+            if !job.is_unusual() {
+                job.set_group(group.as_ptr().cast());
+            }
             return self.add_to_group(shared, group, job, spec.armed);
         }
         if spec.armed {
             shared.start(job);
         }
         SUCCESS
+    }
+
+    /// Says why there is no job.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn not_made(&self, shared: &Shared, why: MakeError) -> ns_result_t {
+        match why {
+            MakeError::NoMemory => {
+                log!(shared.logger, LOG_ERR, "{}: no memory", self.function);
+                R::NS_ALLOCATION_FAILURE as ns_result_t
+            }
+            MakeError::OwnDescriptor => self.refuse("fd is one of the pool's own descriptors"),
+            MakeError::NoSignal => self.refuse("the system refuses to catch signum"),
+            MakeError::Forked => self.pool.map_or(SHUTDOWN, |pool| self.shut_down(pool)),
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use crate::group::core::Refused;
 use crate::job::{Job, JobPtr, NEVER};
 use crate::log::{Logger, log};
 use crate::pool::Pool;
-use crate::shared::Shared;
+use crate::shared::{Armed, Shared};
 use crate::sys::ErrnoGuard;
 
 pub(super) const SUCCESS: ns_result_t = R::NS_SUCCESS as ns_result_t;
@@ -117,6 +117,23 @@ pub(super) fn forked(pool: &Shared, function: &str) -> ns_result_t {
 pub(super) fn wrong_state(pool: &Shared, function: &str, why: &str) -> ns_result_t {
     log!(pool.logger, LOG_DEBUG, "{function}: the job {why}");
     INVALID_STATE
+}
+
+/// The result of a request to arm a job; logged if it is refused.
+#[inline(always)]
+pub(super) fn rearmed(pool: &Shared, function: &str, armed: Armed) -> ns_result_t {
+    match armed {
+        Armed::Yes => SUCCESS,
+        Armed::NotNow => wrong_state(pool, function, "can't be armed now"),
+        Armed::ShuttingDown => {
+            log!(
+                pool.logger,
+                LOG_DEBUG,
+                "{function}: the pool is shutting down"
+            );
+            SHUTDOWN
+        }
+    }
 }
 
 /// Say that `function` named a group that is cancelled.

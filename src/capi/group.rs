@@ -8,6 +8,7 @@ use super::call::*;
 use crate::abi::_ns_result_t as R;
 use crate::abi::*;
 use crate::group::GroupPtr;
+use crate::job::free::Entering;
 use crate::job::here;
 use crate::job::wait::Outcome;
 use crate::job::{JobPtr, Trigger};
@@ -77,13 +78,14 @@ pub unsafe extern "C" fn ns_group_new(
 pub unsafe extern "C" fn ns_group_hold(group: *mut ns_group_t) {
     let _errno = ErrnoGuard::new();
     // SAFETY: NULL or a live group, by the interface's rules.
-    if let Some((group, pool)) = unsafe { group_and_pool(group) }
-        && !pool.is_forked()
-    {
-        let guard = pool.lock_group(&group);
-        guard.hold();
-        let send = guard.unlock();
-        pool.send(group, send);
+    match unsafe { group_and_pool(group) } {
+        Some((group, pool)) if !pool.is_forked() => {
+            let guard = pool.lock_group(&group);
+            guard.hold();
+            let send = guard.unlock();
+            pool.send(group, send);
+        }
+        _ => {}
     }
 }
 
@@ -96,10 +98,9 @@ pub unsafe extern "C" fn ns_group_hold(group: *mut ns_group_t) {
 pub unsafe extern "C" fn ns_group_release(group: *mut ns_group_t) {
     let _errno = ErrnoGuard::new();
     // SAFETY: NULL or a live group, by the interface's rules.
-    if let Some((group, pool)) = unsafe { group_and_pool(group) }
-        && !pool.is_forked()
-    {
-        pool.release_group(group);
+    match unsafe { group_and_pool(group) } {
+        Some((group, pool)) if !pool.is_forked() => pool.release_group(group),
+        _ => {}
     }
 }
 
@@ -232,36 +233,44 @@ pub unsafe extern "C" fn ns_group_cancel(group: *mut ns_group_t) -> ns_result_t 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_group_wait(group: *mut ns_group_t, tv: *const timeval) -> ns_result_t {
     const NAME: &str = "ns_group_wait";
-    let call = |group: GroupPtr, pool: &Shared| {
-        let deadline = if tv.is_null() {
-            None
-        } else {
-            // SAFETY: a time, by the interface's rules.
-            match unsafe { nanoseconds(tv) } {
-                // What no clock reaches is no limit.
-                Ok(time) => sys::now().checked_add(time),
-                Err(why) => {
-                    log!(pool.logger, LOG_ERR, "{NAME}: {why}");
-                    return INVALID_REQUEST;
-                }
+    // First of all, as in `ns_job_wait`: from here on the group's memory stays.
+    let entering = Entering::new();
+    let _errno = ErrnoGuard::new();
+    // SAFETY: NULL or a live group, by the interface's rules.
+    let Some((group, pool)) = (unsafe { group_and_pool(group) }) else {
+        drop(entering);
+        return refuse(None, NAME, "group is NULL");
+    };
+    // Before `entering` goes: from here on the pool stays.
+    let _in_call = pool.waiters.enter();
+    if pool.is_forked() {
+        drop(entering);
+        return forked(pool, NAME);
+    }
+    let deadline = if tv.is_null() {
+        None
+    } else {
+        // SAFETY: a time, by the interface's rules.
+        match unsafe { nanoseconds(tv) } {
+            // What no clock reaches is no limit.
+            Ok(time) => sys::now().checked_add(time),
+            Err(why) => {
+                drop(entering);
+                log!(pool.logger, LOG_ERR, "{NAME}: {why}");
+                return INVALID_REQUEST;
             }
-        };
-        match pool.wait_for_group(group, deadline) {
-            None => {
-                log!(
-                    pool.logger,
-                    LOG_DEBUG,
-                    "{NAME}: the group can't be waited for from here"
-                );
-                INVALID_STATE
-            }
-            Some(Outcome::Idle | Outcome::Deleting) => SUCCESS,
-            Some(Outcome::Stopped) => SHUTDOWN,
-            Some(Outcome::TimedOut) => R::NS_TIMEOUT as ns_result_t,
         }
     };
-    // SAFETY: NULL or a live group, by the interface's rules.
-    unsafe { on_group(NAME, group, call) }
+    match pool.wait_for_group(group, deadline, entering) {
+        None => {
+            let why = "the group can't be waited for from here";
+            log!(pool.logger, LOG_DEBUG, "{NAME}: {why}");
+            INVALID_STATE
+        }
+        Some(Outcome::Idle | Outcome::Deleting) => SUCCESS,
+        Some(Outcome::Stopped) => SHUTDOWN,
+        Some(Outcome::TimedOut) => R::NS_TIMEOUT as ns_result_t,
+    }
 }
 
 /// Let no callback of a group begin until `ns_group_resume`: what fires queues up. Done callbacks go

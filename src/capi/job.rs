@@ -11,7 +11,7 @@ use crate::job::state;
 use crate::job::wait::Outcome;
 use crate::job::{Job, JobPtr};
 use crate::log::log;
-use crate::shared::{Armed, Ended, Shared};
+use crate::shared::{Ended, Shared};
 use crate::sync::take_over;
 use crate::sys::ErrnoGuard;
 
@@ -24,14 +24,7 @@ use crate::sys::ErrnoGuard;
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_job_rearm(job: *mut ns_job_t) -> ns_result_t {
     const NAME: &str = "ns_job_rearm";
-    let call = |job: JobPtr, pool: &Shared| match pool.arm(job) {
-        Armed::Yes => SUCCESS,
-        Armed::NotNow => wrong_state(pool, NAME, "can't be armed now"),
-        Armed::ShuttingDown => {
-            log!(pool.logger, LOG_DEBUG, "{NAME}: the pool is shutting down");
-            SHUTDOWN
-        }
-    };
+    let call = |job: JobPtr, pool: &Shared| rearmed(pool, NAME, pool.arm(job));
     // SAFETY: the C interface requires `job` to be NULL or a live job.
     unsafe { on_job(NAME, job, call) }
 }

@@ -10,8 +10,12 @@
 #![allow(clippy::missing_safety_doc)]
 
 mod add;
+pub mod again;
 mod call;
 pub mod extensions;
 pub mod group;
 pub mod job;
+pub mod many;
+pub mod options;
 pub mod pool;
+pub mod small;

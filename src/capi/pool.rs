@@ -8,7 +8,7 @@ use crate::abi::_ns_result_t as R;
 use crate::abi::*;
 use crate::fork;
 use crate::log::log;
-use crate::pool::{Pool, is_own_thread};
+use crate::pool::{Pool, Waited, is_own_thread};
 use crate::sync::take_over;
 use crate::sys::{CancelGuard, ErrnoGuard};
 
@@ -47,12 +47,25 @@ pub unsafe extern "C" fn ns_thrpool_config_init(tp_config: *mut ns_thrpool_confi
 /// `ns_thrpool_shutdown`, `ns_thrpool_wait` and `ns_thrpool_destroy`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_thrpool_new(tp_config: *mut ns_thrpool_config) -> *mut ns_thrpool_t {
+    // SAFETY: the C interface requires `tp_config` to be NULL or a valid config.
+    unsafe { start("ns_thrpool_new", tp_config, ptr::null()) }
+}
+
+/// Makes a pool.
+///
+/// # Safety
+/// `config` is NULL or a config; `options` is NULL or valid options.
+pub(super) unsafe fn start(
+    name: &str,
+    config: *mut ns_thrpool_config,
+    options: *const ns_thrpool_options,
+) -> *mut ns_thrpool_t {
     let _errno = ErrnoGuard::new();
     fork::check();
     let _cancel = CancelGuard::new();
-    // SAFETY: the C interface requires `tp_config` to be NULL or a valid config.
-    let config = unsafe { tp_config.as_ref() };
-    Pool::start(config).map_or(ptr::null_mut(), |pool| pool.as_ptr().cast())
+    // SAFETY: guaranteed by the caller.
+    let pool = unsafe { Pool::start(name, config.as_ref(), options) };
+    pool.map_or(ptr::null_mut(), |pool| pool.as_ptr().cast())
 }
 
 /// Begin to end a pool. From now on adding and rearming return NS_SHUTDOWN and no job is armed
@@ -80,7 +93,7 @@ pub unsafe extern "C" fn ns_thrpool_is_shutdown(tp: *mut ns_thrpool_t) -> i32 {
     // SAFETY: the C interface requires `tp` to be NULL or a live pool.
     unsafe { pool_of(tp) }.map_or(0, |pool| {
         let shutdown = pool.shared.is_shutting_down();
-        take_over(&raw const pool.shared.shutdown);
+        take_over(&raw const pool.shared.gate);
         i32::from(shutdown || pool.shared.is_forked())
     })
 }
@@ -95,29 +108,48 @@ pub unsafe extern "C" fn ns_thrpool_is_shutdown(tp: *mut ns_thrpool_t) -> i32 {
 /// of the pool's own threads; NS_SHUTDOWN in a forked child; NS_INVALID_REQUEST for NULL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_thrpool_wait(tp: *mut ns_thrpool_t) -> ns_result_t {
-    const NAME: &str = "ns_thrpool_wait";
+    // SAFETY: the C interface requires `tp` to be NULL or a live pool.
+    unsafe { wait_until("ns_thrpool_wait", tp, Ok(None)) }
+}
+
+/// Waits until the pool has stopped, or `deadline` has passed, in nanoseconds of the monotonic clock. An
+/// `Err` is the reason why the deadline is not valid.
+///
+/// # Safety
+/// `tp` is NULL or a live pool.
+pub(super) unsafe fn wait_until(
+    name: &str,
+    tp: *mut ns_thrpool_t,
+    deadline: Result<Option<u64>, &str>,
+) -> ns_result_t {
     let call = |pool: Option<&Pool>| {
         let Some(pool) = pool else {
-            return refuse(None, NAME, "tp is NULL");
+            return refuse(None, name, "tp is NULL");
+        };
+        let deadline = match deadline {
+            Ok(deadline) => deadline,
+            Err(why) => return refuse(Some(pool), name, why),
         };
         if pool.shared.is_forked() {
-            return forked(&pool.shared, NAME);
+            return forked(&pool.shared, name);
         }
         if is_own_thread(pool) {
             let why = "a pool can't be waited for by its own threads";
-            log!(pool.shared.logger, LOG_ERR, "{NAME}: {why}");
+            log!(pool.shared.logger, LOG_ERR, "{name}: {why}");
             return R::NS_THREAD_FAILURE as ns_result_t;
         }
         // Copy the logger: the pool may be freed once the wait is over.
         let logger = pool.shared.logger;
-        if pool.wait() {
-            SUCCESS
-        } else {
-            log!(logger, LOG_ERR, "{NAME}: a worker could not be joined");
-            R::NS_THREAD_FAILURE as ns_result_t
+        match pool.wait(deadline) {
+            Waited::Over => SUCCESS,
+            Waited::TimedOut => R::NS_TIMEOUT as ns_result_t,
+            Waited::NotJoined => {
+                log!(logger, LOG_ERR, "{name}: a worker could not be joined");
+                R::NS_THREAD_FAILURE as ns_result_t
+            }
         }
     };
-    // SAFETY: the C interface requires `tp` to be NULL or a live pool.
+    // SAFETY: guaranteed by the caller.
     unsafe { on_pool(tp, call) }
 }
 

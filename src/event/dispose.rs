@@ -23,7 +23,7 @@ impl EventLoop {
     /// a request for the second step.
     #[must_use]
     fn detach(&mut self, pool: &Shared, job: JobPtr) -> bool {
-        match job.kind() {
+        match job.look_in_hand().kind() {
             Kind::Now => {}
             Kind::Timer => {
                 Wheel::remove(&job.watch().timer);
@@ -34,6 +34,8 @@ impl EventLoop {
                 return self.detach_io(pool, job);
             }
             Kind::Signal => {
+                // If it rests.
+                Wheel::remove(&job.watch().timer);
                 job.watch().link.unlink();
                 self.detach_signal(job);
                 signals::unsubscribe(&pool.mailbox, job.signum());

@@ -40,11 +40,16 @@ pub(crate) struct EventLoop {
 }
 
 impl EventLoop {
-    /// Make a loop that watches `pipe`, the read end of the wake pipe, and uses `lists`.
+    /// Make a loop over `framework` that watches `pipe`, the read end of the wake pipe, and uses
+    /// `lists`.
     ///
     /// # Safety
     /// `lists` are empty and outlive the loop. Nobody makes a `&mut` to them meanwhile.
-    pub(crate) unsafe fn new(pipe: RawFd, lists: NonNull<Lists>) -> io::Result<Self> {
+    pub(crate) unsafe fn new(
+        framework: Framework,
+        pipe: RawFd,
+        lists: NonNull<Lists>,
+    ) -> io::Result<Self> {
         // SAFETY: all zero is a valid `sigset_t`. With a null set, pthread_sigmask only writes the
         // current mask to it.
         let mask = unsafe {
@@ -55,7 +60,7 @@ impl EventLoop {
         let roused = wake::reaches(&mask);
         let _low = sys::LowNumbers::take();
         Ok(Self {
-            poller: AnyPoller::new(Framework::DEFAULT, pipe, roused)?,
+            poller: AnyPoller::new(framework, pipe, roused)?,
             // SAFETY: by the caller's promise, which covers the rings inside the lists.
             wheel: unsafe {
                 let timers = &raw mut (*lists.as_ptr()).timers;

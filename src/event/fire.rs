@@ -43,11 +43,15 @@ impl EventLoop {
         let timed_out = Ring::new();
         let retry_timer = self.retry_timer();
         let mut retry = false;
+        let now = sys::now();
         self.wheel.expire(
-            sys::now(),
+            now,
             TIMERS,
-            // SAFETY: a linked timer is the loop's own or belongs to a live job.
-            |timer| timer == retry_timer || unsafe { JobPtr::of_timer(timer) }.is(note::MAY_FIRE),
+            |timer| {
+                // SAFETY: a linked timer is the loop's own or belongs to a live job.
+                let job = || unsafe { JobPtr::of_timer(timer) };
+                timer == retry_timer || job().is(note::MAY_FIRE) || job().is_resting()
+            },
             |timer| {
                 if timer == retry_timer {
                     retry = true;
@@ -55,7 +59,11 @@ impl EventLoop {
                 }
                 // SAFETY: as above: it is not the loop's own, so it belongs to a live job.
                 let job = unsafe { JobPtr::of_timer(timer) };
-                if job.kind() == Kind::Io {
+                let look = job.look_in_hand();
+                if look.is_unusual() {
+                    job.skip_missed(now);
+                }
+                if look.kind() == Kind::Io && job.is(note::MAY_FIRE) {
                     // SAFETY: `expire` has just unlinked it; the loop below takes it out of the
                     // ring again.
                     unsafe { Timer::push_to(timer, &timed_out) };
@@ -65,7 +73,11 @@ impl EventLoop {
             },
         );
         while let Some(job) = due.pop() {
-            self.fire(pool, job, NS_JOB_TIMER);
+            if job.is(note::MAY_FIRE) {
+                self.fire(pool, job, NS_JOB_TIMER);
+            } else {
+                self.end_rest(pool, job);
+            }
         }
         if retry {
             self.retry(pool);
@@ -130,7 +142,7 @@ impl EventLoop {
             return;
         }
         job.set_output(output);
-        if !job.leaves_loop() {
+        if !job.look_in_hand().leaves_loop() {
             job.mark(note::READY | note::HEARD);
             self.ready.push(job);
         } else if job.state.dispatch() {
@@ -171,7 +183,9 @@ impl EventLoop {
                         run::count_idle(pool);
                         self.stop_watching(pool, job);
                     }
-                    After::Armed if job.kind() == Kind::Io => self.arm_again(pool, job),
+                    After::Armed if job.look_in_hand().kind() == Kind::Io => {
+                        self.arm_again(pool, job)
+                    }
                     After::Armed => self.arm(pool, job),
                     After::Dispose => self.dispose(pool, job),
                 }

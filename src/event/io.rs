@@ -31,9 +31,10 @@ use crate::sys;
 
 /// The directions that `job` wants.
 fn interest(job: &Job) -> Interest {
+    let look = job.look();
     Interest::new(
-        job.has(NS_JOB_ACCEPT | NS_JOB_READ),
-        job.has(NS_JOB_CONNECT | NS_JOB_WRITE),
+        look.has(NS_JOB_ACCEPT | NS_JOB_READ),
+        look.has(NS_JOB_CONNECT | NS_JOB_WRITE),
     )
 }
 
@@ -142,8 +143,8 @@ impl EventLoop {
     #[cold]
     #[inline(never)]
     fn arm_again_slowly(&mut self, pool: &Shared, job: JobPtr, in_step: bool) {
-        if !in_step || job.is(note::ORPHAN) {
-            return self.arm_io(pool, job);
+        if !in_step || job.is(note::ORPHAN) || job.is_unusual() {
+            return self.arm(pool, job);
         }
         job.mark(note::MAY_FIRE);
         self.start_timer(job);

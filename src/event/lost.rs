@@ -44,12 +44,17 @@ impl EventLoop {
                 }
             }
             Refusal::Closed => {
-                log!(
-                    pool.logger,
-                    LOG_WARNING,
-                    "event loop: descriptor {fd} is not open any more"
-                );
                 let entry = pool.fds.entry(fd);
+                // The application may close what it keeps once it has cancelled the jobs, while the
+                // loop still arms them.
+                let is_due = |job: JobPtr| job.is(note::MAY_FIRE) && !pool.is_over(job);
+                if jobs(entry).any(is_due) {
+                    log!(
+                        pool.logger,
+                        LOG_WARNING,
+                        "event loop: descriptor {fd} is not open any more"
+                    );
+                }
                 let registered = matches!(entry.registration(), Registration::Polled(..));
                 entry.set_registration(Registration::Absent);
                 for job in jobs(entry) {
@@ -74,10 +79,10 @@ impl EventLoop {
     /// Ask the poller whether it still has `fd`, by registering again what it has.
     pub(super) fn verify(&mut self, pool: &Shared, fd: c_int) {
         let entry = pool.fds.entry(fd);
-        if let Registration::Polled(told, mode) = entry.registration()
-            && let Err(refusal) = self.register(entry, fd, told, mode, true)
-        {
-            self.refused(pool, fd, refusal, None);
+        if let Registration::Polled(told, mode) = entry.registration() {
+            if let Err(refusal) = self.register(entry, fd, told, mode, true) {
+                self.refused(pool, fd, refusal, None);
+            }
         }
         for job in jobs(entry) {
             job.unmark(note::UNVERIFIED | note::HEARD);
@@ -109,7 +114,7 @@ impl EventLoop {
         let entry = pool.fds.entry(fd);
         let mut others = 0;
         for job in jobs(entry) {
-            others += usize::from(job.state.now() != state::NEEDS_DELETE);
+            others += usize::from(!pool.is_over(job));
             job.mark(note::REPORTED);
         }
         self.orphan_all(pool, fd);
@@ -152,7 +157,7 @@ impl EventLoop {
     #[cold]
     #[inline(never)]
     pub(super) fn report_lost(&mut self, pool: &Shared, job: JobPtr) {
-        if job.is(note::REPORTED) || job.state.now() != state::ARMED {
+        if job.is(note::REPORTED) || job.state.now() != state::ARMED || pool.is_over(job) {
             return;
         }
         job.mark(note::REPORTED);
@@ -171,9 +176,8 @@ impl EventLoop {
     /// file.
     pub(super) fn orphan_lost(&mut self, pool: &Shared) {
         for (fd, entry) in pool.fds.entries() {
-            if let Registration::Polled(..) = entry.registration()
-                && !self.poller.disarm(fd)
-            {
+            let registered = matches!(entry.registration(), Registration::Polled(..));
+            if registered && !self.poller.disarm(fd) {
                 let closed = !sys::is_open(fd);
                 let why = if closed {
                     Refusal::Closed

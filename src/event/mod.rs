@@ -21,6 +21,7 @@ mod lost;
 mod poller;
 mod renew;
 mod requests;
+mod rest;
 mod retry;
 
 use std::sync::atomic::Ordering;
@@ -32,6 +33,7 @@ use crate::sys;
 use backoff::Stale;
 pub(crate) use event_loop::EventLoop;
 pub(crate) use lists::Lists;
+pub(crate) use poller::Framework;
 use poller::{Event, Until};
 
 /// How many requests one turn takes at most.
@@ -46,7 +48,6 @@ const SOON: u64 = 2_000;
 impl EventLoop {
     /// Run the loop until the pool is destroyed. Calls `quiet` when no callback runs any more.
     pub(crate) fn run(&mut self, pool: &Shared, quiet: impl FnOnce()) {
-        pool.enter(true);
         pool.wake.rouse.enter(self.mask, self.roused);
         while !(pool.is_shutting_down() && pool.workers.load(Ordering::SeqCst) == 0) {
             self.turn(pool);

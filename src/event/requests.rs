@@ -136,7 +136,26 @@ impl EventLoop {
     /// Arm `job`, which is ARMED: wait for its trigger.
     pub(super) fn arm(&mut self, pool: &Shared, job: JobPtr) {
         trace!(pool.logger, "job {:p}: armed", job.as_c());
-        match job.kind() {
+        let look = job.look_in_hand();
+        if look.is_unusual() {
+            return self.arm_unusual(pool, job);
+        }
+        self.arm_kind(pool, job, look.kind());
+    }
+
+    /// The same, for a job that is not like most.
+    // A tail call, so that others need no frame.
+    #[cold]
+    #[inline(never)]
+    fn arm_unusual(&mut self, pool: &Shared, job: JobPtr) {
+        if !self.lay_to_rest(pool, job) {
+            self.arm_kind(pool, job, job.kind());
+        }
+    }
+
+    #[inline(always)]
+    fn arm_kind(&mut self, pool: &Shared, job: JobPtr, kind: Kind) {
+        match kind {
             // Run-now jobs go to their queues directly.
             Kind::Now => debug_assert!(false, "a request to arm a run-now job"),
             Kind::Timer => {
@@ -151,7 +170,7 @@ impl EventLoop {
     /// Start the time-out of `job`, if it has one.
     #[inline]
     pub(super) fn start_timer(&mut self, job: JobPtr) {
-        if job.has_timeout() {
+        if job.has_time() {
             self.link_timer(job);
         }
     }

@@ -36,7 +36,7 @@ impl<T: Member> Guard<'_, T> {
             return false;
         }
         let at = self.core;
-        let stack = if self.core.is_single() {
+        let stack = if self.is_single() {
             // From here on slots are counted.
             let inbox = self.core.inbox.swap(CLOSED, Ordering::AcqRel);
             at.slots.set(u16::from(inbox != IDLE && !self.has(PARKED)));
@@ -98,7 +98,7 @@ impl<T: Member> Guard<'_, T> {
             return false;
         };
         at.suspended.set(new);
-        if new == 0 && !self.core.is_unordered() && !self.has(CANCELLED) {
+        if new == 0 && !self.is_unordered() && !self.has(CANCELLED) {
             self.put_back();
         }
         true
@@ -107,7 +107,7 @@ impl<T: Member> Guard<'_, T> {
     /// The pool shuts down. True if an agent has a slot, or is about to be sent with one: then the
     /// workers are to stay until nobody serves the group, and [`Send::let_go`] says when that is.
     pub(crate) fn keep_workers(&self) -> bool {
-        let served = self.is_served() && !self.has(ENDED);
+        let served = self.is_served() && self.core.refs.get() != ENDED;
         if served {
             self.set(KEEPS_WORKERS);
         }
@@ -138,24 +138,21 @@ impl<T: Member> Guard<'_, T> {
         !is_stack(self.core.inbox.load(Ordering::Acquire)) && self.core.active.get() <= own
     }
 
-    /// Wait until no job is active, as [`Waiters::wait`] does; the lock is given back meanwhile.
-    pub(crate) fn wait(
+    /// Wait until no job is active, as [`Waiters::wait`] does. Once the caller is on the list, this
+    /// gives the lock back, drops `entering`, and does not use the group any more. The caller has seen
+    /// that the group is not quiet.
+    pub(crate) fn wait<E>(
         self,
         is_worker: bool,
         deadline: Option<u64>,
         stopped: impl Fn() -> bool,
+        entering: E,
     ) -> Outcome {
-        self.empty_inbox();
-        if self.is_quiet(0) {
-            let send = self.wanted();
-            debug_assert_eq!(send, Send::default());
-            self.unlock_sending_nobody();
-            return Outcome::Idle;
-        }
         self.set(WAITED);
         let (key, waiters) = (self.key(), self.waiters);
         waiters.wait_for_group(key, is_worker, deadline, stopped, || {
             self.unlock_sending_nobody();
+            drop(entering);
         })
     }
 }

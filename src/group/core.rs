@@ -153,26 +153,42 @@ pub(super) const PARKED: u8 = 2;
 pub(super) const IN_LOOP_QUEUE: u8 = 4;
 /// Somebody waits until no job is active.
 pub(super) const WAITED: u8 = 8;
-/// An agent has found that everything is over.
-pub(super) const ENDED: u8 = 16;
 /// The workers have left: no callback begins any more.
 pub(super) const LATE: u8 = 32;
 /// The pool shuts down, and its workers stay until nobody serves the group.
 pub(super) const KEEPS_WORKERS: u8 = 64;
+/// At most one job runs at once. This and the next are constant: what agents need to know of the
+/// width, without a look at the cache line that posts write to.
+pub(super) const SINGLE: u8 = 16;
+/// It sets no limit and keeps no order.
+pub(super) const UNORDERED: u8 = 128;
 
 /// Agents on the way at a time. Each that begins sends another, if there is more to do.
 pub(super) const SENT: u16 = 2;
 
+/// What the count of references says when an agent has found that everything is over.
+pub(super) const ENDED: u32 = u32::MAX;
+
 /// See the module. All but the inbox, the lock and the width is used under the lock, and never by
 /// `&mut`: what is linked points at the rings.
+///
+/// What those who post use comes first, with the group's constants; what agents use for each job comes
+/// last, from `queue` on. So the two seldom write to the same cache line.
+#[repr(C)]
 pub(crate) struct Core<T> {
     pub(super) inbox: AtomicPtr<Link>,
-    /// Jobs to be called, and to be told farewell, in order. If it is unordered: for workers, with
-    /// those to be told farewell in front.
-    pub(super) queue: Ring,
+    /// How long the queue may get; 0 for no limit.
+    pub(super) limit: AtomicU32,
+    /// How many slots there are; 0 for no limit, and no order.
+    pub(super) width: u16,
+    /// Agents on the way. Not counted for width 1.
+    pub(super) sent: Cell<u16>,
     /// Callbacks held back, which were in front of a done callback. If it is unordered: those for
     /// the loop.
     pub(super) held: Ring,
+    /// Jobs to be called, and to be told farewell, in order. If it is unordered: for workers, with
+    /// those to be told farewell in front.
+    pub(super) queue: Ring,
     /// Jobs that are idle, armed or running.
     pub(super) members: Ring,
     /// Holds, jobs, and a cancellation that the loop has yet to see to.
@@ -183,17 +199,11 @@ pub(crate) struct Core<T> {
     pub(super) length: Cell<u32>,
     /// Done callbacks in `queue`.
     pub(super) farewells: Cell<u32>,
-    /// How long the queue may get; 0 for no limit.
-    pub(super) limit: AtomicU32,
     pub(super) suspended: Cell<u16>,
     /// Slots that are held. Not counted while the inbox is open.
     pub(super) slots: Cell<u16>,
-    /// Agents on the way. Not counted for width 1.
-    pub(super) sent: Cell<u16>,
     /// Callbacks and done callbacks that run.
     pub(super) running: Cell<u16>,
-    /// How many slots there are; 0 for no limit, and no order.
-    pub(super) width: u16,
     pub(super) bits: Cell<u8>,
     pub(super) lock: Lock,
     pub(super) exclusive: Exclusive,
@@ -211,11 +221,29 @@ pub(crate) struct Guard<'a, T> {
     pub(super) waiters: &'a Waiters,
 }
 
-pub(super) fn add<N: Copy + Into<u64> + TryFrom<u64>>(cell: &Cell<N>, by: i64) {
-    let new = cell.get().into().wrapping_add_signed(by);
-    debug_assert!(N::try_from(new).is_ok(), "a count below zero");
-    if let Ok(new) = N::try_from(new) {
-        cell.set(new);
+/// Add `by` to a count, which does not get below zero.
+#[inline(always)]
+pub(super) fn add<N: Copy + Into<i64> + Count>(cell: &Cell<N>, by: i64) {
+    let new = cell.get().into() + by;
+    debug_assert!(N::new(new).into() == new, "a count below zero");
+    cell.set(N::new(new));
+}
+
+/// What counts are.
+pub(super) trait Count {
+    /// The lowest bits of `value`.
+    fn new(value: i64) -> Self;
+}
+
+impl Count for u32 {
+    fn new(value: i64) -> Self {
+        value as Self
+    }
+}
+
+impl Count for u16 {
+    fn new(value: i64) -> Self {
+        value as Self
     }
 }
 
@@ -238,7 +266,11 @@ impl<T: Member> Core<T> {
             running: Cell::new(0),
             // No pool has so many threads.
             width: u16::try_from(width).unwrap_or(u16::MAX),
-            bits: Cell::new(0),
+            bits: Cell::new(match width {
+                0 => UNORDERED,
+                1 => SINGLE,
+                _ => 0,
+            }),
             lock: Lock::new(),
             exclusive: Exclusive::new(),
             member: PhantomData,
@@ -248,11 +280,6 @@ impl<T: Member> Core<T> {
     /// Whether at most one of its jobs runs at once.
     pub(crate) fn is_single(&self) -> bool {
         self.width == 1
-    }
-
-    /// Whether it sets no limit and keeps no order.
-    pub(super) fn is_unordered(&self) -> bool {
-        self.width == 0
     }
 
     /// Whether new jobs are counted against a limit. Without the lock: one that is set meanwhile
@@ -315,9 +342,19 @@ impl<T: Member> Guard<'_, T> {
         self.core.bits.set(self.core.bits.get() & !bit);
     }
 
+    /// Whether at most one of its jobs runs at once.
+    pub(super) fn is_single(&self) -> bool {
+        self.has(SINGLE)
+    }
+
+    /// Whether it sets no limit and keeps no order.
+    pub(super) fn is_unordered(&self) -> bool {
+        self.has(UNORDERED)
+    }
+
     /// Whether the inbox tells who has the slot.
     pub(super) fn is_open(&self) -> bool {
-        self.core.is_single() && !self.has(CANCELLED)
+        self.core.bits.get() & (SINGLE | CANCELLED) == SINGLE
     }
 
     /// Give the lock back, having reserved slots for the agents that are wanted.
@@ -326,6 +363,10 @@ impl<T: Member> Guard<'_, T> {
         let send = self.wanted();
         self.unlock_sending_nobody();
         send
+    }
+
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.has(CANCELLED)
     }
 
     #[inline(always)]

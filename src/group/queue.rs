@@ -17,24 +17,45 @@ impl<T: Member> Guard<'_, T> {
         self.take_in(self.core.inbox.swap(BUSY, Ordering::Acquire));
     }
 
-    /// Take in a stack of jobs, the oldest of which is at its bottom.
+    /// Take in a stack of jobs, the oldest of which is at its bottom. One pass over them: each job is
+    /// another thread's cache line until then.
     pub(super) fn take_in(&self, mut stack: *mut Link) {
-        let mut oldest: *mut Link = ptr::null_mut();
+        let queue = &self.core.queue;
+        let mut newer = queue.end();
+        let mut count = 0;
+        let mut finished: *mut Link = ptr::null_mut();
         while is_stack(stack) {
-            // SAFETY: what is on the stack is a member's, and has come to us.
-            let link = unsafe { &*stack };
-            let next = link.chained();
-            link.chain(oldest);
-            oldest = stack;
-            stack = next;
+            // SAFETY: what is on the stack is a member's, has come to us, and is in no ring.
+            unsafe {
+                let next = (*stack).chained();
+                let job = T::of_link(stack);
+                if job.state().is_armed() {
+                    job.set_marks(QUEUED);
+                    queue.insert(newer, stack);
+                    newer = stack;
+                    count += 1;
+                } else {
+                    (*stack).chain(finished);
+                    finished = stack;
+                }
+                stack = next;
+            }
         }
-        while !oldest.is_null() {
+        add(&self.core.refs, count);
+        add(&self.core.active, count);
+        add(&self.core.length, count);
+        self.take_in_finished(finished);
+    }
+
+    /// Take in those that were finished with on their way.
+    fn take_in_finished(&self, mut finished: *mut Link) {
+        while !finished.is_null() {
             // SAFETY: as above.
             let job = unsafe {
-                let next = (*oldest).chained();
-                let job = T::of_link(oldest);
-                (*oldest).chain(ptr::null_mut());
-                oldest = next;
+                let job = T::of_link(finished);
+                let next = (*finished).chained();
+                (*finished).chain(ptr::null_mut());
+                finished = next;
                 job
             };
             self.count_in(true);
@@ -64,7 +85,7 @@ impl<T: Member> Guard<'_, T> {
             unsafe { (*job.link()).unlink() };
             job.set_marks(QUEUED);
             add(&self.core.length, 1);
-            let ring = if self.core.is_unordered() && job.is_for_loop() && !self.has(CANCELLED) {
+            let ring = if self.is_unordered() && job.is_for_loop() && !self.has(CANCELLED) {
                 &self.core.held
             } else {
                 &self.core.queue
@@ -117,7 +138,7 @@ impl<T: Member> Guard<'_, T> {
         add(&self.core.farewells, 1);
         // SAFETY: in no list, and stays until its done callback has returned.
         unsafe {
-            if self.core.is_unordered() {
+            if self.is_unordered() {
                 self.core.queue.push_first(job.link());
             } else {
                 self.core.queue.push(job.link());
@@ -142,6 +163,12 @@ impl<T: Member> Guard<'_, T> {
     /// having counted it out; else the thread that brings it to the queue does both.
     pub(crate) fn forget(&self, job: T) -> bool {
         self.empty_inbox();
+        self.forget_run(job)
+    }
+
+    /// As [`Guard::forget`], for a job whose callback has just returned: it is not in the inbox.
+    #[inline(always)]
+    pub(crate) fn forget_run(&self, job: T) -> bool {
         // SAFETY: the link is this group's.
         unsafe { (*job.link()).unlink() };
         job.state().begin_disposal();
@@ -164,7 +191,15 @@ impl<T: Member> Guard<'_, T> {
             // The loop has yet to finish with it.
             return Arm::Refused;
         }
-        let armed = job.state().arm(queue, persist);
+        self.armed(job, job.state().arm(queue, persist))
+    }
+
+    /// The same, for a member with a trigger that the caller has claimed.
+    pub(crate) fn arm_claimed(&self, job: T, queue: u32) -> Arm {
+        self.armed(job, job.state().arm_claimed(queue))
+    }
+
+    fn armed(&self, job: T, armed: Arm) -> Arm {
         if armed == Arm::Push {
             add(&self.core.active, 1);
             if job.state().is_in_work() {

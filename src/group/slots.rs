@@ -12,7 +12,7 @@ impl<T: Member> Guard<'_, T> {
         if came == Came::FromLoop {
             self.clear(IN_LOOP_QUEUE);
         }
-        if came != Came::Here && !self.core.is_single() {
+        if came != Came::Here && !self.is_single() {
             add(&self.core.sent, -1);
         }
     }
@@ -30,7 +30,7 @@ impl<T: Member> Guard<'_, T> {
                 .compare_exchange(IDLE, BUSY, Ordering::AcqRel, Ordering::Relaxed)
                 .is_ok();
         }
-        let free = self.core.is_unordered() || self.core.slots.get() < self.core.width;
+        let free = self.is_unordered() || self.core.slots.get() < self.core.width;
         add(&self.core.slots, i64::from(free));
         free
     }
@@ -55,12 +55,12 @@ impl<T: Member> Guard<'_, T> {
 
     /// Whether only done callbacks go on.
     pub(super) fn is_held_back(&self) -> bool {
-        !self.has(CANCELLED) && (self.core.suspended.get() > 0 || self.has(LATE))
+        (self.core.suspended.get() > 0 || self.has(LATE)) && !self.has(CANCELLED)
     }
 
     /// Whether everything is over, and the caller, if it is an agent, is the last.
     pub(super) fn is_over(&self) -> bool {
-        self.core.refs.get() == 0 && !self.has(ENDED)
+        self.core.refs.get() == 0
     }
 
     /// What the caller, which holds a slot, does next in `place`. With `give_way` it does not begin
@@ -73,24 +73,32 @@ impl<T: Member> Guard<'_, T> {
                 ..Send::default()
             },
             Next::Move(_) => Send::default(),
+            // The only slot is the caller's, or goes with the inbox.
+            _ if self.is_open() && !self.has(KEEPS_WORKERS) => Send::default(),
             _ => self.wanted(),
         };
         self.unlock_sending_nobody();
         (next, send)
     }
 
+    #[inline(always)]
     pub(super) fn choose(&self, place: Place, give_way: bool) -> Next<T> {
         if place == Place::Late {
             self.set(LATE);
         }
         loop {
-            self.empty_inbox();
-            let job = match self.first(place) {
+            // Not for each job: those who post write to the inbox all the time, and each look at it
+            // takes its cache line away from them.
+            let held_back = self.is_held_back();
+            if self.core.queue.is_empty() || held_back {
+                self.empty_inbox();
+            }
+            let job = match self.first(place, held_back) {
                 Some(job) => job,
                 None => {
-                    let alone = self.core.is_single() || self.core.slots.get() == 1;
+                    let alone = self.is_single() || self.core.slots.get() == 1;
                     if self.is_over() && alone {
-                        self.set(ENDED);
+                        self.core.refs.set(ENDED);
                         return Next::End;
                     }
                     if self.give_slot() {
@@ -142,13 +150,14 @@ impl<T: Member> Guard<'_, T> {
     }
 
     /// The job whose turn it is in `place`, if any's is.
-    pub(super) fn first(&self, place: Place) -> Option<T> {
+    #[inline(always)]
+    pub(super) fn first(&self, place: Place, held_back: bool) -> Option<T> {
         let at = self.core;
-        if self.is_held_back() {
+        if held_back {
             if at.farewells.get() == 0 {
                 return None;
             }
-            while !self.core.is_unordered() {
+            while !self.is_unordered() {
                 // SAFETY: what is in the queue is a member's, and live.
                 let job = unsafe { T::of_link(at.queue.first()) };
                 if job.marks() & FAREWELL != 0 {
@@ -162,7 +171,7 @@ impl<T: Member> Guard<'_, T> {
             }
         }
         let mut first = at.queue.first();
-        if self.core.is_unordered() && !self.has(CANCELLED) && place != Place::Worker {
+        if self.is_unordered() && !self.has(CANCELLED) && place != Place::Worker {
             // Done callbacks are in front of the others.
             let farewell = at.farewells.get() > 0;
             if !farewell {
@@ -192,13 +201,13 @@ impl<T: Member> Guard<'_, T> {
         if place == Place::Loop {
             if self.has(IN_LOOP_QUEUE) {
                 // A group of width 1 has one agent, which is not there.
-                debug_assert!(!self.core.is_single());
+                debug_assert!(!self.is_single());
                 add(&self.core.slots, -1);
                 return Next::Leave;
             }
             self.set(IN_LOOP_QUEUE);
         }
-        if !self.core.is_single() {
+        if !self.is_single() {
             add(&self.core.sent, 1);
         }
         Next::Move(place)
@@ -212,7 +221,7 @@ impl<T: Member> Guard<'_, T> {
         if self.is_open() && self.core.inbox.load(Ordering::Relaxed) != IDLE && !self.has(PARKED) {
             return Send::default();
         }
-        if !at.is_single() && at.slots.get() >= at.width && !at.is_unordered() {
+        if !self.is_single() && at.slots.get() >= at.width && !self.is_unordered() {
             return Send::default();
         }
         self.wanted_slowly()
@@ -222,15 +231,15 @@ impl<T: Member> Guard<'_, T> {
     pub(super) fn wanted_slowly(&self) -> Send {
         let at = self.core;
         let mut send = Send::default();
-        if self.has(ENDED) {
+        if at.refs.get() == ENDED {
             return send;
         }
         self.unpark_if_empty();
         let (to_worker, to_loop) = if self.is_over() {
-            (at.is_single() || at.slots.get() == 0, false)
+            (self.is_single() || at.slots.get() == 0, false)
         } else if self.is_held_back() {
             (at.farewells.get() > 0, false)
-        } else if self.core.is_unordered() && !self.has(CANCELLED) {
+        } else if self.is_unordered() && !self.has(CANCELLED) {
             (!at.queue.is_empty(), !at.held.is_empty())
         } else {
             let first = at.queue.first();
@@ -253,7 +262,7 @@ impl<T: Member> Guard<'_, T> {
         if to_worker && !enough && self.take_slot() {
             send.to_worker = true;
         }
-        if !self.core.is_single() {
+        if !self.is_single() {
             add(
                 &at.sent,
                 i64::from(send.to_loop) + i64::from(send.to_worker),
@@ -307,9 +316,9 @@ impl<T: Member> Guard<'_, T> {
     /// Take a slot for the caller, which is the loop, if a done callback is next, or the group's end.
     pub(crate) fn take_slot_here(&self, place: Place) -> bool {
         self.empty_inbox();
-        let due = match self.first(place) {
+        let due = match self.first(place, self.is_held_back()) {
             Some(job) => job.marks() & FAREWELL != 0,
-            None => self.is_over() && (self.core.is_single() || self.core.slots.get() == 0),
+            None => self.is_over() && (self.is_single() || self.core.slots.get() == 0),
         };
         due && self.take_slot()
     }

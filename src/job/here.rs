@@ -8,7 +8,7 @@
 use std::cell::Cell;
 use std::ptr::{self, NonNull};
 
-use super::Job;
+use super::{Job, JobPtr};
 use crate::abi::ns_thrpool_t;
 use libc::c_void;
 
@@ -59,6 +59,13 @@ pub(crate) fn on_loop_of(pool: NonNull<ns_thrpool_t>) -> bool {
 /// Whether the calling thread is inside the callback of `job`.
 pub(crate) fn in_callback_of(job: &Job) -> bool {
     ptr::eq(RUNNING.get(), job)
+}
+
+/// The job whose callback this thread runs, if it runs one.
+pub(crate) fn callback() -> Option<JobPtr> {
+    let job = NonNull::new(RUNNING.get().cast_mut())?;
+    // SAFETY: it is live until its callback has returned, and later than the caller is done with it.
+    Some(unsafe { JobPtr::new(job) })
 }
 
 /// The callback of `job` begins on this thread.

@@ -12,12 +12,16 @@
 //! | field | written by | read by |
 //! |---|---|---|
 //! | `state` | any thread, see [`state`] | any thread |
-//! | `flags`, `func`, `pool`, `prfd`, `number`, `timeout` | the call that makes the job | any thread |
+//! | `flags` | see [`flags`] | any thread |
+//! | `func`, `pool`, `prfd`, `number` | the call that makes the job | any thread |
+//! | `timeout` | the call that makes the job; the thread that has claimed it ([`state`]) | the thread that arms the job or has run it; the loop |
 //! | `data`, `done_cb` | any thread (atomic) | any thread |
 //! | `output` | the loop, when the job fires | any thread, while the callback executes |
 //! | `timer.deadline` | the thread that arms the job or has run it (atomic) | the loop |
 //! | `seen`, `notes`, `timer`, `link`, `next_ready` | the call that makes the job, then only the loop | the same |
 
+pub(crate) mod again;
+mod flags;
 pub(crate) mod free;
 pub(crate) mod here;
 pub(crate) mod idle;
@@ -33,10 +37,12 @@ use std::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
 use libc::{c_int, c_void};
 
 use crate::abi::{
-    NS_JOB_IO, NS_JOB_READ, NS_JOB_SIGNAL, NS_JOB_THREAD, NS_JOB_TIMER, NS_JOB_WRITE, PRFileDesc,
+    NS_JOB_READ, NS_JOB_SIGNAL, NS_JOB_THREAD, NS_JOB_TIMER, NS_JOB_WRITE, PRFileDesc,
     ns_job_func_t, ns_job_t, ns_job_type_t, ns_thrpool_t,
 };
 use crate::alloc::Allocator;
+use crate::job::flags::Flags;
+pub(crate) use crate::job::flags::{Kind, Look};
 use crate::job::state::State;
 use crate::list::{Link, Node};
 use crate::nspr;
@@ -64,22 +70,12 @@ pub(crate) enum Trigger {
 /// No time at all: later than every deadline.
 pub(crate) const NEVER: u64 = u64::MAX;
 
-/// The kind of a job: its trigger without the parameters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Now,
-    Timer,
-    Io,
-    Signal,
-}
-
 /// The part that every job has. It lives in memory from the pool's allocator, and C holds its
 /// address.
 #[repr(C)]
 pub(crate) struct Job {
     pub(crate) state: State,
-    /// The public flags, all of which fit, and the bits of [`own`].
-    flags: Cell<u16>,
+    flags: Flags,
     /// What fired, as public flags. The loop writes it before it hands the job on. In a group, the
     /// marks of its queue too: [`MARKS`].
     output: AtomicU8,
@@ -105,8 +101,9 @@ pub(crate) struct Watch {
     /// I/O: the close count of the descriptor number when the job was made. Signal: how many of
     /// that signal had arrived when the job last fired, or was made.
     pub(crate) seen: Cell<u32>,
-    /// Nanoseconds from arming to the timer's firing; [`NEVER`] for none.
-    timeout: u64,
+    /// Nanoseconds from arming to the timer's firing; [`NEVER`] for none. Changed by the thread that
+    /// has claimed the job.
+    timeout: Cell<u64>,
     /// Links the job into the timer wheel while its timer runs.
     pub(crate) timer: Timer,
     /// The next job in the loop's ready list.
@@ -132,17 +129,6 @@ struct Roomy<J> {
 const ROOM: usize = size_of::<Link>();
 const _: () =
     assert!(offset_of!(Roomy<Job>, job) == ROOM && offset_of!(Roomy<Watched>, job) == ROOM);
-
-/// Bits of [`Job::flags`] that are the library's own. They make a job unusual: its steps test once
-/// whether any of them is set.
-mod own {
-    /// The job is in a group.
-    pub(super) const GROUPED: u16 = 1 << 15;
-    /// The job has room for a group. Not unusual in itself.
-    pub(super) const ROOMY: u16 = 1 << 14;
-    /// The flags that are public.
-    pub(super) const PUBLIC: u16 = (1 << 14) - 1;
-}
 
 /// Bits of [`Job::output`] that a group's queue uses, under the group's lock. They are not among the
 /// flags that say what fired.
@@ -195,6 +181,11 @@ pub(crate) struct Spec {
 }
 
 impl Spec {
+    /// Whether the job goes straight to the workers when it is armed, outside groups.
+    pub(crate) fn is_for_work_queue(&self) -> bool {
+        self.trigger == Trigger::Now && self.flags & NS_JOB_THREAD != 0
+    }
+
     /// The kind of the job.
     pub(crate) fn kind(&self) -> Kind {
         match self.trigger {
@@ -210,7 +201,7 @@ impl Job {
     fn new(pool: NonNull<ns_thrpool_t>, spec: &Spec, state: State) -> Self {
         Self {
             state,
-            flags: Cell::new(spec.flags as u16),
+            flags: Flags::new(spec.flags),
             output: AtomicU8::new(0),
             notes: Cell::new(0),
             pool: Cell::new(pool),
@@ -220,46 +211,68 @@ impl Job {
         }
     }
 
+    /// The flags, for a step that asks for several.
+    #[inline(always)]
+    pub(crate) fn look(&self) -> Look {
+        self.flags.look()
+    }
+
+    /// The same, for the thread that has the job in hand: see [`flags`].
+    #[inline(always)]
+    pub(crate) fn look_in_hand(&self) -> Look {
+        self.flags.look_in_hand()
+    }
+
     /// The pool that the job belongs to. It outlives the job.
     #[inline(always)]
     pub(crate) fn pool_as_c(&self) -> NonNull<ns_thrpool_t> {
         let pool = self.pool.get();
-        if self.is_unusual() {
+        if self.look().is_grouped() {
             // SAFETY: a group outlives its members, and begins with its pool.
             return unsafe { pool.cast::<NonNull<ns_thrpool_t>>().read() };
         }
         pool
     }
 
-    /// Whether the job is in a group, so that its steps differ from those of most jobs.
+    /// Whether the job's steps differ from those of most jobs.
     #[inline(always)]
     pub(crate) fn is_unusual(&self) -> bool {
-        self.flags.get() & own::GROUPED != 0
+        self.look().is_unusual()
     }
 
     /// The group that the job is in: its address, which only modules above this one can use.
     #[inline(always)]
     pub(crate) fn group_as_ptr(&self) -> Option<NonNull<c_void>> {
-        self.is_unusual().then(|| self.pool.get().cast())
+        self.look().is_grouped().then(|| self.pool.get().cast())
     }
 
     /// Whether the job can be put in a group.
     pub(crate) fn has_room(&self) -> bool {
-        self.flags.get() & own::ROOMY != 0
+        self.look().is_roomy()
     }
 
     /// From now on the job is in `group`, which begins with the job's pool. No other thread uses the
     /// job at that moment.
     pub(crate) fn set_group(&self, group: NonNull<c_void>) {
-        debug_assert!(self.has_room() && !self.is_unusual());
+        debug_assert!(self.has_room() && !self.look().is_grouped());
         self.pool.set(group.cast());
-        self.flags.set(self.flags.get() | own::GROUPED);
+        self.flags.set_grouped();
+    }
+
+    /// Whether the job counts against its pool's limit while it waits for a worker.
+    pub(crate) fn is_counted(&self) -> bool {
+        self.look().is_counted()
+    }
+
+    /// The job, which nobody else knows yet, counts against its pool's limit.
+    pub(crate) fn set_counted(&self) {
+        self.flags.set_counted();
     }
 
     /// Whether the callback does not run from the loop's ready list, but in a worker or from a
     /// group's queue.
     pub(crate) fn leaves_loop(&self) -> bool {
-        self.has(NS_JOB_THREAD) || self.is_unusual()
+        self.look().leaves_loop()
     }
 
     /// The marks of its group's queue.
@@ -275,25 +288,17 @@ impl Job {
 
     /// The public flags.
     pub(crate) fn flags(&self) -> ns_job_type_t {
-        ns_job_type_t::from(self.flags.get() & own::PUBLIC)
+        self.look().public()
     }
 
     /// Whether the job has any of `flags`.
     pub(crate) fn has(&self, flags: ns_job_type_t) -> bool {
-        self.flags() & flags != 0
+        self.look().has(flags)
     }
 
     /// The kind of the job, according to its flags.
     pub(crate) fn kind(&self) -> Kind {
-        if self.has(NS_JOB_IO) {
-            Kind::Io
-        } else if self.has(NS_JOB_SIGNAL) {
-            Kind::Signal
-        } else if self.has(NS_JOB_TIMER) {
-            Kind::Timer
-        } else {
-            Kind::Now
-        }
+        self.look().kind()
     }
 
     /// The callback.
@@ -381,7 +386,7 @@ impl Watch {
             prfd,
             number,
             seen: Cell::new(seen),
-            timeout,
+            timeout: Cell::new(timeout),
             timer: Timer::new(),
             next_ready: Cell::new(None),
         })
@@ -447,6 +452,36 @@ impl JobPtr {
         }
     }
 
+    /// Makes a run-now job in `group`, which begins with the job's pool; it is armed, and carries WORK.
+    /// As [`JobPtr::make`] and [`Job::set_group`], in a third of their steps.
+    #[inline(always)]
+    pub(crate) fn make_member(
+        alloc: &Allocator,
+        group: NonNull<c_void>,
+        flags: ns_job_type_t,
+        func: unsafe extern "C" fn(*mut ns_job_t),
+        data: *mut c_void,
+    ) -> Option<Self> {
+        let job = Job {
+            state: State::armed(state::WORK),
+            flags: Flags::of_member(flags),
+            output: AtomicU8::new(0),
+            notes: Cell::new(0),
+            pool: Cell::new(group.cast()),
+            func,
+            data: AtomicPtr::new(data),
+            done_cb: AtomicPtr::new(ptr::null_mut()),
+        };
+        let link = Link::new();
+        let at = alloc.block::<Roomy<Job>>()?;
+        // SAFETY: the block has the size and alignment of the value that is written, and the job
+        // begins in it where `ROOM` says.
+        unsafe {
+            at.write(Roomy { link, job });
+            Some(Self(at.byte_add(ROOM).cast()))
+        }
+    }
+
     /// The same, with room for a group.
     #[cold]
     #[inline(never)]
@@ -469,8 +504,22 @@ impl JobPtr {
                 }
             }
         };
-        job.flags.set(job.flags.get() | own::ROOMY);
+        job.flags.set_roomy();
         Some(job)
+    }
+
+    /// `next` follows this job. Nobody else knows either of the two yet: the link is where the done
+    /// callback will be.
+    pub(crate) fn chain(self, next: Self) {
+        self.done_cb
+            .store(next.0.as_ptr().cast(), Ordering::Relaxed);
+    }
+
+    /// The job that follows this one, which forgets it.
+    pub(crate) fn unchain(self) -> Option<Self> {
+        let next = self.done_cb.load(Ordering::Relaxed);
+        self.done_cb.store(ptr::null_mut(), Ordering::Relaxed);
+        NonNull::new(next.cast()).map(Self)
     }
 
     /// Frees the block.
@@ -572,26 +621,33 @@ impl JobPtr {
 
     /// Whether the job has a timer.
     pub(crate) fn has_timeout(self) -> bool {
-        let waits = self.has(NS_JOB_IO | NS_JOB_SIGNAL | NS_JOB_TIMER);
-        waits && self.watch().timeout != NEVER
+        self.kind() != Kind::Now && self.has_time()
+    }
+
+    /// Whether the job, which has a trigger, has a timer.
+    #[inline(always)]
+    pub(crate) fn has_time(self) -> bool {
+        self.watch().timeout.get() != NEVER
     }
 
     /// Whether the job's time is zero, so that it is due in the loop's next turn. Such jobs must
     /// keep their order, however long the queue.
     pub(crate) fn is_due_at_once(self) -> bool {
-        self.watch().timeout == 0
+        self.watch().timeout.get() == 0
     }
 
     /// Restarts the job's timer from `now`.
     pub(crate) fn restart(self, now: u64) {
         let watch = self.watch();
-        watch.timer.set_deadline(now.saturating_add(watch.timeout));
+        watch
+            .timer
+            .set_deadline(now.saturating_add(watch.timeout.get()));
     }
 
     /// The time at which the timer was last started, or an earlier one.
     pub(crate) fn armed_at(self) -> u64 {
         let watch = self.watch();
-        watch.timer.deadline().saturating_sub(watch.timeout)
+        watch.timer.deadline().saturating_sub(watch.timeout.get())
     }
 
     /// The first part of the job, at the start of its memory.

@@ -170,6 +170,95 @@ fn two_rearms_push_once() {
     });
 }
 
+/// Threads that arm a job in another way than before write how, and the thread that hands the job on
+/// reads it. A thread that arms the job as before competes with them.
+#[test]
+fn claims_against_the_return_and_a_plain_rearm() {
+    explore("claims against the return and a plain rearm", 3, || {
+        let job = Job::begun();
+        let how = Arc::new(UnsafeCell::new(0));
+        let claimer = |number: usize| {
+            let (job, how) = (Arc::clone(&job), Arc::clone(&how));
+            thread::spawn(move || {
+                if !job.state.claim(false, false) {
+                    return Arm::Refused;
+                }
+                // SAFETY: loom reports any concurrent access to the cell.
+                how.with_mut(|how| unsafe { *how = number });
+                let armed = job.state.arm_claimed(state::REQ);
+                if armed == Arm::Push {
+                    // SAFETY: as above.
+                    assert_eq!(how.with(|how| unsafe { *how }), number);
+                }
+                armed
+            })
+        };
+        let (one, two) = (claimer(1), claimer(2));
+        let plain = {
+            let job = Arc::clone(&job);
+            thread::spawn(move || job.state.arm(state::REQ, false))
+        };
+        job.run();
+        let after = job.finish(state::REQ);
+        if after == After::Armed {
+            // SAFETY: as above.
+            how.with(|how| unsafe { std::hint::black_box(*how) });
+        }
+        let results = [one, two, plain].map(|thread| thread.join().unwrap());
+        let of = |wanted| results.iter().filter(|&&result| result == wanted).count();
+        assert_eq!(of(Arm::Push) + of(Arm::Recorded), 1, "{results:?}");
+        assert_eq!(of(Arm::Recorded) == 1, after == After::Armed);
+        assert!(job.state.is_armed());
+    });
+}
+
+/// The callback arms its own job in another way, while another thread cancels the job. `persist`: it is
+/// armed again anyway.
+fn a_claim_in_the_callback_against_cancel(persist: bool) {
+    let job = Job::begun();
+    let canceller = {
+        let job = Arc::clone(&job);
+        thread::spawn(move || job.end(true))
+    };
+    job.run();
+    let armed = if job.state.claim(true, persist) {
+        job.own();
+        job.state.arm_claimed(state::REQ)
+    } else {
+        Arm::Refused
+    };
+    let after = job
+        .state
+        .finish(&job.waiters, persist, || true, state::REQ, 0);
+    match canceller.join().unwrap() {
+        // The callback ran still: the cancel wins, whatever the claimer was told.
+        End::Marked => assert_eq!(after, After::Dispose),
+        // It was armed again.
+        End::Queued => assert!(after == After::Armed && armed == Arm::Recorded),
+        other => panic!("{other:?}"),
+    }
+    if after == After::Dispose {
+        job.dispose();
+    } else {
+        job.take_and_dispose();
+    }
+    assert!(job.is_freed());
+}
+
+#[test]
+fn a_claim_in_the_callback_against_a_cancel() {
+    explore("a claim in the callback against a cancel", 5, || {
+        a_claim_in_the_callback_against_cancel(false)
+    });
+}
+
+#[test]
+fn a_claim_in_the_callback_of_a_persistent_job_against_a_cancel() {
+    explore("a claim, PERSIST, against a cancel", 5, || {
+        a_claim_in_the_callback_against_cancel(true)
+    });
+}
+
 /// The job asks to be armed again. While its callback returns, other threads wait for it, cancel
 /// it, and shut the pool down. Each retry of the step must check again whether rearming is allowed;
 /// only the check of the attempt that succeeds counts.

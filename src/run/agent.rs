@@ -59,6 +59,9 @@ pub(crate) fn serve(
     came: Came,
     mut free: impl FnMut(JobPtr),
 ) {
+    if came == Came::Here {
+        pool.work.expect_more();
+    }
     let guard = pool.lock_group(&group);
     guard.begin(came);
     let mut turn = Turn::new(guard.is_long());
@@ -96,23 +99,26 @@ pub(crate) fn serve(
             }
         };
         perturb("an agent has run a job, and not counted it");
-        let over = turn.is_over();
+        let mut give_way = turn.is_over();
         // There is always something else that the loop may look at.
-        let others = place != Place::Worker || !pool.work.is_empty();
-        if over && !others {
+        if give_way && place == Place::Worker && pool.work.is_empty() {
+            give_way = false;
             turn = Turn::new(true);
         }
         // Before the lock is given back: from then on another agent may run the job and free it.
         let request = for_loop(&rest);
         let guard = pool.lock_group(&group);
         let spent = settle(&guard, &rest);
-        (next, send) = guard.next(place, over && others);
+        (next, send) = guard.next(place, give_way);
         if let Some(job) = request {
             pool.request(job);
         }
         if let Some(job) = spent {
             free(job);
         }
+    }
+    if came != Came::FromWork {
+        pool.work.expect_no_more();
     }
 }
 
@@ -137,6 +143,7 @@ fn is_own(job: JobPtr) -> bool {
 }
 
 /// Under the lock: what follows from `rest`. Returns the job that the caller is to free.
+#[inline(always)]
 fn settle(guard: &Guard<'_, JobPtr>, rest: &Rest) -> Option<JobPtr> {
     match *rest {
         Rest::Nothing => None,
@@ -154,7 +161,7 @@ fn settle(guard: &Guard<'_, JobPtr>, rest: &Rest) -> Option<JobPtr> {
                 After::Dispose if is_own(job) => {
                     if job.done_cb().is_some() {
                         guard.farewell(job);
-                    } else if guard.forget(job) {
+                    } else if guard.forget_run(job) {
                         return Some(job);
                     }
                 }
@@ -201,6 +208,8 @@ fn end(pool: &Shared, group: GroupPtr) {
 
 /// The loop has taken `job`, a member, out of everything: its done callback takes its turn, here if
 /// that is now.
+#[cold]
+#[inline(never)]
 pub(super) fn farewell(pool: &Shared, group: GroupPtr, job: JobPtr, place: Place) {
     let guard = pool.lock_group(&group);
     let mut spent = None;

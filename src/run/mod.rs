@@ -18,7 +18,6 @@ use crate::perturb::perturb;
 use crate::shared::free::FreeBatch;
 use crate::shared::{Shared, queue_of};
 use crate::sync::{hand_over, take_over, unless_instrumented};
-use crate::sys;
 use crate::workq::Seat;
 
 thread_local! {
@@ -60,8 +59,8 @@ pub(crate) fn run(pool: &Shared, job: JobPtr, arm: u32, dispose: u32) -> After {
     // Only now: until the callback returned, another thread could still rearm the job, and its
     // timer must not start earlier than that. No other thread sets the timer of an armed job before
     // we hand the job on.
-    if after == After::Armed && job.has_timeout() {
-        job.restart(sys::now());
+    if after == After::Armed {
+        job.restart_after_run();
     }
     after
 }
@@ -102,6 +101,7 @@ fn dispose(pool: &Shared, job: JobPtr) -> bool {
 
 /// Calls the done callback of a job that is in no queue and no list, and frees the job. The loop does
 /// this, in `place`; in a group the done callback takes its turn.
+#[inline(always)]
 pub(crate) fn farewell(pool: &Shared, job: JobPtr, place: Place) {
     if let Some(group) = job.group() {
         return agent::farewell(pool, group, job, place);
@@ -133,7 +133,6 @@ fn abort_if_forked(pool: &Shared) {
 
 /// The main function of a worker: runs jobs until the work queue is closed and empty.
 pub(crate) fn work(pool: &Shared) {
-    pool.enter(false);
     let mut seat = pool.work.seat(pool.seats.fetch_add(1, Ordering::Relaxed));
     let mut batch = FreeBatch::new(pool);
     while let Some(task) = pool.work.next(&mut seat, || batch.give_back()) {
@@ -145,7 +144,10 @@ pub(crate) fn work(pool: &Shared) {
             }
         };
         match job.state.take_work() {
-            Work::Run => run_job(pool, job, &seat, &mut batch),
+            Work::Run if job.is_unusual() => run_counted(pool, job, &seat, &mut batch),
+            Work::Run => {
+                run_job(pool, job, &seat, &mut batch, || {});
+            }
             Work::Leave => {}
             Work::Close => close(pool, job),
             // SAFETY: the job is disposed of, and the work queue was its last holder.
@@ -178,16 +180,28 @@ fn serve(pool: &Shared, group: GroupPtr, batch: &mut FreeBatch<'_>) {
     agent::serve(pool, group, Place::Worker, Came::FromWork, free);
 }
 
-fn run_job(pool: &Shared, job: JobPtr, seat: &Seat, batch: &mut FreeBatch<'_>) {
-    let now = job.kind() == Kind::Now;
+/// Runs a job. `again` is called when a run-now job is about to be queued again.
+#[inline(always)]
+fn run_job(
+    pool: &Shared,
+    job: JobPtr,
+    seat: &Seat,
+    batch: &mut FreeBatch<'_>,
+    again: impl FnOnce(),
+) {
+    let kind = job.kind();
+    let now = kind == Kind::Now;
     // Only the loop releases descriptors and signals. It holds no part of a timer or run-now job at
     // this point, so the worker disposes of those itself.
-    let own = now || job.kind() == Kind::Timer;
-    let arm = queue_of(job.kind());
+    let own = now || kind == Kind::Timer;
+    let arm = queue_of(kind);
     let disposal = if own { 0 } else { state::REQ };
     match run(pool, job, arm, disposal) {
         After::Idle => count_idle(pool),
-        After::Armed if now => pool.work.push_local(seat, Task::job(job)),
+        After::Armed if now => {
+            again();
+            pool.work.push_local(seat, Task::job(job));
+        }
         After::Dispose if own => {
             if dispose(pool, job) {
                 // SAFETY: `dispose` returned true: nothing else holds the job.
@@ -196,4 +210,15 @@ fn run_job(pool: &Shared, job: JobPtr, seat: &Seat, batch: &mut FreeBatch<'_>) {
         }
         After::Armed | After::Dispose => pool.request(job),
     }
+}
+
+/// Runs a job that may count against the pool's limit while it waits.
+#[cold]
+#[inline(never)]
+fn run_counted(pool: &Shared, job: JobPtr, seat: &Seat, batch: &mut FreeBatch<'_>) {
+    if !job.is_counted() {
+        return run_job(pool, job, seat, batch, || {});
+    }
+    pool.overload.remove();
+    run_job(pool, job, seat, batch, || pool.overload.add(1));
 }

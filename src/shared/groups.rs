@@ -7,7 +7,8 @@
 //! * *The workers are about to leave, and a group with jobs for them is served elsewhere:* in the
 //!   loop, or by an agent that another thread is about to send. The shutdown looks at each group
 //!   before it closes the work queue. While a slot is held that was held then, the work queue expects
-//!   more, and no worker leaves.
+//!   more, and no worker leaves. Nor does one while an agent is in the loop, or in its queue: a
+//!   group may be resumed, and so served, after the shutdown.
 //! * *An agent is sent to the workers just as the last leaves.* The sender pushes and then looks
 //!   whether there are workers; the last worker leaves and then tells the loop. So either the sender
 //!   tells the loop, or the loop sees the agent; it calls done callbacks in the workers' place.
@@ -21,6 +22,7 @@ use super::{Armed, Ended, Phase, Shared, queue_of};
 use crate::abi::{NS_JOB_PERSIST, NS_JOB_THREAD, ns_group_done_t};
 use crate::group::core::{Arrived, Guard, Place, Refused, Send};
 use crate::group::{GroupPtr, Task};
+use crate::job::free::Entering;
 use crate::job::here;
 use crate::job::state::{self, Arm, End};
 use crate::job::wait::Outcome;
@@ -115,6 +117,7 @@ impl Shared {
     /// An agent for `group`, with its slot, to the loop.
     #[inline(never)]
     pub(crate) fn send_to_loop(&self, group: GroupPtr) {
+        self.work.expect_more();
         perturb("an agent has its slot, and is not pushed");
         self.loop_work.push(Task::group(group));
         self.wake_loop();
@@ -176,7 +179,7 @@ impl Shared {
 
     /// `ns_job_set_group`.
     pub(crate) fn join_group(&self, group: GroupPtr, job: JobPtr) -> Joined {
-        if !job.has_room() || job.is_unusual() || !job.state.is_new() {
+        if !job.has_room() || job.group().is_some() || !job.state.is_new() {
             return Joined::NotNow;
         }
         let guard = self.lock_group(&group);
@@ -273,11 +276,16 @@ impl Shared {
     }
 
     /// `ns_group_wait`. Returns `None` if the calling thread would block what it waits for.
-    pub(crate) fn wait_for_group(&self, group: GroupPtr, deadline: Option<u64>) -> Option<Outcome> {
+    /// The caller has entered [`Shared::waiters`]. `entering` keeps the group's memory until the wait has
+    /// begun: the end of the pool may end the group.
+    pub(crate) fn wait_for_group(
+        &self,
+        group: GroupPtr,
+        deadline: Option<u64>,
+        entering: Entering,
+    ) -> Option<Outcome> {
         let at = group.as_ptr();
         let own = here::callbacks_of(at.cast());
-        // The pool outlives this; the group is not used once the wait has begun.
-        let _in_call = self.waiters.enter();
         let guard = self.lock_group(&group);
         let quiet = guard.is_quiet(own);
         if quiet || own > 0 || here::on_loop_of(self.as_c()) {
@@ -288,7 +296,7 @@ impl Shared {
         }
         let is_worker = self.is_here();
         let stopped = || self.phase() >= Phase::Quiet || is_worker && self.is_shutting_down();
-        let outcome = guard.wait(is_worker, deadline, stopped);
+        let outcome = guard.wait(is_worker, deadline, stopped, entering);
         take_over(at.as_ptr());
         Some(outcome)
     }
@@ -296,9 +304,15 @@ impl Shared {
     /// `ns_group_cancel`.
     pub(crate) fn cancel_group(&self, group: GroupPtr) -> Cancelled {
         let own = here::callbacks_of(group.as_ptr().cast());
+        let inner = here::callback().filter(|job| own > 0 && job.group() == Some(group));
         let guard = self.lock_group(&group);
         let first = guard.cancel();
         let running = guard.running() > own;
+        if let Some(job) = inner {
+            // The loop finishes with the members, in its time; the caller may ask this one now.
+            let end = guard.end(job, true);
+            debug_assert!(matches!(end, End::Marked | End::OverRunning));
+        }
         let send = guard.unlock();
         if first {
             self.requests.push(Task::group(group));
@@ -311,6 +325,20 @@ impl Shared {
         } else {
             Cancelled::Yes
         }
+    }
+
+    /// Whether no callback of `job` will begin any more. The application knows it, and may have closed
+    /// the descriptor that it keeps, before the loop comes to finish with the members of a group.
+    #[cold]
+    pub(crate) fn is_over(&self, job: JobPtr) -> bool {
+        let is_cancelled = |group: GroupPtr| {
+            let guard = self.lock_group(&group);
+            let cancelled = guard.is_cancelled();
+            let send = guard.unlock();
+            self.send(group, send);
+            cancelled
+        };
+        job.state.now() == state::NEEDS_DELETE || job.group().is_some_and(is_cancelled)
     }
 
     /// The next member of a cancelled group for the loop to dispose of, which carries REQ. `None` if

@@ -10,9 +10,12 @@
 
 pub(crate) mod free;
 pub(crate) mod groups;
+pub(crate) mod many;
+pub(crate) mod overload;
+mod unusual;
 
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
 use crossbeam_queue::SegQueue;
 use libc::c_int;
@@ -21,15 +24,16 @@ use crate::abi::{NS_JOB_PERSIST, NS_JOB_THREAD, ns_thrpool_t};
 use crate::alloc::Allocator;
 use crate::fds::{Entry, OWN, Table};
 use crate::fork;
-use crate::group::{Group, Groups, Task};
+use crate::group::{Group, GroupPtr, Groups, Task};
 use crate::job::free::{DeferredFrees, Entering};
 use crate::job::here::{self, in_callback_of, on_loop_of, on_thread_of};
 use crate::job::idle::Idle;
 use crate::job::state::{self, Arm, End, State};
 use crate::job::wait::{Outcome, Waiters};
-use crate::job::{Job, JobPtr, Kind, Spec, Trigger};
+use crate::job::{Job, JobPtr, Kind, Look, Spec, Trigger};
 use crate::log::{Logger, log};
 use crate::perturb::perturb;
+use crate::shared::overload::Overload;
 use crate::signals::{self, Mailbox, NotSubscribed};
 use crate::sync::{Mutex, hand_over, take_over};
 use crate::sys;
@@ -81,12 +85,22 @@ pub(crate) struct Shared {
     pub(crate) fds: Table,
     /// The signals that have arrived.
     pub(crate) mailbox: Mailbox,
-    /// The pool is shutting down: no job is armed any more.
-    pub(crate) shutdown: AtomicBool,
+    /// Bits of [`gate`], which every add tests at once.
+    pub(crate) gate: AtomicU8,
+    /// The jobs that wait for workers, if there is a limit.
+    pub(crate) overload: Overload,
     /// The number of workers that have not left yet.
     pub(crate) workers: AtomicUsize,
     /// How far the loop has come: a [`Phase`].
     phase: AtomicU8,
+}
+
+/// Bits of [`Shared::gate`]. Where none is set, an add has nothing to look at.
+mod gate {
+    /// The pool is shutting down: no job is armed any more.
+    pub(super) const SHUT: u8 = 1;
+    /// The pool limits how many jobs wait for workers.
+    pub(super) const LIMITED: u8 = 2;
 }
 
 // Jobs and thread arguments carry references to it across threads as raw pointers, where the
@@ -138,7 +152,18 @@ pub(crate) enum MakeError {
 
 impl Shared {
     /// The shared part of a pool that has no threads yet.
-    pub(crate) fn new(alloc: Allocator, logger: Logger, wake: Wake, workers: usize) -> Self {
+    pub(crate) fn new(
+        alloc: Allocator,
+        logger: Logger,
+        wake: Wake,
+        workers: usize,
+        overload: Overload,
+    ) -> Self {
+        let limited = if overload.has_limit() {
+            gate::LIMITED
+        } else {
+            0
+        };
         Self {
             alloc,
             logger,
@@ -155,7 +180,8 @@ impl Shared {
             idle: Idle::new(),
             fds: Table::new(),
             mailbox: Mailbox::new(),
-            shutdown: AtomicBool::new(false),
+            gate: AtomicU8::new(limited),
+            overload,
             workers: AtomicUsize::new(workers),
             phase: AtomicU8::new(Phase::Active as u8),
         }
@@ -178,7 +204,17 @@ impl Shared {
 
     /// Whether the pool is shutting down: no job is armed any more.
     pub(crate) fn is_shutting_down(&self) -> bool {
-        self.shutdown.load(Ordering::SeqCst)
+        self.gate.load(Ordering::SeqCst) & gate::SHUT != 0
+    }
+
+    /// Whether an add has nothing to look at: the pool is not shutting down, and has no limit.
+    pub(crate) fn is_open(&self) -> bool {
+        self.gate.load(Ordering::SeqCst) == 0
+    }
+
+    /// The pool shuts down. False if it did before.
+    pub(crate) fn shut(&self) -> bool {
+        self.gate.fetch_or(gate::SHUT, Ordering::SeqCst) & gate::SHUT == 0
     }
 
     /// Whether this process is a forked child of the process that made the pool.
@@ -245,9 +281,9 @@ impl Shared {
     }
 
     /// Hands a run-now job to the threads that run it. Its state word has WORK set.
-    fn run_now(&self, job: JobPtr) {
+    fn run_now(&self, job: JobPtr, look: Look) {
         perturb("its state says that it is queued, and it is not pushed");
-        if job.has(NS_JOB_THREAD) {
+        if look.has(NS_JOB_THREAD) {
             self.work.push(Task::job(job));
         } else {
             self.loop_work.push(Task::job(job));
@@ -343,11 +379,12 @@ impl Shared {
 
     /// Hands on a job that is ARMED and has the bit of its queue set.
     pub(crate) fn start(&self, job: JobPtr) {
-        if job.kind() == Kind::Now {
-            return self.run_now(job);
+        let look = job.look_in_hand();
+        if look.kind() == Kind::Now {
+            return self.run_now(job, look);
         }
         // No other thread sets the timer before the job is handed on.
-        if job.has_timeout() {
+        if job.has_time() {
             job.restart(sys::now());
         }
         self.request(job);
@@ -359,10 +396,12 @@ impl Shared {
             return Armed::ShuttingDown;
         }
         hand_over(&raw const job.state);
-        if let Some(group) = job.group() {
-            return self.arm_member(group, job);
+        let look = job.look();
+        if look.is_unusual() {
+            return self.arm_unusual(job);
         }
-        match job.state.arm(queue_of(job.kind()), job.has(NS_JOB_PERSIST)) {
+        let queue = queue_of(look.kind());
+        match job.state.arm(queue, look.has(NS_JOB_PERSIST)) {
             Arm::Push => {
                 self.idle.remove(job.func());
                 self.start(job);
@@ -382,11 +421,18 @@ impl Shared {
         // we use its address alone.
         let state = &raw const job.state;
         hand_over(state);
-        // Its own callback runs, so it is neither idle nor queued.
-        if !own && let Some(group) = job.group() {
-            return self.end_member(group, job, even_armed);
+        if job.is_unusual() {
+            return self.end_unusual(job, even_armed);
         }
-        match job.state.end_from(&self.waiters, even_armed) {
+        let end = job.state.end_from(&self.waiters, even_armed);
+        self.ended(job, state, own, end)
+    }
+
+    /// `job`, whose state is at `state`, was asked to end. It may be gone, unless the caller must push
+    /// it.
+    #[inline(always)]
+    fn ended(&self, job: JobPtr, state: *const State, own: bool, end: End) -> Ended {
+        match end {
             end @ (End::Push | End::PushIdle) => {
                 take_over(state);
                 if end == End::PushIdle {
@@ -420,10 +466,8 @@ impl Shared {
         if in_callback_of(&job) || on_loop_of(self.as_c()) {
             return None;
         }
-        if let Some(group) = job.group()
-            && group.core.is_single()
-            && here::callbacks_of(group.as_ptr().cast()) > 0
-        {
+        let own = |group: &GroupPtr| here::callbacks_of(group.as_ptr().cast()) > 0;
+        if (job.group()).is_some_and(|group| group.core.is_single() && own(&group)) {
             // It can't run before the caller has returned.
             return None;
         }

@@ -188,12 +188,9 @@ impl Grace {
             };
             Some((word.0 & !sleepers) - Word::one(pin.parity))
         });
-        if let Ok(word) = left
-            && last(word)
-        {
-            for _ in 0..word.sleepers() {
-                self.left.post();
-            }
+        match left {
+            Ok(word) if last(word) => (0..word.sleepers()).for_each(|_| self.left.post()),
+            _ => {}
         }
     }
 

@@ -156,20 +156,16 @@ pub(crate) fn wait_until<'a, T>(
     guard: MutexGuard<'a, T>,
     deadline: u64,
 ) -> MutexGuard<'a, T> {
-    let timespec = |nanoseconds: u64| libc::timespec {
-        tv_sec: libc::time_t::try_from(nanoseconds / 1_000_000_000).unwrap_or(libc::time_t::MAX),
-        tv_nsec: (nanoseconds % 1_000_000_000) as libc::c_long,
-    };
     let raw = guard.mutex.raw.get();
     #[cfg(not(target_os = "macos"))]
     // SAFETY: as in `wait`; the time is ours.
     unsafe {
-        libc::pthread_cond_timedwait(cond.0.get(), raw, &timespec(deadline));
+        libc::pthread_cond_timedwait(cond.0.get(), raw, &crate::sys::timespec(deadline));
     }
     #[cfg(target_os = "macos")]
     // SAFETY: as above.
     unsafe {
-        let left = timespec(deadline.saturating_sub(crate::sys::now()));
+        let left = crate::sys::timespec(deadline.saturating_sub(crate::sys::now()));
         libc::pthread_cond_timedwait_relative_np(cond.0.get(), raw, &left);
     }
     guard
@@ -210,6 +206,30 @@ mod posix {
             // SAFETY: the semaphore is initialised.
             while unsafe { libc::sem_wait(self.0.get()) } != 0 {}
         }
+
+        /// Sleep until there is a permit, and take it; or until the monotonic clock reaches `deadline`,
+        /// in nanoseconds, or a signal handler has run. Returns whether it took a permit. The caller has
+        /// disabled cancellation.
+        pub(crate) fn wait_until(&self, deadline: u64) -> bool {
+            unsafe extern "C" {
+                fn nunc_stans_shim_sem_wait(
+                    sem: *mut libc::sem_t,
+                    until: *const libc::timespec,
+                    now: *const libc::timespec,
+                ) -> libc::c_int;
+            }
+            loop {
+                let now = crate::sys::now();
+                let (until, now) = (crate::sys::timespec(deadline), crate::sys::timespec(now));
+                // SAFETY: the semaphore is initialised, and the times are ours.
+                match unsafe { nunc_stans_shim_sem_wait(self.0.get(), &until, &now) } {
+                    0 => return true,
+                    // By another clock, perhaps, which was set meanwhile.
+                    libc::ETIMEDOUT if crate::sys::now() < deadline => {}
+                    _ => return false,
+                }
+            }
+        }
     }
 
     impl Drop for Semaphore {
@@ -238,7 +258,7 @@ mod posix {
 /// and for Miri, which requires that they are initialised.
 #[cfg(any(not(target_os = "linux"), miri))]
 mod by_condition {
-    use super::{Condvar, Mutex, lock, wait};
+    use super::{Condvar, Mutex, lock, wait, wait_until};
 
     /// A count of permits. Any thread may post one; a thread that waits takes one.
     pub(crate) struct Semaphore {
@@ -268,6 +288,20 @@ mod by_condition {
                 permits = wait(&self.posted, permits);
             }
             *permits -= 1;
+        }
+
+        /// Sleep until there is a permit, and take it; or until the monotonic clock reaches `deadline`,
+        /// in nanoseconds. Returns whether it took a permit.
+        pub(crate) fn wait_until(&self, deadline: u64) -> bool {
+            let mut permits = lock(&self.permits);
+            while *permits == 0 {
+                if crate::sys::now() >= deadline {
+                    return false;
+                }
+                permits = wait_until(&self.posted, permits, deadline);
+            }
+            *permits -= 1;
+            true
         }
     }
 }

@@ -398,9 +398,10 @@ impl Wheel {
         let mut moves = MOVES;
         let (due, moving) = (self.due(), self.moving());
         loop {
-            while most > 0
-                && let Some(timer) = Timer::take_first(due)
-            {
+            while most > 0 {
+                let Some(timer) = Timer::take_first(due) else {
+                    break;
+                };
                 // SAFETY: it was linked until now, so it is live.
                 if live(timer) && unsafe { timer.as_ref() }.deadline() <= now {
                     most -= 1;
@@ -411,9 +412,10 @@ impl Wheel {
                     unsafe { self.insert(timer) };
                 }
             }
-            while moves > 0
-                && let Some(timer) = moving.iter().find_map(Timer::take_first)
-            {
+            while moves > 0 {
+                let Some(timer) = moving.iter().find_map(Timer::take_first) else {
+                    break;
+                };
                 moves -= 1;
                 if live(timer) {
                     // SAFETY: as above: it has just been unlinked, and its owner does not move it.

@@ -93,11 +93,12 @@ impl Registry {
             .lines()
         {
             let mut words = line.split_ascii_whitespace();
-            if words.next() == Some("tfd:")
-                && let Some(Ok(fd)) = words.next().map(str::parse)
-                && fd != wake
-            {
-                numbers.add(fd);
+            if words.next() != Some("tfd:") {
+                continue;
+            }
+            match words.next().map(str::parse) {
+                Some(Ok(fd)) if fd != wake => numbers.add(fd),
+                _ => {}
             }
         }
         numbers

@@ -16,12 +16,18 @@
 //! | `CLOSE` | the worker that takes the job from the work queue must close its descriptor | the loop, together with `WORK` | the worker, when it pops it; the loop, when no worker is left |
 //! | `DISPOSED` | only the memory is left to free | the thread that disposed of it | nobody |
 //! | `NEW` | the job was made WAITING and was never armed | the call that makes it | who arms it |
+//! | `CLAIMED` | a thread is about to arm the job, and writes before that how | that thread, in [`State::claim`] | the same, when it arms the job |
 //!
 //! `REQ` and `WORK` act as references that keep the memory. The step that decides to push also sets
 //! the bit, so a job is never in a queue twice. The thread that took a job from the request queue,
 //! or ran it, disposes of it. `REQ` is clear by then, so that thread only has to check `WORK`. A
 //! cancelled job that is still in the work queue is disposed of by the loop at once. Of the two,
 //! loop and worker, the one that lets go last frees it.
+//!
+//! `CLAIMED` keeps two threads that arm one job from writing both what it is to wait for. It is set while
+//! the job is WAITING or RUNNING, and refuses every other thread that would arm the job, as if the
+//! claimer's step had been taken. It holds up nothing else: the callback may return, and the job be
+//! finished with; then the claimer finds the new state.
 //!
 //! There is an exception: the close of a descriptor may block. Then the loop takes the job out of
 //! all its structures and leaves the close to a worker: it sets `CLOSE` and `WORK` in one step. If
@@ -249,10 +255,38 @@ impl State {
     /// WAITING → ARMED with `queue` (REQ or WORK) set; RUNNING → NEEDS_ARM. Refuses a running
     /// PERSIST job, which is armed again anyway.
     pub(crate) fn arm(&self, queue: u32, persist: bool) -> Arm {
-        let step = self.change(|word| match word.state() {
+        let step = self.change(|word| match word.unclaimed_state() {
             // No queue holds the job, and no thread waits for it, so all bits are clear.
             WAITING => Some(Snapshot(ARMED).queued(queue)),
             RUNNING if !persist => Some(word.moved_to(NEEDS_ARM)),
+            _ => None,
+        });
+        match step {
+            Ok(word) if word.unclaimed_state() == WAITING => Arm::Push,
+            Ok(_) => Arm::Recorded,
+            Err(_) => Arm::Refused,
+        }
+    }
+
+    /// The calling thread is about to arm the job, and first writes how. Returns false if the job can't
+    /// be armed in this state, or is claimed. A running PERSIST job may be claimed only in its own
+    /// callback.
+    #[must_use]
+    pub(crate) fn claim(&self, own: bool, persist: bool) -> bool {
+        let step = self.change(|word| match word.unclaimed_state() {
+            WAITING => Some(word.claimed()),
+            RUNNING if own || !persist => Some(word.claimed()),
+            _ => None,
+        });
+        step.is_ok()
+    }
+
+    /// As [`State::arm`], by the thread that has claimed the job. Refused only if the job was finished
+    /// with meanwhile; then it stays claimed, so that nobody arms it any more.
+    pub(crate) fn arm_claimed(&self, queue: u32) -> Arm {
+        let step = self.change(|word| match word.state() {
+            WAITING => Some(Snapshot(ARMED).queued(queue)),
+            RUNNING => Some(word.no_longer_claimed().moved_to(NEEDS_ARM)),
             _ => None,
         });
         match step {

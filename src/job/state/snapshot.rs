@@ -27,6 +27,7 @@ pub(super) const WAITED: u32 = 1 << 6;
 pub(super) const DISPOSED: u32 = 1 << 7;
 pub(super) const CLOSE: u32 = 1 << 8;
 pub(super) const NEW: u32 = 1 << 9;
+pub(super) const CLAIMED: u32 = 1 << 10;
 
 /// A value of the state word.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -48,6 +49,11 @@ impl Snapshot {
     /// The state, without the flag bits.
     pub(super) fn state(self) -> u32 {
         self.0 & STATE
+    }
+
+    /// The state of a job that is not claimed; of one that is, no state at all.
+    pub(super) fn unclaimed_state(self) -> u32 {
+        self.0 & (STATE | CLAIMED)
     }
 
     pub(super) fn is_idle(self) -> bool {
@@ -96,6 +102,14 @@ impl Snapshot {
     /// In another state, with the same flag bits.
     pub(super) fn moved_to(self, state: u32) -> Self {
         self.without(STATE).with(state)
+    }
+
+    pub(super) fn claimed(self) -> Self {
+        self.with(CLAIMED)
+    }
+
+    pub(super) fn no_longer_claimed(self) -> Self {
+        self.without(CLAIMED)
     }
 
     /// RUNNING, with the callback executing.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-use super::snapshot::{EXEC, STATE};
+use super::snapshot::{CLAIMED, EXEC, STATE};
 use super::*;
 
 /// Every valid word: each state, with each combination of bits that it allows.
@@ -53,6 +53,57 @@ fn arm_moves_waiting_and_running_only() {
             assert_eq!((got, word(&state)), (want, after), "from {before:#b}");
         }
     }
+}
+
+#[test]
+fn claim_takes_what_can_be_armed_and_refuses_all_others_that_arm() {
+    for before in words() {
+        for (own, persist) in [(false, false), (false, true), (true, false), (true, true)] {
+            let state = at(before);
+            let can = match before & STATE {
+                WAITING => true,
+                RUNNING => own || !persist,
+                _ => false,
+            };
+            let claimed = if can { before | CLAIMED } else { before };
+            assert_eq!((state.claim(own, persist), word(&state)), (can, claimed));
+            if !can {
+                continue;
+            }
+            assert!(!state.claim(true, false));
+            assert_eq!(state.arm(REQ, false), Arm::Refused);
+            assert_eq!(word(&state), claimed);
+            let (want, after) = match before & STATE {
+                WAITING => (Arm::Push, ARMED | REQ),
+                _ => (Arm::Recorded, before & !STATE | NEEDS_ARM),
+            };
+            assert_eq!((state.arm_claimed(REQ), word(&state)), (want, after));
+        }
+    }
+}
+
+#[test]
+fn a_claim_holds_up_neither_the_return_nor_the_end() {
+    let waiters = Waiters::new();
+    let state = at(RUNNING | EXEC);
+    assert!(state.claim(false, false));
+    assert_eq!(
+        state.finish(&waiters, false, || true, REQ, REQ),
+        After::Idle
+    );
+    assert_eq!(word(&state), WAITING | CLAIMED);
+    assert_eq!(state.arm_claimed(REQ), Arm::Push);
+    assert_eq!(word(&state), ARMED | REQ);
+
+    let state = at(RUNNING | EXEC);
+    assert!(state.claim(true, true));
+    assert_eq!(state.end(&waiters, false), End::Marked);
+    assert_eq!(state.arm_claimed(REQ), Arm::Refused);
+    assert_eq!(
+        state.finish(&waiters, true, || true, REQ, 0),
+        After::Dispose
+    );
+    assert_eq!(state.now(), DELETED);
 }
 
 #[test]

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! A pool's limit on the run-now jobs that wait for workers.
+//!
+//! A job counts from the moment that it is armed until its callback begins or it is finished with. Both
+//! ends are steps of its state word, of which exactly one is taken, so nothing is counted twice. A
+//! group's queue has its own limit, and its jobs do not count here.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// How many jobs wait for workers. Only a pool with a limit counts.
+// In a cache line of its own: every thread that adds writes it.
+#[repr(align(64))]
+pub(crate) struct Overload {
+    /// 0 for none.
+    limit: usize,
+    waiting: AtomicUsize,
+}
+
+impl Overload {
+    /// Nothing waits yet. A `limit` of 0 is none.
+    pub(crate) fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            waiting: AtomicUsize::new(0),
+        }
+    }
+
+    /// Whether there is a limit.
+    pub(super) fn has_limit(&self) -> bool {
+        self.limit != 0
+    }
+
+    /// So many more jobs wait for workers. Call it before they are pushed.
+    pub(crate) fn add(&self, jobs: usize) {
+        self.waiting.fetch_add(jobs, Ordering::Relaxed);
+    }
+
+    /// A job that was counted begins, or is finished with.
+    pub(crate) fn remove(&self) {
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether as many jobs wait as may.
+    ///
+    /// An add looks, and counts later: threads that add at once may pass the limit by one job each.
+    pub(super) fn is_full(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) >= self.limit
+    }
+}
