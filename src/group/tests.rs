@@ -89,6 +89,8 @@ struct Sim<'a> {
     agents: Vec<Agent>,
     /// What the application may still name.
     known: Vec<Ptr>,
+    /// How many these are.
+    most: usize,
     /// The reference: the numbers of the jobs in the queue.
     queue: VecDeque<usize>,
     suspended: usize,
@@ -389,9 +391,16 @@ impl<'a> Sim<'a> {
         possible.inspect(|(_, act)| act(self)).is_some()
     }
 
+    /// All that can run does.
+    fn rest(&mut self) {
+        while self.turn() {}
+        assert!(self.queue.is_empty(), "left without an agent");
+    }
+
     fn application(&mut self) {
         match self.random(16) {
-            0..6 => self.add(),
+            // Few jobs, so that the queue is often empty.
+            0..6 if self.known.len() < self.most => self.add(),
             6..8 => {
                 if let Some(job) = self.some_known() {
                     self.rearm(job);
@@ -437,6 +446,7 @@ fn sequence(width: usize, seed: u64, steps: usize) {
         requests: VecDeque::new(),
         agents: Vec::new(),
         known: Vec::new(),
+        most: 1 + seed as usize / 4 % 6,
         queue: VecDeque::new(),
         suspended: 0,
         cancelled: false,
@@ -450,13 +460,15 @@ fn sequence(width: usize, seed: u64, steps: usize) {
         } else {
             sim.turn();
         }
+        if sim.suspended == 0 && sim.random(8) == 0 {
+            sim.rest();
+        }
     }
     while sim.suspended > 0 {
         sim.suspended -= 1;
         assert!(sim.change(|group| group.resume()));
     }
-    while sim.turn() {}
-    assert!(sim.queue.is_empty(), "left without an agent");
+    sim.rest();
     let guard = sim.core.as_ref().unwrap().lock(&waiters);
     assert!(guard.is_quiet(0), "a job is active");
     let _ = guard.unlock();
