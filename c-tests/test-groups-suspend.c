@@ -188,15 +188,15 @@ TEST(after_a_cancel_of_all_that_was_held_back_the_next_job_runs)
 {
     struct ns_thrpool_t *tp = checked_pool(2);
     for (size_t width = 0; width < 3; width++) {
-        for (int i = 0; i < 16; i++) {
-            int told = i & 1, ran_before = i & 2, resumed_first = i & 4;
+        for (int i = 0; i < 32; i++) {
+            int told = i & 1, ran_before = i & 2, resumed_first = i & 4, armed = i & 8;
             struct crew crew;
             struct gate gate = GATE_INIT;
             struct member first = {.crew = &crew, .gate = &gate}, held[4], last = {.crew = &crew};
             struct ns_job_t *jobs[4];
             crew_begin(&crew, tp, width);
             if (ran_before) {
-                member_add(&first, where[i >> 3]);
+                member_add(&first, where[i >> 4]);
                 assert_latch(&gate.begun, 1);
             }
             assert_int_equal(ns_group_suspend(crew.group), NS_SUCCESS);
@@ -223,10 +223,15 @@ TEST(after_a_cancel_of_all_that_was_held_back_the_next_job_runs)
             }
             assert_int_equal(ns_group_get_length(crew.group), 0);
             assert_int_equal(ns_group_resume(crew.group), NS_SUCCESS);
-            member_add(&last, where[i >> 3]);
-            EVENTUALLY(atomic_load(&last.disposals) == 1);
+            if (armed) {
+                assert_int_equal(ns_add_group_job(crew.group, where[i >> 4], member_run, &last, NULL),
+                                 NS_SUCCESS);
+            } else {
+                member_add(&last, where[i >> 4]);
+            }
+            assert_latch(&crew.runs, ran_before ? 2 : 1);
             crew_end(&crew);
-            assert_int_equal(atomic_load(&crew.at), 1 + (ran_before ? 1 : 0));
+            assert_int_equal(atomic_load(&last.runs), 1);
         }
     }
     checked_end(tp);
