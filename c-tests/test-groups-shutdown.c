@@ -197,11 +197,16 @@ static void *add_beside(void *arg)
     for (int i = adder->turn;; i++) {
         struct crew *crew = &adder->crews[i % SHARED_GROUPS];
         struct ns_job_t *job = NULL;
-        ns_result_t result = ns_add_group_job(crew->group, where[i / 3 % 2] | NS_JOB_UNARMED, raced_run, NULL,
-                                              &job);
+        int armed = i / 7 % 2;
+        ns_result_t result =
+            ns_add_group_job(crew->group, where[i / 3 % 2] | (armed ? NS_JOB_NONE : NS_JOB_UNARMED),
+                             raced_run, NULL, &job);
         if (result != NS_SUCCESS) {
             crew_expect(crew, result == NS_SHUTDOWN);
             return NULL;
+        }
+        if (armed) {
+            continue;
         }
         ns_job_set_done_cb(job, raced_gone);
         if (i % 5 == 0 || ns_job_rearm(job) != NS_SUCCESS) {
@@ -212,7 +217,7 @@ static void *add_beside(void *arg)
 
 TEST(what_was_added_before_the_shutdown_runs_whoever_adds_beside)
 {
-    for (int round = 0; round < 10 + scaled(2000); round++) {
+    for (int round = 0; round < 10 + scaled(500); round++) {
         struct ns_thrpool_t *tp = checked_pool(1 + (size_t)round % 2);
         struct crew crews[SHARED_GROUPS];
         struct busy_adder adders[2] = {{crews, 0}, {crews, 1}};
@@ -246,6 +251,52 @@ TEST(what_was_added_before_the_shutdown_runs_whoever_adds_beside)
             assert_int_equal(latch_count(&crews[i].ended), 1);
         }
         heap_check(&the_heap);
+    }
+}
+
+/* The same of one idle strand: one thread adds the first job, another adds the second, which is told that
+ * somebody serves the group, and shuts down. */
+struct first_add {
+    struct crew *crew;
+    struct member member;
+    pthread_barrier_t *start;
+};
+
+static void *add_the_first(void *arg)
+{
+    struct first_add *first = arg;
+    pthread_barrier_wait(first->start);
+    ns_result_t result =
+        ns_add_group_job(first->crew->group, NS_JOB_THREAD, member_run, &first->member, NULL);
+    crew_expect(first->crew, result == NS_SUCCESS || result == NS_SHUTDOWN);
+    return NULL;
+}
+
+TEST(the_second_job_of_an_idle_strand_runs_though_the_first_is_being_added)
+{
+    for (int round = 0; round < 20 + scaled(500); round++) {
+        struct ns_thrpool_t *tp = checked_pool(1);
+        struct crew crew;
+        struct member second = {.crew = &crew};
+        pthread_barrier_t start;
+        pthread_barrier_init(&start, NULL, 2);
+        crew_begin(&crew, tp, 1);
+        struct first_add first = {&crew, {.crew = &crew}, &start};
+        pthread_t thread = start_thread(add_the_first, &first);
+        pthread_barrier_wait(&start);
+        for (volatile int i = 0; i < round % 64 * 8; i++) {
+        }
+        assert_int_equal(ns_add_group_job(crew.group, where[round % 2], member_run, &second, NULL),
+                         NS_SUCCESS);
+        ns_thrpool_shutdown(tp);
+        assert_int_equal(ns_thrpool_wait(tp), NS_SUCCESS);
+        assert_int_equal(atomic_load(&second.runs), 1);
+        pthread_join(thread, NULL);
+        crew_check(&crew);
+        ns_thrpool_destroy(tp);
+        assert_int_equal(latch_count(&crew.ended), 1);
+        heap_check(&the_heap);
+        pthread_barrier_destroy(&start);
     }
 }
 
@@ -480,6 +531,7 @@ int main(void)
         cmocka_unit_test(what_is_resumed_in_time_runs),
         cmocka_unit_test(what_is_resumed_in_time_runs_though_the_loop_is_busy),
         cmocka_unit_test(what_was_added_before_the_shutdown_runs_whoever_adds_beside),
+        cmocka_unit_test(the_second_job_of_an_idle_strand_runs_though_the_first_is_being_added),
         cmocka_unit_test(what_the_last_job_resumes_runs),
         cmocka_unit_test(no_job_of_a_group_is_armed_again),
         cmocka_unit_test(the_calls_that_work_after_shutdown),

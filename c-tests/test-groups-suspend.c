@@ -188,15 +188,15 @@ TEST(after_a_cancel_of_all_that_was_held_back_the_next_job_runs)
 {
     struct ns_thrpool_t *tp = checked_pool(2);
     for (size_t width = 0; width < 3; width++) {
-        for (int i = 0; i < 16; i++) {
-            int told = i & 1, ran_before = i & 2, resumed_first = i & 4;
+        for (int i = 0; i < 32; i++) {
+            int told = i & 1, ran_before = i & 2, resumed_first = i & 4, armed = i & 8;
             struct crew crew;
             struct gate gate = GATE_INIT;
             struct member first = {.crew = &crew, .gate = &gate}, held[4], last = {.crew = &crew};
             struct ns_job_t *jobs[4];
             crew_begin(&crew, tp, width);
             if (ran_before) {
-                member_add(&first, where[i >> 3]);
+                member_add(&first, where[i >> 4]);
                 assert_latch(&gate.begun, 1);
             }
             assert_int_equal(ns_group_suspend(crew.group), NS_SUCCESS);
@@ -223,10 +223,15 @@ TEST(after_a_cancel_of_all_that_was_held_back_the_next_job_runs)
             }
             assert_int_equal(ns_group_get_length(crew.group), 0);
             assert_int_equal(ns_group_resume(crew.group), NS_SUCCESS);
-            member_add(&last, where[i >> 3]);
-            EVENTUALLY(atomic_load(&last.disposals) == 1);
+            if (armed) {
+                assert_int_equal(ns_add_group_job(crew.group, where[i >> 4], member_run, &last, NULL),
+                                 NS_SUCCESS);
+            } else {
+                member_add(&last, where[i >> 4]);
+            }
+            assert_latch(&crew.runs, ran_before ? 2 : 1);
             crew_end(&crew);
-            assert_int_equal(atomic_load(&crew.at), 1 + (ran_before ? 1 : 0));
+            assert_int_equal(atomic_load(&last.runs), 1);
         }
     }
     checked_end(tp);
@@ -488,61 +493,6 @@ TEST(a_group_is_current_in_its_own_callbacks_only)
     checked_end(tp);
 }
 
-#ifdef NS_POOL_CALLER_LOOP
-/* Anywhere on the thread's stack: a callback turns the loop of another pool, whose jobs run inside it. */
-static struct ns_thrpool_t *inner_pool;
-static struct crew inner_crew;
-static struct crew *outer_crew;
-
-static void look_at_both(struct ns_job_t *job)
-{
-    crew_expect(&inner_crew, ns_group_is_current(inner_crew.group) == 1);
-    crew_expect(&inner_crew, ns_group_is_current(outer_crew->group) == 1);
-    ns_job_done(job);
-}
-
-static void turn_the_inner(struct ns_job_t *job)
-{
-    struct member *member = ns_job_get_data(job);
-    crew_expect(outer_crew, ns_group_is_current(inner_crew.group) == 0);
-    while (latch_count(&inner_crew.disposals) == 0) {
-        ns_thrpool_turn(inner_pool, &at_once);
-    }
-    crew_expect(outer_crew, ns_group_is_current(inner_crew.group) == 0);
-    crew_expect(outer_crew, ns_group_is_current(member->crew->group) == 1);
-    ns_job_done(job);
-}
-
-TEST(a_group_is_current_anywhere_on_the_stack)
-{
-    struct ns_thrpool_config config = checked_config(1);
-    struct ns_thrpool_options options;
-    struct ns_thrpool_t *tp = checked_pool(1);
-    ns_thrpool_options_init(&options, sizeof options);
-    options.flags = NS_POOL_CALLER_LOOP;
-    inner_pool = ns_thrpool_new_with(&config, &options);
-    assert_non_null(inner_pool);
-    for EACH_THREAD(i) {
-        struct crew crew;
-        crew_begin(&crew, tp, 1);
-        outer_crew = &crew;
-        crew_begin(&inner_crew, inner_pool, 1);
-        struct member outer = {.crew = &crew, .act = turn_the_inner};
-        struct member inner = {.crew = &inner_crew, .act = look_at_both};
-        member_add(&inner, NS_JOB_NONE);
-        member_add(&outer, where[i]);
-        crew_end(&crew);
-        ns_group_release(inner_crew.group);
-        while (latch_count(&inner_crew.ended) == 0) {
-            ns_thrpool_turn(inner_pool, &at_once);
-        }
-        crew_check(&inner_crew);
-    }
-    ns_thrpool_destroy(inner_pool);
-    checked_end(tp);
-}
-#endif
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -557,9 +507,6 @@ int main(void)
         cmocka_unit_test(a_workers_adds_are_never_refused_the_loops_are),
         cmocka_unit_test(several_threads_pass_the_limit_by_their_number_at_most),
         cmocka_unit_test(a_group_is_current_in_its_own_callbacks_only),
-#ifdef NS_POOL_CALLER_LOOP
-        cmocka_unit_test(a_group_is_current_anywhere_on_the_stack),
-#endif
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
