@@ -145,7 +145,7 @@ pub(super) fn rearmed(pool: &Shared, function: &str, armed: Armed) -> ns_result_
     }
 }
 
-/// Say that `function` named a group that is cancelled.
+/// Logs that `function` named a group that is cancelled.
 pub(super) fn cancelled(pool: &Shared, function: &str) -> ns_result_t {
     log!(pool.logger, LOG_DEBUG, "{function}: the group is cancelled");
     R::NS_DELETING as ns_result_t

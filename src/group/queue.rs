@@ -24,7 +24,8 @@ impl<T: Member> Guard<'_, T> {
         let mut count = 0;
         let mut finished: *mut Link = ptr::null_mut();
         while is_stack(stack) {
-            // SAFETY: what is on the stack is a member's, has come to us, and is in no ring.
+            // SAFETY: the stack holds links of live jobs, which are in no ring, and this thread has
+            // taken it.
             unsafe {
                 let next = (*stack).chained();
                 let job = T::of_link(stack);

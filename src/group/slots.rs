@@ -88,8 +88,8 @@ impl<T: Member> Guard<'_, T> {
             self.set(LATE);
         }
         loop {
-            // Not for each job: those who post write to the inbox all the time, and each look at it
-            // takes its cache line away from them.
+            // Not for each job: posting threads write to the inbox all the time, and each look at
+            // it takes its cache line away from them.
             let held_back = self.is_held_back();
             if self.core.queue.is_empty() || held_back {
                 self.empty_inbox();
@@ -150,7 +150,7 @@ impl<T: Member> Guard<'_, T> {
         }
     }
 
-    /// The job whose turn it is in `place`, if any's is.
+    /// The job whose turn it is in `place`, or `None`.
     #[inline(always)]
     pub(super) fn first(&self, place: Place, held_back: bool) -> Option<T> {
         let at = self.core;

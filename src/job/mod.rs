@@ -12,8 +12,10 @@
 //! | field | written by | read by |
 //! |---|---|---|
 //! | `state` | any thread, see [`state`] | any thread |
-//! | `func`, `prfd`, `number`, `timeout` | the call that makes the job | any thread |
-//! | `flags`, `pool` | the call that makes the job, and `ns_job_set_group` | any thread |
+//! | `flags` | see [`flags`] | any thread |
+//! | `func`, `prfd`, `number` | the call that makes the job | any thread |
+//! | `pool` | the call that makes the job, and `ns_job_set_group` | any thread |
+//! | `timeout` | the call that makes the job; the thread that has claimed it ([`state`]) | the thread that arms the job or has run it; the loop |
 //! | `data`, `done_cb` | any thread (atomic) | any thread |
 //! | `output` | the loop, when the job fires; in a group also its marks, under the group's lock | any thread, while the callback executes; the marks, under the group's lock |
 //! | `timer.deadline` | the thread that arms the job or has run it (atomic) | the loop |

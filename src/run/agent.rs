@@ -99,7 +99,7 @@ pub(crate) fn serve(
         };
         perturb("an agent has run a job, and not counted it");
         let mut give_way = turn.is_over();
-        // There is always something else that the loop may look at.
+        // The loop always has other work to look at.
         if give_way && place == Place::Worker && pool.work.is_empty() {
             give_way = false;
             turn = Turn::new(true);
@@ -205,8 +205,8 @@ fn end(pool: &Shared, group: GroupPtr) {
     unsafe { pool.free_group(group) };
 }
 
-/// The loop has taken `job`, a member, out of everything: its done callback takes its turn, here if
-/// that is now.
+/// The loop has taken `job`, a member, out of the poller, its list and the wheel: queue its done
+/// callback, and serve the group here if that callback is next.
 #[cold]
 #[inline(never)]
 pub(super) fn farewell(pool: &Shared, group: GroupPtr, job: JobPtr, place: Place) {

@@ -329,8 +329,8 @@ impl Shared {
         }
     }
 
-    /// Whether no callback of `job` will begin any more. The application knows it, and may have closed
-    /// the descriptor that it keeps, before the loop comes to finish with the members of a group.
+    /// Whether no callback of `job` will begin any more. The application knows that before the loop
+    /// finishes with the members of a group, and may have closed a descriptor that it keeps.
     #[cold]
     pub(crate) fn is_over(&self, job: JobPtr) -> bool {
         let is_cancelled = |group: GroupPtr| {
@@ -343,8 +343,8 @@ impl Shared {
         job.state.now() == state::NEEDS_DELETE || job.group().is_some_and(is_cancelled)
     }
 
-    /// The next member of a cancelled group for the loop to dispose of, which carries REQ. `None` if
-    /// there is none; the group may be gone then.
+    /// The next member of a cancelled group that the loop must dispose of; it carries REQ. `None`
+    /// if none is left; the group may be gone then.
     pub(crate) fn next_member(&self, group: GroupPtr) -> Option<JobPtr> {
         let guard = self.lock_group(&group);
         let next = guard.next_member();
