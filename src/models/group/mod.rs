@@ -317,7 +317,7 @@ impl Pool {
     }
 
     fn wait(&self, deadline: Option<u64>) -> Outcome {
-        self.lock().wait(false, deadline, || false)
+        self.lock().wait(false, deadline, || false, ())
     }
 
     // Agents.
