@@ -317,7 +317,13 @@ impl Pool {
     }
 
     fn wait(&self, deadline: Option<u64>) -> Outcome {
-        self.lock().wait(false, deadline, || false, ())
+        let group = self.lock();
+        if group.is_quiet(0) {
+            let agents = group.unlock();
+            self.send(agents);
+            return Outcome::Idle;
+        }
+        group.wait(false, deadline, || false, ())
     }
 
     // Agents.
@@ -387,7 +393,7 @@ impl Pool {
             }
             Some(After::Dispose) if !job.kind.watched => {
                 if job.kind.silent {
-                    return guard.forget(job);
+                    return guard.forget_run(job);
                 }
                 guard.farewell(job);
                 false
