@@ -158,6 +158,45 @@ TEST(at_width_one_no_two_callbacks_run_at_once_whatever_their_kind)
     }
 }
 
+/* While one callback stays, nothing that is added begins, however it is added; and then it does, in order. */
+TEST(what_is_added_while_a_callback_stays_waits_for_it)
+{
+    struct ns_thrpool_t *tp = pool_of(3);
+    for (int i = 0; i < 16; i++) {
+        struct crew crew;
+        struct gate gate = GATE_INIT;
+        struct member members[4];
+        crew_begin(&crew, tp, 1);
+        for (int n = 0; n < 4; n++) {
+            members[n] = (struct member){.crew = &crew, .number = n, .gate = n == 0 ? &gate : NULL};
+            ns_job_type_t type = where[n == 0 ? i & 1 : i >> n & 1];
+            if (n == 0 || i & 8) { /* armed by the add */
+                assert_int_equal(ns_add_group_job(crew.group, type, member_run, &members[n], NULL),
+                                 NS_SUCCESS);
+            } else {
+                member_add(&members[n], type);
+            }
+            if (n == 0) {
+                assert_latch(&gate.begun, 1);
+            } else if (i & 1) {
+                everyone_passes(tp, 2);
+            } else {
+                /* The loop is in the first callback. */
+                struct latch runs = LATCH_INIT;
+                assert_int_equal(ns_add_job(tp, NS_JOB_THREAD, count_and_finish, &runs, NULL), NS_SUCCESS);
+                assert_latch(&runs, 1);
+            }
+            assert_int_equal(atomic_load(&crew.at), 1);
+        }
+        assert_int_equal(ns_group_get_length(crew.group), 3);
+        latch_add(&gate.leave, 1);
+        crew_end(&crew);
+        assert_in_order(&crew, 4);
+        assert_int_equal(atomic_load(&crew.most), 1);
+    }
+    pool_end(tp);
+}
+
 /* At width n at most n at once, and n at once when there is work for them. */
 static void meet_others(struct ns_job_t *job)
 {
@@ -353,6 +392,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(at_width_one_no_two_callbacks_run_at_once_whatever_their_kind),
+        cmocka_unit_test(what_is_added_while_a_callback_stays_waits_for_it),
         cmocka_unit_test(at_width_n_no_more_than_n_run_at_once),
         cmocka_unit_test(a_done_callback_waits_its_turn_and_the_descriptor_does_not),
         cmocka_unit_test(a_done_callback_counts_against_the_width),
