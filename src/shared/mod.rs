@@ -423,7 +423,8 @@ impl Shared {
         // we use its address alone.
         let state = &raw const job.state;
         tsan_release(state);
-        if job.is_unusual() {
+        // While its own callback runs, a job is neither idle nor in any queue: it ends like most.
+        if !own && job.is_unusual() {
             return self.end_unusual(job, even_armed);
         }
         let end = job.state.end_from(&self.waiters, even_armed);

@@ -90,16 +90,12 @@ impl Shared {
         Armed::Yes
     }
 
-    /// `ns_job_done` and `ns_job_cancel`, of a job that is not like most.
+    /// `ns_job_done` and `ns_job_cancel`, of a job that is not like most, outside its own callback.
     #[cold]
     #[inline(never)]
     pub(super) fn end_unusual(&self, job: JobPtr, even_armed: bool) -> Ended {
-        let own = here::in_callback_of(&job);
-        // A member whose own callback runs is neither idle nor queued.
-        if !own {
-            if let Some(group) = job.group() {
-                return self.end_member(group, job, even_armed);
-            }
+        if let Some(group) = job.group() {
+            return self.end_member(group, job, even_armed);
         }
         let state = &raw const job.state;
         let counted = job.is_counted();
@@ -108,6 +104,6 @@ impl Shared {
             // It was armed, so it waited for a worker, and does not any more.
             self.overload.remove();
         }
-        self.ended(job, state, own, end)
+        self.ended(job, state, false, end)
     }
 }
