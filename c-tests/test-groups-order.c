@@ -577,15 +577,6 @@ TEST(a_loop_job_that_is_cancelled_holds_nothing_up)
     pool_end(tp);
 }
 
-TEST(a_loop_job_of_a_strand_that_is_cancelled_holds_nothing_up)
-{
-    struct ns_thrpool_t *tp = pool_of(1);
-    for (int i = 0; i < 4; i++) {
-        cancel_the_loops_job(tp, 1, i & 1, i >> 1 & 1);
-    }
-    pool_end(tp);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -605,7 +596,6 @@ int main(void)
         cmocka_unit_test(a_loop_job_behind_a_blocked_one_does_not_hold_the_loop),
         cmocka_unit_test(a_group_waits_for_its_loop_job_and_workers_do_not),
         cmocka_unit_test(a_loop_job_that_is_cancelled_holds_nothing_up),
-        cmocka_unit_test(a_loop_job_of_a_strand_that_is_cancelled_holds_nothing_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
