@@ -424,6 +424,7 @@ impl JobPtr {
     }
 
     /// Makes a job in the given state. Returns `None` if there is no memory.
+    #[inline(always)]
     pub(crate) fn make(
         alloc: &Allocator,
         pool: NonNull<ns_thrpool_t>,
