@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! The functions of 0.2 that make jobs, and the common part of all functions that do.
 
-use libc::{c_int, c_void, timeval};
+use libc::{c_void, timeval};
 
 use super::call::{SHUTDOWN, SUCCESS, nanoseconds, pool_of, refuse, refused};
 use crate::abi::_ns_result_t as R;
@@ -10,12 +10,11 @@ use crate::group::GroupPtr;
 use crate::group::core::Refused;
 use crate::job::{JobPtr, NEVER, Spec, Trigger};
 use crate::log::log;
-use crate::nspr::{self, Unusable};
 use crate::pool::Pool;
 use crate::shared::{MakeError, Shared};
 use crate::signals::can_catch;
 use crate::sync::tsan_release;
-use crate::sys::{self, ErrnoGuard};
+use crate::sys::ErrnoGuard;
 
 /// The flags that every function that adds jobs accepts.
 pub(super) const MODIFIERS: ns_job_type_t =
@@ -191,7 +190,10 @@ pub(super) unsafe extern "C" fn ns_add_io_timeout_job(
     // SAFETY: the C interface requires `tp` and `job` to be NULL or valid.
     let make = unsafe { Make::new("ns_add_io_timeout_job", tp, job) };
     // SAFETY: the C interface requires `fd` to be NULL or open, and `tv` to be NULL or valid.
-    let trigger = unsafe { idle_time(&make, tv).and_then(|timeout| make.nspr(fd, timeout)) };
+    let trigger = unsafe {
+        make.idle_time(tv)
+            .and_then(|timeout| make.nspr(fd, timeout))
+    };
     match trigger {
         Ok(trigger) => {
             let flags = job_type | NS_JOB_TIMER;
@@ -298,44 +300,6 @@ impl<'a> Make<'a> {
             self.function
         );
         SHUTDOWN
-    }
-
-    /// The trigger of a job for an NSPR descriptor.
-    ///
-    /// # Safety
-    /// `fd` is NULL or an open NSPR descriptor.
-    pub(super) unsafe fn nspr(
-        &self,
-        fd: *mut PRFileDesc,
-        timeout: u64,
-    ) -> Result<Trigger, ns_result_t> {
-        if fd.is_null() {
-            return Err(self.refuse("fd is NULL"));
-        }
-        // SAFETY: guaranteed by the caller.
-        let native = unsafe { nspr::native_handle(fd) }.map_err(|why| {
-            self.refuse(match why {
-                Unusable::NoNspr => "fd is an NSPR descriptor, but NSPR is not in this process",
-                Unusable::NotOpen => "fd does not refer to an open descriptor",
-            })
-        })?;
-        Ok(Trigger::Io {
-            fd: native,
-            prfd: fd,
-            timeout,
-        })
-    }
-
-    /// The trigger of a job for a plain descriptor.
-    pub(super) fn plain(&self, fd: c_int, timeout: u64) -> Result<Trigger, ns_result_t> {
-        if !sys::is_open(fd) {
-            return Err(self.refuse("fd is not an open descriptor"));
-        }
-        Ok(Trigger::Io {
-            fd,
-            prfd: std::ptr::null_mut(),
-            timeout,
-        })
     }
 
     /// Checks the remaining arguments, makes the job and, unless `armed` is false, arms it.
@@ -511,18 +475,5 @@ fn default_trigger(job_type: ns_job_type_t) -> Trigger {
         Trigger::Timer(0)
     } else {
         Trigger::Now
-    }
-}
-
-/// Converts a timeout to nanoseconds; zero means no timeout.
-///
-/// # Safety
-/// `tv` is NULL or a valid time.
-pub(super) unsafe fn idle_time(make: &Make<'_>, tv: *const timeval) -> Result<u64, ns_result_t> {
-    // SAFETY: guaranteed by the caller.
-    match unsafe { nanoseconds(tv) } {
-        Ok(0) => Ok(NEVER),
-        Ok(time) => Ok(time),
-        Err(why) => Err(make.refuse(why)),
     }
 }

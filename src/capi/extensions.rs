@@ -5,7 +5,7 @@ use std::ffi::c_char;
 
 use libc::{c_int, c_void, timeval};
 
-use super::add::{Make, idle_time};
+use super::add::Make;
 use super::call::*;
 use super::job::wait_until;
 use crate::abi::_ns_result_t as R;
@@ -83,7 +83,7 @@ pub unsafe extern "C" fn ns_add_fd_timeout_job(
     // SAFETY: the C interface requires `tp` and `job` to be NULL or valid.
     let make = unsafe { Make::new("ns_add_fd_timeout_job", tp, job) };
     // SAFETY: the C interface requires `tv` to be NULL or a valid time.
-    let trigger = unsafe { idle_time(&make, tv) }.and_then(|timeout| make.plain(fd, timeout));
+    let trigger = unsafe { make.idle_time(tv) }.and_then(|timeout| make.plain(fd, timeout));
     match trigger {
         Ok(trigger) => {
             let flags = job_type | NS_JOB_TIMER;

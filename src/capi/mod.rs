@@ -19,3 +19,4 @@ pub mod many;
 pub mod options;
 pub mod pool;
 pub mod small;
+mod trigger;

@@ -22,10 +22,13 @@
 //! | `seen`, `notes`, `timer`, `link`, `next_ready` | the call that makes the job, then only the loop | the same |
 
 pub(crate) mod again;
+mod block;
 mod flags;
 pub(crate) mod free;
 pub(crate) mod here;
 pub(crate) mod idle;
+pub(crate) mod note;
+mod spec;
 pub(crate) mod state;
 pub(crate) mod wait;
 
@@ -38,38 +41,18 @@ use std::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
 use libc::{c_int, c_void};
 
 use crate::abi::{
-    NS_JOB_READ, NS_JOB_SIGNAL, NS_JOB_THREAD, NS_JOB_TIMER, NS_JOB_WRITE, PRFileDesc,
-    ns_job_func_t, ns_job_t, ns_job_type_t, ns_thrpool_t,
+    NS_JOB_READ, NS_JOB_SIGNAL, NS_JOB_TIMER, NS_JOB_WRITE, PRFileDesc, ns_job_func_t, ns_job_t,
+    ns_job_type_t, ns_thrpool_t,
 };
-use crate::alloc::Allocator;
 use crate::job::flags::Flags;
 pub(crate) use crate::job::flags::{Kind, Look};
+pub(crate) use crate::job::spec::{NEVER, Spec, Trigger};
 use crate::job::state::State;
-use crate::list::{Link, Node};
+use crate::list::Node;
 use crate::nspr;
 use crate::sync::{tsan_acquire, tsan_release, unless_tsan};
 use crate::sys;
 use crate::timers::Timer;
-
-/// What triggers a job. The flags say in which directions a descriptor triggers it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Trigger {
-    /// Nothing: the job runs as soon as it is armed.
-    Now,
-    /// A time after it is armed, in nanoseconds.
-    Timer(u64),
-    /// A descriptor. `timeout` is in nanoseconds, [`NEVER`] for none.
-    Io {
-        fd: c_int,
-        prfd: *mut PRFileDesc,
-        timeout: u64,
-    },
-    /// A signal.
-    Signal(c_int),
-}
-
-/// No time at all: later than every deadline.
-pub(crate) const NEVER: u64 = u64::MAX;
 
 /// The part that every job has. It lives in memory from the pool's allocator, and C holds its
 /// address.
@@ -118,45 +101,9 @@ pub(crate) struct Watched {
     watch: Watch,
 }
 
-/// The block of a job that has room for a group: `J` is a [`Job`] or a [`Watched`].
-#[repr(C)]
-struct Roomy<J> {
-    /// Links the job into one of its group's lists.
-    link: Link,
-    job: J,
-}
-
-/// Where a job begins in a [`Roomy`] block.
-const ROOM: usize = size_of::<Link>();
-const _: () =
-    assert!(offset_of!(Roomy<Job>, job) == ROOM && offset_of!(Roomy<Watched>, job) == ROOM);
-
 /// Bits of [`Job::output`] that a group's queue uses, under the group's lock. They are not among the
 /// flags that say what fired.
 pub(crate) const MARKS: u8 = !(NS_JOB_READ | NS_JOB_WRITE | NS_JOB_TIMER | NS_JOB_SIGNAL) as u8;
-
-/// Bits of [`Job::notes`], which only the loop uses.
-pub(crate) mod note {
-    /// The job has been armed before: the loop has verified its descriptor, or its signal is in the
-    /// list.
-    pub(crate) const ATTACHED: u8 = 1;
-    /// The job is armed in the loop: it may fire.
-    pub(crate) const MAY_FIRE: u8 = 2;
-    /// The job is in the ready list, about to fire.
-    pub(crate) const READY: u8 = 4;
-    /// The job's number refers to another file now: the job never fires for I/O and never closes
-    /// the number.
-    pub(crate) const ORPHAN: u8 = 8;
-    /// The job was armed again without a call to the poller. The loop must check its descriptor
-    /// unless an event for it arrives.
-    pub(crate) const UNVERIFIED: u8 = 16;
-    /// The job has fired for its descriptor since the loop last checked that.
-    pub(crate) const HEARD: u8 = 32;
-    /// The log has said that the job lost its descriptor.
-    pub(crate) const REPORTED: u8 = 64;
-    /// A worker closes the job's descriptor. After that, only the done callback is left to call.
-    pub(crate) const CLOSING: u8 = 128;
-}
 
 #[cfg(not(loom))]
 const _: () = assert!(
@@ -168,35 +115,6 @@ const _: () = assert!(
     size_of::<Watched>() <= 120,
     "a job must fit a 128 byte block"
 );
-
-/// The parameters of a new job.
-pub(crate) struct Spec {
-    pub(crate) flags: ns_job_type_t,
-    pub(crate) trigger: Trigger,
-    pub(crate) func: unsafe extern "C" fn(*mut ns_job_t),
-    pub(crate) data: *mut c_void,
-    /// Whether to arm the job.
-    pub(crate) armed: bool,
-    /// Whether to make room for a group: only what is made unarmed can be put in one later.
-    pub(crate) room_for_group: bool,
-}
-
-impl Spec {
-    /// Whether the job goes straight to the workers when it is armed, outside groups.
-    pub(crate) fn is_for_work_queue(&self) -> bool {
-        self.trigger == Trigger::Now && self.flags & NS_JOB_THREAD != 0
-    }
-
-    /// The kind of the job.
-    pub(crate) fn kind(&self) -> Kind {
-        match self.trigger {
-            Trigger::Now => Kind::Now,
-            Trigger::Timer(_) => Kind::Timer,
-            Trigger::Io { .. } => Kind::Io,
-            Trigger::Signal(_) => Kind::Signal,
-        }
-    }
-}
 
 impl Job {
     fn new(pool: NonNull<ns_thrpool_t>, spec: &Spec, state: State) -> Self {
@@ -421,144 +339,6 @@ impl JobPtr {
     /// long as the result is used.
     pub(crate) unsafe fn new(at: NonNull<Job>) -> Self {
         Self(at)
-    }
-
-    /// Makes a job in the given state. Returns `None` if there is no memory.
-    #[inline(always)]
-    pub(crate) fn make(
-        alloc: &Allocator,
-        pool: NonNull<ns_thrpool_t>,
-        spec: &Spec,
-        state: State,
-        seen: u32,
-    ) -> Option<Self> {
-        let job = Job::new(pool, spec, state);
-        if spec.room_for_group {
-            return Self::make_with_room(alloc, job, spec, seen);
-        }
-        // SAFETY: in both cases the block has the size and alignment of the value that is written.
-        unsafe {
-            match Watch::new(spec.trigger, seen) {
-                None => {
-                    let at = alloc.block::<Job>()?;
-                    at.write(job);
-                    Some(Self(at))
-                }
-                Some(watch) => {
-                    let at = alloc.block::<Watched>()?;
-                    at.write(Watched { job, watch });
-                    Some(Self(at.cast()))
-                }
-            }
-        }
-    }
-
-    /// Makes a run-now job in `group`, which begins with the job's pool; it is armed, and carries WORK.
-    /// As [`JobPtr::make`] and [`Job::set_group`], in a third of their steps.
-    #[inline(always)]
-    pub(crate) fn make_member(
-        alloc: &Allocator,
-        group: NonNull<c_void>,
-        flags: ns_job_type_t,
-        func: unsafe extern "C" fn(*mut ns_job_t),
-        data: *mut c_void,
-    ) -> Option<Self> {
-        let job = Job {
-            state: State::armed(state::WORK),
-            flags: Flags::of_member(flags),
-            output: AtomicU8::new(0),
-            notes: Cell::new(0),
-            pool: Cell::new(group.cast()),
-            func,
-            data: AtomicPtr::new(data),
-            done_cb: AtomicPtr::new(ptr::null_mut()),
-        };
-        let link = Link::new();
-        let at = alloc.block::<Roomy<Job>>()?;
-        // SAFETY: the block has the size and alignment of the value that is written, and the job
-        // begins in it where `ROOM` says.
-        unsafe {
-            at.write(Roomy { link, job });
-            Some(Self(at.byte_add(ROOM).cast()))
-        }
-    }
-
-    /// The same, with room for a group.
-    #[cold]
-    #[inline(never)]
-    fn make_with_room(alloc: &Allocator, job: Job, spec: &Spec, seen: u32) -> Option<Self> {
-        let link = Link::new();
-        // SAFETY: in both cases the block has the size and alignment of the value that is written, and
-        // the job begins in it where `ROOM` says.
-        let job = unsafe {
-            match Watch::new(spec.trigger, seen) {
-                None => {
-                    let at = alloc.block::<Roomy<Job>>()?;
-                    at.write(Roomy { link, job });
-                    Self(at.byte_add(ROOM).cast())
-                }
-                Some(watch) => {
-                    let at = alloc.block::<Roomy<Watched>>()?;
-                    let job = Watched { job, watch };
-                    at.write(Roomy { link, job });
-                    Self(at.byte_add(ROOM).cast())
-                }
-            }
-        };
-        job.flags.set_roomy();
-        Some(job)
-    }
-
-    /// `next` follows this job. Nobody else knows either of the two yet: the link is where the done
-    /// callback will be.
-    pub(crate) fn chain(self, next: Self) {
-        self.done_cb
-            .store(next.0.as_ptr().cast(), Ordering::Relaxed);
-    }
-
-    /// The job that follows this one, which forgets it.
-    pub(crate) fn unchain(self) -> Option<Self> {
-        let next = self.done_cb.load(Ordering::Relaxed);
-        self.done_cb.store(ptr::null_mut(), Ordering::Relaxed);
-        NonNull::new(next.cast()).map(Self)
-    }
-
-    /// Frees the block.
-    ///
-    /// # Safety
-    /// `alloc` allocated it, and nobody else holds the job.
-    #[inline(always)]
-    pub(crate) unsafe fn give_back(self, alloc: &Allocator) {
-        // SAFETY: guaranteed by the caller; no field needs dropping. A block with room for a group
-        // begins before the job.
-        unsafe {
-            if self.has_room() {
-                alloc.free(self.0.byte_sub(ROOM));
-            } else {
-                alloc.free(self.0);
-            }
-        }
-    }
-
-    /// The link of a job that has room for a group, for the group's lists. [`JobPtr::of_group_link`]
-    /// gets from there back to the job.
-    pub(crate) fn group_link(self) -> *const Link {
-        debug_assert!(self.has_room());
-        // SAFETY: a link precedes every such job in its block.
-        unsafe { self.0.byte_sub(ROOM).cast().as_ptr() }
-    }
-
-    /// The job that has this [`JobPtr::group_link`].
-    ///
-    /// # Safety
-    /// It is that of a live job.
-    pub(crate) unsafe fn of_group_link(link: *const Link) -> Self {
-        // SAFETY: guaranteed by the caller; the job follows its link.
-        unsafe {
-            Self(NonNull::new_unchecked(
-                link.byte_add(ROOM).cast_mut().cast(),
-            ))
-        }
     }
 
     /// The job's [`Watch::link`], for a list. [`JobPtr::of_link`] gets from there back to the job.

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! A job's block of memory: how it is made and given back, with room for a group or without.
+
+use std::cell::Cell;
+use std::mem::offset_of;
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
+
+use libc::c_void;
+
+use super::flags::Flags;
+use super::state::{self, State};
+use super::{Job, JobPtr, Spec, Watch, Watched};
+use crate::abi::{ns_job_t, ns_job_type_t, ns_thrpool_t};
+use crate::alloc::Allocator;
+use crate::list::Link;
+
+/// The block of a job that has room for a group: `J` is a [`Job`] or a [`Watched`].
+#[repr(C)]
+struct Roomy<J> {
+    /// Links the job into one of its group's lists.
+    link: Link,
+    job: J,
+}
+
+/// Where a job begins in a [`Roomy`] block.
+const ROOM: usize = size_of::<Link>();
+const _: () =
+    assert!(offset_of!(Roomy<Job>, job) == ROOM && offset_of!(Roomy<Watched>, job) == ROOM);
+
+impl JobPtr {
+    /// Makes a job in the given state. Returns `None` if there is no memory.
+    #[inline(always)]
+    pub(crate) fn make(
+        alloc: &Allocator,
+        pool: NonNull<ns_thrpool_t>,
+        spec: &Spec,
+        state: State,
+        seen: u32,
+    ) -> Option<Self> {
+        let job = Job::new(pool, spec, state);
+        if spec.room_for_group {
+            return Self::make_with_room(alloc, job, spec, seen);
+        }
+        // SAFETY: in both cases the block has the size and alignment of the value that is written.
+        unsafe {
+            match Watch::new(spec.trigger, seen) {
+                None => {
+                    let at = alloc.block::<Job>()?;
+                    at.write(job);
+                    Some(Self(at))
+                }
+                Some(watch) => {
+                    let at = alloc.block::<Watched>()?;
+                    at.write(Watched { job, watch });
+                    Some(Self(at.cast()))
+                }
+            }
+        }
+    }
+
+    /// Makes a run-now job in `group`, which begins with the job's pool; it is armed, and carries WORK.
+    /// As [`JobPtr::make`] and [`Job::set_group`], in a third of their steps.
+    #[inline(always)]
+    pub(crate) fn make_member(
+        alloc: &Allocator,
+        group: NonNull<c_void>,
+        flags: ns_job_type_t,
+        func: unsafe extern "C" fn(*mut ns_job_t),
+        data: *mut c_void,
+    ) -> Option<Self> {
+        let job = Job {
+            state: State::armed(state::WORK),
+            flags: Flags::of_member(flags),
+            output: AtomicU8::new(0),
+            notes: Cell::new(0),
+            pool: Cell::new(group.cast()),
+            func,
+            data: AtomicPtr::new(data),
+            done_cb: AtomicPtr::new(ptr::null_mut()),
+        };
+        let link = Link::new();
+        let at = alloc.block::<Roomy<Job>>()?;
+        // SAFETY: the block has the size and alignment of the value that is written, and the job
+        // begins in it where `ROOM` says.
+        unsafe {
+            at.write(Roomy { link, job });
+            Some(Self(at.byte_add(ROOM).cast()))
+        }
+    }
+
+    /// The same, with room for a group.
+    #[cold]
+    #[inline(never)]
+    fn make_with_room(alloc: &Allocator, job: Job, spec: &Spec, seen: u32) -> Option<Self> {
+        let link = Link::new();
+        // SAFETY: in both cases the block has the size and alignment of the value that is written, and
+        // the job begins in it where `ROOM` says.
+        let job = unsafe {
+            match Watch::new(spec.trigger, seen) {
+                None => {
+                    let at = alloc.block::<Roomy<Job>>()?;
+                    at.write(Roomy { link, job });
+                    Self(at.byte_add(ROOM).cast())
+                }
+                Some(watch) => {
+                    let at = alloc.block::<Roomy<Watched>>()?;
+                    let job = Watched { job, watch };
+                    at.write(Roomy { link, job });
+                    Self(at.byte_add(ROOM).cast())
+                }
+            }
+        };
+        job.flags.set_roomy();
+        Some(job)
+    }
+
+    /// `next` follows this job. Nobody else knows either of the two yet: the link is where the done
+    /// callback will be.
+    pub(crate) fn chain(self, next: Self) {
+        self.done_cb
+            .store(next.0.as_ptr().cast(), Ordering::Relaxed);
+    }
+
+    /// The job that follows this one, which forgets it.
+    pub(crate) fn unchain(self) -> Option<Self> {
+        let next = self.done_cb.load(Ordering::Relaxed);
+        self.done_cb.store(ptr::null_mut(), Ordering::Relaxed);
+        NonNull::new(next.cast()).map(Self)
+    }
+
+    /// Frees the block.
+    ///
+    /// # Safety
+    /// `alloc` allocated it, and nobody else holds the job.
+    #[inline(always)]
+    pub(crate) unsafe fn give_back(self, alloc: &Allocator) {
+        // SAFETY: guaranteed by the caller; no field needs dropping. A block with room for a group
+        // begins before the job.
+        unsafe {
+            if self.has_room() {
+                alloc.free(self.0.byte_sub(ROOM));
+            } else {
+                alloc.free(self.0);
+            }
+        }
+    }
+
+    /// The link of a job that has room for a group, for the group's lists. [`JobPtr::of_group_link`]
+    /// gets from there back to the job.
+    pub(crate) fn group_link(self) -> *const Link {
+        debug_assert!(self.has_room());
+        // SAFETY: a link precedes every such job in its block.
+        unsafe { self.0.byte_sub(ROOM).cast().as_ptr() }
+    }
+
+    /// The job that has this [`JobPtr::group_link`].
+    ///
+    /// # Safety
+    /// It is that of a live job.
+    pub(crate) unsafe fn of_group_link(link: *const Link) -> Self {
+        // SAFETY: guaranteed by the caller; the job follows its link.
+        unsafe {
+            Self(NonNull::new_unchecked(
+                link.byte_add(ROOM).cast_mut().cast(),
+            ))
+        }
+    }
+}
