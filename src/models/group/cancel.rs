@@ -155,6 +155,33 @@ fn a_wide_group_against_an_add() {
     });
 }
 
+/// What a thread wrote before its add happens before the done callback, when it is the cancel that
+/// takes the job from the inbox.
+#[test]
+fn a_group_against_an_add_of_another_thread() {
+    explore(
+        "group: cancel of a group against an add beside it",
+        3,
+        || {
+            let pool = Pool::new(1, &[NOW, NOW]);
+            pool.add(0).unwrap();
+            let adder = beside(&pool, |pool| {
+                let _ = pool.add(1);
+            });
+            pool.cancel_group();
+            pool.turns();
+            pool.work();
+            adder.join().unwrap();
+            pool.rest();
+            assert_eq!(pool.job(0).runs() + pool.job(1).runs(), 0);
+            assert!(pool.job(0).is_freed());
+            pool.release();
+            pool.rest();
+            assert!(pool.has_ended());
+        },
+    );
+}
+
 #[test]
 fn a_group_against_a_rearm() {
     explore("group: cancel of a group against a rearm", 5, || {
@@ -174,7 +201,7 @@ fn an_unordered_group_against_a_rearm() {
 fn a_group_with_members_of_each_kind() {
     explore(
         "group: cancel with members of each kind, and a wait",
-        4,
+        3,
         || {
             let idle = Kind { idle: true, ..NOW };
             let watched = Kind {
