@@ -8,6 +8,7 @@
 
 mod cancel;
 mod end;
+mod job;
 mod run;
 
 use std::cell::Cell;
@@ -18,130 +19,13 @@ use loom::sync::Arc;
 use loom::thread::{self, JoinHandle};
 
 use super::explore;
-use crate::group::core::{
-    Arrived, Came, Core, Guard, Member, Next, Place, Refused, Send as Agents,
-};
+use crate::group::core::{Arrived, Came, Core, Guard, Next, Place, Refused, Send as Agents};
 use crate::job::state::{self, After, Arm, End, State};
 use crate::job::wait::{Outcome, Waiters};
 use crate::list::Link;
 use crate::sync::{AtomicBool, AtomicUsize, Memory, Ordering};
 use crate::workq::Queue;
-
-/// What a job is.
-#[derive(Clone, Copy, Default)]
-struct Kind {
-    /// Its callback runs in the loop.
-    in_loop: bool,
-    /// The loop arms it and disposes of it: otherwise it is a run-now job.
-    watched: bool,
-    /// It has no done callback.
-    silent: bool,
-    /// It is not armed when it joins.
-    idle: bool,
-    /// Its callback arms it again, the first time.
-    again: bool,
-}
-
-const NOW: Kind = Kind {
-    in_loop: false,
-    watched: false,
-    silent: false,
-    idle: false,
-    again: false,
-};
-
-#[repr(C)]
-struct Job {
-    link: Link,
-    state: State,
-    marks: Cell<u8>,
-    kind: Kind,
-    number: usize,
-    runs: Counter,
-    disposals: Counter,
-    /// The adder writes it, then the callback and the done callback use it.
-    data: UnsafeCell<usize>,
-}
-
-impl Job {
-    fn queue(&self) -> u32 {
-        if self.kind.watched {
-            state::REQ
-        } else {
-            state::WORK
-        }
-    }
-
-    /// Use the data.
-    fn own(&self) {
-        // SAFETY: loom reports any concurrent access to the cell.
-        self.data.with_mut(|data| unsafe { *data += 1 });
-    }
-
-    fn free(&self) {
-        self.state.memory().free();
-    }
-
-    fn is_freed(&self) -> bool {
-        self.state.memory().is_freed()
-    }
-
-    fn runs(&self) -> usize {
-        self.runs.load(Relaxed)
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Ptr(*const Job);
-
-// SAFETY: the jobs are the pool's, which outlives its threads; loom checks how they are used.
-unsafe impl Send for Ptr {}
-
-impl std::ops::Deref for Ptr {
-    type Target = Job;
-
-    fn deref(&self) -> &Job {
-        // SAFETY: as above.
-        unsafe { &*self.0 }
-    }
-}
-
-impl Member for Ptr {
-    fn link(self) -> *const Link {
-        self.state.memory().used();
-        self.0.cast()
-    }
-
-    unsafe fn of_link(link: *const Link) -> Self {
-        let job = Self(link.cast());
-        job.state.memory().used();
-        job
-    }
-
-    fn state(&self) -> &State {
-        &self.state
-    }
-
-    fn is_for_loop(&self) -> bool {
-        self.state.memory().used();
-        self.kind.in_loop
-    }
-
-    fn is_own(&self) -> bool {
-        self.state.memory().used();
-        !self.kind.watched
-    }
-
-    fn marks(&self) -> u8 {
-        self.state.memory().used();
-        self.marks.get()
-    }
-
-    fn set_marks(&self, marks: u8) {
-        self.state.memory().used();
-        self.marks.set(marks);
-    }
-}
+use job::{Job, Kind, NOW, Ptr};
 
 enum Request {
     Job(Ptr),
