@@ -331,6 +331,9 @@ impl<'a> Sim<'a> {
             Next::Leave => return,
             Next::End => {
                 assert!(self.agents.is_empty() && self.holds == 0);
+                // Its done callback asks, and no second agent ends it.
+                assert_eq!(self.change(|group| group.length()), 0);
+                assert_eq!(self.work + self.loop_work, 0);
                 self.core = None;
                 return;
             }
