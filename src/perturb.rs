@@ -22,12 +22,13 @@ pub(crate) use noise::{perturb, perturb_in_handler};
 #[cfg(ns_perturb)]
 mod noise {
     use std::cell::Cell;
-    use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering};
 
     use crate::sys::{CancelGuard, ErrnoGuard};
 
-    static SEED: OnceLock<u64> = OnceLock::new();
+    /// 0 until it is known. Not under a lock: a child that is forked meanwhile would wait for it for
+    /// ever.
+    static SEED: AtomicU64 = AtomicU64::new(0);
     const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
     /// A point between two steps. Its name says what has happened and what has not.
@@ -37,7 +38,13 @@ mod noise {
             static STATE: Cell<u64> = const { Cell::new(0) };
         }
         let _errno = ErrnoGuard::new();
-        let seed = *SEED.get_or_init(|| std::env::var("NS_SEED").map_or(1, |text| number(&text)));
+        let mut seed = SEED.load(Ordering::Relaxed);
+        if seed == 0 {
+            seed = std::env::var("NS_SEED")
+                .map_or(1, |text| number(&text))
+                .max(1);
+            SEED.store(seed, Ordering::Relaxed);
+        }
         let mut state = STATE.get();
         if state == 0 {
             // With the same seed, the n-th thread draws the same numbers.
@@ -55,7 +62,10 @@ mod noise {
     /// Before the first call of [`perturb`] there is no seed, and so no delay.
     pub(crate) fn perturb_in_handler(point: &'static str) {
         static DRAWN: AtomicU64 = AtomicU64::new(0);
-        let Some(seed) = SEED.get() else { return };
+        let seed = SEED.load(Ordering::Relaxed);
+        if seed == 0 {
+            return;
+        }
         let _errno = ErrnoGuard::new();
         let drawn = DRAWN.fetch_add(GOLDEN, Ordering::Relaxed);
         let state = (seed ^ drawn).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -44,6 +44,15 @@ void nunc_stans_shim_thread(void (*body)(void *), void *arg)
     pthread_cleanup_pop(0);
 }
 
+/* ThreadSanitizer's functions; NULL if the process does not run under it. */
+extern void __tsan_acquire(void *at) __attribute__((weak));
+extern void __tsan_release(void *at) __attribute__((weak));
+
+int nunc_stans_shim_has_tsan(void)
+{
+    return __tsan_acquire != NULL && __tsan_release != NULL;
+}
+
 /* until - now, two times of one clock, as a time of the wall clock. */
 static struct timespec by_wall_clock(const struct timespec *until, const struct timespec *now)
 {
@@ -56,7 +65,8 @@ static struct timespec by_wall_clock(const struct timespec *until, const struct 
 }
 
 #ifdef __linux__
-/* glibc has these since 2.30 and 2.31; musl has not. */
+/* glibc has these since 2.30 and 2.31; musl has not. ThreadSanitizer knows only those that go by the wall
+ * clock: it would not see that a thread was joined, and would deliver no signal to one that waits. */
 extern int sem_clockwait(sem_t *, clockid_t, const struct timespec *) __attribute__((weak));
 extern int pthread_clockjoin_np(pthread_t, void **, clockid_t, const struct timespec *)
     __attribute__((weak));
@@ -66,7 +76,7 @@ extern int pthread_timedjoin_np(pthread_t, void **, const struct timespec *) __a
  * By the wall clock it may be too early, if that is set meanwhile. */
 int nunc_stans_shim_sem_wait(sem_t *sem, const struct timespec *until, const struct timespec *now)
 {
-    if (sem_clockwait != NULL) {
+    if (sem_clockwait != NULL && !nunc_stans_shim_has_tsan()) {
         return sem_clockwait(sem, CLOCK_MONOTONIC, until) == 0 ? 0 : errno;
     }
     struct timespec at = by_wall_clock(until, now);
@@ -79,7 +89,7 @@ int nunc_stans_shim_sem_wait(sem_t *sem, const struct timespec *until, const str
 int nunc_stans_shim_join(pthread_t thread, const struct timespec *until, const struct timespec *now)
 {
 #ifdef __linux__
-    if (pthread_clockjoin_np != NULL) {
+    if (pthread_clockjoin_np != NULL && !nunc_stans_shim_has_tsan()) {
         return pthread_clockjoin_np(thread, NULL, CLOCK_MONOTONIC, until);
     }
     if (pthread_timedjoin_np != NULL) {
@@ -90,15 +100,6 @@ int nunc_stans_shim_join(pthread_t thread, const struct timespec *until, const s
     (void)by_wall_clock(until, now);
 #endif
     return pthread_join(thread, NULL);
-}
-
-/* ThreadSanitizer's functions; NULL if the process does not run under it. */
-extern void __tsan_acquire(void *at) __attribute__((weak));
-extern void __tsan_release(void *at) __attribute__((weak));
-
-int nunc_stans_shim_has_tsan(void)
-{
-    return __tsan_acquire != NULL && __tsan_release != NULL;
 }
 
 void nunc_stans_shim_tsan_acquire(void *at)

@@ -343,7 +343,7 @@ pub unsafe extern "C" fn ns_group_get_length(group: *mut ns_group_t) -> size_t {
     };
     if pool.is_forked() {
         // The lock may be that of a thread which is not in this process.
-        return group.core.length_in_child() as size_t;
+        return group.core.length_in_child();
     }
     let guard = pool.lock_group(&group);
     let length = guard.length();

@@ -293,9 +293,21 @@ impl<T: Member> Core<T> {
         self.limit.load(Ordering::Relaxed) != 0
     }
 
-    /// Callbacks in the queue, without the lock, in a forked child: its threads are gone.
-    pub(crate) fn length_in_child(&self) -> u32 {
-        self.length.get()
+    /// Callbacks in the queue, without the lock, in a forked child: its threads are gone. What one of
+    /// them was moving at the fork may be missing.
+    pub(crate) fn length_in_child(&self) -> usize {
+        let mut length = self.length.get() as usize;
+        let mut link = self.inbox.load(Ordering::Acquire);
+        while is_stack(link) {
+            length += 1;
+            // SAFETY: what is on the stack is live: nobody in this process takes it from there.
+            link = unsafe { &*link }.chained();
+        }
+        if self.bits.get() & CANCELLED == 0 {
+            length
+        } else {
+            0
+        }
     }
 
     /// Take the lock.
