@@ -305,9 +305,10 @@ ns_result_t ns_thrpool_wait(struct ns_thrpool_t *tp);
  * for callbacks that run, and for run-now jobs that are queued. Then it disposes of every job that
  * is armed (closes its descriptor, runs its done callback) and of all that was done, and waits for
  * these done callbacks, for the end of the pool's threads, and for the threads that are blocked in
- * a wait for a job or a group, which it releases. Jobs that are WAITING belong to the application:
- * call ns_job_done on them before, since this function does not dispose of them and they leak;
- * the log says, at LOG_WARNING, how many and of which callbacks. When this call begins, no other
+ * a wait for a job or a group, which it releases. Jobs that are WAITING and in no group belong to the
+ * application: call ns_job_done on them before, since this function does not dispose of them and
+ * they leak; the log says, at LOG_WARNING, how many and of which callbacks. It disposes of every job
+ * that is in a group, WAITING ones too, and ends every group. When this call begins, no other
  * call on the pool, its jobs or its groups may be under way, except waits and calls in callbacks,
  * and none may begin later. (A call that made a callback run may not have returned when the
  * callback does.) The pool, its jobs and its groups are gone when it returns. Not from the pool's

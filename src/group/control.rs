@@ -108,11 +108,13 @@ impl<T: Member> Guard<'_, T> {
 
     /// The pool shuts down. True if an agent has a slot, or is about to be sent with one: then the
     /// workers must stay until no agent serves the group. [`Send::let_go`] says when that is.
-    pub(crate) fn keep_workers(&self) -> bool {
+    /// This gives the lock back. No agent is wanted that was not before.
+    pub(crate) fn keep_workers(self) -> bool {
         let served = self.is_served() && self.core.refs.get() != ENDED;
         if served {
             self.set(KEEPS_WORKERS);
         }
+        self.unlock_sending_nobody();
         served
     }
 

@@ -97,12 +97,12 @@ impl Shared {
     pub(crate) fn keep_workers(&self) {
         let groups = lock(&self.groups);
         groups.each(|group| {
-            let guard = self.lock_group(&group);
-            if guard.keep_workers() {
-                self.work.expect_more();
+            // Before the lock is given back: from then on the group may let the workers go. Nothing is
+            // sent from here: that may log, and the lock of the list is held.
+            self.work.expect_more();
+            if !self.lock_group(&group).keep_workers() {
+                self.work.expect_no_more();
             }
-            let send = guard.unlock();
-            self.send(group, send);
         });
     }
 

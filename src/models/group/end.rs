@@ -145,9 +145,9 @@ impl Ending {
     }
 
     fn shut_down(&self) {
-        let served = self.pool.change(|group| group.keep_workers());
-        if served {
-            self.work.expect_more();
+        self.work.expect_more();
+        if !self.pool.lock().keep_workers() {
+            self.work.expect_no_more();
         }
         self.pass_on();
         self.work.close();
