@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdarg.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <time.h>
 #ifdef __linux__
@@ -53,15 +54,28 @@ int nunc_stans_shim_has_tsan(void)
     return __tsan_acquire != NULL && __tsan_release != NULL;
 }
 
-/* until - now, two times of one clock, as a time of the wall clock. */
-static struct timespec by_wall_clock(const struct timespec *until, const struct timespec *now)
+/* A time in nanoseconds. Times come as numbers, because the width of a struct timespec may differ between
+ * Rust's C library and this file (_TIME_BITS). */
+static struct timespec at_time(int64_t nsec)
 {
+    struct timespec at = {(time_t)(nsec / 1000000000), (long)(nsec % 1000000000)};
+    /* Too late for a time_t of 32 bits: the last time that it can hold. */
+    if ((int64_t)at.tv_sec != nsec / 1000000000) {
+        at.tv_sec = 0x7fffffff;
+    }
+    return at;
+}
+
+/* The time of the wall clock that is left nanoseconds away, or a century if left is more. */
+static struct timespec by_wall_clock(int64_t left)
+{
+    const int64_t century = (int64_t)100 * 365 * 24 * 3600 * 1000000000;
+    if (left > century) {
+        left = century;
+    }
     struct timespec at;
     clock_gettime(CLOCK_REALTIME, &at);
-    long nsec = at.tv_nsec + until->tv_nsec - now->tv_nsec + 1000000000;
-    at.tv_sec += until->tv_sec - now->tv_sec + nsec / 1000000000 - 1;
-    at.tv_nsec = nsec % 1000000000;
-    return at;
+    return at_time((int64_t)at.tv_sec * 1000000000 + at.tv_nsec + left);
 }
 
 #ifdef __linux__
@@ -72,32 +86,34 @@ extern int pthread_clockjoin_np(pthread_t, void **, clockid_t, const struct time
     __attribute__((weak));
 extern int pthread_timedjoin_np(pthread_t, void **, const struct timespec *) __attribute__((weak));
 
-/* Wait for a permit until a time of the monotonic clock, which is now at now: 0, EINTR or ETIMEDOUT.
- * By the wall clock it may be too early, if that is set meanwhile. */
-int nunc_stans_shim_sem_wait(sem_t *sem, const struct timespec *until, const struct timespec *now)
+/* Wait for a permit until a time of the monotonic clock, which is now at now, both in nanoseconds: 0, EINTR
+ * or ETIMEDOUT. By the wall clock it may be too early, if that is set meanwhile. */
+int nunc_stans_shim_sem_wait(sem_t *sem, int64_t until, int64_t now)
 {
+    struct timespec at = at_time(until);
     if (sem_clockwait != NULL && !nunc_stans_shim_has_tsan()) {
-        return sem_clockwait(sem, CLOCK_MONOTONIC, until) == 0 ? 0 : errno;
+        return sem_clockwait(sem, CLOCK_MONOTONIC, &at) == 0 ? 0 : errno;
     }
-    struct timespec at = by_wall_clock(until, now);
+    at = by_wall_clock(until - now);
     return sem_timedwait(sem, &at) == 0 ? 0 : errno;
 }
 #endif
 
-/* Join a thread until a time of the monotonic clock, which is now at now; where the system can't, until
- * it has ended. 0, ETIMEDOUT or another error. */
-int nunc_stans_shim_join(pthread_t thread, const struct timespec *until, const struct timespec *now)
+/* Join a thread until a time of the monotonic clock, which is now at now, both in nanoseconds; where the
+ * system can't, until it has ended. 0, ETIMEDOUT or another error. */
+int nunc_stans_shim_join(pthread_t thread, int64_t until, int64_t now)
 {
+    struct timespec at = at_time(until);
 #ifdef __linux__
     if (pthread_clockjoin_np != NULL && !nunc_stans_shim_has_tsan()) {
-        return pthread_clockjoin_np(thread, NULL, CLOCK_MONOTONIC, until);
+        return pthread_clockjoin_np(thread, NULL, CLOCK_MONOTONIC, &at);
     }
     if (pthread_timedjoin_np != NULL) {
-        struct timespec at = by_wall_clock(until, now);
+        at = by_wall_clock(until - now);
         return pthread_timedjoin_np(thread, NULL, &at);
     }
 #else
-    (void)by_wall_clock(until, now);
+    (void)at, (void)now, (void)by_wall_clock;
 #endif
     return pthread_join(thread, NULL);
 }

@@ -31,7 +31,7 @@
 //! If all workers are busy, a producer makes no system call.
 
 use crate::perturb::perturb;
-use crate::sync::{AtomicBool, AtomicUsize, Ordering, Semaphore, fence, spin_loop};
+use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Ordering, Semaphore, fence, spin_loop};
 #[cfg(loom)]
 use crate::sync::{Mutex, lock};
 use crate::sys;
@@ -86,16 +86,16 @@ const MAX_PAUSES: usize = 4;
 const LOCAL_QUEUES: usize = if cfg!(loom) { 2 } else { 8 };
 
 /// The number of looks after which another queue comes first, if all callbacks were quick.
-const OTHER_FIRST_EVERY: usize = 64;
+const OTHER_FIRST_EVERY: u64 = 64;
 /// The number of looks between two readings of the clock, if all callbacks were quick.
-const CHECK_EVERY: usize = 8;
+const CHECK_EVERY: u64 = 8;
 /// If more nanoseconds than this pass between two readings of the clock, callbacks are slow.
 const SLOW_NS: u64 = 50_000;
 
 /// One worker on the way, in the count [`WorkQueue::sleepers`].
-const WAKING: usize = 1 << 32;
+const WAKING: u64 = 1 << 32;
 /// The maximum number of workers that a producer has on the way at once.
-const MAX_WAKES: usize = 2;
+const MAX_WAKES: u64 = 2;
 
 /// The queues and the sleeping workers.
 pub(crate) struct WorkQueue<T> {
@@ -111,7 +111,7 @@ pub(crate) struct WorkQueue<T> {
     /// the queues yet. The second count may exceed the first: an idle worker may find the item in
     /// its last look, before it takes the token. Then the next worker that is about to sleep takes
     /// that token, and looks at the queues again.
-    sleepers: AtomicUsize,
+    sleepers: AtomicU64,
     /// No more items will come: workers leave when the queues are empty.
     closed: AtomicBool,
     /// Items on the way from elsewhere, for which workers stay though the queues are closed.
@@ -125,14 +125,14 @@ pub(crate) struct WorkQueue<T> {
 pub(crate) struct Seat {
     /// The index of its own local queue.
     own: usize,
-    /// How many times it has looked.
-    looks: usize,
+    /// How many times it has looked. In 32 bits this would overflow within an hour or two.
+    looks: u64,
     /// The number of the look at which it next reads the clock, and the time of the last reading.
-    check_at: usize,
+    check_at: u64,
     checked: u64,
     /// The number of the look at which another queue comes first, at the latest; and the index of
     /// that queue.
-    other_at: usize,
+    other_at: u64,
     other: usize,
 }
 
@@ -169,7 +169,7 @@ impl<T> WorkQueue<T> {
             } else {
                 0
             },
-            sleepers: AtomicUsize::new(0),
+            sleepers: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             expected: AtomicUsize::new(0),
             tokens: Semaphore::new(),
@@ -221,7 +221,10 @@ impl<T> WorkQueue<T> {
         let mut sleepers = self.sleepers.load(Ordering::Relaxed);
         let wakes = loop {
             let (idle, waking) = (sleepers % WAKING, sleepers / WAKING);
-            let wakes = added.min(MAX_WAKES).min(idle).saturating_sub(waking);
+            let wakes = (added as u64)
+                .min(MAX_WAKES)
+                .min(idle)
+                .saturating_sub(waking);
             if wakes == 0 {
                 return;
             }
@@ -372,7 +375,7 @@ impl<T> WorkQueue<T> {
         // One token for each worker. A worker that sleeps, or has found a reason to sleep that is
         // no more and is about to, takes one.
         self.sleepers
-            .fetch_add(self.workers * WAKING, Ordering::Relaxed);
+            .fetch_add(self.workers as u64 * WAKING, Ordering::Relaxed);
         for _ in 0..self.workers {
             self.tokens.post();
         }

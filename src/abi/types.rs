@@ -42,12 +42,16 @@ pub enum _ns_result_t {
 pub type ns_result_t = libc::c_uint;
 
 /// Job flags, or'ed together from `NS_JOB_...`. Its width is that of `uint_fast16_t` on the
-/// target: 64 bits with glibc.
+/// target: with glibc that of a pointer.
 #[allow(non_camel_case_types)]
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[cfg(all(target_os = "linux", target_env = "gnu", target_pointer_width = "64"))]
 pub type ns_job_type_t = u64;
 #[allow(non_camel_case_types, missing_docs)]
-#[cfg(any(all(target_os = "linux", target_env = "musl"), target_os = "freebsd"))]
+#[cfg(any(
+    all(target_os = "linux", target_env = "gnu", target_pointer_width = "32"),
+    all(target_os = "linux", target_env = "musl"),
+    target_os = "freebsd"
+))]
 pub type ns_job_type_t = u32;
 #[allow(non_camel_case_types, missing_docs)]
 #[cfg(target_os = "macos")]

@@ -296,7 +296,7 @@ impl EventLoop {
     /// changed.
     pub(super) fn on_ready(&mut self, pool: &Shared, key: Key, ready: Interest) -> bool {
         let entry = pool.fds.find(key.fd);
-        let known = entry.filter(|entry| entry.serial() == key.serial);
+        let known = entry.filter(|entry| key.is_of(entry.serial()));
         let Some((entry, Registration::Polled(told, mode))) =
             known.map(|entry| (entry, entry.registration()))
         else {

@@ -13,12 +13,11 @@ pub(super) type Body = unsafe extern "C" fn(*mut c_void);
 
 unsafe extern "C" {
     fn nunc_stans_shim_thread(body: Body, arg: *mut c_void);
-    fn nunc_stans_shim_join(
-        thread: libc::pthread_t,
-        until: *const libc::timespec,
-        now: *const libc::timespec,
-    ) -> c_int;
+    fn nunc_stans_shim_join(thread: libc::pthread_t, until: i64, now: i64) -> c_int;
 }
+
+/// The last time that fits in the numbers of [`nunc_stans_shim_join`].
+const FAR: u64 = i64::MAX as u64;
 
 /// Joins a thread until the monotonic clock reaches `deadline`, in nanoseconds: an errno, ETIMEDOUT
 /// among them. May be late where the system has no such call.
@@ -27,9 +26,9 @@ unsafe extern "C" {
 /// The thread is to be joined.
 pub(super) unsafe fn join_by(thread: libc::pthread_t, deadline: u64) -> c_int {
     loop {
-        let (until, now) = (sys::timespec(deadline), sys::timespec(sys::now()));
-        // SAFETY: guaranteed by the caller; the times are ours.
-        match unsafe { nunc_stans_shim_join(thread, &until, &now) } {
+        let now = sys::now() as i64;
+        // SAFETY: guaranteed by the caller.
+        match unsafe { nunc_stans_shim_join(thread, deadline.min(FAR) as i64, now) } {
             // By another clock, perhaps, which was set meanwhile.
             libc::ETIMEDOUT if sys::now() < deadline => {}
             errno => return errno,

@@ -214,15 +214,15 @@ mod posix {
             unsafe extern "C" {
                 fn nunc_stans_shim_sem_wait(
                     sem: *mut libc::sem_t,
-                    until: *const libc::timespec,
-                    now: *const libc::timespec,
+                    until: i64,
+                    now: i64,
                 ) -> libc::c_int;
             }
+            let until = deadline.min(i64::MAX as u64) as i64;
             loop {
-                let now = crate::sys::now();
-                let (until, now) = (crate::sys::timespec(deadline), crate::sys::timespec(now));
-                // SAFETY: the semaphore is initialised, and the times are ours.
-                match unsafe { nunc_stans_shim_sem_wait(self.0.get(), &until, &now) } {
+                let now = crate::sys::now() as i64;
+                // SAFETY: the semaphore is initialised.
+                match unsafe { nunc_stans_shim_sem_wait(self.0.get(), until, now) } {
                     0 => return true,
                     // By another clock, perhaps, which was set meanwhile.
                     libc::ETIMEDOUT if crate::sys::now() < deadline => {}

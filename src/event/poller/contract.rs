@@ -6,6 +6,8 @@ use std::os::fd::RawFd;
 
 use libc::c_int;
 
+#[cfg(any(target_pointer_width = "32", test))]
+use super::short;
 use crate::fds::{Interest, Mode};
 
 /// The key of a registration: the descriptor's number and the serial of its registration.
@@ -15,26 +17,36 @@ pub(crate) struct Key {
     pub(crate) serial: u32,
 }
 
-/// The key of the wake pipe's registration. It is no descriptor's key, as serials have 24 bits.
-pub(super) const WAKE_KEY: usize = usize::MAX - 1;
+/// The key of the wake pipe's registration. It is no descriptor's key, as no number is negative. It
+/// has 32 bits, and so is the same whether a framework stores a `usize` or 64 bits.
+pub(super) const WAKE_KEY: usize = 0xffff_fffe;
 
-const _: () = assert!(usize::BITS == 64, "keys need 64 bits");
+/// The key of [`Event::Time`].
+pub(super) const TIME_KEY: usize = 0xffff_fffd;
 
 impl Key {
-    pub(super) fn pack(self) -> usize {
-        (self.serial as usize) << 32 | self.fd as usize
+    /// The key as 64 bits, which is what epoll stores.
+    pub(super) fn pack(self) -> u64 {
+        u64::from(self.serial) << 32 | self.fd as u64
     }
 
-    pub(super) fn unpack(key: usize) -> Self {
+    pub(super) fn unpack(key: u64) -> Self {
         Self {
             fd: key as u32 as c_int,
             serial: (key >> 32) as u32,
         }
     }
-}
 
-/// The key of [`Event::Time`].
-pub(super) const TIME_KEY: usize = usize::MAX - 2;
+    /// Whether this is the key of the registration of its number under `serial`.
+    #[inline(always)]
+    pub(crate) fn is_of(self, serial: u32) -> bool {
+        #[cfg(any(target_pointer_width = "32", test))]
+        if self.serial & short::SHORT != 0 {
+            return self.serial == short::of(self.fd, serial);
+        }
+        self.serial == serial
+    }
+}
 
 /// What a wait reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,11 +102,8 @@ impl Batch {
     }
 
     /// Write the event at `index`.
-    pub(super) fn put(&mut self, index: usize, key: usize, events: u32) {
-        self.events[index].write(Raw {
-            events,
-            u64: key as u64,
-        });
+    pub(super) fn put(&mut self, index: usize, key: u64, events: u32) {
+        self.events[index].write(Raw { events, u64: key });
     }
 
     /// Read the event at `index`.
@@ -114,7 +123,7 @@ impl Batch {
         let has = |bits: u32| flags & bits != 0;
         let broken = has(BROKEN);
         Event::Ready(
-            Key::unpack(event.u64 as usize),
+            Key::unpack(event.u64),
             Interest::new(has(IN) || broken, has(OUT) || broken),
         )
     }
@@ -226,7 +235,8 @@ mod tests {
         for (fd, serial) in [(0, 0), (7, 1), (c_int::MAX, 0xff_ffff)] {
             let key = Key { fd, serial };
             assert_eq!(Key::unpack(key.pack()), key);
-            assert!(key.pack() < WAKE_KEY - 1);
+            assert!(key.is_of(serial) && !key.is_of(serial ^ 1));
+            assert!(![WAKE_KEY as u64, TIME_KEY as u64].contains(&key.pack()));
         }
     }
 }

@@ -18,7 +18,7 @@ use libc::c_int;
 use super::contract::{
     Batch, EVENTS, IN, Key, LONGEST, Numbers, Poller, Refusal, TIME_KEY, Until, WaitError,
 };
-use super::registry::Registry;
+use super::registry::{Keys, Registry};
 use crate::fds::{Interest, Mode};
 use crate::sys;
 
@@ -107,7 +107,7 @@ impl Poller for Epoll {
 impl Epoll {
     /// See [`AnyPoller::new`](super::AnyPoller::new).
     pub(super) fn new(wake: RawFd, roused: bool) -> io::Result<Self> {
-        let registry = Registry::new(wake)?;
+        let registry = Registry::new(wake, Keys::Whole)?;
         let timer = match Self::make_timer() {
             // For these reasons later calls would fail too.
             Err(libc::EMFILE | libc::ENFILE | libc::ENOMEM) => {
@@ -158,10 +158,7 @@ impl Epoll {
                 tv_sec: 0,
                 tv_nsec: 0,
             },
-            it_value: libc::timespec {
-                tv_sec: (deadline / 1_000_000_000) as libc::time_t,
-                tv_nsec: (deadline % 1_000_000_000) as libc::c_long,
-            },
+            it_value: sys::timespec(deadline),
         };
         let flags = libc::TFD_TIMER_ABSTIME;
         // SAFETY: the new value is a local variable, and the old one is not asked for.
@@ -192,7 +189,7 @@ impl Epoll {
             return Ok((0, false));
         }
         // Report the deadline as the timer would.
-        found.put(0, TIME_KEY, IN);
+        found.put(0, TIME_KEY as u64, IN);
         Ok((1, false))
     }
 

@@ -11,6 +11,8 @@ mod contract;
 mod linux;
 mod portable;
 mod registry;
+#[cfg(any(target_pointer_width = "32", test))]
+mod short;
 
 use std::io;
 use std::os::fd::RawFd;

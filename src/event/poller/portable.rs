@@ -17,7 +17,7 @@ use libc::c_int;
 use super::contract::{
     Batch, EVENTS, IN, Key, LONGEST, Numbers, OUT, Poller, Refusal, TIME_KEY, Until, WaitError,
 };
-use super::registry::Registry;
+use super::registry::{Keys, Registry};
 use crate::fds::{Interest, Mode};
 use crate::sys;
 
@@ -36,7 +36,7 @@ impl Portable {
     pub(super) fn new(wake: RawFd, roused: bool) -> io::Result<Self> {
         let room = NonZeroUsize::new(EVENTS).unwrap_or(NonZeroUsize::MIN);
         Ok(Self {
-            registry: Registry::new(wake)?,
+            registry: Registry::new(wake, Keys::OfPolling)?,
             events: polling::Events::with_capacity(room),
             reminder: u64::MAX,
             longest: (!roused).then_some(Duration::from_millis(LONGEST as u64)),
@@ -89,16 +89,17 @@ impl Poller for Portable {
         let mut count = 0;
         for event in self.events.iter().take(EVENTS) {
             // The key of the wake pipe holds no number, but the pipe never has urgent data.
-            let fd = Key::unpack(event.key).fd;
+            let key = Keys::read(event.key);
+            let fd = Key::unpack(key).fd;
             let read = event.readable && !(event.is_priority() && only_urgent(fd));
             let bit = |set, bit| if set { bit } else { 0 };
-            found.put(count, event.key, bit(read, IN) | bit(event.writable, OUT));
+            found.put(count, key, bit(read, IN) | bit(event.writable, OUT));
             count += 1;
         }
         let full = count == EVENTS;
         if deadline.min(self.reminder) <= sys::now() {
             self.reminder = u64::MAX;
-            found.put(count, TIME_KEY, 0);
+            found.put(count, TIME_KEY as u64, 0);
             count += 1;
         }
         Ok((count, full))
@@ -133,7 +134,7 @@ impl Portable {
         {
             let time = time.map(|time| libc::timespec {
                 tv_sec: libc::time_t::try_from(time.as_secs()).unwrap_or(libc::time_t::MAX),
-                tv_nsec: time.subsec_nanos().into(),
+                tv_nsec: time.subsec_nanos() as libc::c_long,
             });
             let time = time.as_ref().map_or(ptr::null(), ptr::from_ref);
             // SAFETY: the pointer and the length describe one local pollfd; the time is a local

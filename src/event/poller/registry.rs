@@ -7,23 +7,60 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use libc::c_int;
 
 use super::contract::{Key, Numbers, Refusal, WAKE_KEY};
+#[cfg(target_pointer_width = "32")]
+use super::short;
 use crate::fds::Interest;
 use crate::fds::Mode;
 use crate::sys;
 
+/// Whose keys a poller reads. They differ only where a `usize` has 32 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keys {
+    /// Those of `polling`, which are a `usize`: there, a key has to be shortened.
+    OfPolling,
+    /// The kernel's, of 64 bits: there, the registry registers descriptors itself.
+    #[cfg(target_os = "linux")]
+    Whole,
+}
+
+impl Keys {
+    /// What `polling` stores as the key of a registration.
+    fn write(key: Key) -> usize {
+        #[cfg(target_pointer_width = "32")]
+        return short::write(key) as usize;
+        #[cfg(not(target_pointer_width = "32"))]
+        return key.pack() as usize;
+    }
+
+    /// A key that [`Keys::write`] has made, or that is none of a descriptor's.
+    pub(super) fn read(key: usize) -> u64 {
+        #[cfg(target_pointer_width = "32")]
+        return short::read(key as u32);
+        #[cfg(not(target_pointer_width = "32"))]
+        return key as u64;
+    }
+}
+
 /// Registers descriptors with `polling`.
 pub(super) struct Registry {
     pub(super) polling: polling::Poller,
+    #[cfg(all(target_os = "linux", target_pointer_width = "32"))]
+    keys: Keys,
 }
 
 impl Registry {
-    pub(super) fn new(wake: RawFd) -> io::Result<Self> {
+    #[cfg_attr(not(target_pointer_width = "32"), allow(unused_variables))]
+    pub(super) fn new(wake: RawFd, keys: Keys) -> io::Result<Self> {
         let polling = polling::Poller::new()?;
         let event = polling::Event::readable(WAKE_KEY);
         // SAFETY: `polling` requires that the descriptor is removed before it is closed. The pool
         // closes the pipe after the poller, which ends all registrations.
         unsafe { polling.add_with_mode(wake, event, polling::PollMode::Level)? };
-        Ok(Self { polling })
+        Ok(Self {
+            polling,
+            #[cfg(all(target_os = "linux", target_pointer_width = "32"))]
+            keys,
+        })
     }
 
     pub(super) fn arm(
@@ -33,7 +70,11 @@ impl Registry {
         mode: Mode,
         known: bool,
     ) -> Result<(), Refusal> {
-        let event = polling::Event::new(key.pack(), interest.read(), interest.write());
+        #[cfg(all(target_os = "linux", target_pointer_width = "32"))]
+        if self.keys == Keys::Whole {
+            return self.arm_whole(key, interest, mode, known);
+        }
+        let event = polling::Event::new(Keys::write(key), interest.read(), interest.write());
         let mode = match mode {
             Mode::Level => polling::PollMode::Level,
             Mode::Oneshot => polling::PollMode::Oneshot,
@@ -58,6 +99,47 @@ impl Registry {
             }
         };
         done.map_err(|error| self.why(key.fd, known, error.raw_os_error().unwrap_or(libc::EIO)))
+    }
+
+    /// Like [`Registry::arm`], with a key of 64 bits, which `polling` can't pass on here. It registers
+    /// what `polling` would.
+    #[cfg(all(target_os = "linux", target_pointer_width = "32"))]
+    fn arm_whole(
+        &self,
+        key: Key,
+        interest: Interest,
+        mode: Mode,
+        known: bool,
+    ) -> Result<(), Refusal> {
+        let flag = |set, flags| if set { flags } else { 0 };
+        let broken = libc::EPOLLHUP | libc::EPOLLERR;
+        let events = flag(interest.read(), libc::EPOLLIN | libc::EPOLLPRI | broken)
+            | flag(interest.write(), libc::EPOLLOUT | broken)
+            | match mode {
+                Mode::Level => 0,
+                Mode::Oneshot => libc::EPOLLONESHOT,
+                Mode::Edge => libc::EPOLLET,
+            };
+        let mut event = libc::epoll_event {
+            events: events as u32,
+            u64: key.pack(),
+        };
+        let poller = self.polling.as_raw_fd();
+        let mut control = |operation| {
+            // SAFETY: the event is ours, and the kernel refuses numbers that are not open.
+            let done = unsafe { libc::epoll_ctl(poller, operation, key.fd, &raw mut event) };
+            if done == 0 { Ok(()) } else { Err(sys::errno()) }
+        };
+        let done = if known {
+            control(libc::EPOLL_CTL_MOD)
+        } else {
+            match control(libc::EPOLL_CTL_ADD) {
+                // The poller still has a registration of it under an earlier serial.
+                Err(libc::EEXIST) => control(libc::EPOLL_CTL_MOD),
+                done => done,
+            }
+        };
+        done.map_err(|errno| self.why(key.fd, known, errno))
     }
 
     /// What `errno` means for `fd`, which was to be registered or, if `known`, whose registration
