@@ -7,27 +7,85 @@ libdir ?= $(exec_prefix)/lib
 includedir ?= $(prefix)/include
 DESTDIR ?=
 INSTALL ?= install
-CC ?= cc
 CARGO ?= cargo
 
 VERSION := 0.2.0
 SONAME := libnunc-stans.so.0
 SHARED := libnunc-stans.so.$(VERSION)
 TARGET := $(or $(CARGO_TARGET_DIR),target)
-RELEASE := $(TARGET)/release
 SOURCES := $(shell find src -type f) Cargo.toml Cargo.lock build.rs
 
-C_FLAGS := -std=c11 -Wall -Wextra -Wpedantic -Werror -g -O2 -Iinclude $(CFLAGS)
-# Programs here run against build/lib wherever they are started from.
-LINK := -Lbuild/lib -Wl,-rpath,$(CURDIR)/build/lib -lnunc-stans -lpthread $(LDFLAGS)
+# make ARCH=aarch64 builds for another architecture, in build/aarch64; CARGO_BUILD_TARGET=TRIPLE does so
+# for any that Rust knows, in build/TRIPLE. build/ itself is for this machine's own.
+TRIPLE_aarch64 := aarch64-unknown-linux-gnu
+TRIPLE_armhf := armv7-unknown-linux-gnueabihf
+TRIPLE_i686 := i686-unknown-linux-gnu
+TRIPLE_riscv64 := riscv64gc-unknown-linux-gnu
+TRIPLE_s390x := s390x-unknown-linux-gnu
+TRIPLE_musl := x86_64-unknown-linux-musl
+CROSS_aarch64 := aarch64-linux-gnu-gcc
+CROSS_armhf := arm-linux-gnueabihf-gcc
+CROSS_i686 := i686-linux-gnu-gcc
+CROSS_riscv64 := riscv64-linux-gnu-gcc
+CROSS_s390x := s390x-linux-gnu-gcc
+CROSS_musl := musl-gcc
+ARCHES := aarch64 armhf i686 riscv64 s390x musl
+ARCH ?= $(firstword $(foreach a,$(ARCHES),$(if $(filter $(TRIPLE_$a),$(CARGO_BUILD_TARGET)),$a)))
+ifneq ($(ARCH),)
+    ifeq ($(TRIPLE_$(ARCH)),)
+        $(error ARCH=$(ARCH): it is one of $(ARCHES))
+    endif
+    TRIPLE := $(TRIPLE_$(ARCH))
+    B := build/$(ARCH)
+    ifeq ($(origin CC),default)
+        CC := $(CROSS_$(ARCH))
+    endif
+    STRIP ?= $(patsubst %gcc,%strip,$(filter-out musl-gcc,$(CC)))
+    export CARGO_TARGET_$(shell echo $(TRIPLE) | tr a-z- A-Z_)_LINKER ?= $(CC)
+else ifneq ($(CARGO_BUILD_TARGET),)
+    TRIPLE := $(CARGO_BUILD_TARGET)
+    B := build/$(TRIPLE)
+else
+    B := build
+endif
+STRIP := $(or $(STRIP),strip)
+RELEASE := $(TARGET)/$(if $(TRIPLE),$(TRIPLE)/)release
 
-EXAMPLES := $(patsubst examples/%.c,build/examples/%,$(wildcard examples/*.c)) \
-            build/examples/sql-gateway
-C_TESTS := $(patsubst c-tests/%.c,build/c-tests/%,$(wildcard c-tests/test-*.c))
+# What Rust's own static target lacks to make a shared library that needs musl only: unwinding.
+ifeq ($(ARCH),musl)
+    export CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_RUSTFLAGS ?= -C target-feature=-crt-static \
+        -L native=$(CURDIR)/$(B)/link
+    UNWIND := $(B)/link/libgcc_s.so
+endif
+
+# The tests of another architecture link cmocka as tools/cmocka.sh builds it; libraries that only some tests
+# and examples use are this machine's, so those are left out. A program for i686 runs here by itself.
+ifneq ($(TRIPLE),)
+    CMOCKA_LIBRARY := $(B)/cmocka/libcmocka.a
+    CMOCKA := -I$(B)/cmocka $(CMOCKA_LIBRARY)
+    FOREIGN := 1
+    ifeq ($(ARCH),i686)
+        LDFLAGS += -Wl,--dynamic-linker=/usr/i686-linux-gnu/lib/ld-linux.so.2 -Wl,-rpath,/usr/i686-linux-gnu/lib
+    endif
+else
+    CMOCKA := -lcmocka
+endif
+
+C_FLAGS := -std=c11 -Wall -Wextra -Wpedantic -Werror -g -O2 -Iinclude $(CFLAGS)
+# Programs here run against $(B)/lib wherever they are started from.
+LINK := -L$(B)/lib -Wl,-rpath,$(CURDIR)/$(B)/lib -lnunc-stans -lpthread $(LDFLAGS)
+
+EXAMPLES := $(patsubst examples/%.c,$(B)/examples/%,$(wildcard examples/*.c)) \
+            $(B)/examples/sql-gateway
+C_TESTS := $(patsubst c-tests/%.c,$(B)/c-tests/%,$(wildcard c-tests/test-*.c))
 C_TEST_HEADERS := $(wildcard c-tests/*.h)
 # The programs that use NSPR themselves.
-WITH_NSPR := build/examples/nspr-echo \
-             $(patsubst %,build/c-tests/test-%,nspr original-shape daemon-patterns)
+WITH_NSPR := $(B)/examples/nspr-echo \
+             $(patsubst %,$(B)/c-tests/test-%,nspr original-shape daemon-patterns)
+ifdef FOREIGN
+    EXAMPLES := $(filter-out $(WITH_NSPR) $(B)/examples/sql-gateway,$(EXAMPLES))
+    C_TESTS := $(filter-out $(WITH_NSPR),$(C_TESTS))
+endif
 
 TOOLS_FOR_BUILD := gcc libc6-dev
 TOOLS_FOR_DEMO := $(TOOLS_FOR_BUILD) curl wrk
@@ -40,36 +98,40 @@ TOOLS_FOR_DEEP := $(TOOLS_FOR_CHECK) python3
 TOOLS_FOR_COUNTS := $(TOOLS_FOR_BUILD) python3 valgrind strace
 TOOLS_FOR_BENCH := $(TOOLS_FOR_BUILD) g++ pkg-config python3 libevent-dev libuv1-dev \
                    libglib2.0-dev libasio-dev
-BENCHES := $(addprefix build/bench/,ns floor libevent libuv glib asio)
+BENCHES := $(addprefix $(B)/bench/,ns floor libevent libuv glib asio)
 BENCH_HEADERS := $(wildcard bench/*.h)
 
 .PHONY: all help need-demo need-demo-sql need-check need-deep need-deb need-bench need-counts demo \
         demo-sql check check-model check-deep check-full soak header examples c-tests bench bench-plot \
         bench-counts bench-profile install uninstall deb clean
 
-all: build/lib/$(SHARED) build/lib/libnunc-stans.a ## build the library into build/lib (release)
+all: $(B)/lib/$(SHARED) $(B)/lib/libnunc-stans.a ## build the library into build/lib (release)
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(RELEASE)/libnunc_stans.so: $(SOURCES)
+$(B)/link/libgcc_s.so:
+	@mkdir -p $(@D)
+	echo "INPUT($$(rustc --print target-libdir --target $(TRIPLE))/self-contained/libunwind.a)" >$@
+
+$(RELEASE)/libnunc_stans.so: $(SOURCES) | $(UNWIND)
 	# Not as an rlib too: then neither of the two would be optimised as a whole.
-	$(CARGO) rustc --release --locked --lib --crate-type cdylib,staticlib
+	$(CARGO) rustc --release --locked --lib --crate-type cdylib,staticlib $(if $(TRIPLE),--target $(TRIPLE))
 	@touch $@ $(RELEASE)/libnunc_stans.a
 
 $(RELEASE)/libnunc_stans.a: $(RELEASE)/libnunc_stans.so
 
-build/lib/$(SHARED): $(RELEASE)/libnunc_stans.so
+$(B)/lib/$(SHARED): $(RELEASE)/libnunc_stans.so
 	@mkdir -p $(@D)
 	cp $< $@.new && mv -f $@.new $@
-	ln -sf $(SHARED) build/lib/$(SONAME)
-	ln -sf $(SONAME) build/lib/libnunc-stans.so
+	ln -sf $(SHARED) $(B)/lib/$(SONAME)
+	ln -sf $(SONAME) $(B)/lib/libnunc-stans.so
 
 # Without the standard library's debug information, which is most of it.
-build/lib/libnunc-stans.a: $(RELEASE)/libnunc_stans.a
+$(B)/lib/libnunc-stans.a: $(RELEASE)/libnunc_stans.a
 	@mkdir -p $(@D)
 	cp $< $@
-	strip --strip-debug $@
+	$(STRIP) --strip-debug $@
 
 need-demo:
 	@tools/need.sh $(TOOLS_FOR_DEMO)
@@ -93,40 +155,44 @@ need-check:
 
 $(WITH_NSPR): NSPR = $(shell pkg-config --cflags --libs nspr)
 
-build/examples/httpd: examples/http.h examples/server.h
+$(B)/examples/httpd: examples/http.h examples/server.h
 
-build/examples/chat: examples/server.h
+$(B)/examples/chat: examples/server.h
 
 SQL_GATEWAY := $(wildcard examples/sql-gateway/*.c)
 
-build/examples/sql-gateway: $(SQL_GATEWAY) examples/sql-gateway/gateway.h examples/http.h \
-                            examples/server.h include/nunc-stans.h build/lib/$(SHARED)
+$(B)/examples/sql-gateway: $(SQL_GATEWAY) examples/sql-gateway/gateway.h examples/http.h \
+                            examples/server.h include/nunc-stans.h $(B)/lib/$(SHARED)
 	@mkdir -p $(@D)
 	$(CC) $(C_FLAGS) $(SQL_GATEWAY) -o $@ $$(pkg-config --cflags --libs libpq) $(LINK)
 
-build/examples/%: examples/%.c include/nunc-stans.h build/lib/$(SHARED)
+$(B)/examples/%: examples/%.c include/nunc-stans.h $(B)/lib/$(SHARED)
 	@mkdir -p $(@D)
 	$(CC) $(C_FLAGS) $< -o $@ $(LINK) $(NSPR)
 
 # Linked with neither the library nor NSPR: it loads them.
-build/c-tests/test-dlopen: c-tests/test-dlopen.c $(C_TEST_HEADERS) include/nunc-stans.h build/lib/$(SHARED)
+$(B)/c-tests/test-dlopen: c-tests/test-dlopen.c $(C_TEST_HEADERS) include/nunc-stans.h $(B)/lib/$(SHARED) \
+                         $(CMOCKA_LIBRARY)
 	@mkdir -p $(@D)
-	$(CC) $(C_FLAGS) -O1 -Ic-tests $< -o $@ -ldl -lcmocka -lpthread $(LDFLAGS)
+	$(CC) $(C_FLAGS) -O1 -Ic-tests $< -o $@ -ldl $(CMOCKA) -lpthread $(LDFLAGS)
 
-build/c-tests/%: c-tests/%.c $(C_TEST_HEADERS) include/nunc-stans.h build/lib/$(SHARED)
+$(B)/c-tests/%: c-tests/%.c $(C_TEST_HEADERS) include/nunc-stans.h $(B)/lib/$(SHARED) $(CMOCKA_LIBRARY)
 	@mkdir -p $(@D)
-	$(CC) $(C_FLAGS) -O1 -Ic-tests $< -o $@ $(LINK) -lcmocka $(NSPR)
+	$(CC) $(C_FLAGS) -O1 -Ic-tests $< -o $@ $(LINK) $(CMOCKA) $(NSPR)
+
+$(B)/cmocka/libcmocka.a: tools/cmocka.sh
+	tools/cmocka.sh $(@D) $(CC)
 
 examples: $(EXAMPLES) ## build the examples into build/examples
 
-c-tests: $(C_TESTS) build/c-tests/sql-clients ## build the C tests into build/c-tests
+c-tests: $(C_TESTS) $(if $(FOREIGN),,$(B)/c-tests/sql-clients) ## build the C tests into build/c-tests
 
 demo: need-demo ## build, serve files over HTTP, load the server, stop it cleanly
-	@$(MAKE) --no-print-directory all build/examples/httpd
-	@examples/demo.sh build/examples/httpd $(SECONDS)
+	@$(MAKE) --no-print-directory all $(B)/examples/httpd
+	@examples/demo.sh $(B)/examples/httpd $(SECONDS)
 
 demo-sql: need-demo-sql ## build, run queries of HTTP clients on a PostgreSQL of its own, kill that, restart it
-	@$(MAKE) --no-print-directory all build/examples/sql-gateway build/c-tests/sql-clients
+	@$(MAKE) --no-print-directory all $(B)/examples/sql-gateway $(B)/c-tests/sql-clients
 	@examples/sql-gateway/demo.sh build
 
 SECONDS ?= 10
@@ -141,34 +207,34 @@ need-deep: need-check
 
 check-deep: need-deep ## models, sanitizers, valgrind, a hundredth of the long counts (NS_SEED)
 	@$(MAKE) --no-print-directory all
-	@$(MAKE) --no-print-directory -j2 c-tests build/bench/ns
+	@$(MAKE) --no-print-directory -j2 c-tests $(B)/bench/ns
 	@tools/deep.sh build
 
 check-full: need-check ## the long counts: half an hour
 	@$(MAKE) --no-print-directory all
-	@$(MAKE) --no-print-directory -j2 c-tests build/examples/httpd
-	NS_COUNT=full c-tests/run.sh -t 36000 build/c-tests/test-fm-* build/c-tests/test-random \
-	    build/c-tests/test-faults
+	@$(MAKE) --no-print-directory -j2 c-tests $(B)/examples/httpd
+	NS_COUNT=full c-tests/run.sh -t 36000 $(B)/c-tests/test-fm-* $(B)/c-tests/test-random \
+	    $(B)/c-tests/test-faults
 
 soak: need-check ## the example daemon under unfriendly load for SECONDS, memory and descriptors flat
-	@$(MAKE) --no-print-directory all build/examples/httpd build/c-tests/soak
+	@$(MAKE) --no-print-directory all $(B)/examples/httpd $(B)/c-tests/soak
 	@tools/soak.sh build $(SECONDS)
 
 check-model: ## explore the models of the concurrent protocols with loom
 	RUSTFLAGS="--cfg loom -C debug-assertions" CARGO_TARGET_DIR=$(TARGET)/loom $(CARGO) test \
 	    --release --locked --lib models -- --nocapture --test-threads=2
 
-build/bench/libevent: LIBRARY = $(shell pkg-config --cflags --libs libevent libevent_pthreads)
-build/bench/libuv: LIBRARY = $(shell pkg-config --cflags --libs libuv)
-build/bench/glib: LIBRARY = $(shell pkg-config --cflags --libs glib-2.0)
-build/bench/ns: LIBRARY = $(LINK)
-build/bench/ns: build/lib/$(SHARED)
+$(B)/bench/libevent: LIBRARY = $(shell pkg-config --cflags --libs libevent libevent_pthreads)
+$(B)/bench/libuv: LIBRARY = $(shell pkg-config --cflags --libs libuv)
+$(B)/bench/glib: LIBRARY = $(shell pkg-config --cflags --libs glib-2.0)
+$(B)/bench/ns: LIBRARY = $(LINK)
+$(B)/bench/ns: $(B)/lib/$(SHARED)
 
-build/bench/asio: bench/asio.cpp $(BENCH_HEADERS)
+$(B)/bench/asio: bench/asio.cpp $(BENCH_HEADERS)
 	@mkdir -p $(@D)
 	$(CXX) -std=c++17 -Wall -Wextra -Wpedantic -Werror -g -O2 -DASIO_STANDALONE $< -o $@ -lpthread
 
-build/bench/%: bench/%.c $(BENCH_HEADERS) include/nunc-stans.h
+$(B)/bench/%: bench/%.c $(BENCH_HEADERS) include/nunc-stans.h
 	@mkdir -p $(@D)
 	$(CC) $(C_FLAGS) $< -o $@ $(LIBRARY) -lpthread
 
@@ -181,22 +247,22 @@ bench-plot: ## draw docs/performance.svg from the last bench
 	@bench/plot.py
 
 bench-counts: need-counts ## count calls and instructions for each unit of work, compare with bench/counts.csv
-	@$(MAKE) --no-print-directory all build/bench/ns
+	@$(MAKE) --no-print-directory all $(B)/bench/ns
 	@bench/counts.py $(COUNTS_ARGS)
 
 bench-profile: need-counts ## where the instructions of the main paths go
-	@$(MAKE) --no-print-directory all build/bench/ns
-	@bench/profile.py build/bench/ns
+	@$(MAKE) --no-print-directory all $(B)/bench/ns
+	@bench/profile.py $(B)/bench/ns
 
 header: ## generate include/nunc-stans.h from src/abi and src/capi
 	NS_WRITE_HEADER=1 $(CARGO) test --quiet --locked --test header
 
 install: all ## install library, header and pkg-config file; DESTDIR, prefix, libdir, includedir
 	$(INSTALL) -d $(DESTDIR)$(libdir)/pkgconfig $(DESTDIR)$(includedir)/nunc-stans
-	$(INSTALL) -m 755 build/lib/$(SHARED) $(DESTDIR)$(libdir)/$(SHARED)
+	$(INSTALL) -m 755 $(B)/lib/$(SHARED) $(DESTDIR)$(libdir)/$(SHARED)
 	ln -sf $(SHARED) $(DESTDIR)$(libdir)/$(SONAME)
 	ln -sf $(SONAME) $(DESTDIR)$(libdir)/libnunc-stans.so
-	$(INSTALL) -m 644 build/lib/libnunc-stans.a $(DESTDIR)$(libdir)/libnunc-stans.a
+	$(INSTALL) -m 644 $(B)/lib/libnunc-stans.a $(DESTDIR)$(libdir)/libnunc-stans.a
 	sed 's|@prefix@|$(prefix)|; s|@exec_prefix@|$(exec_prefix)|; s|@libdir@|$(libdir)|; s|@includedir@|$(includedir)|; s|@version@|$(VERSION)|' \
 	    nunc-stans.pc.in > $(DESTDIR)$(libdir)/pkgconfig/nunc-stans.pc
 	$(INSTALL) -m 644 include/nunc-stans.h $(DESTDIR)$(includedir)/nunc-stans/nunc-stans.h

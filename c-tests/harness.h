@@ -42,6 +42,9 @@
 
 #define UNUSED(x) ((void)(x))
 
+/* A stack for which there is no room. In an address space of 32 bits there may be for a fourth of it. */
+#define NO_STACK (sizeof(size_t) > 4 ? SIZE_MAX / 4 : SIZE_MAX / 16 * 15)
+
 /* The head of a test that needs nothing of what cmocka hands it. */
 #define TEST(name) static void name(void **state __attribute__((unused)))
 

@@ -57,6 +57,27 @@ LAYOUT(calloc_fct, 64);
 LAYOUT(realloc_fct, 72);
 LAYOUT(free_fct, 80);
 _Static_assert(sizeof(struct ns_thrpool_config) == 88, "size of the config");
+_Static_assert(sizeof(struct timeval) == 16, "size of a time");
+#else
+#define LAYOUT(field, index) \
+    _Static_assert(offsetof(struct ns_thrpool_config, field) == 4 * (index), #field)
+LAYOUT(init_flag, 0);
+LAYOUT(max_threads, 1);
+LAYOUT(stacksize, 2);
+LAYOUT(log_fct, 3);
+LAYOUT(log_start_fct, 4);
+LAYOUT(log_close_fct, 5);
+LAYOUT(malloc_fct, 6);
+LAYOUT(memalign_fct, 7);
+LAYOUT(calloc_fct, 8);
+LAYOUT(realloc_fct, 9);
+LAYOUT(free_fct, 10);
+_Static_assert(sizeof(struct ns_thrpool_config) == 44, "size of the config");
+#endif
+#if defined __GLIBC__
+_Static_assert(sizeof(ns_job_type_t) == sizeof(void *), "width of a job type");
+#else
+_Static_assert(sizeof(ns_job_type_t) == 4, "width of a job type");
 #endif
 
 #define FIELD(field) (((struct ns_thrpool_config *)0)->field)

@@ -496,7 +496,7 @@ TEST(a_stack_that_cannot_be_had_is_refused)
 {
     struct ns_thrpool_config config;
     careful_config(&config);
-    config.stacksize = SIZE_MAX / 4;
+    config.stacksize = NO_STACK;
     assert_no_pool(&config);
     assert_true(logged_argument("stacksize", config.stacksize));
 }

@@ -385,10 +385,10 @@ static void take_item(struct ns_job_t *job)
     ns_job_done(job);
 }
 
-/* Marks the second run. Items are below 2^62. */
+/* Marks the second run, by the bit below the highest: no item has it. */
 static void take_item_again(struct ns_job_t *job)
 {
-    uintptr_t item = (uintptr_t)ns_job_get_data(job), once = (uintptr_t)1 << 62;
+    uintptr_t item = (uintptr_t)ns_job_get_data(job), once = UINTPTR_MAX / 4 + 1;
     ns_job_set_data(job, (void *)(item ^ once));
     if (item & once) {
         take_item(job);

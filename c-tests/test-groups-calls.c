@@ -196,7 +196,9 @@ TEST(a_huge_limit_is_not_cut_to_a_small_one)
     struct ns_thrpool_t *tp = checked_pool(1);
     const size_t limits[] = {SIZE_MAX, (size_t)UINT32_MAX, (size_t)UINT32_MAX + 1, (size_t)UINT32_MAX + 2,
                              SIZE_MAX - UINT32_MAX + 1};
-    for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
+    /* In 32 bits those beyond UINT32_MAX are small. */
+    const size_t count = sizeof(size_t) > 4 ? sizeof limits / sizeof *limits : 2;
+    for (size_t i = 0; i < count; i++) {
         struct crew crew;
         crew_begin(&crew, tp, 1);
         assert_int_equal(ns_group_set_limit(crew.group, limits[i]), NS_SUCCESS);

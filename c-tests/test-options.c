@@ -54,7 +54,13 @@ static void refused(const struct ns_thrpool_options *options, const char *why)
 TEST(the_layout_is_final)
 {
     assert_int_equal(offsetof(struct ns_thrpool_options, size), 0);
+#if UINTPTR_MAX == UINT64_MAX
     const size_t want[] = {16, 24, 32, 40, 48, 64, 72, 80, 88, 96};
+#elif defined __i386__ /* where 64 bits are aligned as 32 are */
+    const size_t want[] = {12, 16, 20, 24, 28, 36, 40, 44, 48, 52};
+#else
+    const size_t want[] = {16, 20, 24, 28, 32, 40, 44, 48, 52, 56};
+#endif
     assert_memory_equal(ends, want, sizeof want);
     assert_int_equal(NS_POOL_CALLER_LOOP, 1);
     assert_int_equal(NS_POOL_TIMINGS, 2);
@@ -76,10 +82,11 @@ TEST(init_sets_the_size_and_nothing_else)
     memset(&options, 0xff, sizeof options);
     ns_thrpool_options_init(&options, sizeof(size_t) - 1);
     assert_memory_equal(&options, bytes, sizeof options);
-    ns_thrpool_options_init(&options, 24);
-    assert_int_equal(options.size, 24);
+    const size_t few = offsetof(struct ns_thrpool_options, framework);
+    ns_thrpool_options_init(&options, few);
+    assert_int_equal(options.size, few);
     assert_null(options.name);
-    assert_memory_equal(&options.framework, bytes, sizeof options - 24);
+    assert_memory_equal(&options.framework, bytes, sizeof options - few);
 }
 
 TEST(no_options_are_those_of_before)

@@ -237,9 +237,11 @@ TEST(fm30_huge_times_never_come_and_can_be_cancelled_or_destroyed)
         time_of(LONG_MAX, 999999),
         time_of(LONG_MAX, LONG_MAX),
         time_of(LONG_MAX / 1000000, 0),
+#if LONG_MAX > INT32_MAX
         time_of(18446744073L, 709551), /* about 2^64 nanoseconds */
         time_of(18446744074L, 0),
         time_of(9223372037L, 0),
+#endif
         time_of(0, LONG_MAX),
     };
     enum { COUNT = sizeof(huge) / sizeof(huge[0]) };
