@@ -17,6 +17,11 @@
 
 static int listener = -1;
 
+/* Newer architectures have none: their C libraries call epoll_pwait. */
+#ifndef SYS_epoll_wait
+#define SYS_epoll_wait SYS_epoll_pwait
+#endif
+
 /* The errno to answer a call with, or 0 for the system to answer. It may take its time. */
 static int (*ask)(const struct seccomp_data *);
 

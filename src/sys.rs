@@ -88,10 +88,15 @@ pub(crate) fn now() -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
-/// `nanoseconds` as the system takes them.
+/// `nanoseconds` as the system takes them; if that has 32 bits for seconds, no more than fit.
 pub(crate) fn timespec(nanoseconds: u64) -> libc::timespec {
+    let most = if size_of::<libc::timespec>() == 8 {
+        i32::MAX as u64
+    } else {
+        u64::MAX
+    };
     libc::timespec {
-        tv_sec: libc::time_t::try_from(nanoseconds / 1_000_000_000).unwrap_or(libc::time_t::MAX),
+        tv_sec: (nanoseconds / 1_000_000_000).min(most) as _,
         tv_nsec: (nanoseconds % 1_000_000_000) as libc::c_long,
     }
 }

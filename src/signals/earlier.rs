@@ -26,7 +26,9 @@ use libc::{c_int, c_void, siginfo_t, sigset_t};
 use super::disposition::{Disposition, Handler, put_back};
 use super::era::notify_pools;
 use super::known::SIGNALS;
-use super::numbers::{NUMBERS, can_catch};
+use super::numbers::NUMBERS;
+#[cfg(target_os = "linux")]
+use super::numbers::can_catch;
 use crate::perturb::perturb_in_handler;
 
 /// The system or another handler has called our handler, and no pool of this process watches.

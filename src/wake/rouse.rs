@@ -30,6 +30,9 @@ struct Sleeper {
     borrowed: Option<(c_int, sigaction)>,
 }
 
+// SAFETY: a thread's id, which is a pointer in some C libraries, names the thread to any other.
+unsafe impl Send for Sleeper {}
+
 /// How to interrupt the loop's wait: see the module.
 pub(crate) struct Rouse(Mutex<Option<Sleeper>>);
 

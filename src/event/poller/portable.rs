@@ -9,6 +9,7 @@
 use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsRawFd, RawFd};
+#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
 use std::ptr;
 use std::time::Duration;
 
@@ -132,10 +133,7 @@ impl Portable {
         };
         #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
         {
-            let time = time.map(|time| libc::timespec {
-                tv_sec: libc::time_t::try_from(time.as_secs()).unwrap_or(libc::time_t::MAX),
-                tv_nsec: time.subsec_nanos() as libc::c_long,
-            });
+            let time = time.map(|time| sys::timespec(time.as_nanos() as u64));
             let time = time.as_ref().map_or(ptr::null(), ptr::from_ref);
             // SAFETY: the pointer and the length describe one local pollfd; the time is a local
             // variable or null; the mask is null.

@@ -165,6 +165,7 @@ impl Registry {
 
     /// See `Poller::numbers`. `polling` shows only one of its descriptors. On Linux, the others are
     /// found among the descriptors that this one watches.
+    #[cfg_attr(not(target_os = "linux"), allow(unused_variables))]
     pub(super) fn numbers(&self, wake: RawFd) -> Numbers {
         let mut numbers = Numbers::default();
         let own = self.polling.as_raw_fd();

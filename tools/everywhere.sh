@@ -1,0 +1,62 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Build the library and the C tests for other architectures and run them: tools/everywhere.sh ARCH...
+#
+# i686 runs on an x86-64 kernel by itself, the others under qemu-user. The last line is "N passed, N failed".
+#
+# Left out everywhere: the programs that need NSPR of that architecture (test-nspr, test-original-shape,
+# test-daemon-patterns).
+# Left out under qemu-user, which translates one process and its system calls:
+#   test-dlopen          runs itself anew: the kernel does not know the format of the program
+#   test-refusals, test-bounded-steps
+#                        answer system calls by seccomp, which qemu does not have
+#   test-realtime        needs real-time priorities to hold: qemu's own locks are between
+#   test-fm-calls        counts the system calls of the process, which are qemu's too
+#   test-fm-memory, test-bad-input
+#                        limit the address space, in which qemu itself lives
+make="${MAKE:-make} --no-print-directory"
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+passed=0
+failed=0
+
+# What the programs of an architecture are run with, and what is left out: how ARCH.
+how() {
+    run='' left_out=''
+    case $1 in
+    aarch64) run="qemu-aarch64 -L /usr/aarch64-linux-gnu" ;;
+    armhf) run="qemu-arm -L /usr/arm-linux-gnueabihf" ;;
+    riscv64) run="qemu-riscv64 -L /usr/riscv64-linux-gnu" ;;
+    s390x) run="qemu-s390x -L /usr/s390x-linux-gnu" ;;
+    esac
+    [ -z "$run" ] || left_out="dlopen refusals bounded-steps realtime fm-calls fm-memory bad-input"
+}
+
+for arch; do
+    how "$arch"
+    # shellcheck disable=SC2086 # words
+    if ! $make ARCH="$arch" all >"$log" 2>&1 || ! $make -j2 ARCH="$arch" c-tests >>"$log" 2>&1; then
+        grep -A 5 'error' "$log" | head -n 40
+        echo "$arch: does not build"
+        failed=$((failed + 1))
+        continue
+    fi
+    programs=
+    for program in ${NS_ONLY:-"build/$arch"/c-tests/test-*}; do
+        name=$(basename "$program")
+        case " $left_out " in
+        *" ${name#test-} "*) ;;
+        *) programs="$programs build/$arch/c-tests/$name" ;;
+        esac
+    done
+    # shellcheck disable=SC2086 # words
+    NS_SLOW=1 NS_NO_NSPR=1 NS_LIBRARY=build/$arch/lib/libnunc-stans.so.0 \
+        c-tests/run.sh -t 300 -w "$run" $programs >"$log" 2>&1
+    grep -v ' 0 failed, 0 skipped' "$log" | grep -v '^[0-9]* passed'
+    summary=$(tail -n 1 "$log")
+    echo "$arch: $summary"
+    passed=$((passed + $(echo "$summary" | sed 's/ passed.*//')))
+    failed=$((failed + $(echo "$summary" | sed 's/.*passed, //; s/ failed//')))
+done
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]
