@@ -5,6 +5,7 @@ prefix ?= /usr/local
 exec_prefix ?= $(prefix)
 libdir ?= $(exec_prefix)/lib
 includedir ?= $(prefix)/include
+mandir ?= $(prefix)/share/man
 DESTDIR ?=
 INSTALL ?= install
 CARGO ?= cargo
@@ -90,9 +91,10 @@ endif
 TOOLS_FOR_BUILD := gcc libc6-dev
 TOOLS_FOR_DEMO := $(TOOLS_FOR_BUILD) curl wrk
 TOOLS_FOR_SQL := $(TOOLS_FOR_BUILD) curl libpq-dev pkg-config postgresql procps
-TOOLS_FOR_DEB := $(TOOLS_FOR_BUILD) debhelper dpkg-dev fakeroot
+TOOLS_FOR_MAN := python3
+TOOLS_FOR_DEB := $(TOOLS_FOR_BUILD) $(TOOLS_FOR_MAN) debhelper dpkg-dev fakeroot
 TOOLS_FOR_CHECK := $(TOOLS_FOR_DEB) $(TOOLS_FOR_SQL) bindgen clang g++ libcmocka-dev libnspr4-dev \
-                   strace valgrind
+                   strace valgrind man-db mandoc
 
 TOOLS_FOR_DEEP := $(TOOLS_FOR_CHECK) python3
 TOOLS_FOR_COUNTS := $(TOOLS_FOR_BUILD) python3 valgrind strace
@@ -101,7 +103,7 @@ TOOLS_FOR_BENCH := $(TOOLS_FOR_BUILD) g++ pkg-config python3 libevent-dev libuv1
 BENCHES := $(addprefix $(B)/bench/,ns floor libevent libuv glib asio)
 BENCH_HEADERS := $(wildcard bench/*.h)
 
-.PHONY: all help need-demo need-demo-sql need-check need-deep need-deb need-bench need-counts demo \
+.PHONY: all help man need-man need-demo need-demo-sql need-check need-deep need-deb need-bench need-counts demo \
         demo-sql check check-model check-deep check-full soak header examples c-tests bench bench-plot \
         bench-counts bench-profile install uninstall deb clean
 
@@ -135,6 +137,9 @@ $(B)/lib/libnunc-stans.a: $(RELEASE)/libnunc_stans.a
 
 need-demo:
 	@tools/need.sh $(TOOLS_FOR_DEMO)
+
+need-man:
+	@tools/need.sh $(TOOLS_FOR_MAN)
 
 need-demo-sql:
 	@tools/need.sh $(TOOLS_FOR_SQL)
@@ -257,7 +262,13 @@ bench-profile: need-counts ## where the instructions of the main paths go
 header: ## generate include/nunc-stans.h from src/abi and src/capi
 	NS_WRITE_HEADER=1 $(CARGO) test --quiet --locked --test header
 
-install: all ## install library, header and pkg-config file; DESTDIR, prefix, libdir, includedir
+build/man/done: include/nunc-stans.h docs/MODEL.md $(wildcard tools/docs/*.py) | need-man
+	python3 tools/docs/manual.py man $(@D)
+	@touch $@
+
+man: build/man/done ## write the manual's pages into build/man
+
+install: all man ## install library, header, manual, pkg-config file; DESTDIR, prefix, libdir, includedir, mandir
 	$(INSTALL) -d $(DESTDIR)$(libdir)/pkgconfig $(DESTDIR)$(includedir)/nunc-stans
 	$(INSTALL) -m 755 $(B)/lib/$(SHARED) $(DESTDIR)$(libdir)/$(SHARED)
 	ln -sf $(SHARED) $(DESTDIR)$(libdir)/$(SONAME)
@@ -267,8 +278,12 @@ install: all ## install library, header and pkg-config file; DESTDIR, prefix, li
 	    nunc-stans.pc.in > $(DESTDIR)$(libdir)/pkgconfig/nunc-stans.pc
 	$(INSTALL) -m 644 include/nunc-stans.h $(DESTDIR)$(includedir)/nunc-stans/nunc-stans.h
 	ln -sf nunc-stans/nunc-stans.h $(DESTDIR)$(includedir)/nunc-stans.h
+	$(INSTALL) -d $(DESTDIR)$(mandir)/man3 $(DESTDIR)$(mandir)/man7
+	$(INSTALL) -m 644 build/man/man3/* $(DESTDIR)$(mandir)/man3
+	$(INSTALL) -m 644 build/man/man7/* $(DESTDIR)$(mandir)/man7
 
-uninstall: ## remove what install put there
+uninstall: man ## remove what install put there
+	for page in build/man/man3/* build/man/man7/*; do rm -f $(DESTDIR)$(mandir)/$${page#build/man/}; done
 	rm -f $(DESTDIR)$(libdir)/$(SHARED) $(DESTDIR)$(libdir)/$(SONAME) \
 	    $(DESTDIR)$(libdir)/libnunc-stans.so $(DESTDIR)$(libdir)/libnunc-stans.a \
 	    $(DESTDIR)$(libdir)/pkgconfig/nunc-stans.pc \

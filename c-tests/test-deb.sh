@@ -38,10 +38,16 @@ $libdir/libnunc-stans.so.0 -> libnunc-stans.so.0.2.0
 $libdir/libnunc-stans.so.0.2.0
 $libdir/pkgconfig/nunc-stans.pc
 END
-(cd "$root" && find usr ! -type d ! -path 'usr/share/doc/*' -type l -printf '%p -> %l\n' -o \
-    -type f ! -path 'usr/share/doc/*' -print | LC_ALL=C sort) >"$work/have"
+(cd "$root" && find usr \( -path usr/share/doc -o -path usr/share/man \) -prune -o \
+    -type l -printf '%p -> %l\n' -o -type f -print | LC_ALL=C sort) >"$work/have"
 LC_ALL=C sort "$work/want" | diff - "$work/have" >"$work/why"
 tap $? "the packages' files and links are those that are to be there (< missing, > too many)"
+
+for name in nunc-stans $(cat c-tests/symbols.txt); do
+    man -M "$root/usr/share/man" -w "$name" >/dev/null || echo "$name"
+done >"$work/why" 2>&1
+[ ! -s "$work/why" ]
+tap $? "man finds every function in them"
 
 doc=$root/usr/share/doc
 ls -l "$doc/libnunc-stans0/copyright" "$doc/libnunc-stans-dev/copyright" >"$work/why" 2>&1
