@@ -142,7 +142,7 @@ impl EventLoop {
             return;
         }
         job.set_output(output);
-        probes::fired(pool, job, output);
+        probes::fired(pool, job);
         if !job.look_in_hand().leaves_loop() {
             job.mark(note::READY | note::HEARD);
             self.ready.push(job);

@@ -8,7 +8,6 @@
 use super::JobPtr;
 #[cfg(ns_probes)]
 use super::{Job, Watched};
-use crate::abi::ns_job_type_t;
 #[cfg(ns_probes)]
 use crate::probe::{constant, field, probe, value};
 #[cfg(ns_probes)]
@@ -70,13 +69,19 @@ pub(crate) fn armed<P>(pool: *const P, job: JobPtr) {
     let _ = (pool, job);
 }
 
-/// `job` fires: `output` says for what.
+/// `job` fires: its output says for what.
 #[inline(always)]
-pub(crate) fn fired<P>(pool: *const P, job: JobPtr, output: ns_job_type_t) {
+pub(crate) fn fired<P>(pool: *const P, job: JobPtr) {
     #[cfg(ns_probes)]
-    job_probe!("job_fired", pool, job, [value!("8", "output"), number!()],
-        output = in(reg) output as usize, number = const NUMBER);
-    let _ = (pool, job, output);
+    job_probe!(
+        "job_fired",
+        pool,
+        job,
+        [field!("1", "output", "job"), number!()],
+        output = const offset_of!(Job, output),
+        number = const NUMBER
+    );
+    let _ = (pool, job);
 }
 
 /// The callback of `job` is about to be called.
@@ -119,10 +124,16 @@ pub(crate) fn disposed<P>(pool: *const P, job: JobPtr) {
     let _ = (pool, job);
 }
 
-/// `job` is about to join the queue of `group`.
+/// `job` is about to join the queue of its group, which it points at in the pool's place.
 #[inline(always)]
-pub(crate) fn queued<P, G>(pool: *const P, job: JobPtr, group: *const G) {
+pub(crate) fn queued<P>(pool: *const P, job: JobPtr) {
     #[cfg(ns_probes)]
-    job_probe!("group_queued", pool, job, [value!("8", "group")], group = in(reg) group);
-    let _ = (pool, job, group);
+    job_probe!(
+        "group_queued",
+        pool,
+        job,
+        [field!("8", "group", "job")],
+        group = const offset_of!(Job, pool)
+    );
+    let _ = (pool, job);
 }

@@ -107,7 +107,7 @@ pub(crate) fn serve(
         // Before the lock is released: from then on another agent may run the job and free it.
         let request = for_loop(&rest);
         let guard = pool.lock_group(&group);
-        let spent = settle(pool, group, &guard, &rest);
+        let spent = settle(pool, &guard, &rest);
         (next, send) = guard.next(place, give_way);
         if let Some(job) = request {
             pool.request(job);
@@ -143,12 +143,7 @@ fn is_own(job: JobPtr) -> bool {
 
 /// Does under the lock what follows from `rest`. Returns the job that the caller must free.
 #[inline(always)]
-fn settle(
-    pool: &Shared,
-    group: GroupPtr,
-    guard: &Guard<'_, JobPtr>,
-    rest: &Rest,
-) -> Option<JobPtr> {
+fn settle(pool: &Shared, guard: &Guard<'_, JobPtr>, rest: &Rest) -> Option<JobPtr> {
     match *rest {
         Rest::Nothing => None,
         Rest::Ran(job, after) => {
@@ -157,7 +152,7 @@ fn settle(
                 // The job may be gone by now.
                 After::Idle => guard.count_idle(),
                 After::Armed if job.kind() == Kind::Now => {
-                    probes::queued(pool, job, group.as_ptr().as_ptr());
+                    probes::queued(pool, job);
                     if guard.enqueue(job) == Arrived::Free {
                         guard.count_out();
                         return Some(job);

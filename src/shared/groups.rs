@@ -141,7 +141,7 @@ impl Shared {
     ) -> Result<(), Refused> {
         if armed {
             probes::armed(self, job);
-            probes::queued(self, job, group.as_ptr().as_ptr());
+            probes::queued(self, job);
         }
         if !armed || !group.core.is_single() || group.core.has_limit() {
             return self.add_slowly(group, job, armed);
@@ -206,7 +206,7 @@ impl Shared {
     #[cold]
     #[inline(never)]
     pub(crate) fn enqueue(&self, group: GroupPtr, job: JobPtr) {
-        probes::queued(self, job, group.as_ptr().as_ptr());
+        probes::queued(self, job);
         let guard = self.lock_group(&group);
         let arrived = guard.enqueue(job);
         if arrived == Arrived::Free {
@@ -236,7 +236,7 @@ impl Shared {
             }
             probes::armed(self, job);
             if queue == state::WORK {
-                probes::queued(self, job, group.as_ptr().as_ptr());
+                probes::queued(self, job);
             }
         }
         let send = guard.unlock();
