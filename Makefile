@@ -93,8 +93,8 @@ TOOLS_FOR_DEMO := $(TOOLS_FOR_BUILD) curl wrk
 TOOLS_FOR_SQL := $(TOOLS_FOR_BUILD) curl libpq-dev pkg-config postgresql procps
 TOOLS_FOR_MAN := python3
 TOOLS_FOR_DEB := $(TOOLS_FOR_BUILD) $(TOOLS_FOR_MAN) debhelper dpkg-dev fakeroot
-TOOLS_FOR_CHECK := $(TOOLS_FOR_DEB) $(TOOLS_FOR_SQL) bindgen clang g++ libcmocka-dev libnspr4-dev \
-                   strace valgrind man-db mandoc netcat-openbsd socat systemd iproute2
+TOOLS_FOR_CHECK := $(TOOLS_FOR_DEB) $(TOOLS_FOR_SQL) bindgen bpftrace clang g++ gdb iproute2 libcmocka-dev \
+                   libnspr4-dev man-db mandoc netcat-openbsd socat strace systemd valgrind
 
 TOOLS_FOR_DEEP := $(TOOLS_FOR_CHECK) python3
 TOOLS_FOR_COUNTS := $(TOOLS_FOR_BUILD) python3 valgrind strace

@@ -8,7 +8,7 @@ use crate::abi::_ns_result_t as R;
 use crate::abi::*;
 use crate::group::GroupPtr;
 use crate::group::core::Refused;
-use crate::job::{JobPtr, NEVER, Spec, Trigger};
+use crate::job::{JobPtr, NEVER, Spec, Trigger, probes};
 use crate::log::log;
 use crate::pool::Pool;
 use crate::shared::{MakeError, Shared};
@@ -410,6 +410,7 @@ impl<'a> Make<'a> {
             Ok(job) => job,
             Err(why) => return self.not_made(shared, why),
         };
+        probes::made(shared, job);
         if counted {
             shared.count_new(job, spec.armed);
         }

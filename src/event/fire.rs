@@ -12,7 +12,7 @@ use crate::budget::Slice;
 use crate::group::core::{Came, Place};
 use crate::group::{self, GroupPtr, Task};
 use crate::job::state::{self, After, Work};
-use crate::job::{JobPtr, Kind, note};
+use crate::job::{JobPtr, Kind, note, probes};
 
 use crate::list::Ring;
 use crate::log::trace;
@@ -142,6 +142,7 @@ impl EventLoop {
             return;
         }
         job.set_output(output);
+        probes::fired(pool, job);
         if !job.look_in_hand().leaves_loop() {
             job.mark(note::READY | note::HEARD);
             self.ready.push(job);

@@ -28,6 +28,7 @@ pub(crate) mod free;
 pub(crate) mod here;
 pub(crate) mod idle;
 pub(crate) mod note;
+pub(crate) mod probes;
 mod spec;
 pub(crate) mod state;
 pub(crate) mod wait;

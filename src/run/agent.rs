@@ -8,7 +8,7 @@ use crate::budget::Slice;
 use crate::group::GroupPtr;
 use crate::group::core::{Arrived, Came, Guard, Next, Place};
 use crate::job::state::{self, After};
-use crate::job::{JobPtr, Kind, here};
+use crate::job::{JobPtr, Kind, here, probes};
 use crate::perturb::perturb;
 use crate::shared::{Shared, queue_of};
 use crate::sync::{tsan_acquire, tsan_release};
@@ -107,7 +107,7 @@ pub(crate) fn serve(
         // Before the lock is released: from then on another agent may run the job and free it.
         let request = for_loop(&rest);
         let guard = pool.lock_group(&group);
-        let spent = settle(&guard, &rest);
+        let spent = settle(pool, &guard, &rest);
         (next, send) = guard.next(place, give_way);
         if let Some(job) = request {
             pool.request(job);
@@ -143,7 +143,7 @@ fn is_own(job: JobPtr) -> bool {
 
 /// Does under the lock what follows from `rest`. Returns the job that the caller must free.
 #[inline(always)]
-fn settle(guard: &Guard<'_, JobPtr>, rest: &Rest) -> Option<JobPtr> {
+fn settle(pool: &Shared, guard: &Guard<'_, JobPtr>, rest: &Rest) -> Option<JobPtr> {
     match *rest {
         Rest::Nothing => None,
         Rest::Ran(job, after) => {
@@ -152,6 +152,7 @@ fn settle(guard: &Guard<'_, JobPtr>, rest: &Rest) -> Option<JobPtr> {
                 // The job may be gone by now.
                 After::Idle => guard.count_idle(),
                 After::Armed if job.kind() == Kind::Now => {
+                    probes::queued(pool, job);
                     if guard.enqueue(job) == Arrived::Free {
                         guard.count_out();
                         return Some(job);
@@ -160,8 +161,11 @@ fn settle(guard: &Guard<'_, JobPtr>, rest: &Rest) -> Option<JobPtr> {
                 After::Dispose if is_own(job) => {
                     if job.done_cb().is_some() {
                         guard.farewell(job);
-                    } else if guard.forget_run(job) {
-                        return Some(job);
+                    } else {
+                        probes::disposed(pool, job);
+                        if guard.forget_run(job) {
+                            return Some(job);
+                        }
                     }
                 }
                 After::Armed | After::Dispose => {}
@@ -214,8 +218,11 @@ pub(super) fn farewell(pool: &Shared, group: GroupPtr, job: JobPtr, place: Place
     let mut spent = None;
     if job.done_cb().is_some() {
         guard.farewell(job);
-    } else if guard.forget(job) {
-        spent = Some(job);
+    } else {
+        probes::disposed(pool, job);
+        if guard.forget(job) {
+            spent = Some(job);
+        }
     }
     let here = guard.take_slot_here(place);
     let send = guard.unlock();

@@ -12,7 +12,7 @@ use crate::abi::{NS_JOB_PERSIST, ns_job_t};
 use crate::group::core::{Came, Place};
 use crate::group::{self, GroupPtr, Task};
 use crate::job::state::{self, After, Work};
-use crate::job::{JobPtr, Kind, here};
+use crate::job::{JobPtr, Kind, here, probes};
 use crate::log::{log, trace};
 use crate::perturb::perturb;
 use crate::shared::free::FreeBatch;
@@ -39,6 +39,7 @@ type Func = unsafe extern "C" fn(*mut ns_job_t);
 pub(crate) fn run(pool: &Shared, job: JobPtr, arm: u32, dispose: u32) -> After {
     trace!(pool.logger, "job {:p}: callback begins", job.as_c());
     here::enter_callback(&job);
+    probes::run_begin(pool, job);
     unless_tsan(
         || call(pool, job, job.func()),
         || {
@@ -47,6 +48,7 @@ pub(crate) fn run(pool: &Shared, job: JobPtr, arm: u32, dispose: u32) -> After {
             tsan_release(&raw const job.state);
         },
     );
+    probes::run_return(pool, job);
     here::leave_callback();
     perturb("the callback returned, its state says that it runs");
     let after = job.state.finish_noting(
@@ -62,6 +64,7 @@ pub(crate) fn run(pool: &Shared, job: JobPtr, arm: u32, dispose: u32) -> After {
     // we hand the job on.
     if after == After::Armed {
         job.restart_after_run();
+        probes::armed(pool, job);
     }
     after
 }
@@ -95,8 +98,11 @@ fn dispose(pool: &Shared, job: JobPtr) -> bool {
     tsan_acquire(&raw const job.state);
     perturb("being disposed of, and the done callback not called");
     if let Some(done) = job.done_cb() {
+        probes::done_begin(pool, job);
         call(pool, job, done);
+        probes::done_return(pool, job);
     }
+    probes::disposed(pool, job);
     job.state.end_disposal()
 }
 

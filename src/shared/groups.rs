@@ -25,7 +25,7 @@ use crate::job::free::Entering;
 use crate::job::here;
 use crate::job::state::{self, Arm, End};
 use crate::job::wait::Outcome;
-use crate::job::{JobPtr, Kind};
+use crate::job::{JobPtr, Kind, probes};
 use crate::perturb::perturb;
 use crate::sync::{lock, tsan_acquire, tsan_release};
 use crate::sys;
@@ -139,6 +139,10 @@ impl Shared {
         job: JobPtr,
         armed: bool,
     ) -> Result<(), Refused> {
+        if armed {
+            probes::armed(self, job);
+            probes::queued(self, job);
+        }
         if !armed || !group.core.is_single() || group.core.has_limit() {
             return self.add_slowly(group, job, armed);
         }
@@ -173,6 +177,7 @@ impl Shared {
         if !armed {
             self.idle.remove(job.func());
         }
+        probes::disposed(self, job);
         // SAFETY: guaranteed by the caller.
         unsafe { self.free_job(job) };
     }
@@ -201,6 +206,7 @@ impl Shared {
     #[cold]
     #[inline(never)]
     pub(crate) fn enqueue(&self, group: GroupPtr, job: JobPtr) {
+        probes::queued(self, job);
         let guard = self.lock_group(&group);
         let arrived = guard.enqueue(job);
         if arrived == Arrived::Free {
@@ -227,6 +233,10 @@ impl Shared {
             self.idle.remove(job.func());
             if job.kind() != Kind::Now && job.has_timeout() {
                 job.restart(sys::now());
+            }
+            probes::armed(self, job);
+            if queue == state::WORK {
+                probes::queued(self, job);
             }
         }
         let send = guard.unlock();

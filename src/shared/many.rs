@@ -4,7 +4,7 @@
 use super::Shared;
 use crate::group::Task;
 use crate::job::state::{self, State};
-use crate::job::{JobPtr, Spec};
+use crate::job::{JobPtr, Spec, probes};
 use crate::perturb::perturb;
 use crate::sync::tsan_release;
 
@@ -51,6 +51,7 @@ impl<'a> Batch<'a> {
         if !self.armed {
             pool.idle.add(spec.func);
         }
+        probes::made(pool, job);
         if self.counted {
             self.pool.count_new(job, false);
         }
@@ -97,6 +98,7 @@ impl<'a> Batch<'a> {
                     return;
                 };
                 tsan_release(&raw const job.state);
+                probes::armed(self.pool, job);
                 perturb("made with others, and not pushed");
                 work.push_quietly(Task::job(job));
             }

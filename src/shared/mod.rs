@@ -30,7 +30,7 @@ use crate::job::here::{self, in_callback_of, on_loop_of, on_thread_of};
 use crate::job::idle::Idle;
 use crate::job::state::{self, Arm, End, State};
 use crate::job::wait::{Outcome, Waiters};
-use crate::job::{Job, JobPtr, Kind, Look, Spec, Trigger};
+use crate::job::{Job, JobPtr, Kind, Look, Spec, Trigger, probes};
 use crate::log::{Logger, log};
 use crate::perturb::perturb;
 use crate::shared::overload::Overload;
@@ -254,7 +254,7 @@ impl Shared {
     #[cold]
     #[inline(never)]
     fn write_wake(&self) {
-        if !self.wake.write() {
+        if !self.wake.write(self) {
             self.wake.nudged.store(true, Ordering::SeqCst);
             self.rouse_loop();
         }
@@ -381,6 +381,7 @@ impl Shared {
 
     /// Hands on a job that is ARMED and has the bit of its queue set.
     pub(crate) fn start(&self, job: JobPtr) {
+        probes::armed(self, job);
         let look = job.look_in_hand();
         if look.kind() == Kind::Now {
             return self.run_now(job, look);

@@ -4,10 +4,10 @@
 
 use super::{Armed, Ended, Shared, queue_of};
 use crate::abi::NS_JOB_PERSIST;
-use crate::job::JobPtr;
 use crate::job::again::Again;
 use crate::job::here;
 use crate::job::state::{self, Arm, End};
+use crate::job::{JobPtr, probes};
 use crate::perturb::perturb;
 use crate::sync::tsan_release;
 use crate::sys;
@@ -78,6 +78,7 @@ impl Shared {
                 if again.delay.is_none() && job.has_timeout() {
                     job.restart(now);
                 }
+                probes::armed(self, job);
                 self.request(job);
             }
             // What was written is seen to when the callback returns.

@@ -75,7 +75,7 @@ impl Mailbox {
         let wake = unsafe { &*self.wake.load(Ordering::SeqCst) };
         // If the pipe is gone, leave a note: the loop deals with the signal when something else
         // wakes it.
-        if wake.sleeping.take() && !wake.write() {
+        if wake.sleeping.take() && !wake.write(ptr::null::<Self>()) {
             wake.nudged.store(true, Ordering::SeqCst);
         }
     }

@@ -33,6 +33,8 @@ use libc::c_int;
 
 use crate::fork;
 use crate::perturb::perturb;
+#[cfg(ns_probes)]
+use crate::probe::{field, probe, value};
 use crate::sync::{AtomicBool, Ordering, fence};
 use crate::sys;
 use rouse::Rouse;
@@ -173,7 +175,10 @@ impl Wake {
     /// Wakes the loop with a byte. The caller is the producer that has cleared the flag. Returns
     /// false if the pipe is closed; the caller must then use [`Rouse::rouse`]. Async-signal-safe;
     /// may change errno.
-    pub(crate) fn write(&self) -> bool {
+    ///
+    /// `pool` is for tracers; null in a signal handler, which knows none.
+    pub(crate) fn write<P>(&self, pool: *const P) -> bool {
+        self.tell_tracers(pool);
         // A signal handler that interrupts this call may fork, and the call may go on in the child.
         // There the pipe is the parent's.
         if fork::is_over(self.generation) || sys::write_byte(self.write_end()) {
@@ -182,6 +187,20 @@ impl Wake {
         self.lost.store(true, Ordering::SeqCst);
         self.sleeping.failed();
         false
+    }
+
+    /// The probe of a byte that is about to be written.
+    #[inline(always)]
+    fn tell_tracers<P>(&self, pool: *const P) {
+        #[cfg(ns_probes)]
+        probe!(
+            "wake_written",
+            [value!("8", "pool"), field!("-4", "fd", "wake")],
+            pool = in(reg) pool,
+            wake = in(reg) self,
+            fd = const std::mem::offset_of!(Self, write)
+        );
+        let _ = pool;
     }
 
     /// Called by the loop: empties the pipe. Returns false if an end is closed.
