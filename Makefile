@@ -92,9 +92,12 @@ TOOLS_FOR_BUILD := gcc libc6-dev
 TOOLS_FOR_DEMO := $(TOOLS_FOR_BUILD) curl wrk
 TOOLS_FOR_SQL := $(TOOLS_FOR_BUILD) curl libpq-dev pkg-config postgresql procps
 TOOLS_FOR_MAN := python3
+# What the sessions in the guide and the recipes use.
+TOOLS_FOR_LISTINGS := pkg-config netcat-openbsd socat systemd iproute2 dnsmasq-base openssl \
+                      libc-ares-dev libssl-dev
 TOOLS_FOR_DEB := $(TOOLS_FOR_BUILD) $(TOOLS_FOR_MAN) debhelper dpkg-dev fakeroot
-TOOLS_FOR_CHECK := $(TOOLS_FOR_DEB) $(TOOLS_FOR_SQL) bindgen bpftrace clang g++ gdb iproute2 libcmocka-dev \
-                   libnspr4-dev man-db mandoc netcat-openbsd socat strace systemd valgrind
+TOOLS_FOR_CHECK := $(TOOLS_FOR_DEB) $(TOOLS_FOR_SQL) bindgen bpftrace clang g++ gdb libcmocka-dev \
+                   libnspr4-dev man-db mandoc strace valgrind $(TOOLS_FOR_LISTINGS)
 
 TOOLS_FOR_DEEP := $(TOOLS_FOR_CHECK) python3
 TOOLS_FOR_COUNTS := $(TOOLS_FOR_BUILD) python3 valgrind strace

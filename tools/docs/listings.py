@@ -14,7 +14,7 @@ In a page, a block in a fence of three backquotes is
                          other lines are what the command prints, where "..." stands for anything. A
                          command has to end with status 0.
 
-Sessions run in DIR/PAGE, one after the other in one bash. If the system lets it, they run in a network
+Sessions run in DIR/PAGE (a recipe's with its program from examples/recipes), one after the other in one bash. If the system lets it, they run in a network
 of their own, so that they may use the ports that they name. Everything that a session starts
 ends with it.
 """
@@ -24,6 +24,7 @@ import os
 import pathlib
 import queue
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -144,6 +145,9 @@ def check_page(path, directory, known):
     text = pathlib.Path(path).read_text("utf-8")
     directory = pathlib.Path(directory, pathlib.Path(path).stem)
     directory.mkdir(parents=True, exist_ok=True)
+    program = pathlib.Path("examples/recipes", pathlib.Path(path).stem + ".c")
+    if pathlib.Path(path).parent.name == "recipes" and program.exists():
+        shutil.copy(program, directory)
     blocks = [(m.group(1), m.group(2), m.group(3), text.count("\n", 0, m.start()) + 1)
               for m in FENCE.finditer(text)]
     here = {}
