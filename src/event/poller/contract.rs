@@ -239,4 +239,25 @@ mod tests {
             assert!(![WAKE_KEY as u64, TIME_KEY as u64].contains(&key.pack()));
         }
     }
+
+    #[test]
+    fn a_short_key_names_its_registration() {
+        let last = (1 << 27) - 1;
+        for fd in [0, 7, 0xfff, 0x1000, 0xf_ffff, 0x10_0000, last] {
+            for serial in [0, 1, 2, 3, 0x7f_ffff, 0xff_ffff] {
+                let short = short::write(fd, serial);
+                assert!(short < TIME_KEY as u32);
+                let (number, kept) = short::read(short).expect("a descriptor's key");
+                assert_eq!(number, fd);
+                let key = Key { fd, serial: kept };
+                assert!(key.is_of(serial));
+                for later in 1..4 {
+                    assert!(!key.is_of((serial + later) & 0xff_ffff), "{fd} {serial}");
+                }
+            }
+        }
+        for key in [WAKE_KEY, TIME_KEY] {
+            assert_eq!(short::read(key as u32), None);
+        }
+    }
 }

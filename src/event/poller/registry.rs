@@ -27,7 +27,7 @@ impl Keys {
     /// What `polling` stores as the key of a registration.
     fn write(key: Key) -> usize {
         #[cfg(target_pointer_width = "32")]
-        return short::write(key) as usize;
+        return short::write(key.fd, key.serial) as usize;
         #[cfg(not(target_pointer_width = "32"))]
         return key.pack() as usize;
     }
@@ -35,7 +35,8 @@ impl Keys {
     /// A key that [`Keys::write`] has made, or that is none of a descriptor's.
     pub(super) fn read(key: usize) -> u64 {
         #[cfg(target_pointer_width = "32")]
-        return short::read(key as u32);
+        return short::read(key as u32)
+            .map_or(key as u64, |(fd, serial)| Key { fd, serial }.pack());
         #[cfg(not(target_pointer_width = "32"))]
         return key as u64;
     }

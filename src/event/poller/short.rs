@@ -28,9 +28,7 @@
 
 use libc::c_int;
 
-use super::contract::Key;
-
-/// Bit of [`Key::serial`]: the serial was shortened. Whole serials have 24 bits.
+/// A bit of a serial that was shortened. Whole serials have 24 bits.
 pub(super) const SHORT: u32 = 1 << 31;
 
 /// How many bits the number `fd` has in a key, how many the serial, and the bits above.
@@ -48,18 +46,19 @@ pub(super) fn of(fd: c_int, serial: u32) -> u32 {
     serial & ((1 << bits) - 1) | SHORT
 }
 
-/// The short key.
-pub(super) fn write(key: Key) -> u32 {
-    let (bits, _, class) = parts(key.fd);
-    debug_assert!(key.fd >> bits == 0, "the descriptor table ends before it");
-    class | (of(key.fd, key.serial) & !SHORT) << bits | key.fd as u32
+/// The short key of the number `fd` with this serial.
+pub(super) fn write(fd: c_int, serial: u32) -> u32 {
+    let (bits, _, class) = parts(fd);
+    debug_assert!(fd >> bits == 0, "the descriptor table ends before it");
+    class | (of(fd, serial) & !SHORT) << bits | fd as u32
 }
 
-/// The key, with its short serial, that [`write`] has made; or a key of the poller's own, as it is.
-pub(super) fn read(key: u32) -> u64 {
+/// The number and the short serial that [`write`] has made this key of; `None` for a key of the
+/// poller's own.
+pub(super) fn read(key: u32) -> Option<(c_int, u32)> {
     // The numbers of descriptors leave one of these bits zero.
     if key >= 0xffff_fff0 {
-        return u64::from(key);
+        return None;
     }
     let bits = match key >> 30 {
         0 | 1 => 12,
@@ -68,32 +67,5 @@ pub(super) fn read(key: u32) -> u64 {
     };
     let fd = (key & ((1 << bits) - 1)) as c_int;
     let (_, len, _) = parts(fd);
-    let serial = key >> bits & ((1 << len) - 1) | SHORT;
-    Key { fd, serial }.pack()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::contract::{TIME_KEY, WAKE_KEY};
-    use super::*;
-
-    #[test]
-    fn a_short_key_names_its_registration() {
-        let last = (1 << 27) - 1;
-        for fd in [0, 7, 0xfff, 0x1000, 0xf_ffff, 0x10_0000, last] {
-            for serial in [0, 1, 2, 3, 0x7f_ffff, 0xff_ffff] {
-                let short = write(Key { fd, serial });
-                assert!(short < TIME_KEY as u32);
-                let key = Key::unpack(read(short));
-                assert_eq!(key.fd, fd);
-                assert!(key.is_of(serial));
-                for later in 1..4 {
-                    assert!(!key.is_of((serial + later) & 0xff_ffff), "{fd} {serial}");
-                }
-            }
-        }
-        for key in [WAKE_KEY, TIME_KEY] {
-            assert_eq!(read(key as u32), key as u64);
-        }
-    }
+    Some((fd, key >> bits & ((1 << len) - 1) | SHORT))
 }
