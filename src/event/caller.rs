@@ -53,6 +53,9 @@ impl EventLoop {
                 || pool.requests.is_empty() && !pool.wake.nudged.swap(false, Ordering::SeqCst);
             !pool.wake.sleeping.begin(idle)
         } else {
+            if exact {
+                self.wheel.look_anew();
+            }
             let until = self.until(pool);
             perturb("said to sleep outside, and the poller does not know how long");
             let deadline = match until {
