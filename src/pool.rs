@@ -176,10 +176,10 @@ impl Pool {
         let wake = Wake::new()
             .map_err(system("wake pipe"))
             .map_err(free_lists)?;
-        // SAFETY: zeroed memory is a set of empty lists. `Pool::free` drops the loop before it
-        // frees them.
         let own_thread = !options.caller_loop;
         let framework = options.framework;
+        // SAFETY: zeroed memory is a set of empty lists. `Pool::free` drops the loop before it
+        // frees them.
         let made = unsafe { EventLoop::new(framework, wake.read_end(), lists, own_thread) };
         let event_loop = match made {
             Ok(event_loop) => event_loop,
