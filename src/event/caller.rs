@@ -68,7 +68,7 @@ impl EventLoop {
                 || pool.is_ending()
                 || self.renewal.is_pending()
         };
-        if readable && !pool.wake.write() {
+        if readable && !pool.wake.write(pool) {
             pool.wake.nudged.store(true, Ordering::SeqCst);
         }
     }

@@ -34,7 +34,7 @@ use crate::job::idle::Idle;
 use crate::job::state::{self, Arm, End, State};
 use crate::job::wait::{Outcome, Waiters};
 use crate::job::{Job, JobPtr, Kind, Look, Spec, Trigger, probes};
-use crate::log::{Logger, log};
+use crate::log::Logger;
 use crate::perturb::perturb;
 use crate::shared::caller::Caller;
 use crate::shared::overload::Overload;
