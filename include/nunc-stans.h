@@ -821,13 +821,13 @@ ns_result_t ns_thrpool_timedwait(struct ns_thrpool_t *tp,
  *
  * Environment. NUNC_STANS_FRAMEWORK names the event framework of each pool whose options name none, or
  * that has no options. A program with privileges of its own (setuid, file capabilities) does not look
- * at it. Empty is as if it were not set.
+ * at it. Empty is as if it were not set. It does not count for pools with NS_POOL_CALLER_LOOP.
  */
 
 struct ns_framework;
 struct ns_slow_call;
 
-/** A flag for the options: no loop thread is started. Not in this version. */
+/** A flag for the options: no loop thread is started; see "The loop in the caller's thread". */
 #define NS_POOL_CALLER_LOOP (1 << 0)
 /** A flag for the options: the statistics have times too. Not in this version. */
 #define NS_POOL_TIMINGS (1 << 1)
@@ -844,7 +844,7 @@ struct ns_thrpool_options {
      * library does not know of must be zero.
      */
     size_t size;
-    /** NS_POOL_... flags, or'ed together. Neither is in this version. */
+    /** NS_POOL_... flags, or'ed together. */
     uint64_t flags;
     /**
      * 1 to 8 characters, with which the names of the pool's threads begin: NAME-loop, NAME-worker.
@@ -908,6 +908,85 @@ struct ns_thrpool_t *ns_thrpool_new_with(struct ns_thrpool_config *tp_config,
  * @return its name, as it was asked for, valid as long as the pool; NULL for NULL
  */
 const char *ns_thrpool_get_framework(struct ns_thrpool_t *tp);
+
+/*
+ * The loop in the caller's thread
+ *
+ * A pool that is made with NS_POOL_CALLER_LOOP starts no loop thread. A thread of the application's is
+ * the loop while it is inside ns_thrpool_run or ns_thrpool_turn, and callbacks without NS_JOB_THREAD run
+ * there. So a pool can live in another event loop (GLib, libuv, Qt, libevent), or serve a language whose
+ * callbacks must all come on one thread:
+ *
+ *     options.flags = NS_POOL_CALLER_LOOP;
+ *     tp = ns_thrpool_new_with(&config, &options);
+ *     watch(ns_thrpool_get_wait_fd(tp), READABLE, on_ready);
+ *
+ *     void on_ready(void) { ns_thrpool_turn(tp, &zero); }
+ *
+ * Turn the pool until it is quiet, or be the loop for good: ns_thrpool_run(tp).
+ *
+ * Who is the loop. Whatever this header says of "the loop thread" goes for the thread that is inside.
+ * While nobody is, what is due waits. Threads may be the loop one after the other, and each sees what
+ * the one before wrote. To ns_job_wait and the other waits, the thread that was last inside counts as
+ * the loop: they return NS_INVALID_STATE there rather than wait for what only the caller could run.
+ *
+ * Threads. The caller's signal mask and name are not touched, and thread_start_fct and thread_end_fct
+ * are not called for it. A signal that a job watches must be unblocked in some thread. max_threads may
+ * be 0: then no thread is started at all, and a job with NS_JOB_THREAD is NS_INVALID_REQUEST. A close
+ * that lingers is then done in the loop. A callback must not end the thread (pthread_exit): the process
+ * would end.
+ *
+ * The end. ns_thrpool_wait before the shutdown only waits. After the shutdown, also one that comes while
+ * it waits, it is the loop itself until the pool is quiet: if its caller was the last inside, or nobody
+ * ever was, or the thread that was has ended. Of several that wait, one is. Else it waits for the thread
+ * that was last inside to turn the pool on. ns_thrpool_destroy is the loop whoever calls it, and waits
+ * for a thread that is inside. So a thread that calls shutdown, wait and destroy without another turn
+ * does not hang. Once ns_thrpool_turn has returned NS_SHUTDOWN, the wait descriptor tells only of jobs
+ * and groups that were finished with: stop watching it before ns_thrpool_destroy, which closes it.
+ *
+ * NUNC_STANS_FRAMEWORK is not for such pools: they are native unless their options say otherwise.
+ */
+
+/**
+ * Be the loop of a pool that was made with NS_POOL_CALLER_LOOP, until the pool has stopped: somebody has
+ * called ns_thrpool_shutdown, every worker has left, and from now on no job's callback runs. Any thread
+ * but one that is in a callback of the pool. Cancellation is disabled meanwhile.
+ *
+ * @param tp the pool
+ * @return NS_SUCCESS; NS_THREAD_FAILURE if a worker could not be joined; NS_INVALID_STATE, at once, on a
+ * pool without the flag, in a callback of the pool (also one further out on the thread's stack), and
+ * while another thread is the loop; NS_SHUTDOWN in a forked child; NS_INVALID_REQUEST for NULL
+ */
+ns_result_t ns_thrpool_run(struct ns_thrpool_t *tp);
+
+/**
+ * Be the loop of a pool that was made with NS_POOL_CALLER_LOOP for one turn: wait until there is something
+ * to do, and do it. A turn is bounded: what it leaves over is for the next. Any thread but one that is in
+ * a callback of the pool; another each time, if you like. Cancellation is disabled meanwhile.
+ *
+ * @param tp the pool
+ * @param tv how long to wait at most; zero: not at all; NULL: without limit; not negative
+ * @return NS_SUCCESS if there was something to do, for the application or for the library itself;
+ * NS_TIMEOUT if there was nothing, never before tv has passed; NS_SHUTDOWN once the pool has stopped (then
+ * it has disposed of what was done), and in a forked child; NS_INVALID_STATE as for ns_thrpool_run;
+ * NS_INVALID_REQUEST for NULL, and if tv is negative
+ */
+ns_result_t ns_thrpool_turn(struct ns_thrpool_t *tp,
+                            const struct timeval *tv);
+
+/**
+ * A descriptor that polls readable when a turn of the pool would find something to do: a request from
+ * another thread, a timer that is due, a descriptor that is ready, a signal, what a turn left over. After
+ * each turn it is readable again, or nothing is left to do; after one that returned NS_TIMEOUT it is not
+ * readable until something new comes. Under an edge-triggered poller, turn until NS_TIMEOUT. Any thread.
+ *
+ * @param tp the pool, made with NS_POOL_CALLER_LOOP
+ * @return the descriptor, always the same, valid until ns_thrpool_destroy. It is the pool's: do not read
+ * or close it. -1 if the event framework has none, if the system is out of descriptors, on a pool without
+ * the flag, in a forked child, and for NULL. If the application has closed descriptors of the pool's, call
+ * this again
+ */
+int ns_thrpool_get_wait_fd(struct ns_thrpool_t *tp);
 
 /*
  * Groups

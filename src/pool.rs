@@ -10,6 +10,7 @@
 //! 5. [`Pool::destroy`] tells the quiet loop to dispose of the remaining jobs and exit, then frees
 //!    the pool.
 
+mod caller;
 mod ending;
 mod options;
 mod threads;
@@ -28,6 +29,7 @@ use crate::event::{EventLoop, Lists};
 use crate::log::{Logger, log};
 use crate::perturb::perturb;
 use crate::run;
+use crate::shared::caller::Caller;
 use crate::shared::overload::Overload;
 use crate::shared::{Phase, Shared};
 use crate::signals;
@@ -52,9 +54,10 @@ pub(crate) struct Pool {
     /// The name of its event framework.
     framework: &'static CStr,
     ending: Ending,
-    /// Only the loop thread uses this, from its start to its exit.
+    /// Only the loop thread uses this, from its start to its exit; or, one after the other, the threads of
+    /// the application's that turn the loop.
     event_loop: UnsafeCell<MaybeUninit<EventLoop>>,
-    /// The thread ids: the workers first, the loop last.
+    /// The thread ids: the workers first, the loop last, if it has a thread.
     threads: NonNull<pthread_t>,
     workers: usize,
     /// The lists of the loop.
@@ -139,7 +142,7 @@ impl Pool {
                 StartError::System(what, error.raw_os_error().unwrap_or(libc::EIO))
             }
         };
-        if config.max_threads == 0 {
+        if config.max_threads == 0 && !options.caller_loop {
             return Err(StartError::NoThreads);
         }
         let attributes = Attributes::new(config.stacksize)
@@ -173,10 +176,12 @@ impl Pool {
         let wake = Wake::new()
             .map_err(system("wake pipe"))
             .map_err(free_lists)?;
+        let own_thread = !options.caller_loop;
+        let framework = options.framework;
         // SAFETY: zeroed memory is a set of empty lists. `Pool::free` drops the loop before it
         // frees them.
-        let event_loop = match unsafe { EventLoop::new(options.framework, wake.read_end(), lists) }
-        {
+        let made = unsafe { EventLoop::new(framework, wake.read_end(), lists, own_thread) };
+        let event_loop = match made {
             Ok(event_loop) => event_loop,
             Err(error) => {
                 wake.close();
@@ -192,6 +197,7 @@ impl Pool {
                     wake,
                     workers,
                     Overload::new(options.queue_limit),
+                    options.caller_loop.then(Caller::new),
                 ),
                 name: options.name,
                 hooks: options.hooks,
@@ -205,13 +211,18 @@ impl Pool {
             });
             place.as_ref()
         };
-        // SAFETY: the loop is initialised, and no thread runs yet.
-        if !unsafe { (*pool.event_loop.get()).assume_init_mut() }.claim(&pool.shared) {
+        // SAFETY: no thread runs yet.
+        let event_loop = unsafe { pool.event_loop() };
+        if !event_loop.claim(&pool.shared) {
             // SAFETY: no thread runs, and no other code has the pointer.
             unsafe { Self::free(place) };
             return Err(StartError::NoMemory);
         }
-        for index in 0..=workers {
+        if options.caller_loop {
+            event_loop.watch_poller(&pool.shared);
+            event_loop.pause(&pool.shared);
+        }
+        for index in 0..workers + usize::from(!options.caller_loop) {
             let main = if index < workers {
                 worker_main
             } else {
@@ -290,6 +301,9 @@ impl Pool {
         self.shared.waiters.stop_workers();
         perturb("the workers may leave, and the loop does not know");
         self.shared.nudge();
+        if let Some(caller) = &self.shared.caller {
+            caller.ring();
+        }
     }
 
     /// `ns_thrpool_wait` and `ns_thrpool_timedwait`, called from a thread that does not belong to the
@@ -298,6 +312,14 @@ impl Pool {
         let _cancel = CancelGuard::new();
         // The first thread whose wait ends may destroy the pool; `destroy` waits until we leave.
         let _in_call = self.shared.waiters.enter();
+        match &self.shared.caller {
+            Some(caller) => self.wait_as_loop(caller, deadline, false),
+            None => self.wait_for_workers(deadline),
+        }
+    }
+
+    /// Waits until the loop is quiet, and joins the workers.
+    fn wait_for_workers(&self, deadline: Option<u64>) -> Waited {
         self.ending
             .wait(deadline, self.workers, |index| match deadline {
                 None => Some(self.join(index)),
@@ -320,17 +342,23 @@ impl Pool {
             return;
         }
         this.shutdown();
-        let _ = this.wait(None);
-        this.shared.set_phase(Phase::Stopping);
-        perturb("to stop, and the loop does not know");
-        this.shared.nudge();
-        this.join(this.workers);
+        if let Some(caller) = &this.shared.caller {
+            this.wait_as_loop(caller, None, true);
+            this.shared.set_phase(Phase::Stopping);
+            this.dispose_as_loop(caller);
+        } else {
+            let _ = this.wait(None);
+            this.shared.set_phase(Phase::Stopping);
+            perturb("to stop, and the loop does not know");
+            this.shared.nudge();
+            this.join(this.workers);
+        }
         perturb("the loop has ended, and nothing is freed");
         // Thread-local destructors that ran when the loop thread exited may have finished with
         // jobs.
         if !this.shared.requests.is_empty() {
             // SAFETY: the loop thread has been joined.
-            unsafe { (*this.event_loop.get()).assume_init_mut() }.dispose_of_all(&this.shared);
+            unsafe { this.event_loop() }.dispose_of_all(&this.shared);
         }
         this.shared.deferred.clear();
         this.shared.deferred_groups.clear();
@@ -358,6 +386,9 @@ impl Pool {
         // SAFETY: the pool is live, and the caller guarantees that no thread uses it.
         unsafe {
             let this = pool.as_ptr();
+            if let Some(caller) = &(*this).shared.caller {
+                caller.wait_fd.close();
+            }
             // The poller watches the pipe, so it goes first.
             (*(*this).event_loop.get()).assume_init_drop();
             (*this).shared.wake.close();
@@ -379,14 +410,27 @@ impl Pool {
     unsafe fn release_in_child(&self) {
         // SAFETY: the loop thread exists only in the parent, so nothing else uses the loop here.
         let event_loop = unsafe { (*self.event_loop.get()).assume_init_read() };
+        if let Some(caller) = &self.shared.caller {
+            caller.wait_fd.close();
+        }
         // Close the pipe first: releasing the poller needs a free descriptor number.
         self.shared.wake.close();
         event_loop.release_in_child();
     }
 
+    /// The loop.
+    ///
+    /// # Safety
+    /// The calling thread is the loop thread, or no thread is.
+    #[expect(clippy::mut_from_ref, reason = "the cell is there for that")]
+    unsafe fn event_loop(&self) -> &mut EventLoop {
+        // SAFETY: `make` has initialised it, and only the caller uses it.
+        unsafe { (*self.event_loop.get()).assume_init_mut() }
+    }
+
     fn run_loop(&self) {
-        // SAFETY: `make` initialised the loop, and only the loop thread uses it while that runs.
-        let event_loop = unsafe { (*self.event_loop.get()).assume_init_mut() };
+        // SAFETY: this is the loop thread.
+        let event_loop = unsafe { self.event_loop() };
         event_loop.run(&self.shared, || {
             self.ending.set_quiet();
         });

@@ -117,6 +117,8 @@ fn header() -> String {
             &["ns_framework", "ns_slow_call"],
         ),
         section("capi/options.rs", &functions, &[]),
+        include_str!("header/caller.h").trim().to_owned(),
+        section("capi/caller.rs", &functions, &[]),
         include_str!("header/groups.h").trim().to_owned(),
         section("capi/group.rs", &functions, &[]),
         include_str!("header/bottom.h").trim().to_owned(),

@@ -3,7 +3,7 @@
 
 use libc::{c_char, c_void, size_t, timeval};
 
-/// A flag for the options: no loop thread is started. Not in this version.
+/// A flag for the options: no loop thread is started; see "The loop in the caller's thread".
 pub const NS_POOL_CALLER_LOOP: u64 = 1 << 0;
 /// A flag for the options: the statistics have times too. Not in this version.
 pub const NS_POOL_TIMINGS: u64 = 1 << 1;
@@ -35,7 +35,7 @@ pub struct ns_thrpool_options {
     /// Fields are only ever added at the end. What a program does not know of is default; what the
     /// library does not know of must be zero.
     pub size: size_t,
-    /// NS_POOL_... flags, or'ed together. Neither is in this version.
+    /// NS_POOL_... flags, or'ed together.
     pub flags: u64,
     /// 1 to 8 characters, with which the names of the pool's threads begin: NAME-loop, NAME-worker.
     /// NULL: ns.

@@ -19,6 +19,8 @@ use crate::sys::ErrnoGuard;
 /// The flags that every function that adds jobs accepts.
 pub(super) const MODIFIERS: ns_job_type_t =
     NS_JOB_PERSIST | NS_JOB_THREAD | NS_JOB_PRESERVE_FD | NS_JOB_UNARMED;
+/// Why a pool that was made without workers refuses a job.
+pub(super) const NO_WORKERS: &str = "job_type has THREAD, and the pool has no workers";
 /// The flags that a job keeps.
 pub(super) const KEPT: ns_job_type_t = !NS_JOB_UNARMED;
 
@@ -372,7 +374,11 @@ impl<'a> Make<'a> {
             if shared.is_shutting_down() || shared.is_forked() {
                 return self.shut_down(pool);
             }
-            if group.is_none() && spec.is_for_work_queue() {
+            if shared.has_no_workers() {
+                if flags & NS_JOB_THREAD != 0 {
+                    return self.refuse(NO_WORKERS);
+                }
+            } else if group.is_none() && spec.is_for_work_queue() {
                 return self.finish_counted(shared, &spec);
             }
         }

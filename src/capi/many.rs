@@ -5,7 +5,7 @@ use std::ptr;
 
 use libc::{c_void, size_t};
 
-use super::add::{KEPT, MODIFIERS, Make};
+use super::add::{KEPT, MODIFIERS, Make, NO_WORKERS};
 use super::call::*;
 use crate::abi::*;
 use crate::group::core::Refused;
@@ -68,6 +68,9 @@ pub unsafe extern "C" fn ns_add_jobs(
     if !shared.is_open() {
         if shared.is_shutting_down() {
             return make.shut_down(pool);
+        }
+        if shared.has_no_workers() {
+            return make.refuse(NO_WORKERS);
         }
         counted = true;
         if armed && shared.is_overloaded() {

@@ -12,6 +12,7 @@
 mod add;
 pub mod again;
 mod call;
+pub mod caller;
 pub mod extensions;
 pub mod group;
 pub mod job;

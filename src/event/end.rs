@@ -50,7 +50,7 @@ impl EventLoop {
 
     /// Take requests that came after the shutdown: dispose of finished jobs, keep armed ones for
     /// the end.
-    fn take_late(&mut self, pool: &Shared) {
+    pub(super) fn take_late(&mut self, pool: &Shared) {
         while let Some(task) = pool.requests.pop() {
             let job = match task.kind() {
                 group::Kind::Job(job) => job,
@@ -68,7 +68,7 @@ impl EventLoop {
 
     /// Serve the groups in the loop's queue and in that of the workers, which have left: done
     /// callbacks go on. Jobs stay where they are.
-    fn serve_late(&mut self, pool: &Shared) {
+    pub(super) fn serve_late(&mut self, pool: &Shared) {
         for _ in 0..pool.work.len() {
             let Some(task) = pool.work.pop() else { break };
             match task.kind() {

@@ -13,6 +13,17 @@ use crate::sys;
 use crate::timers::Wheel;
 use crate::wake;
 
+/// What a turn in a thread of the application's has done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// It has done something.
+    Done,
+    /// Nothing came in its time.
+    Nothing,
+    /// The loop is quiet.
+    Quiet,
+}
+
 /// The event loop. Only the loop thread uses it.
 pub(crate) struct EventLoop {
     pub(super) poller: AnyPoller,
@@ -37,11 +48,16 @@ pub(crate) struct EventLoop {
     pub(super) roused: bool,
     /// The signal mask that the thread started with.
     pub(super) mask: libc::sigset_t,
+    /// The loop has a thread of the pool's own. Else its thread, mask and all, is the application's.
+    pub(super) own_thread: bool,
+    /// The poller may have been told a deadline that nobody else wants.
+    pub(super) exact: bool,
 }
 
 impl EventLoop {
     /// Make a loop over `framework` that watches `pipe`, the read end of the wake pipe, and uses
-    /// `lists`.
+    /// `lists`. It runs in a thread of the pool's if `own_thread` is true, else in those of the
+    /// application's that turn it.
     ///
     /// # Safety
     /// `lists` are empty and outlive the loop. Nobody makes a `&mut` to them meanwhile.
@@ -49,6 +65,7 @@ impl EventLoop {
         framework: Framework,
         pipe: RawFd,
         lists: NonNull<Lists>,
+        own_thread: bool,
     ) -> io::Result<Self> {
         // SAFETY: all zero is a valid `sigset_t`. With a null set, pthread_sigmask only writes the
         // current mask to it.
@@ -57,10 +74,15 @@ impl EventLoop {
             libc::pthread_sigmask(libc::SIG_BLOCK, ptr::null(), &mut mask);
             mask
         };
-        let roused = wake::reaches(&mask);
+        // The masks of threads that turn the loop are not known.
+        let roused = !own_thread || wake::reaches(&mask);
         let _low = sys::LowNumbers::take();
+        let mut poller = AnyPoller::new(framework, pipe, roused)?;
+        if !own_thread {
+            poller.prepare_rest()?;
+        }
         Ok(Self {
-            poller: AnyPoller::new(framework, pipe, roused)?,
+            poller,
             // SAFETY: by the caller's promise, which covers the rings inside the lists.
             wheel: unsafe {
                 let timers = &raw mut (*lists.as_ptr()).timers;
@@ -78,6 +100,8 @@ impl EventLoop {
             quiet: false,
             roused,
             mask,
+            own_thread,
+            exact: false,
         })
     }
 

@@ -85,7 +85,7 @@ impl EventLoop {
         if timed_out.is_empty() {
             return;
         }
-        let all_seen = self.poll(pool, Until::Now, true);
+        let (_, all_seen) = self.poll(pool, Until::Now, true);
         while let Some(timer) = Timer::take_first(&timed_out) {
             // SAFETY: this ring holds only timers of jobs, and a linked timer's job is live.
             let job = unsafe { JobPtr::of_timer(timer) };

@@ -11,6 +11,7 @@
 //! it registers all descriptors at once.
 
 mod backoff;
+mod caller;
 mod dispose;
 mod end;
 mod event_loop;
@@ -31,7 +32,7 @@ use crate::shared::{Phase, Shared};
 use crate::sys;
 
 use backoff::Stale;
-pub(crate) use event_loop::EventLoop;
+pub(crate) use event_loop::{EventLoop, Turn};
 pub(crate) use lists::Lists;
 pub(crate) use poller::Framework;
 use poller::{Event, Until};
@@ -49,7 +50,7 @@ impl EventLoop {
     /// Run the loop until the pool is destroyed. Calls `quiet` when no callback runs any more.
     pub(crate) fn run(&mut self, pool: &Shared, quiet: impl FnOnce()) {
         pool.wake.rouse.enter(self.mask, self.roused);
-        while !(pool.is_shutting_down() && pool.workers.load(Ordering::SeqCst) == 0) {
+        while !pool.is_ending() {
             self.turn(pool);
         }
         self.go_quiet(pool);
@@ -104,9 +105,11 @@ impl EventLoop {
     /// Wait, and fire the jobs of ready descriptors.
     ///
     /// One wait can return only so many events. If timers are due, or with `to_the_end`, this takes
-    /// all that are ready, in at most [`WAITS`] waits. False if more may be ready.
-    fn poll(&mut self, pool: &Shared, until: Until, to_the_end: bool) -> bool {
+    /// all that are ready, in at most [`WAITS`] waits. Returns the number of events, apart from those
+    /// that only say what time it is, and whether all that are ready were seen.
+    fn poll(&mut self, pool: &Shared, until: Until, to_the_end: bool) -> (usize, bool) {
         let mut until = until;
+        let mut events = 0;
         let mut left = WAITS;
         loop {
             let (count, full) = self
@@ -115,6 +118,7 @@ impl EventLoop {
                 .unwrap_or_else(|error| self.on_wait_error(pool, error, until));
             pool.wake.sleeping.end();
             perturb("waited, and nothing dispatched");
+            events += count;
             let mut changed = false;
             for index in 0..count {
                 match self.poller.event(index) {
@@ -124,7 +128,10 @@ impl EventLoop {
                         }
                     }
                     // Every turn checks the timers anyway.
-                    Event::Time => self.check_unheard(pool),
+                    Event::Time => {
+                        events -= 1;
+                        self.check_unheard(pool);
+                    }
                     Event::Ready(key, directions) => {
                         changed |= self.on_ready(pool, key, directions);
                     }
@@ -138,14 +145,14 @@ impl EventLoop {
             // loop has seen all of them. An event that we cannot stop is reported again by every
             // wait, so do not go on until the poller is replaced.
             if !(full && changed) || self.renewal.is_pending() {
-                return true;
+                return (events, true);
             }
             if !to_the_end && self.wheel.next().is_none_or(|next| next > sys::now()) {
-                return false;
+                return (events, false);
             }
             left -= 1;
             if left == 0 {
-                return false;
+                return (events, false);
             }
             until = Until::Now;
         }

@@ -110,6 +110,11 @@ impl EventLoop {
         Ok(mended)
     }
 
+    /// As [`EventLoop::mend`]. If it fails, whoever comes next tries again.
+    pub(super) fn mend_or_leave(&mut self, pool: &Shared) {
+        let _ = self.mend(pool);
+    }
+
     fn report_closed(&mut self, pool: &Shared) {
         if self.renewal.is_new(sys::now()) {
             let what = "descriptors of the pool's own were closed, and are replaced";
@@ -204,12 +209,19 @@ impl EventLoop {
         // number of one that jobs have lost.
         let poller = {
             let _low = sys::LowNumbers::take();
-            AnyPoller::new(self.poller.framework(), pool.wake.read_end(), self.roused)?
+            let mut poller =
+                AnyPoller::new(self.poller.framework(), pool.wake.read_end(), self.roused)?;
+            if !self.own_thread {
+                poller.prepare_rest()?;
+            }
+            poller
         };
         if why == Stale::Registration {
             self.orphan_lost(pool);
         }
         let old = mem::replace(&mut self.poller, poller);
+        // While the old one is open.
+        self.watch_poller(pool);
         if self.renewal.sound.take() == Some(false) {
             mem::forget(old);
         }

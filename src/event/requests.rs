@@ -208,8 +208,11 @@ impl EventLoop {
         self.fire_if_signalled(pool, job);
     }
 
-    /// Block or unblock `signum` in this thread, as `how` says.
+    /// Block or unblock `signum` in this thread, as `how` says, if the thread is the pool's own.
     pub(super) fn block(&self, how: c_int, signum: c_int) {
+        if !self.own_thread {
+            return;
+        }
         // SAFETY: the set is a local variable that sigemptyset initializes; the add checked the
         // number.
         unsafe {

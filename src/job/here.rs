@@ -3,7 +3,8 @@
 //! callback it runs.
 //!
 //! Two thread-locals answer "am I inside this job's callback?" and "does this thread belong to that
-//! pool?" without a lock.
+//! pool?" without a lock. A callback of one pool may turn the loop of another, and that runs callbacks in
+//! turn: so both questions go for everything on the thread's stack.
 
 use std::cell::Cell;
 use std::ptr::{self, NonNull};
@@ -19,6 +20,15 @@ struct Here {
     pool: *const ns_thrpool_t,
     /// Whether it is the loop thread of that pool.
     is_loop: bool,
+    /// What the thread was doing when it became the loop of this pool; null in a pool's own threads.
+    outer: *const Outer,
+}
+
+/// What a thread was doing when it became the loop of another pool.
+struct Outer {
+    here: Here,
+    /// The job whose callback it was in, or null.
+    running: *const Job,
 }
 
 /// A callback of a group's on the stack of this thread.
@@ -28,44 +38,97 @@ struct Frame {
 }
 
 thread_local! {
-    static HERE: Cell<Here> = const { Cell::new(Here { pool: ptr::null(), is_loop: false }) };
-    /// The job whose callback this thread runs, or null.
+    static HERE: Cell<Here> = const {
+        Cell::new(Here { pool: ptr::null(), is_loop: false, outer: ptr::null() })
+    };
+    /// The job whose callback this thread runs, or null: the innermost one.
     static RUNNING: Cell<*const Job> = const { Cell::new(ptr::null()) };
     /// The innermost callback of a group's on this thread's stack, or null.
     static FRAMES: Cell<*const Frame> = const { Cell::new(ptr::null()) };
 }
 
-/// Makes the calling thread a thread of `pool`.
+impl Outer {
+    /// What is on this thread's stack, from the inside out, without the innermost.
+    fn all<'a>() -> impl Iterator<Item = &'a Self> {
+        // SAFETY: it stays on this thread's stack, further out than the caller.
+        let outer = |here: Here| unsafe { here.outer.as_ref() };
+        std::iter::successors(outer(HERE.get()), move |at| outer(at.here))
+    }
+}
+
+/// Makes the calling thread a thread of `pool`, for all its life.
 pub(crate) fn enter_pool(pool: NonNull<ns_thrpool_t>, is_loop: bool) {
-    let pool = pool.as_ptr();
-    HERE.set(Here { pool, is_loop });
+    HERE.set(Here {
+        pool: pool.as_ptr(),
+        is_loop,
+        outer: ptr::null(),
+    });
+}
+
+/// Runs `call`, in which the calling thread is the loop thread of `pool`.
+pub(crate) fn as_loop<T>(pool: NonNull<ns_thrpool_t>, call: impl FnOnce() -> T) -> T {
+    let outer = Outer {
+        here: HERE.get(),
+        running: RUNNING.replace(ptr::null()),
+    };
+    HERE.set(Here {
+        pool: pool.as_ptr(),
+        is_loop: true,
+        outer: &outer,
+    });
+    let result = call();
+    HERE.set(outer.here);
+    RUNNING.set(outer.running);
+    result
+}
+
+/// Whether `test` holds for something on this thread's stack.
+#[inline(always)]
+fn any(test: impl Fn(Here) -> bool) -> bool {
+    #[cold]
+    #[inline(never)]
+    fn any_outer(test: impl Fn(Here) -> bool) -> bool {
+        Outer::all().any(|outer| test(outer.here))
+    }
+    let here = HERE.get();
+    test(here) || !here.outer.is_null() && any_outer(test)
 }
 
 /// Whether the calling thread belongs to `pool`.
 pub(crate) fn on_thread_of(pool: NonNull<ns_thrpool_t>) -> bool {
-    ptr::eq(HERE.get().pool, pool.as_ptr())
+    any(|here| ptr::eq(here.pool, pool.as_ptr()))
 }
 
 /// Whether the calling thread is a worker of `pool`.
 pub(crate) fn on_worker_of(pool: NonNull<ns_thrpool_t>) -> bool {
-    on_thread_of(pool) && !HERE.get().is_loop
+    any(|here| ptr::eq(here.pool, pool.as_ptr()) && !here.is_loop)
 }
 
 /// Whether the calling thread is the loop thread of `pool`.
 pub(crate) fn on_loop_of(pool: NonNull<ns_thrpool_t>) -> bool {
-    on_thread_of(pool) && HERE.get().is_loop
+    any(|here| ptr::eq(here.pool, pool.as_ptr()) && here.is_loop)
 }
 
 /// Whether the calling thread is inside the callback of `job`.
 pub(crate) fn in_callback_of(job: &Job) -> bool {
-    ptr::eq(RUNNING.get(), job)
+    #[cold]
+    #[inline(never)]
+    fn further_out(job: *const Job) -> bool {
+        Outer::all().any(|outer| ptr::eq(outer.running, job))
+    }
+    ptr::eq(RUNNING.get(), job) || !HERE.get().outer.is_null() && further_out(job)
 }
 
-/// The job whose callback this thread runs, if it runs one.
-pub(crate) fn callback() -> Option<JobPtr> {
-    let job = NonNull::new(RUNNING.get().cast_mut())?;
-    // SAFETY: it is live until its callback has returned, and later than the caller is done with it.
-    Some(unsafe { JobPtr::new(job) })
+/// The innermost job on this thread's stack whose callback runs and that `which` selects.
+pub(crate) fn callback(which: impl Fn(JobPtr) -> bool) -> Option<JobPtr> {
+    let outer = Outer::all().map(|outer| outer.running);
+    std::iter::once(RUNNING.get())
+        .chain(outer)
+        .filter_map(|job| NonNull::new(job.cast_mut()))
+        // SAFETY: it is live until its callback has returned, and later than the caller is done with
+        // it.
+        .map(|job| unsafe { JobPtr::new(job) })
+        .find(|job| which(*job))
 }
 
 /// The callback of `job` begins on this thread.

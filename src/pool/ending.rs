@@ -1,15 +1,13 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! How far the shutdown of a pool has come, and the threads that wait for its end.
 //!
-//! A thread that waits for no longer than a time sleeps on a semaphore of its own, in a list under the
-//! lock: unlike a condition variable, a semaphore lets the thread out when a signal handler has run.
-
-use std::cell::Cell;
-use std::ptr;
+//! A thread that waits for no longer than a time sleeps on a semaphore of its own: unlike a condition
+//! variable, a semaphore lets the thread out when a signal handler has run.
 
 use libc::c_int;
 
 use crate::perturb::perturb;
+use crate::sync::bell::{Bell, Bells};
 use crate::sync::{Condvar, Mutex, MutexGuard, Semaphore, lock, wait};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,19 +23,11 @@ enum Stage {
     Over(c_int),
 }
 
-/// A thread that waits with a time. It is on that thread's stack; the lock guards it.
-struct Bell {
-    rings: Semaphore,
-    next: Cell<*const Bell>,
-}
-
 struct Inner {
     stage: Stage,
-    bells: *const Bell,
+    /// Threads that wait with a time.
+    bells: Bells,
 }
-
-// SAFETY: the bells are in threads that wait, and used only under the lock that guards this.
-unsafe impl Send for Inner {}
 
 /// How a wait for a pool ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +52,7 @@ impl Ending {
         Self {
             inner: Mutex::new(Inner {
                 stage: Stage::Busy,
-                bells: ptr::null(),
+                bells: Bells::new(),
             }),
             moved_on: Condvar::new(),
         }
@@ -76,13 +66,7 @@ impl Ending {
     fn move_on<'a>(&self, mut inner: MutexGuard<'a, Inner>, stage: Stage) -> MutexGuard<'a, Inner> {
         inner.stage = stage;
         self.moved_on.notify_all();
-        let mut at = inner.bells;
-        while !at.is_null() {
-            // SAFETY: a thread takes its bell off the list under the lock, which we hold.
-            let bell = unsafe { &*at };
-            bell.rings.post();
-            at = bell.next.get();
-        }
+        inner.bells.ring();
         inner
     }
 
@@ -141,33 +125,13 @@ impl Ending {
         mut inner: MutexGuard<'a, Inner>,
         deadline: u64,
     ) -> (MutexGuard<'a, Inner>, bool) {
-        let bell = Bell {
-            rings: Semaphore::new(),
-            next: Cell::new(inner.bells),
-        };
-        inner.bells = &bell;
+        let rings = Semaphore::new();
+        let bell = Bell::new(&rings);
+        inner.bells.add(&bell);
         drop(inner);
-        let rung = bell.rings.wait_until(deadline);
+        let rung = rings.wait_until(deadline);
         let mut inner = lock(&self.inner);
-        inner.bells = without(inner.bells, &bell);
+        inner.bells.remove(&bell);
         (inner, !rung)
     }
-}
-
-/// The list that begins at `first`, without `bell`. The caller holds the lock.
-fn without(first: *const Bell, bell: &Bell) -> *const Bell {
-    if ptr::eq(first, bell) {
-        return bell.next.get();
-    }
-    let mut at = first;
-    while !at.is_null() {
-        // SAFETY: a bell in the list belongs to a thread that waits until it has taken it off.
-        let other = unsafe { &*at };
-        at = other.next.get();
-        if ptr::eq(at, bell) {
-            other.next.set(bell.next.get());
-            break;
-        }
-    }
-    first
 }

@@ -68,6 +68,8 @@ pub(crate) struct Options {
     pub(super) framework: Framework,
     /// The framework's name, as it was asked for.
     pub(super) framework_name: &'static CStr,
+    /// The loop has no thread: those of the application's turn it.
+    pub(super) caller_loop: bool,
     /// How many jobs may wait for workers; 0 for no limit.
     pub(super) queue_limit: usize,
     pub(super) hooks: Hooks,
@@ -125,9 +127,13 @@ impl Options {
         check(&given).map_err(Refused::Field)?;
         // SAFETY: guaranteed by the caller.
         let name = unsafe { name_of(given.name) }.map_err(Refused::Field)?;
+        let caller_loop = given.flags & NS_POOL_CALLER_LOOP != 0;
         let (asked, source) = match given.framework.is_null() {
             // SAFETY: guaranteed by the caller.
             false => (unsafe { CStr::from_ptr(given.framework) }, Source::Options),
+            // The variable is for programs that know nothing of frameworks. One that turns the loop
+            // itself needs what the default can do.
+            true if caller_loop => (c"", Source::Environment),
             true => (
                 sys::environment(VARIABLE).unwrap_or(c""),
                 Source::Environment,
@@ -138,6 +144,7 @@ impl Options {
             name,
             framework,
             framework_name,
+            caller_loop,
             queue_limit: given.queue_limit,
             hooks: Hooks {
                 start: given.thread_start_fct,
@@ -196,9 +203,6 @@ unsafe fn read(given: *const Given) -> Result<Given, &'static str> {
 fn check(given: &Given) -> Result<(), &'static str> {
     if given.flags & !(NS_POOL_CALLER_LOOP | NS_POOL_TIMINGS) != 0 {
         return Err("flags has an unknown bit");
-    }
-    if given.flags & NS_POOL_CALLER_LOOP != 0 {
-        return Err("flags has NS_POOL_CALLER_LOOP, which is not in this version");
     }
     if given.flags & NS_POOL_TIMINGS != 0 {
         return Err("flags has NS_POOL_TIMINGS, which is not in this version");

@@ -95,3 +95,31 @@ pub(super) fn enter(name: &CStr, body: Body, pool: *mut c_void) {
     // SAFETY: `body` expects the pool pointer that it gets here.
     unsafe { nunc_stans_shim_thread(body, pool) };
 }
+
+/// Calls `call` in a thread of the application's. If a callback ends the thread there, the process ends, as
+/// in a thread of the pool.
+pub(super) fn guarded<T>(call: impl FnOnce() -> T) -> T {
+    struct Call<F, T> {
+        call: Option<F>,
+        result: Option<T>,
+    }
+    unsafe extern "C" fn body<F: FnOnce() -> T, T>(at: *mut c_void) {
+        // SAFETY: the pointer that `guarded` passes, to a local variable of its own.
+        let this = unsafe { &mut *at.cast::<Call<F, T>>() };
+        this.result = this.call.take().map(|call| call());
+    }
+    fn body_of<F: FnOnce() -> T, T>(_: &Call<F, T>) -> Body {
+        body::<F, T>
+    }
+    let mut this = Call {
+        call: Some(call),
+        result: None,
+    };
+    let body = body_of(&this);
+    // SAFETY: `body` is made for this pointer.
+    unsafe { nunc_stans_shim_thread(body, (&raw mut this).cast()) };
+    match this.result {
+        Some(result) => result,
+        None => unreachable!("the body was called"),
+    }
+}

@@ -299,7 +299,7 @@ impl Shared {
         let own = here::callbacks_of(at.cast());
         let guard = self.lock_group(&group);
         let quiet = guard.is_quiet(own);
-        if quiet || own > 0 || here::on_loop_of(self.as_c()) {
+        if quiet || own > 0 || self.is_loop_here() {
             let send = guard.unlock();
             self.send(group, send);
             tsan_acquire(at.as_ptr());
@@ -315,7 +315,10 @@ impl Shared {
     /// `ns_group_cancel`.
     pub(crate) fn cancel_group(&self, group: GroupPtr) -> Cancelled {
         let own = here::callbacks_of(group.as_ptr().cast());
-        let inner = here::callback().filter(|job| own > 0 && job.group() == Some(group));
+        let inner = match own {
+            0 => None,
+            _ => here::callback(|job| job.group() == Some(group)),
+        };
         let guard = self.lock_group(&group);
         let first = guard.cancel();
         let running = guard.running() > own;

@@ -8,11 +8,14 @@
 //! Nothing here blocks except [`Shared::wait_for`], and nothing calls a function of the application
 //! while it holds a lock.
 
+pub(crate) mod caller;
 pub(crate) mod free;
 pub(crate) mod groups;
 pub(crate) mod many;
 pub(crate) mod overload;
+pub(crate) mod thread;
 mod unusual;
+mod wake;
 
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
@@ -31,8 +34,9 @@ use crate::job::idle::Idle;
 use crate::job::state::{self, Arm, End, State};
 use crate::job::wait::{Outcome, Waiters};
 use crate::job::{Job, JobPtr, Kind, Look, Spec, Trigger, probes};
-use crate::log::{Logger, log};
+use crate::log::Logger;
 use crate::perturb::perturb;
+use crate::shared::caller::Caller;
 use crate::shared::overload::Overload;
 use crate::signals::{self, Mailbox, NotSubscribed};
 use crate::sync::{Mutex, tsan_acquire, tsan_release};
@@ -92,6 +96,8 @@ pub(crate) struct Shared {
     pub(crate) overload: Overload,
     /// The number of workers that have not left yet.
     pub(crate) workers: AtomicUsize,
+    /// Who is the loop, if the pool has no thread for it.
+    pub(crate) caller: Option<Caller>,
     /// How far the loop has come: a [`Phase`].
     phase: AtomicU8,
 }
@@ -102,6 +108,8 @@ mod gate {
     pub(super) const SHUT: u8 = 1;
     /// The pool limits how many jobs wait for workers.
     pub(super) const LIMITED: u8 = 2;
+    /// The pool was made without workers.
+    pub(super) const NO_WORKERS: u8 = 4;
 }
 
 // Jobs and thread arguments carry references to it across threads as raw pointers, where the
@@ -159,12 +167,10 @@ impl Shared {
         wake: Wake,
         workers: usize,
         overload: Overload,
+        caller: Option<Caller>,
     ) -> Self {
-        let limited = if overload.has_limit() {
-            gate::LIMITED
-        } else {
-            0
-        };
+        let bit = |set, bit| if set { bit } else { 0 };
+        let gate = bit(overload.has_limit(), gate::LIMITED) | bit(workers == 0, gate::NO_WORKERS);
         Self {
             alloc,
             logger,
@@ -181,9 +187,10 @@ impl Shared {
             idle: Idle::new(),
             fds: Table::new(),
             mailbox: Mailbox::new(),
-            gate: AtomicU8::new(limited),
+            gate: AtomicU8::new(gate),
             overload,
             workers: AtomicUsize::new(workers),
+            caller,
             phase: AtomicU8::new(Phase::Active as u8),
         }
     }
@@ -203,14 +210,30 @@ impl Shared {
         on_thread_of(self.as_c())
     }
 
+    /// Whether what the calling thread waits for could wait for it as the loop: it is the loop of the
+    /// pool, or was last.
+    pub(crate) fn is_loop_here(&self) -> bool {
+        on_loop_of(self.as_c()) || self.caller.as_ref().is_some_and(Caller::was_here)
+    }
+
     /// Whether the pool is shutting down: no job is armed any more.
     pub(crate) fn is_shutting_down(&self) -> bool {
         self.gate.load(Ordering::SeqCst) & gate::SHUT != 0
     }
 
-    /// Whether an add has nothing to look at: the pool is not shutting down, and has no limit.
+    /// Whether an add has nothing to look at: the pool is not shutting down, has workers, and no limit.
     pub(crate) fn is_open(&self) -> bool {
         self.gate.load(Ordering::SeqCst) == 0
+    }
+
+    /// Whether the pool was made without workers.
+    pub(crate) fn has_no_workers(&self) -> bool {
+        self.gate.load(Ordering::Relaxed) & gate::NO_WORKERS != 0
+    }
+
+    /// Whether every worker has left, and none will come: callbacks end.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.is_shutting_down() && self.workers.load(Ordering::SeqCst) == 0
     }
 
     /// The pool shuts down. False if it did before.
@@ -235,42 +258,6 @@ impl Shared {
     /// Moves on to `phase`.
     pub(crate) fn set_phase(&self, phase: Phase) {
         self.phase.store(phase as u8, Ordering::SeqCst);
-    }
-
-    /// Makes the loop look at the pool's life cycle.
-    pub(crate) fn nudge(&self) {
-        self.wake.nudged.swap(true, Ordering::SeqCst);
-        self.wake_loop();
-    }
-
-    /// Wakes the loop if it sleeps. Not for use in a signal handler.
-    fn wake_loop(&self) {
-        if self.wake.sleeping.take() {
-            self.write_wake();
-        }
-    }
-
-    /// Writes the byte that wakes the loop. The caller has cleared the sleeping flag.
-    #[cold]
-    #[inline(never)]
-    fn write_wake(&self) {
-        if !self.wake.write(self) {
-            self.wake.nudged.store(true, Ordering::SeqCst);
-            self.rouse_loop();
-        }
-    }
-
-    /// Interrupts the loop's wait when the wake pipe is closed: the application has closed the
-    /// pool's descriptors.
-    fn rouse_loop(&self) {
-        if !self.wake.rouse.rouse() && !self.wake.hopeless.swap(true, Ordering::SeqCst) {
-            log!(
-                self.logger,
-                LOG_CRIT,
-                "the application has closed the pool's descriptors, and its loop sleeps: every \
-                 signal that could wake it is blocked or in use"
-            );
-        }
     }
 
     /// Hands `job` to the loop: `EventLoop::take_requests` takes it there. Its state word has REQ
@@ -467,7 +454,7 @@ impl Shared {
             tsan_acquire(&raw const job.state);
             return Some(Outcome::Idle);
         }
-        if in_callback_of(&job) || on_loop_of(self.as_c()) {
+        if in_callback_of(&job) || self.is_loop_here() {
             return None;
         }
         let own = |group: &GroupPtr| here::callbacks_of(group.as_ptr().cast()) > 0;

@@ -5,6 +5,7 @@
 //! All code that a model explores takes its primitives from here. `cfg(loom)` is private: only
 //! `make check-model` sets it.
 
+pub(crate) mod bell;
 mod exclusive;
 pub(crate) mod grace;
 mod memory;

@@ -325,6 +325,13 @@ impl Wheel {
             .min_by_key(|slot| slot.start)
     }
 
+    /// Have [`Wheel::next`] find out anew, since timers may have been removed.
+    pub(crate) fn look_anew(&mut self) {
+        if self.soonest.check_at != u64::MAX {
+            self.soonest = Soonest::UNKNOWN;
+        }
+    }
+
     /// When to check the wheel again, in nanoseconds of the monotonic clock: when the earliest
     /// timer is due, or earlier, if finding that out would cost more than one extra check.
     #[inline(always)]

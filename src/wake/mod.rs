@@ -24,6 +24,7 @@
 //! more than the write.
 
 mod rouse;
+mod wait_fd;
 
 use std::io;
 use std::mem;
@@ -39,6 +40,7 @@ use crate::sync::{AtomicBool, Ordering, fence};
 use crate::sys;
 use rouse::Rouse;
 pub(crate) use rouse::reaches;
+pub(crate) use wait_fd::WaitFd;
 
 /// The flag that says whether the loop sleeps.
 pub(crate) struct Sleeping(AtomicBool);

@@ -94,6 +94,25 @@ impl Rouse {
         });
     }
 
+    /// Makes the calling thread the one to interrupt, in the place of another that is the loop no longer.
+    pub(crate) fn enter_here(&self) {
+        // SAFETY: all zero is a valid `sigset_t`. With a null set, pthread_sigmask only writes the current
+        // mask to it. pthread_self never fails.
+        let (thread, mask) = unsafe {
+            let mut mask: sigset_t = mem::zeroed();
+            libc::pthread_sigmask(libc::SIG_BLOCK, ptr::null(), &mut mask);
+            (libc::pthread_self(), mask)
+        };
+        let mut sleeper = lock(&self.0);
+        let borrowed = sleeper.take().and_then(|sleeper| sleeper.borrowed);
+        *sleeper = Some(Sleeper {
+            thread,
+            mask,
+            looks: false,
+            borrowed,
+        });
+    }
+
     /// Interrupts the thread's wait. Returns false if every usable signal has come into use since
     /// the thread began. Not for use in a signal handler.
     pub(crate) fn rouse(&self) -> bool {

@@ -19,7 +19,7 @@
  *
  * Environment. NUNC_STANS_FRAMEWORK names the event framework of each pool whose options name none, or
  * that has no options. A program with privileges of its own (setuid, file capabilities) does not look
- * at it. Empty is as if it were not set.
+ * at it. Empty is as if it were not set. It does not count for pools with NS_POOL_CALLER_LOOP.
  */
 
 struct ns_framework;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! What the loop needs of an event framework.
 
+use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 
@@ -220,6 +221,25 @@ pub(crate) trait Poller {
 
     /// The loop has read an [`Event::Time`] of the last wait.
     fn time_came(&mut self);
+
+    /// A descriptor that polls readable when a wait would find something, a deadline too, if it has been
+    /// told that by [`Poller::rest`]. `None`: it has none.
+    fn wait_fd(&self) -> Option<RawFd> {
+        None
+    }
+
+    /// Reserve what [`Poller::rest`] needs.
+    fn prepare_rest(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Nobody waits from here on: make [`Poller::wait_fd`] readable at `deadline`, `u64::MAX` for never.
+    /// It may be readable earlier, at a deadline that some wait had, unless `exact` is true. False if it
+    /// can't be readable at that time.
+    fn rest(&mut self, deadline: u64, exact: bool) -> bool {
+        let _ = (deadline, exact);
+        true
+    }
 
     /// In a forked child: close the descriptors that it shares with its parent, without any effect
     /// on the parent's registrations.

@@ -10,8 +10,7 @@
 //! milliseconds, rounded up, so that none ends early. The timer is tried again once a second.
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::ptr;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use libc::c_int;
 
@@ -19,6 +18,7 @@ use super::contract::{
     Batch, EVENTS, IN, Key, LONGEST, Numbers, Poller, Refusal, TIME_KEY, Until, WaitError,
 };
 use super::registry::{Keys, Registry};
+use super::timerfd;
 use crate::fds::{Interest, Mode};
 use crate::sys;
 
@@ -99,6 +99,20 @@ impl Poller for Epoll {
         self.set_to = u64::MAX;
     }
 
+    fn wait_fd(&self) -> Option<RawFd> {
+        self.timer
+            .is_ok()
+            .then(|| self.registry.polling.as_raw_fd())
+    }
+
+    fn rest(&mut self, deadline: u64, exact: bool) -> bool {
+        if deadline == self.set_to || deadline > self.set_to && !exact {
+            return true;
+        }
+        let may_set = self.retry_at == 0 || sys::now() >= self.retry_at;
+        may_set && self.set_timer(deadline) || deadline == u64::MAX
+    }
+
     fn release_in_child(self) {
         self.registry.release_in_child();
     }
@@ -108,7 +122,8 @@ impl Epoll {
     /// See [`AnyPoller::new`](super::AnyPoller::new).
     pub(super) fn new(wake: RawFd, roused: bool) -> io::Result<Self> {
         let registry = Registry::new(wake, Keys::Whole)?;
-        let timer = match Self::make_timer() {
+        let timer = timerfd::make().map_err(|error| error.raw_os_error().unwrap_or(libc::EIO));
+        let timer = match timer {
             // For these reasons later calls would fail too.
             Err(libc::EMFILE | libc::ENFILE | libc::ENOMEM) => {
                 return Err(io::Error::last_os_error());
@@ -116,14 +131,7 @@ impl Epoll {
             timer => timer,
         };
         if let Ok(timer) = &timer {
-            let event = polling::Event::readable(TIME_KEY);
-            // SAFETY: `polling` requires that the timer is removed before it is closed. Both are
-            // fields of one struct, and closing the only descriptor of the timer unregisters it.
-            unsafe {
-                registry
-                    .polling
-                    .add_with_mode(timer, event, polling::PollMode::Edge)?;
-            }
+            timerfd::register(timer, &registry)?;
         }
         Ok(Self {
             registry,
@@ -134,35 +142,12 @@ impl Epoll {
         })
     }
 
-    /// Make a timerfd, or return an errno.
-    fn make_timer() -> Result<OwnedFd, c_int> {
-        let flags = libc::TFD_CLOEXEC | libc::TFD_NONBLOCK;
-        // SAFETY: a call without pointers.
-        let timer = unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, flags) };
-        if timer < 0 {
-            return Err(sys::errno());
-        }
-        // SAFETY: the descriptor was opened here, and nothing else owns it.
-        Ok(unsafe { OwnedFd::from_raw_fd(timer) })
-    }
-
     /// Set the timer. False if that failed; then errno says why.
     fn set_timer(&mut self, deadline: u64) -> bool {
         let Ok(timer) = &self.timer else {
             return false;
         };
-        // Zero would disarm the timer.
-        let deadline = deadline.max(1);
-        let time = libc::itimerspec {
-            it_interval: libc::timespec {
-                tv_sec: 0,
-                tv_nsec: 0,
-            },
-            it_value: sys::timespec(deadline),
-        };
-        let flags = libc::TFD_TIMER_ABSTIME;
-        // SAFETY: the new value is a local variable, and the old one is not asked for.
-        if unsafe { libc::timerfd_settime(timer.as_raw_fd(), flags, &time, ptr::null_mut()) } != 0 {
+        if !timerfd::set(timer, deadline) {
             return false;
         }
         self.set_to = deadline;

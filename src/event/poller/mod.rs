@@ -13,6 +13,8 @@ mod portable;
 mod registry;
 #[cfg(any(target_pointer_width = "32", test))]
 mod short;
+#[cfg(target_os = "linux")]
+mod timerfd;
 
 use std::io;
 use std::os::fd::RawFd;
@@ -144,6 +146,21 @@ impl AnyPoller {
             which!(&mut self.poller, poller => poller.time_came());
         }
         event
+    }
+
+    /// See [`Poller::wait_fd`].
+    pub(crate) fn wait_fd(&self) -> Option<RawFd> {
+        which!(&self.poller, poller => poller.wait_fd())
+    }
+
+    /// See [`Poller::prepare_rest`].
+    pub(crate) fn prepare_rest(&mut self) -> io::Result<()> {
+        which!(&mut self.poller, poller => poller.prepare_rest())
+    }
+
+    /// See [`Poller::rest`].
+    pub(crate) fn rest(&mut self, deadline: u64, exact: bool) -> bool {
+        which!(&mut self.poller, poller => poller.rest(deadline, exact))
     }
 
     /// See [`Poller::release_in_child`].

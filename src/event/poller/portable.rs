@@ -8,6 +8,8 @@
 
 use std::io;
 use std::num::NonZeroUsize;
+#[cfg(target_os = "linux")]
+use std::os::fd::OwnedFd;
 use std::os::fd::{AsRawFd, RawFd};
 #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
 use std::ptr;
@@ -19,6 +21,8 @@ use super::contract::{
     Batch, EVENTS, IN, Key, LONGEST, Numbers, OUT, Poller, Refusal, TIME_KEY, Until, WaitError,
 };
 use super::registry::{Keys, Registry};
+#[cfg(target_os = "linux")]
+use super::timerfd;
 use crate::fds::{Interest, Mode};
 use crate::sys;
 
@@ -30,6 +34,9 @@ pub(crate) struct Portable {
     reminder: u64,
     /// The time-out of a wait without a deadline, if it needs one.
     longest: Option<Duration>,
+    /// What stands for a deadline while nobody waits, and the time that it is set to.
+    #[cfg(target_os = "linux")]
+    timer: Option<(OwnedFd, u64)>,
 }
 
 impl Portable {
@@ -41,6 +48,8 @@ impl Portable {
             events: polling::Events::with_capacity(room),
             reminder: u64::MAX,
             longest: (!roused).then_some(Duration::from_millis(LONGEST as u64)),
+            #[cfg(target_os = "linux")]
+            timer: None,
         })
     }
 }
@@ -87,8 +96,17 @@ impl Poller for Portable {
             }
             _ => {}
         }
-        let mut count = 0;
+        let (mut count, mut seen) = (0, 0);
         for event in self.events.iter().take(EVENTS) {
+            seen += 1;
+            #[cfg(target_os = "linux")]
+            if event.key == TIME_KEY {
+                // It says nothing that the clock does not say.
+                if let Some((_, set_to)) = &mut self.timer {
+                    *set_to = u64::MAX;
+                }
+                continue;
+            }
             // The key of the wake pipe holds no number, but the pipe never has urgent data.
             let key = Keys::read(event.key);
             let fd = Key::unpack(key).fd;
@@ -97,7 +115,7 @@ impl Poller for Portable {
             found.put(count, key, bit(read, IN) | bit(event.writable, OUT));
             count += 1;
         }
-        let full = count == EVENTS;
+        let full = seen == EVENTS;
         if deadline.min(self.reminder) <= sys::now() {
             self.reminder = u64::MAX;
             found.put(count, TIME_KEY as u64, 0);
@@ -111,6 +129,47 @@ impl Poller for Portable {
     }
 
     fn time_came(&mut self) {}
+
+    #[cfg(target_os = "linux")]
+    fn wait_fd(&self) -> Option<RawFd> {
+        (self.timer.as_ref()).map(|_| self.registry.polling.as_raw_fd())
+    }
+
+    #[cfg(target_os = "linux")]
+    fn prepare_rest(&mut self) -> io::Result<()> {
+        let timer = match timerfd::make() {
+            Ok(timer) => timer,
+            // As in `Epoll`: for these reasons later calls would fail too.
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)
+                ) =>
+            {
+                return Err(error);
+            }
+            Err(_) => return Ok(()),
+        };
+        timerfd::register(&timer, &self.registry)?;
+        self.timer = Some((timer, u64::MAX));
+        Ok(())
+    }
+
+    #[cfg(target_os = "linux")]
+    fn rest(&mut self, deadline: u64, exact: bool) -> bool {
+        let deadline = deadline.min(self.reminder);
+        let Some((timer, set_to)) = &mut self.timer else {
+            return true;
+        };
+        if deadline == *set_to || deadline > *set_to && !exact {
+            return true;
+        }
+        if !timerfd::set(timer, deadline) {
+            return deadline == u64::MAX;
+        }
+        *set_to = deadline;
+        true
+    }
 
     fn release_in_child(self) {
         self.registry.release_in_child();

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* Pools whose loop runs in the threads of the test. */
+#ifndef CALLER_H
+#define CALLER_H
+
+#define NS_EXTENDED_RESULTS
+#include "harness.h"
+
+/* A pool of n workers over this framework (NULL: the default one), with the caller as the loop. */
+static inline struct ns_thrpool_t *caller_pool_over(const char *framework, size_t workers)
+{
+    struct ns_thrpool_config config;
+    struct ns_thrpool_options options;
+    ns_thrpool_config_init(&config);
+    ns_thrpool_options_init(&options, sizeof options);
+    config.max_threads = workers;
+    config.log_fct = quiet_log;
+    options.flags = NS_POOL_CALLER_LOOP;
+    options.framework = framework;
+    struct ns_thrpool_t *tp = ns_thrpool_new_with(&config, &options);
+    assert_non_null(tp);
+    return tp;
+}
+
+/* The framework that CALLER_FRAMEWORK names: so each of these tests can run over each. */
+static inline struct ns_thrpool_t *caller_pool(size_t workers)
+{
+    return caller_pool_over(getenv("CALLER_FRAMEWORK"), workers);
+}
+
+/* One turn that waits for at most usec microseconds. */
+static inline ns_result_t turn_for(struct ns_thrpool_t *tp, long usec)
+{
+    struct timeval tv = {usec / 1000000, usec % 1000000};
+    return ns_thrpool_turn(tp, &tv);
+}
+
+/* Whether a descriptor polls readable within so many milliseconds. */
+static inline int readable_in(int fd, int ms)
+{
+    struct pollfd poll_fd = {.fd = fd, .events = POLLIN};
+    int found = poll(&poll_fd, 1, ms);
+    return found == 1 && (poll_fd.revents & POLLIN);
+}
+
+static inline int readable(int fd)
+{
+    return readable_in(fd, 0);
+}
+
+#define assert_readable(fd) assert_true(readable_in((fd), LIMIT_SECONDS * 1000))
+#define assert_not_readable(fd) assert_false(readable(fd))
+
+/* Turn until there is nothing left to do. */
+static inline void turn_to_the_end(struct ns_thrpool_t *tp)
+{
+    ns_result_t result;
+    while ((result = turn_for(tp, 0)) == NS_SUCCESS) {
+    }
+    assert_int_equal(result, NS_TIMEOUT);
+}
+
+/* Turn, as a host does: whenever the wait descriptor is readable. Until cond holds. */
+#define TURN_UNTIL(tp, cond)                                                                   \
+    do {                                                                                       \
+        int turn_until_fd = ns_thrpool_get_wait_fd(tp);                                        \
+        double turn_until_end = now_seconds() + LIMIT_SECONDS;                                 \
+        while (!(cond)) {                                                                      \
+            if (now_seconds() > turn_until_end) {                                              \
+                fail_msg("never came to hold: %s", #cond);                                     \
+            }                                                                                  \
+            if (readable_in(turn_until_fd, 100)) {                                             \
+                turn_for((tp), 0);                                                             \
+            }                                                                                  \
+        }                                                                                      \
+    } while (0)
+
+/* As a thread: be the loop until the pool has stopped. */
+static inline void *run_loop(void *tp)
+{
+    return (void *)(intptr_t)ns_thrpool_run(tp);
+}
+
+static inline pthread_t start_thread(void *(*body)(void *), void *arg)
+{
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, body, arg), 0);
+    return thread;
+}
+
+static inline intptr_t join_thread(pthread_t thread)
+{
+    void *result;
+    assert_int_equal(pthread_join(thread, &result), 0);
+    return (intptr_t)result;
+}
+
+#endif
