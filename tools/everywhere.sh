@@ -1,11 +1,17 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-3.0-or-later
-# Build the library and the C tests for other architectures and run them: tools/everywhere.sh ARCH...
+# Build the library and the C tests for other architectures and run them: tools/everywhere.sh PART...
 #
-# i686 runs on an x86-64 kernel by itself, the others under qemu-user. The last line is "N passed, N failed".
+# The parts are architectures, as make's ARCH has them, and
+#   oldest    the library compiles, without a warning, with the Rust that Cargo.toml names
+#   systems   it compiles for FreeBSD and macOS; there is no C compiler for these, and nothing is run
+#
+# i686 and musl run on an x86-64 kernel by themselves, the others under qemu-user. The last line is
+# "N passed, N failed".
 #
 # Left out everywhere: the programs that need NSPR of that architecture (test-nspr, test-original-shape,
 # test-daemon-patterns).
+# Left out with musl: test-forks, which takes the place of glibc's malloc and calls that.
 # Left out under qemu-user, which translates one process and its system calls:
 #   test-dlopen          runs itself anew: the kernel does not know the format of the program
 #   test-refusals, test-bounded-steps
@@ -32,8 +38,54 @@ how() {
     [ -z "$run" ] || left_out="dlopen refusals bounded-steps realtime fm-calls fm-memory bad-input"
 }
 
+# Compile without linking: compiles WHAT CARGO-ARGUMENTS...
+compiles() {
+    what=$1
+    shift
+    if RUSTFLAGS="-D warnings" timeout -k 5 600 cargo "$@" >"$log" 2>&1; then
+        passed=$((passed + 1))
+        echo "ok: $what"
+    else
+        failed=$((failed + 1))
+        echo "FAILED: $what"
+        tail -n 40 "$log"
+    fi
+}
+
+oldest() {
+    version=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+    rustup toolchain list 2>/dev/null | grep -q "^$version.0-" ||
+        timeout -k 5 300 rustup toolchain install "$version.0" --profile minimal >"$log" 2>&1 || {
+        echo "skipped: rustup does not bring Rust $version"
+        return
+    }
+    compiles "compiles with Rust $version" "+$version.0" check --quiet --locked --lib \
+        --target-dir "${CARGO_TARGET_DIR:-target}/oldest"
+}
+
+systems() {
+    for triple in x86_64-unknown-freebsd aarch64-apple-darwin; do
+        rustup target add "$triple" >"$log" 2>&1 || {
+            echo "skipped: rustup does not bring $triple"
+            continue
+        }
+        # "true" stands for the C compiler, which makes the shim: to check, nothing has to be linked.
+        variable=$(echo "$triple" | tr - _)
+        export "CC_$variable=true" "AR_$variable=true"
+        compiles "compiles for $triple, without the C shim" check --quiet --locked --lib --target "$triple"
+    done
+}
+
 for arch; do
+    case $arch in
+    oldest | systems)
+        "$arch"
+        continue
+        ;;
+    esac
     how "$arch"
+    triple=$($make -s ARCH="$arch" print-triple)
+    rustup target list --installed 2>/dev/null | grep -qx "$triple" || rustup target add "$triple" >/dev/null 2>&1
     # shellcheck disable=SC2086 # words
     if ! $make ARCH="$arch" all >"$log" 2>&1 || ! $make -j2 ARCH="$arch" c-tests >>"$log" 2>&1; then
         grep -A 5 'error' "$log" | head -n 40
