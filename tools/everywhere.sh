@@ -20,6 +20,13 @@
 #   test-fm-calls        counts the system calls of the process, which are qemu's too
 #   test-fm-memory, test-bad-input
 #                        limit the address space, in which qemu itself lives
+#   test-forks, test-groups-forks, test-inherited-pools
+#                        a child of a process with threads makes threads, at which qemu fails an assertion
+#                        of its own (qemu_plugin_vcpu_init_hook)
+#   a_handler_is_called_by_its_own_conventions_where_nobody_watches, real_time_signals_are_watched_too
+#                        qemu keeps some of the real-time signals to itself
+#   all_signals_blocked_the_loop_comes_round_by_itself
+#                        a thread with all signals blocked waits on what was closed: qemu does not come back
 make="${MAKE:-make} --no-print-directory"
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
@@ -35,7 +42,12 @@ how() {
     riscv64) run="qemu-riscv64 -L /usr/riscv64-linux-gnu" ;;
     s390x) run="qemu-s390x -L /usr/s390x-linux-gnu" ;;
     esac
-    [ -z "$run" ] || left_out="dlopen refusals bounded-steps realtime fm-calls fm-memory bad-input"
+    [ -z "$run" ] || left_out="dlopen refusals bounded-steps realtime fm-calls fm-memory bad-input \
+        forks groups-forks inherited-pools"
+    NS_LEAVE_OUT="a_handler_is_called_by_its_own_conventions_where_nobody_watches \
+real_time_signals_are_watched_too all_signals_blocked_the_loop_comes_round_by_itself"
+    [ -n "$run" ] || NS_LEAVE_OUT=
+    export NS_LEAVE_OUT
 }
 
 # Compile without linking: compiles WHAT CARGO-ARGUMENTS...
@@ -97,7 +109,7 @@ for arch; do
     for program in ${NS_ONLY:-"build/$arch"/c-tests/test-*}; do
         name=$(basename "$program")
         case " $left_out " in
-        *" ${name#test-} "*) ;;
+        *[!a-z-]"${name#test-}"[!a-z-]*) ;;
         *) programs="$programs build/$arch/c-tests/$name" ;;
         esac
     done
