@@ -121,7 +121,7 @@ BENCHES := $(addprefix $(B)/bench/,ns floor libevent libuv glib asio)
 BENCH_HEADERS := $(wildcard bench/*.h)
 
 .PHONY: all help man need-man need-demo need-demo-sql need-check need-deep need-deb need-bench need-counts demo \
-        demo-sql check check-model check-deep check-full check-everywhere print-triple soak header examples c-tests bench bench-plot \
+        demo-sql check check-model check-deep check-full check-everywhere print-triple time64-tests soak header examples c-tests bench bench-plot \
         bench-counts bench-profile install uninstall deb clean
 
 all: $(B)/lib/$(SHARED) $(B)/lib/libnunc-stans.a ## build the library into build/lib (release)
@@ -202,6 +202,15 @@ $(B)/c-tests/test-dlopen: c-tests/test-dlopen.c $(C_TEST_HEADERS) include/nunc-s
 $(B)/c-tests/%: c-tests/%.c $(C_TEST_HEADERS) include/nunc-stans.h $(B)/lib/$(SHARED) $(CMOCKA_LIBRARY)
 	@mkdir -p $(@D)
 	$(CC) $(C_FLAGS) -O1 -Ic-tests $< -o $@ $(LINK) $(CMOCKA) $(NSPR)
+
+# For 32 bits: tests with a time_t of 64.
+$(B)/time64/%: c-tests/%.c $(C_TEST_HEADERS) include/nunc-stans.h $(B)/lib/$(SHARED) $(CMOCKA_LIBRARY)
+	@mkdir -p $(@D)
+	$(CC) $(C_FLAGS) -D_TIME_BITS=64 -D_FILE_OFFSET_BITS=64 -O1 -Ic-tests $< -o $@ $(LINK) $(CMOCKA)
+
+TIME64 := $(patsubst %,$(B)/time64/test-%,abi cadence groups-wait io-timeouts options rearm-after rearm-for small-things)
+
+time64-tests: $(TIME64)
 
 $(B)/cmocka/libcmocka.a: tools/cmocka.sh
 	tools/cmocka.sh $(@D) $(CC)

@@ -9,6 +9,8 @@
 # i686 and musl run on an x86-64 kernel by themselves, the others under qemu-user. The last line is
 # "N passed, N failed".
 #
+# The 32-bit ones also run some tests that are compiled with a time_t of 64 bits.
+#
 # Left out everywhere: the programs that need NSPR of that architecture (test-nspr, test-original-shape,
 # test-daemon-patterns).
 # Left out with musl: test-forks, which takes the place of glibc's malloc and calls that.
@@ -35,12 +37,17 @@ failed=0
 
 # What the programs of an architecture are run with, and what is left out: how ARCH.
 how() {
-    run='' left_out=''
+    run='' left_out='' more=examples
     case $1 in
     aarch64) run="qemu-aarch64 -L /usr/aarch64-linux-gnu" ;;
     armhf) run="qemu-arm -L /usr/arm-linux-gnueabihf" ;;
     riscv64) run="qemu-riscv64 -L /usr/riscv64-linux-gnu" ;;
     s390x) run="qemu-s390x -L /usr/s390x-linux-gnu" ;;
+    esac
+    # The kernel can't start an example under qemu.
+    [ -z "$run" ] || more=
+    case $1 in
+    armhf | i686) more="$more time64-tests" ;;
     esac
     [ -z "$run" ] || left_out="dlopen refusals bounded-steps realtime fm-calls fm-memory bad-input \
         forks groups-forks inherited-pools"
@@ -99,13 +106,14 @@ for arch; do
     triple=$($make -s ARCH="$arch" print-triple)
     rustup target list --installed 2>/dev/null | grep -qx "$triple" || rustup target add "$triple" >/dev/null 2>&1
     # shellcheck disable=SC2086 # words
-    if ! $make ARCH="$arch" all >"$log" 2>&1 || ! $make -j2 ARCH="$arch" c-tests >>"$log" 2>&1; then
+    if ! $make ARCH="$arch" all >"$log" 2>&1 || ! $make -j2 ARCH="$arch" c-tests $more >>"$log" 2>&1; then
         grep -A 5 'error' "$log" | head -n 40
         echo "$arch: does not build"
         failed=$((failed + 1))
         continue
     fi
     programs=
+    [ ! -d "build/$arch/time64" ] || programs=$(echo "build/$arch"/time64/test-*)
     for program in ${NS_ONLY:-"build/$arch"/c-tests/test-*}; do
         name=$(basename "$program")
         case " $left_out " in
@@ -114,7 +122,7 @@ for arch; do
         esac
     done
     # shellcheck disable=SC2086 # words
-    NS_SLOW=1 NS_NO_NSPR=1 NS_LIBRARY=build/$arch/lib/libnunc-stans.so.0 \
+    NS_SLOW=1 NS_NO_NSPR=1 NS_EXAMPLES=build/$arch/examples NS_LIBRARY=build/$arch/lib/libnunc-stans.so.0 \
         c-tests/run.sh -t 300 -w "$run" $programs >"$log" 2>&1
     grep -v ' 0 failed, 0 skipped' "$log" | grep -v '^[0-9]* passed'
     summary=$(tail -n 1 "$log")
