@@ -57,6 +57,8 @@ ifeq ($(ARCH),musl)
     export CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_RUSTFLAGS ?= -C target-feature=-crt-static \
         -L native=$(CURDIR)/$(B)/link
     UNWIND := $(B)/link/libgcc_s.so
+    # Some tests use the headers of the kernel, whose numbers of ioctls are no int, as musl has it.
+    CFLAGS += -idirafter $(B)/link/include -Wno-overflow
 endif
 
 # The tests of another architecture link cmocka as tools/cmocka.sh builds it; libraries that only some tests
@@ -86,6 +88,9 @@ WITH_NSPR := $(B)/examples/nspr-echo \
 ifdef FOREIGN
     EXAMPLES := $(filter-out $(WITH_NSPR) $(B)/examples/sql-gateway,$(EXAMPLES))
     C_TESTS := $(filter-out $(WITH_NSPR),$(C_TESTS))
+    ifeq ($(ARCH),musl) # it takes the place of glibc's malloc, and calls that
+        C_TESTS := $(filter-out %/test-forks,$(C_TESTS))
+    endif
 endif
 
 TOOLS_FOR_BUILD := gcc libc6-dev
@@ -99,6 +104,15 @@ TOOLS_FOR_DEB := $(TOOLS_FOR_BUILD) $(TOOLS_FOR_MAN) debhelper dpkg-dev fakeroot
 TOOLS_FOR_CHECK := $(TOOLS_FOR_DEB) $(TOOLS_FOR_SQL) bindgen bpftrace clang g++ gdb libcmocka-dev \
                    libnspr4-dev man-db mandoc strace valgrind $(TOOLS_FOR_LISTINGS)
 
+# For the architectures in ARCHES, and for some of them.
+TOOLS_FOR_aarch64 := gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
+TOOLS_FOR_armhf := gcc-arm-linux-gnueabihf libc6-dev-armhf-cross qemu-user
+TOOLS_FOR_i686 := gcc-i686-linux-gnu libc6-dev-i386-cross
+TOOLS_FOR_riscv64 := gcc-riscv64-linux-gnu libc6-dev-riscv64-cross qemu-user
+TOOLS_FOR_s390x := gcc-s390x-linux-gnu libc6-dev-s390x-cross qemu-user
+TOOLS_FOR_musl := musl-dev musl-tools
+EVERYWHERE ?= oldest systems $(ARCHES)
+
 TOOLS_FOR_DEEP := $(TOOLS_FOR_CHECK) python3
 TOOLS_FOR_COUNTS := $(TOOLS_FOR_BUILD) python3 valgrind strace
 TOOLS_FOR_BENCH := $(TOOLS_FOR_BUILD) g++ pkg-config python3 libevent-dev libuv1-dev \
@@ -107,7 +121,7 @@ BENCHES := $(addprefix $(B)/bench/,ns floor libevent libuv glib asio)
 BENCH_HEADERS := $(wildcard bench/*.h)
 
 .PHONY: all help man need-man need-demo need-demo-sql need-check need-deep need-deb need-bench need-counts demo \
-        demo-sql check check-model check-deep check-full soak header examples c-tests bench bench-plot \
+        demo-sql check check-model check-deep check-full check-everywhere print-triple time64-tests soak header examples c-tests bench bench-plot \
         bench-counts bench-profile install uninstall deb clean
 
 all: $(B)/lib/$(SHARED) $(B)/lib/libnunc-stans.a ## build the library into build/lib (release)
@@ -116,7 +130,8 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(B)/link/libgcc_s.so:
-	@mkdir -p $(@D)
+	@mkdir -p $(@D)/include
+	ln -sfn /usr/include/linux /usr/include/asm-generic /usr/include/$$(cc -print-multiarch)/asm $(@D)/include/
 	echo "INPUT($$(rustc --print target-libdir --target $(TRIPLE))/self-contained/libunwind.a)" >$@
 
 $(RELEASE)/libnunc_stans.so: $(SOURCES) | $(UNWIND)
@@ -188,6 +203,15 @@ $(B)/c-tests/%: c-tests/%.c $(C_TEST_HEADERS) include/nunc-stans.h $(B)/lib/$(SH
 	@mkdir -p $(@D)
 	$(CC) $(C_FLAGS) -O1 -Ic-tests $< -o $@ $(LINK) $(CMOCKA) $(NSPR)
 
+# For 32 bits: tests with a time_t of 64.
+$(B)/time64/%: c-tests/%.c $(C_TEST_HEADERS) include/nunc-stans.h $(B)/lib/$(SHARED) $(CMOCKA_LIBRARY)
+	@mkdir -p $(@D)
+	$(CC) $(C_FLAGS) -D_TIME_BITS=64 -D_FILE_OFFSET_BITS=64 -O1 -Ic-tests $< -o $@ $(LINK) $(CMOCKA)
+
+TIME64 := $(patsubst %,$(B)/time64/test-%,abi cadence groups-wait io-timeouts options rearm-after rearm-for small-things)
+
+time64-tests: $(TIME64)
+
 $(B)/cmocka/libcmocka.a: tools/cmocka.sh
 	tools/cmocka.sh $(@D) $(CC)
 
@@ -223,6 +247,13 @@ check-full: need-check ## the long counts: half an hour
 	@$(MAKE) --no-print-directory -j2 c-tests $(B)/examples/httpd
 	NS_COUNT=full c-tests/run.sh -t 36000 $(B)/c-tests/test-fm-* $(B)/c-tests/test-random \
 	    $(B)/c-tests/test-faults
+
+check-everywhere: ## build and test for other architectures and systems (EVERYWHERE="oldest aarch64")
+	@tools/need.sh dpkg-dev xz-utils $(TOOLS_FOR_BUILD) $(sort $(foreach a,$(EVERYWHERE),$(TOOLS_FOR_$a)))
+	@tools/everywhere.sh $(EVERYWHERE)
+
+print-triple:
+	@echo $(TRIPLE)
 
 soak: need-check ## the example daemon under unfriendly load for SECONDS, memory and descriptors flat
 	@$(MAKE) --no-print-directory all $(B)/examples/httpd $(B)/c-tests/soak

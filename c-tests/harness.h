@@ -21,6 +21,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -45,8 +46,30 @@
 /* A stack for which there is no room. In an address space of 32 bits there may be for a fourth of it. */
 #define NO_STACK (sizeof(size_t) > 4 ? SIZE_MAX / 4 : SIZE_MAX / 16 * 15)
 
+/* Whether NS_LEAVE_OUT, names between spaces, has this one: tests that the machine can't run. */
+static inline int left_out(const char *name)
+{
+    const char *all = getenv("NS_LEAVE_OUT");
+    size_t length = strlen(name);
+    for (const char *at = all; at != NULL && (at = strstr(at, name)) != NULL; at += length) {
+        if ((at == all || at[-1] == ' ') && (at[length] == ' ' || at[length] == '\0')) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
 /* The head of a test that needs nothing of what cmocka hands it. */
-#define TEST(name) static void name(void **state __attribute__((unused)))
+#define TEST(name)                                                                             \
+    static void name##_body(void);                                                             \
+    static void name(void **state __attribute__((unused)))                                     \
+    {                                                                                          \
+        if (left_out(#name)) {                                                                 \
+            skip();                                                                            \
+        }                                                                                      \
+        name##_body();                                                                         \
+    }                                                                                          \
+    static void name##_body(void)
 
 /* A time that does not come during a test, and one that has come. */
 static struct timeval far_away __attribute__((unused)) = {1000000, 0};
@@ -320,11 +343,11 @@ static inline int count_threads(void)
 }
 
 /* See that there are as many descriptors and threads as before. A thread that was joined may still be
- * listed for a moment. */
+ * listed for a moment, and was perhaps counted before. */
 static inline void assert_nothing_left(int fds, int threads)
 {
     assert_int_equal(count_fds(), fds);
-    EVENTUALLY(count_threads() == threads);
+    EVENTUALLY(count_threads() <= threads);
 }
 
 /* A callback that reports that it has begun, and does not return until the gate is opened. */

@@ -23,7 +23,10 @@ static inline const char *example(const char *name)
     snprintf(program, sizeof program, "%s", __FILE__);
     char *end = strrchr(program, '/');
     assert_non_null(end);
-    snprintf(end, sizeof program - (size_t)(end - program), "/../build/examples/%s", name);
+    /* Another architecture has them elsewhere. */
+    const char *among = getenv("NS_EXAMPLES");
+    snprintf(end, sizeof program - (size_t)(end - program), "/../%s/%s",
+             among != NULL ? among : "build/examples", name);
     if (access(program, X_OK) != 0) {
         skip();
     }

@@ -306,9 +306,8 @@ static void *destroy(void *tp)
 
 /* Programs that take their signals by sigwait(3) block all of them first, in all threads: none is left to
  * rouse the loop with. */
-static void all_signals_blocked_the_loop_comes_round_by_itself(void **state)
+TEST(all_signals_blocked_the_loop_comes_round_by_itself)
 {
-    UNUSED(state);
     sigset_t all, before;
     int open = count_fds();
     sigfillset(&all);

@@ -39,7 +39,7 @@ static void take_all_processors(void)
 /* 0 if that is refused. */
 static int be_realtime(int priority)
 {
-    struct sched_param param = {priority};
+    struct sched_param param = {.sched_priority = priority};
     return sched_setscheduler(0, priority ? SCHED_FIFO : SCHED_OTHER, &param) == 0;
 }
 

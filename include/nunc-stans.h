@@ -90,6 +90,19 @@
 extern "C" {
 #endif
 
+/* The library's times have 32 bits where the C library's had before _TIME_BITS. In a program whose
+ * times have 64 (_TIME_BITS=64, which some distributions set), the functions that take a struct timeval
+ * are inline functions, defined below, that convert it. In structs of this header, a time is the
+ * library's: set its fields. */
+#if defined(__GLIBC__) && defined(__TIMESIZE) && __TIMESIZE == 32 && defined(__USE_TIME_BITS64)
+#define NS_TIME32 1
+struct ns_time32 {
+    long tv_sec;
+    long tv_usec;
+};
+#define timeval ns_time32
+#endif
+
 /** A pool: opaque. */
 struct ns_thrpool_t;
 typedef struct ns_thrpool_t ns_thrpool_t;
@@ -1195,6 +1208,89 @@ ns_result_t ns_group_set_limit(struct ns_group_t *group,
  * @return how many at that moment; 0 for NULL
  */
 size_t ns_group_get_length(struct ns_group_t *group);
+
+#ifdef NS_TIME32
+#undef timeval
+
+/* A time as the library takes it, at place; NULL for NULL. What is too large becomes the largest. */
+static inline struct ns_time32 *ns_time32_of(const struct timeval *tv, struct ns_time32 *place)
+{
+    const long most = 0x7fffffffL;
+    if (tv == NULL) {
+        return NULL;
+    }
+    place->tv_sec = tv->tv_sec > most ? most : tv->tv_sec < -most ? -most : (long)tv->tv_sec;
+    place->tv_usec = tv->tv_usec > most ? most : tv->tv_usec < -most ? -most : (long)tv->tv_usec;
+    return place;
+}
+
+static inline ns_result_t ns_add_timeout_job_time64(struct ns_thrpool_t *tp, struct timeval *tv,
+                                                    ns_job_type_t job_type, ns_job_func_t func,
+                                                    void *data, struct ns_job_t **job)
+{
+    struct ns_time32 time;
+    return ns_add_timeout_job(tp, ns_time32_of(tv, &time), job_type, func, data, job);
+}
+
+static inline ns_result_t ns_add_io_timeout_job_time64(struct ns_thrpool_t *tp,
+                                                       struct PRFileDesc *fd, struct timeval *tv,
+                                                       ns_job_type_t job_type, ns_job_func_t func,
+                                                       void *data, struct ns_job_t **job)
+{
+    struct ns_time32 time;
+    return ns_add_io_timeout_job(tp, fd, ns_time32_of(tv, &time), job_type, func, data, job);
+}
+
+static inline ns_result_t ns_add_fd_timeout_job_time64(struct ns_thrpool_t *tp, int fd,
+                                                       struct timeval *tv, ns_job_type_t job_type,
+                                                       ns_job_func_t func, void *data,
+                                                       struct ns_job_t **job)
+{
+    struct ns_time32 time;
+    return ns_add_fd_timeout_job(tp, fd, ns_time32_of(tv, &time), job_type, func, data, job);
+}
+
+static inline ns_result_t ns_job_timedwait_time64(struct ns_job_t *job, const struct timeval *tv)
+{
+    struct ns_time32 time;
+    return ns_job_timedwait(job, ns_time32_of(tv, &time));
+}
+
+static inline ns_result_t ns_job_rearm_after_time64(struct ns_job_t *job, const struct timeval *tv)
+{
+    struct ns_time32 time;
+    return ns_job_rearm_after(job, ns_time32_of(tv, &time));
+}
+
+static inline ns_result_t ns_job_rearm_for_time64(struct ns_job_t *job, ns_job_type_t directions,
+                                                  const struct timeval *tv)
+{
+    struct ns_time32 time;
+    return ns_job_rearm_for(job, directions, ns_time32_of(tv, &time));
+}
+
+static inline ns_result_t ns_thrpool_timedwait_time64(struct ns_thrpool_t *tp,
+                                                      const struct timeval *tv)
+{
+    struct ns_time32 time;
+    return ns_thrpool_timedwait(tp, ns_time32_of(tv, &time));
+}
+
+static inline ns_result_t ns_group_wait_time64(struct ns_group_t *group, const struct timeval *tv)
+{
+    struct ns_time32 time;
+    return ns_group_wait(group, ns_time32_of(tv, &time));
+}
+
+#define ns_add_timeout_job ns_add_timeout_job_time64
+#define ns_add_io_timeout_job ns_add_io_timeout_job_time64
+#define ns_add_fd_timeout_job ns_add_fd_timeout_job_time64
+#define ns_job_timedwait ns_job_timedwait_time64
+#define ns_job_rearm_after ns_job_rearm_after_time64
+#define ns_job_rearm_for ns_job_rearm_for_time64
+#define ns_thrpool_timedwait ns_thrpool_timedwait_time64
+#define ns_group_wait ns_group_wait_time64
+#endif
 
 #ifdef __cplusplus
 }

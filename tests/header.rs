@@ -121,6 +121,7 @@ fn header() -> String {
         section("capi/caller.rs", &functions, &[]),
         include_str!("header/groups.h").trim().to_owned(),
         section("capi/group.rs", &functions, &[]),
+        include_str!("header/time32.h").trim().to_owned(),
         include_str!("header/bottom.h").trim().to_owned(),
     ];
     parts.join("\n\n").trim().to_owned() + "\n"

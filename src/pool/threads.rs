@@ -36,6 +36,10 @@ pub(super) unsafe fn join_by(thread: libc::pthread_t, deadline: u64) -> c_int {
     }
 }
 
+/// No stack is smaller, even where the system has smaller ones, as musl has: the frame of a signal
+/// handler alone takes several kilobytes.
+const LEAST_STACK: size_t = 16 * 1024;
+
 /// The attributes of the threads of a pool.
 pub(super) struct Attributes(pub(super) libc::pthread_attr_t);
 
@@ -55,6 +59,9 @@ impl Attributes {
             }
         };
         if stacksize != 0 {
+            if stacksize < LEAST_STACK {
+                return Err(libc::EINVAL);
+            }
             // SAFETY: `pthread_attr_init` has succeeded.
             match unsafe { libc::pthread_attr_setstacksize(&mut attributes.0, stacksize) } {
                 0 => {}

@@ -90,6 +90,19 @@
 extern "C" {
 #endif
 
+/* The library's times have 32 bits where the C library's had before _TIME_BITS. In a program whose
+ * times have 64 (_TIME_BITS=64, which some distributions set), the functions that take a struct timeval
+ * are inline functions, defined below, that convert it. In structs of this header, a time is the
+ * library's: set its fields. */
+#if defined(__GLIBC__) && defined(__TIMESIZE) && __TIMESIZE == 32 && defined(__USE_TIME_BITS64)
+#define NS_TIME32 1
+struct ns_time32 {
+    long tv_sec;
+    long tv_usec;
+};
+#define timeval ns_time32
+#endif
+
 /** A pool: opaque. */
 struct ns_thrpool_t;
 typedef struct ns_thrpool_t ns_thrpool_t;
