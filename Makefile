@@ -13,6 +13,7 @@ CARGO ?= cargo
 VERSION := 0.2.0
 SONAME := libnunc-stans.so.0
 SHARED := libnunc-stans.so.$(VERSION)
+HEADERS := nunc-stans.h nunc-stans-ffi.h
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 SOURCES := $(shell find src -type f) Cargo.toml Cargo.lock build.rs
 
@@ -262,7 +263,7 @@ bench-profile: need-counts ## where the instructions of the main paths go
 	@$(MAKE) --no-print-directory all $(B)/bench/ns
 	@bench/profile.py $(B)/bench/ns
 
-header: ## generate include/nunc-stans.h from src/abi and src/capi
+header: ## generate include/nunc-stans.h and nunc-stans-ffi.h from src/abi and src/capi
 	NS_WRITE_HEADER=1 $(CARGO) test --quiet --locked --test header
 
 build/man/done: include/nunc-stans.h docs/MODEL.md $(wildcard tools/docs/*.py) | need-man
@@ -271,7 +272,7 @@ build/man/done: include/nunc-stans.h docs/MODEL.md $(wildcard tools/docs/*.py) |
 
 man: build/man/done ## write the manual's pages into build/man
 
-install: all man ## install library, header, manual, pkg-config file; DESTDIR, prefix, libdir, includedir, mandir
+install: all man ## install library, headers, manual, pkg-config file; DESTDIR, prefix, libdir, includedir, mandir
 	$(INSTALL) -d $(DESTDIR)$(libdir)/pkgconfig $(DESTDIR)$(includedir)/nunc-stans
 	$(INSTALL) -m 755 $(B)/lib/$(SHARED) $(DESTDIR)$(libdir)/$(SHARED)
 	ln -sf $(SHARED) $(DESTDIR)$(libdir)/$(SONAME)
@@ -279,8 +280,10 @@ install: all man ## install library, header, manual, pkg-config file; DESTDIR, p
 	$(INSTALL) -m 644 $(B)/lib/libnunc-stans.a $(DESTDIR)$(libdir)/libnunc-stans.a
 	sed 's|@prefix@|$(prefix)|; s|@exec_prefix@|$(exec_prefix)|; s|@libdir@|$(libdir)|; s|@includedir@|$(includedir)|; s|@version@|$(VERSION)|' \
 	    nunc-stans.pc.in > $(DESTDIR)$(libdir)/pkgconfig/nunc-stans.pc
-	$(INSTALL) -m 644 include/nunc-stans.h $(DESTDIR)$(includedir)/nunc-stans/nunc-stans.h
-	ln -sf nunc-stans/nunc-stans.h $(DESTDIR)$(includedir)/nunc-stans.h
+	for header in $(HEADERS); do \
+	    $(INSTALL) -m 644 include/$$header $(DESTDIR)$(includedir)/nunc-stans/$$header && \
+	    ln -sf nunc-stans/$$header $(DESTDIR)$(includedir)/$$header || exit 1; \
+	done
 	$(INSTALL) -d $(DESTDIR)$(mandir)/man3 $(DESTDIR)$(mandir)/man7
 	$(INSTALL) -m 644 build/man/man3/* $(DESTDIR)$(mandir)/man3
 	$(INSTALL) -m 644 build/man/man7/* $(DESTDIR)$(mandir)/man7
@@ -290,7 +293,8 @@ uninstall: man ## remove what install put there
 	rm -f $(DESTDIR)$(libdir)/$(SHARED) $(DESTDIR)$(libdir)/$(SONAME) \
 	    $(DESTDIR)$(libdir)/libnunc-stans.so $(DESTDIR)$(libdir)/libnunc-stans.a \
 	    $(DESTDIR)$(libdir)/pkgconfig/nunc-stans.pc \
-	    $(DESTDIR)$(includedir)/nunc-stans.h $(DESTDIR)$(includedir)/nunc-stans/nunc-stans.h
+	    $(addprefix $(DESTDIR)$(includedir)/,$(HEADERS)) \
+	    $(addprefix $(DESTDIR)$(includedir)/nunc-stans/,$(HEADERS))
 	-rmdir $(DESTDIR)$(includedir)/nunc-stans 2>/dev/null
 
 deb: need-deb ## make Debian packages in build/deb
