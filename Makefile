@@ -13,7 +13,7 @@ CARGO ?= cargo
 VERSION := 0.2.0
 SONAME := libnunc-stans.so.0
 SHARED := libnunc-stans.so.$(VERSION)
-HEADERS := nunc-stans.h nunc-stans-ffi.h
+HEADERS := nunc-stans.h nunc-stans-ffi.h nunc-stans.hpp nunc-stans-coroutines.hpp
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 SOURCES := $(shell find src -type f) Cargo.toml Cargo.lock build.rs
 
