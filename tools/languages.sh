@@ -131,7 +131,7 @@ python() {
     venv
     bin=$work/venv/bin
     step "the wheel is built, without fetching anything else" sh -c "rm -rf '$work/wheel' '$work/python' &&
-        cp -r bindings/python '$work/python' && cd '$work/python' && '$bin/python' -m build -q --wheel \
+        cp -r bindings/python '$work/python' && cd '$work/python' && '$bin/python' -m build --wheel \
         --no-isolation --outdir '$work/wheel' . && '$bin/pip' install -q --no-deps --force-reinstall \
         --disable-pip-version-check '$work'/wheel/*.whl"
     step "mypy --strict" "$bin/mypy" --strict bindings/python/src bindings/python/tests bindings/python/examples

@@ -204,17 +204,21 @@ def test_nothing_is_left_of_jobs_and_pools() -> None:
     class Thing:
         pass
 
-    kept = []
+    kept: list[weakref.ref[object]] = []
+
+    def use(thing: Thing) -> Callable[[ns.Job], None]:
+        return lambda job: print(thing)
+
     for _ in range(20):
         with ns.Pool() as pool:
             thing = Thing()
             kept.append(weakref.ref(thing))
             kept.append(weakref.ref(pool))
-            pool.after(1000, lambda job, thing=thing: None)
-            pool.run(lambda job, thing=thing: None)
+            pool.after(1000, use(thing))
+            pool.on_readable(0, use(thing), timeout=1000).cancel()
             group = pool.group()
             group.suspend()
-            group.post(lambda thing: None, thing)
+            group.post(print, thing)
     del pool, thing, group
     gc.collect()
     assert [ref() for ref in kept] == [None] * 40

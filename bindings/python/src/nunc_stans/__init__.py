@@ -248,6 +248,11 @@ class _Adder:
             self._numbers.discard(number)
             check(result, "post")
 
+    def _forget_posted(self) -> None:
+        for number in list(self._numbers):
+            _posted.pop(number, None)
+        self._numbers.clear()
+
     def run(self, callback: Callback, *, loop: bool = False, keep: bool = False) -> Job:
         """As post, with a job that can be rearmed and cancelled."""
         return self._add("run", callback, loop, False, keep, lib.ns_add_job)
@@ -382,9 +387,7 @@ class Group(_Adder):
         with self._lock:
             self._cancelled = True
             result = self._call(lib.ns_group_cancel)
-        for number in list(self._numbers):
-            _posted.pop(number, None)
-        self._numbers.clear()
+        self._forget_posted()
         if result not in (lib.NS_SUCCESS, lib.NS_RUNNING):
             check(result, "cancel")
         return bool(result == lib.NS_SUCCESS)
@@ -432,6 +435,7 @@ class Group(_Adder):
     def _gone(self) -> None:
         with self._lock:
             self._raw = None
+        self._forget_posted()
         self._of._groups.discard(self)
 
     def __enter__(self) -> Self:
@@ -523,10 +527,11 @@ class Pool(_Adder):
             return
         for job in list(self._jobs):
             job.cancel()
+        for group in list(self._groups):
+            group.release()
         lib.ns_thrpool_destroy(raw)
         _open.discard(self)
-        for number in list(self._numbers):
-            _posted.pop(number, None)
+        self._forget_posted()
 
     def _wait(self, call: str, timeout: float | None, wait: Callable[[Any], Any]) -> bool:
         """Wait in slices, between which Python looks after its signals."""
