@@ -101,6 +101,8 @@ TOOLS_FOR_CHECK := $(TOOLS_FOR_DEB) $(TOOLS_FOR_SQL) bindgen bpftrace clang g++ 
                    libnspr4-dev man-db mandoc strace valgrind $(TOOLS_FOR_LISTINGS)
 
 TOOLS_FOR_DEEP := $(TOOLS_FOR_CHECK) python3
+TOOLS_FOR_LANGUAGES := $(TOOLS_FOR_BUILD) g++ clang-16 luajit pkg-config python3-dev python3-venv \
+                       redis-server libhiredis-dev libcurl4-openssl-dev libpq-dev postgresql procps
 TOOLS_FOR_COUNTS := $(TOOLS_FOR_BUILD) python3 valgrind strace
 TOOLS_FOR_BENCH := $(TOOLS_FOR_BUILD) g++ pkg-config python3 libevent-dev libuv1-dev \
                    libglib2.0-dev libasio-dev
@@ -108,7 +110,7 @@ BENCHES := $(addprefix $(B)/bench/,ns floor libevent libuv glib asio)
 BENCH_HEADERS := $(wildcard bench/*.h)
 
 .PHONY: all help man need-man need-demo need-demo-sql need-check need-deep need-deb need-bench need-counts demo \
-        demo-sql check check-model check-deep check-full soak header examples c-tests bench bench-plot \
+        need-languages check-languages demo-sql check check-model check-deep check-full soak header examples c-tests bench bench-plot \
         bench-counts bench-profile install uninstall deb clean
 
 all: $(B)/lib/$(SHARED) $(B)/lib/libnunc-stans.a ## build the library into build/lib (release)
@@ -218,6 +220,14 @@ check-deep: need-deep ## models, sanitizers, valgrind, a hundredth of the long c
 	@$(MAKE) --no-print-directory all
 	@$(MAKE) --no-print-directory -j2 c-tests $(B)/bench/ns
 	@tools/deep.sh build
+
+need-languages:
+	@tools/need.sh $(TOOLS_FOR_LANGUAGES)
+
+check-languages: need-languages ## C++, Python, the header without preprocessor, the adapters
+	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory build/examples/httpd
+	@tools/languages.sh build
 
 check-full: need-check ## the long counts: half an hour
 	@$(MAKE) --no-print-directory all

@@ -9,25 +9,22 @@ import nunc_stans as ns
 
 
 def serve(job: ns.Job, client: socket.socket) -> None:
+    """In a worker, which may block: another client's run meanwhile in the others."""
     try:
         data = b"" if job.timed_out else client.recv(65536)
-        if data:
-            client.setblocking(True)
-            client.sendall(data)  # in a worker, which may block
-            client.setblocking(False)
-            return job.rearm()
-    except BlockingIOError:
-        return job.rearm()
+        client.sendall(data)
     except OSError:
-        pass
-    client.close()
+        data = b""
+    if not data:
+        job.cancel()
+        client.close()
 
 
 def accept(job: ns.Job, listener: socket.socket, pool: ns.Pool) -> None:
     try:
         client, _ = listener.accept()
-        client.setblocking(False)
-        pool.on_readable(client, lambda job: serve(job, client), timeout=30)
+        client.setblocking(True)
+        pool.on_readable(client, lambda job: serve(job, client), timeout=30, persist=True)
     except BlockingIOError:
         pass
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""rate.py [connections [seconds]] - round trips a second of examples/echo.py, which it starts."""
+"""rate.py [connections [seconds]] - round trips a second of examples/echo.py, which it starts: by the clock, and by
+the processor time of the server, which other load on the machine hardly changes."""
 
+import resource
 import select
 import signal
 import socket
@@ -10,10 +12,11 @@ import time
 from pathlib import Path
 
 
-def main(connections: int, seconds: float) -> float:
+def main(connections: int, seconds: float) -> tuple[float, float]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     server = subprocess.Popen([sys.executable, str(Path(__file__).with_name("echo.py")), str(port)])
     clients: dict[int, socket.socket] = {}
     while len(clients) < connections:
@@ -38,9 +41,12 @@ def main(connections: int, seconds: float) -> float:
     server.send_signal(signal.SIGTERM)
     if server.wait(20) != 0:
         raise SystemExit(f"the server ended with {server.returncode}")
-    return trips / (now - begin)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    processor = used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime
+    return trips / (now - begin), trips / processor
 
 
 if __name__ == "__main__":
     numbers = [float(argument) for argument in sys.argv[1:]] + [32, 3][len(sys.argv) - 1 :]
-    print(f"{main(int(numbers[0]), numbers[1]):.0f} round trips a second over {int(numbers[0])} connections")
+    clock, processor = main(int(numbers[0]), numbers[1])
+    print(f"{clock:.0f} round trips a second, {processor:.0f} for each second of the server's processor time")

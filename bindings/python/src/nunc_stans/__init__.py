@@ -13,7 +13,7 @@ A callback gets its job. It runs in a worker or, with loop=True, in the loop. A 
 returns without having called rearm(), unless it is persistent or was made with keep=True: then it is idle, and
 its owner may rearm() it. What a job refers to lives until it is over, cancelled, or its pool is closed.
 
-What leaves a callback goes to the pool's on_exception or, without one, to the logger "nunc_stans", which also
+In a callback, Shutdown and Deleting say that its pool or group ends: let them pass. What else leaves it goes to the pool's on_exception or, without one, to the logger "nunc_stans", which also
 gets what the library logs. The job is then over; the pool goes on.
 
 The functions of jobs, groups and pools may be called from any thread. They hold no lock of Python's while they
@@ -110,7 +110,10 @@ class Job:
 
     def _armed(self, call: str, function: Any, *arguments: Any) -> None:
         with self._lock:
-            check(function(self._live(call), *arguments), call)
+            result = function(self._live(call), *arguments)
+            if result == lib.NS_INVALID_STATE and self.over:
+                raise Deleting(f"{call}: the job is finished with")
+            check(result, call)
             self._armings += 1
 
     def rearm(self) -> None:
@@ -158,10 +161,14 @@ class Job:
             callback = self._callback
             if callback is not None:
                 callback(self)
+        except (Shutdown, Deleting):
+            self._finish(raw)
         except BaseException as thrown:
             self.pool._report(thrown)
             self._finish(raw)
         self._inside = None
+        if self._persist:
+            return
         with self._lock:
             self._runs += 1
             if self._runs == self._armings and not self._stays and self._raw is not None:
@@ -211,6 +218,8 @@ def ns_python_posted(raw: Any) -> None:
     owner._numbers.discard(number)
     try:
         function(*arguments)
+    except (Shutdown, Deleting):
+        pass
     except BaseException as thrown:
         owner._of._report(thrown)
 
