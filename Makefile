@@ -14,6 +14,8 @@ VERSION := 0.2.0
 SONAME := libnunc-stans.so.0
 SHARED := libnunc-stans.so.$(VERSION)
 HEADERS := nunc-stans.h nunc-stans-ffi.h nunc-stans.hpp nunc-stans-coroutines.hpp
+# There uint_fast16_t is another type than with glibc.
+FFI_FOR_MUSL := s/^typedef unsigned long ns_job_type_t/typedef unsigned int ns_job_type_t/
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 SOURCES := $(shell find src -type f) Cargo.toml Cargo.lock build.rs
 
@@ -294,6 +296,7 @@ install: all man ## install library, headers, manual, pkg-config file; DESTDIR, 
 	    $(INSTALL) -m 644 include/$$header $(DESTDIR)$(includedir)/nunc-stans/$$header && \
 	    ln -sf nunc-stans/$$header $(DESTDIR)$(includedir)/$$header || exit 1; \
 	done
+	$(if $(filter musl,$(ARCH)),sed -i '$(FFI_FOR_MUSL)' $(DESTDIR)$(includedir)/nunc-stans/nunc-stans-ffi.h)
 	$(INSTALL) -d $(DESTDIR)$(mandir)/man3 $(DESTDIR)$(mandir)/man7
 	$(INSTALL) -m 644 build/man/man3/* $(DESTDIR)$(mandir)/man3
 	$(INSTALL) -m 644 build/man/man7/* $(DESTDIR)$(mandir)/man7

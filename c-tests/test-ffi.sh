@@ -6,7 +6,8 @@
 ffi=include/nunc-stans-ffi.h
 
 # For cross compilers too, where they are installed.
-compilers=$(for each in cc clang aarch64-linux-gnu-gcc riscv64-linux-gnu-gcc s390x-linux-gnu-gcc; do
+compilers=$(for each in cc clang aarch64-linux-gnu-gcc arm-linux-gnueabihf-gcc i686-linux-gnu-gcc \
+    riscv64-linux-gnu-gcc s390x-linux-gnu-gcc; do
     ! command -v "$each" || :
 done | xargs -n 1 basename)
 
@@ -38,7 +39,7 @@ grep -vxFf "$work/functions.h" "$work/plain.h" |
     for type in ns_job_type_t ns_result_t ns_job_func_t; do
         echo "_Static_assert(sizeof($type) == sizeof(ffi_$type), \"$type\");"
     done
-    echo '_Static_assert(__builtin_types_compatible_p(ns_job_type_t, ffi_ns_job_type_t), "flags");'
+    echo "_Static_assert((ffi_ns_job_type_t)-1 > 0 && (ns_job_type_t)-1 > 0, \"flags have no sign\");"
 } >"$work/compare.c"
 printf '#include <nunc-stans.h>\n#include "functions.h"\n' >"$work/functions.c"
 
@@ -54,6 +55,14 @@ for compiler in $compilers; do
         "$work/functions.c" >"$work/why" 2>&1
     tap $? "$compiler: functions agree"
 done
+
+if command -v musl-gcc >/dev/null; then
+    sed "$(sed -n 's/^FFI_FOR_MUSL := //p' Makefile | sed 's/ns_job/ffi_ns_job/g')" "$work/others.h" >"$work/glibc.h"
+    mv "$work/others.h" "$work/kept.h" && mv "$work/glibc.h" "$work/others.h"
+    musl-gcc -std=c11 -Wall -Werror -fsyntax-only -Iinclude -DNS_NO_NSPR "$work/compare.c" >"$work/why" 2>&1
+    tap $? "musl-gcc: what make ARCH=musl install writes agrees"
+    mv "$work/kept.h" "$work/others.h"
+fi
 
 sed -E 's/^.*[ *](ns_[a-z_]+)\(.*$/\1/' "$work/functions.h" | sort | diff - c-tests/symbols.txt >"$work/why"
 tap $? "it has every function"

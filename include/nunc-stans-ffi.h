@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* With additional permission to link OpenSSL: see COPYING.openssl. */
 /* nunc-stans-ffi.h: what nunc-stans.h declares, in plain C without preprocessor, for interfaces that
- * read declarations at run time: cffi, LuaJIT, koffi. For 64-bit Linux with glibc. Generated from the
+ * read declarations at run time: cffi, LuaJIT, koffi. For Linux with glibc. Generated from the
  * library's source. Do not edit. nunc-stans.h explains it all. */
 struct timeval { long tv_sec; long tv_usec; };
 struct ns_thrpool_t;

@@ -4,13 +4,13 @@
 //!
 //! It is made of the text of the public header, so the two can't say different things. Object-like
 //! macros become enumerators, function-like ones go. What those programs do not know is replaced by
-//! what it is on 64-bit Linux with glibc; `c-tests/test-ffi.sh` has the compiler compare.
+//! what it is on Linux with glibc; `c-tests/test-ffi.sh` has the compiler compare.
 
 const TOP: &str = "\
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* With additional permission to link OpenSSL: see COPYING.openssl. */
 /* nunc-stans-ffi.h: what nunc-stans.h declares, in plain C without preprocessor, for interfaces that
- * read declarations at run time: cffi, LuaJIT, koffi. For 64-bit Linux with glibc. Generated from the
+ * read declarations at run time: cffi, LuaJIT, koffi. For Linux with glibc. Generated from the
  * library's source. Do not edit. nunc-stans.h explains it all. */
 struct timeval { long tv_sec; long tv_usec; };
 ";
