@@ -144,7 +144,7 @@ python() {
     failed=$((failed + ${bad:-0}))
 }
 
-for part in ${*:-cpp venv ffi python adapters}; do
+for part in ${*:-cpp venv ffi python}; do
     before=$(date +%s)
     $part
     echo "$part took $(($(date +%s) - before)) s"
