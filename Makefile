@@ -13,6 +13,9 @@ CARGO ?= cargo
 VERSION := 0.2.0
 SONAME := libnunc-stans.so.0
 SHARED := libnunc-stans.so.$(VERSION)
+HEADERS := nunc-stans.h nunc-stans-ffi.h nunc-stans.hpp nunc-stans-coroutines.hpp
+# There uint_fast16_t is another type than with glibc.
+FFI_FOR_MUSL := s/^typedef unsigned long ns_job_type_t/typedef unsigned int ns_job_type_t/
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 SOURCES := $(shell find src -type f) Cargo.toml Cargo.lock build.rs
 
@@ -114,6 +117,8 @@ TOOLS_FOR_musl := musl-dev musl-tools
 EVERYWHERE ?= oldest systems $(ARCHES)
 
 TOOLS_FOR_DEEP := $(TOOLS_FOR_CHECK) python3
+TOOLS_FOR_LANGUAGES := $(TOOLS_FOR_BUILD) g++ clang-16 luajit pkg-config python3-dev python3-venv \
+                       redis-server libhiredis-dev libcurl4-openssl-dev libpq-dev postgresql procps
 TOOLS_FOR_COUNTS := $(TOOLS_FOR_BUILD) python3 valgrind strace
 TOOLS_FOR_BENCH := $(TOOLS_FOR_BUILD) g++ pkg-config python3 libevent-dev libuv1-dev \
                    libglib2.0-dev libasio-dev
@@ -121,7 +126,7 @@ BENCHES := $(addprefix $(B)/bench/,ns floor libevent libuv glib asio)
 BENCH_HEADERS := $(wildcard bench/*.h)
 
 .PHONY: all help man need-man need-demo need-demo-sql need-check need-deep need-deb need-bench need-counts demo \
-        demo-sql check check-model check-deep check-full check-everywhere print-triple time64-tests soak header examples c-tests bench bench-plot \
+        need-languages check-languages demo-sql check check-model check-deep check-full check-everywhere print-triple time64-tests soak header examples c-tests bench bench-plot \
         bench-counts bench-profile install uninstall deb clean
 
 all: $(B)/lib/$(SHARED) $(B)/lib/libnunc-stans.a ## build the library into build/lib (release)
@@ -242,6 +247,14 @@ check-deep: need-deep ## models, sanitizers, valgrind, a hundredth of the long c
 	@$(MAKE) --no-print-directory -j2 c-tests $(B)/bench/ns
 	@tools/deep.sh build
 
+need-languages:
+	@tools/need.sh $(TOOLS_FOR_LANGUAGES)
+
+check-languages: need-languages ## C++, Python, the header without preprocessor, the adapters
+	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory build/examples/httpd
+	@tools/languages.sh build
+
 check-full: need-check ## the long counts: half an hour
 	@$(MAKE) --no-print-directory all
 	@$(MAKE) --no-print-directory -j2 c-tests $(B)/examples/httpd
@@ -293,7 +306,7 @@ bench-profile: need-counts ## where the instructions of the main paths go
 	@$(MAKE) --no-print-directory all $(B)/bench/ns
 	@bench/profile.py $(B)/bench/ns
 
-header: ## generate include/nunc-stans.h from src/abi and src/capi
+header: ## generate include/nunc-stans.h and nunc-stans-ffi.h from src/abi and src/capi
 	NS_WRITE_HEADER=1 $(CARGO) test --quiet --locked --test header
 
 build/man/done: include/nunc-stans.h docs/MODEL.md $(wildcard tools/docs/*.py) | need-man
@@ -302,7 +315,7 @@ build/man/done: include/nunc-stans.h docs/MODEL.md $(wildcard tools/docs/*.py) |
 
 man: build/man/done ## write the manual's pages into build/man
 
-install: all man ## install library, header, manual, pkg-config file; DESTDIR, prefix, libdir, includedir, mandir
+install: all man ## install library, headers, manual, pkg-config file; DESTDIR, prefix, libdir, includedir, mandir
 	$(INSTALL) -d $(DESTDIR)$(libdir)/pkgconfig $(DESTDIR)$(includedir)/nunc-stans
 	$(INSTALL) -m 755 $(B)/lib/$(SHARED) $(DESTDIR)$(libdir)/$(SHARED)
 	ln -sf $(SHARED) $(DESTDIR)$(libdir)/$(SONAME)
@@ -310,8 +323,11 @@ install: all man ## install library, header, manual, pkg-config file; DESTDIR, p
 	$(INSTALL) -m 644 $(B)/lib/libnunc-stans.a $(DESTDIR)$(libdir)/libnunc-stans.a
 	sed 's|@prefix@|$(prefix)|; s|@exec_prefix@|$(exec_prefix)|; s|@libdir@|$(libdir)|; s|@includedir@|$(includedir)|; s|@version@|$(VERSION)|' \
 	    nunc-stans.pc.in > $(DESTDIR)$(libdir)/pkgconfig/nunc-stans.pc
-	$(INSTALL) -m 644 include/nunc-stans.h $(DESTDIR)$(includedir)/nunc-stans/nunc-stans.h
-	ln -sf nunc-stans/nunc-stans.h $(DESTDIR)$(includedir)/nunc-stans.h
+	for header in $(HEADERS); do \
+	    $(INSTALL) -m 644 include/$$header $(DESTDIR)$(includedir)/nunc-stans/$$header && \
+	    ln -sf nunc-stans/$$header $(DESTDIR)$(includedir)/$$header || exit 1; \
+	done
+	$(if $(filter musl,$(ARCH)),sed -i '$(FFI_FOR_MUSL)' $(DESTDIR)$(includedir)/nunc-stans/nunc-stans-ffi.h)
 	$(INSTALL) -d $(DESTDIR)$(mandir)/man3 $(DESTDIR)$(mandir)/man7
 	$(INSTALL) -m 644 build/man/man3/* $(DESTDIR)$(mandir)/man3
 	$(INSTALL) -m 644 build/man/man7/* $(DESTDIR)$(mandir)/man7
@@ -321,7 +337,8 @@ uninstall: man ## remove what install put there
 	rm -f $(DESTDIR)$(libdir)/$(SHARED) $(DESTDIR)$(libdir)/$(SONAME) \
 	    $(DESTDIR)$(libdir)/libnunc-stans.so $(DESTDIR)$(libdir)/libnunc-stans.a \
 	    $(DESTDIR)$(libdir)/pkgconfig/nunc-stans.pc \
-	    $(DESTDIR)$(includedir)/nunc-stans.h $(DESTDIR)$(includedir)/nunc-stans/nunc-stans.h
+	    $(addprefix $(DESTDIR)$(includedir)/,$(HEADERS)) \
+	    $(addprefix $(DESTDIR)$(includedir)/nunc-stans/,$(HEADERS))
 	-rmdir $(DESTDIR)$(includedir)/nunc-stans 2>/dev/null
 
 deb: need-deb ## make Debian packages in build/deb

@@ -30,8 +30,14 @@ tap $? "they can be installed"
 
 # Documentation aside, these files and links are in the packages, and no others.
 cat >"$work/want" <<END
+usr/include/nunc-stans-coroutines.hpp -> nunc-stans/nunc-stans-coroutines.hpp
+usr/include/nunc-stans-ffi.h -> nunc-stans/nunc-stans-ffi.h
 usr/include/nunc-stans.h -> nunc-stans/nunc-stans.h
+usr/include/nunc-stans.hpp -> nunc-stans/nunc-stans.hpp
+usr/include/nunc-stans/nunc-stans-coroutines.hpp
+usr/include/nunc-stans/nunc-stans-ffi.h
 usr/include/nunc-stans/nunc-stans.h
+usr/include/nunc-stans/nunc-stans.hpp
 $libdir/libnunc-stans.a
 $libdir/libnunc-stans.so -> libnunc-stans.so.0
 $libdir/libnunc-stans.so.0 -> libnunc-stans.so.0.2.0

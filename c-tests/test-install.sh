@@ -39,6 +39,19 @@ printf '#include <nunc-stans.h>\n#include <nunc-stans/nunc-stans.h>\nint main(vo
 # shellcheck disable=SC2046
 cc -Wall -Werror "$work/both.c" -o "$work/both" $(pkg-config --cflags nunc-stans) >"$work/why" 2>&1
 tap $? "the header is reachable under both names"
+for header in include/*; do
+    name=$(basename "$header")
+    cmp "$header" "$root/usr/include/nunc-stans/$name" && cmp "$header" "$root/usr/include/$name" || echo differs
+done >"$work/why" 2>&1
+[ ! -s "$work/why" ]
+tap $? "and so is each of the others"
+
+printf '#include <nunc-stans.hpp>\nint main() { nunc_stans::pool pool; pool.post([] {}); }\n' >"$work/pool.cpp"
+# shellcheck disable=SC2046
+c++ -std=c++17 -Wall -Wextra -Wold-style-cast -Werror "$work/pool.cpp" -o "$work/pool" \
+    $(pkg-config --cflags --libs nunc-stans) -pthread >"$work/why" 2>&1 &&
+    LD_LIBRARY_PATH="$root/usr/lib" "$work/pool" >"$work/why" 2>&1
+tap $? "a program in C++ is built by pkg-config alone, and runs"
 
 [ "$(pkg-config --modversion nunc-stans)" = 0.2.0 ] 2>"$work/why"
 tap $? "pkg-config knows the version"

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! The public header. cbindgen makes it from `src/abi/` and `src/capi/`; this test compares the
-//! result with the committed file.
+//! The public headers. cbindgen makes `nunc-stans.h` from `src/abi/` and `src/capi/`, and
+//! `nunc-stans-ffi.h` is made from that; these tests compare the results with the committed files.
 //!
-//! `NS_WRITE_HEADER=1 cargo test --test header` (`make header`) writes the file.
+//! `NS_WRITE_HEADER=1 cargo test --test header` (`make header`) writes the files.
+
+#[path = "header/ffi.rs"]
+mod ffi;
 
 use std::path::Path;
 
@@ -127,12 +130,11 @@ fn header() -> String {
     parts.join("\n\n").trim().to_owned() + "\n"
 }
 
-#[test]
-fn the_committed_header_is_in_step() {
-    let path = Path::new(ROOT).join("include/nunc-stans.h");
-    let want = header();
+/// Compare a committed header with what it should be, or write it.
+fn in_step(file: &str, want: &str) {
+    let path = Path::new(ROOT).join("include").join(file);
     if std::env::var_os("NS_WRITE_HEADER").is_some() {
-        std::fs::write(&path, &want).expect("writing the header");
+        std::fs::write(&path, want).expect("writing the header");
     }
     let have = std::fs::read_to_string(&path).unwrap_or_default();
     let first = want
@@ -141,7 +143,17 @@ fn the_committed_header_is_in_step() {
         .position(|(want, have)| want != have);
     assert!(
         want == have,
-        "include/nunc-stans.h is out of step with src/abi/ and src/capi/ (from line {}): run `make header`",
+        "include/{file} is out of step with src/abi/ and src/capi/ (from line {}): run `make header`",
         first.unwrap_or(want.lines().count().min(have.lines().count())) + 1
     );
+}
+
+#[test]
+fn the_committed_header_is_in_step() {
+    in_step("nunc-stans.h", &header());
+}
+
+#[test]
+fn the_header_without_preprocessor_is_in_step() {
+    in_step("nunc-stans-ffi.h", &ffi::declarations(&header()));
 }

@@ -1,0 +1,153 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-3.0-or-later
+# The tests of the other languages and of the adapters, against an installed library:
+# tools/languages.sh BUILD-DIR [PART...]. The last line is "N passed, N failed".
+build=$(cd "$1" && pwd)
+shift
+work=$build/languages
+root=$work/root
+mkdir -p "$work"
+passed=0
+failed=0
+log=$work/log
+
+# What is installed is all that they see of the library.
+unset MAKEFLAGS MAKELEVEL
+make --no-print-directory install DESTDIR= "prefix=$root" >"$log" 2>&1 || { cat "$log" && exit 1; }
+export PKG_CONFIG_PATH="$root/lib/pkgconfig" LD_LIBRARY_PATH="$root/lib"
+
+# Add what a log counted, whose last line is "N passed, N failed".
+add_up() {
+    summary=$(tail -n 1 "$log")
+    ok=$(echo "$summary" | sed -n 's/^\([0-9]*\) passed, [0-9]* failed$/\1/p')
+    bad=$(echo "$summary" | sed -n 's/^[0-9]* passed, \([0-9]*\) failed$/\1/p')
+    passed=$((passed + ${ok:-0}))
+    failed=$((failed + ${bad:-1}))
+    grep -v '^[0-9]* passed, [0-9]* failed$' "$log"
+    return 0
+}
+
+# Count one step: step NAME COMMAND... Its output is shown only if it fails.
+step() {
+    name=$1
+    shift
+    if timeout -k 5 200 "$@" >"$log" 2>&1; then
+        passed=$((passed + 1))
+        echo "ok: $name"
+    else
+        failed=$((failed + 1))
+        echo "FAILED: $name"
+        tail -n 60 "$log" | sed 's/^/    /'
+        return 1
+    fi
+}
+
+cpp() {
+    tests=bindings/cpp/tests
+    out=$work/cpp
+    mkdir -p "$out"
+    warnings="-Wall -Wextra -Wpedantic -Wold-style-cast -Wshadow -Werror -g"
+    memory="-O1 -fsanitize=address,undefined -fno-sanitize-recover=all"
+    threads="-O1 -fsanitize=thread"
+    # Program, source, compiler and options of each; two are compiled at a time.
+    cat >"$out/programs" <<PROGRAMS
+callbacks-asan $tests/callbacks.cpp g++ -std=c++17 $memory
+coroutines-asan $tests/coroutines.cpp clang++-16 -std=c++20 $memory
+coroutines-asan-g++ $tests/coroutines.cpp g++ -std=c++20 $memory
+callbacks-tsan $tests/callbacks.cpp clang++-16 -std=c++17 $threads
+coroutines-tsan $tests/coroutines.cpp g++ -std=c++20 $threads
+echo-g++ examples/echo-coroutines.cpp g++ -std=c++20 -O2
+echo-clang++ examples/echo-coroutines.cpp clang++-16 -std=c++20 -O2
+PROGRAMS
+    xargs -P 2 -L 1 sh -c 'program=$1 source=$2 && shift 2 && "$@" '"$warnings"' "$source" -o "$0/$program" \
+        $(pkg-config --cflags --libs nunc-stans) -pthread >"$0/$program.log" 2>&1
+        echo $? >"$0/$program.status"' "$out" <"$out/programs"
+    while read -r program source options; do
+        step "$source by $options" sh -c 'cat "$0.log" && exit $(cat "$0.status")' "$out/$program"
+    done <"$out/programs"
+    for compiler in g++ clang++; do
+        step "echo-coroutines of $compiler serves, and ends on SIGTERM" $tests/echo.sh "$out/echo-$compiler"
+    done
+    # The library is built without the sanitizer, and tells it what it hands over. What it does with its own
+    # memory and locks the sanitizer would misread.
+    echo 'called_from_lib:libnunc-stans.so' >"$out/suppressions"
+    TSAN_OPTIONS="suppressions=$out/suppressions" c-tests/run.sh -w "setarch -R" "$out"/*-asan \
+        "$out"/*-asan-g++ "$out"/*-tsan >"$log" 2>&1
+    add_up
+}
+
+# The header without preprocessor, read by those whom it is for.
+ffi() {
+    "$work/venv/bin/python" - "$root" >"$work/ffi.py.log" 2>&1 <<'PY'
+import sys, cffi
+ffi = cffi.FFI()
+ffi.cdef(open(sys.argv[1] + "/include/nunc-stans-ffi.h").read())
+ns = ffi.dlopen(sys.argv[1] + "/lib/libnunc-stans.so")
+ran = []
+config = ffi.new("struct ns_thrpool_config *")
+ns.ns_thrpool_config_init(config)
+pool = ns.ns_thrpool_new(config)
+@ffi.callback("ns_job_func_t")
+def callback(job):
+    ran.append(ns.ns_job_get_type(job))
+    ns.ns_job_done(job)
+    ns.ns_thrpool_shutdown(pool)
+assert ns.ns_add_job(pool, ns.NS_JOB_THREAD, callback, ffi.NULL, ffi.NULL) == ns.NS_SUCCESS
+assert ns.ns_thrpool_wait(pool) == ns.NS_SUCCESS
+ns.ns_thrpool_destroy(pool)
+assert ran == [ns.NS_JOB_THREAD], ran
+PY
+    step "cffi reads nunc-stans-ffi.h as it is, and a job runs" sh -c "cat '$work/ffi.py.log'; exit $?"
+    cat >"$work/ffi.lua" <<'LUA'
+local ffi = require("ffi")
+ffi.cdef(assert(io.open(arg[1] .. "/include/nunc-stans-ffi.h")):read("*a"))
+local ns = ffi.load(arg[1] .. "/lib/libnunc-stans.so")
+local config = ffi.new("struct ns_thrpool_config")
+ns.ns_thrpool_config_init(config)
+local pool = ns.ns_thrpool_new(config)
+assert(pool ~= nil and ns.ns_thrpool_is_shutdown(pool) == 0)
+local job = ffi.new("struct ns_job_t *[1]")
+local none = ffi.cast("ns_job_func_t", nil)
+assert(ns.ns_create_job(pool, ns.NS_JOB_THREAD, none, job) == ns.NS_INVALID_REQUEST)
+assert(ffi.string(ns.ns_result_name(ns.NS_OVERLOADED)) == "NS_OVERLOADED")
+assert(ffi.sizeof("struct ns_thrpool_options") % 8 == 0 and ffi.sizeof("ns_job_type_t") == 8)
+ns.ns_thrpool_shutdown(pool)
+assert(ns.ns_thrpool_wait(pool) == ns.NS_SUCCESS)
+ns.ns_thrpool_destroy(pool)
+LUA
+    step "LuaJIT reads nunc-stans-ffi.h as it is, and a pool lives and ends" \
+        luajit "$work/ffi.lua" "$root"
+}
+
+# A virtual environment with what the Python tests need, made once.
+venv() {
+    [ -f "$work/venv/ready" ] && return
+    step "pip install" sh -c "python3 -m venv '$work/venv' &&
+        '$work/venv/bin/pip' install -q --disable-pip-version-check \
+            -r bindings/python/requirements-test.txt && touch '$work/venv/ready'"
+}
+
+python() {
+    venv
+    bin=$work/venv/bin
+    step "the wheel is built, without fetching anything else" sh -c "rm -rf '$work/wheel' '$work/python' &&
+        cp -r bindings/python '$work/python' && cd '$work/python' && '$bin/python' -m build --wheel \
+        --no-isolation --outdir '$work/wheel' . && '$bin/pip' install -q --no-deps --force-reinstall \
+        --disable-pip-version-check '$work'/wheel/*.whl"
+    step "mypy --strict" "$bin/mypy" --strict bindings/python/src bindings/python/tests bindings/python/examples
+    timeout -k 5 200 "$bin/pytest" -q -p no:cacheprovider bindings/python/tests >"$log" 2>&1
+    grep -q ' passed' "$log" || echo "0 passed, 1 failed" >>"$log"
+    ok=$(sed -n 's/.*\b\([0-9]\+\) passed.*/\1/p' "$log" | tail -n 1)
+    bad=$(sed -n 's/.*\b\([0-9]\+\) \(failed\|error\).*/\1/p' "$log" | tail -n 1)
+    tail -n 60 "$log"
+    passed=$((passed + ${ok:-0}))
+    failed=$((failed + ${bad:-0}))
+}
+
+for part in ${*:-cpp venv ffi python}; do
+    before=$(date +%s)
+    $part
+    echo "$part took $(($(date +%s) - before)) s"
+done
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]
