@@ -38,7 +38,9 @@ fn without_comments(text: &str) -> String {
 fn holds(condition: &str) -> bool {
     match condition {
         "#ifndef NS_THRPOOL_H" | "#ifdef NS_EXTENDED_RESULTS" => true,
-        "#ifndef NS_EXTENDED_RESULTS" | "#ifdef __cplusplus" => false,
+        "#ifndef NS_EXTENDED_RESULTS" | "#ifdef __cplusplus" | "#ifdef NS_TIME32" => false,
+        // The reader's times are the library's.
+        _ if condition.starts_with("#if defined(__GLIBC__) && defined(__TIMESIZE)") => false,
         _ if condition.starts_with("#if defined(__cplusplus) &&") => false,
         _ if condition.starts_with("#if !defined(NS_NO_NSPR) &&") => false,
         // Inside the part about NSPR, which is left out as a whole.
