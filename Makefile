@@ -115,6 +115,7 @@ TOOLS_FOR_riscv64 := gcc-riscv64-linux-gnu libc6-dev-riscv64-cross qemu-user
 TOOLS_FOR_s390x := gcc-s390x-linux-gnu libc6-dev-s390x-cross qemu-user
 TOOLS_FOR_musl := musl-dev musl-tools
 EVERYWHERE ?= oldest systems $(ARCHES)
+TOOLS_FOR_DOCS := $(TOOLS_FOR_MAN) python3-venv graphviz
 
 TOOLS_FOR_DEEP := $(TOOLS_FOR_CHECK) python3
 TOOLS_FOR_LANGUAGES := $(TOOLS_FOR_BUILD) g++ clang-16 luajit pkg-config python3-dev python3-venv \
@@ -125,6 +126,7 @@ TOOLS_FOR_BENCH := $(TOOLS_FOR_BUILD) g++ pkg-config python3 libevent-dev libuv1
 BENCHES := $(addprefix $(B)/bench/,ns floor libevent libuv glib asio)
 BENCH_HEADERS := $(wildcard bench/*.h)
 
+.PHONY: docs need-docs pictures check-docs
 .PHONY: all help man need-man need-demo need-demo-sql need-check need-deep need-deb need-bench need-counts demo \
         need-languages check-languages demo-sql check check-model check-deep check-full check-everywhere print-triple time64-tests soak header examples c-tests bench bench-plot \
         bench-counts bench-profile install uninstall deb clean
@@ -163,6 +165,9 @@ need-demo:
 
 need-man:
 	@tools/need.sh $(TOOLS_FOR_MAN)
+
+need-docs:
+	@tools/need.sh $(TOOLS_FOR_DOCS)
 
 need-demo-sql:
 	@tools/need.sh $(TOOLS_FOR_SQL)
@@ -255,9 +260,10 @@ check-languages: need-languages ## C++, Python, the header without preprocessor,
 	@$(MAKE) --no-print-directory build/examples/httpd
 	@tools/languages.sh build
 
-check-full: need-check ## the long counts: half an hour
+check-full: need-check ## the documents, and the long counts: half an hour
 	@$(MAKE) --no-print-directory all
 	@$(MAKE) --no-print-directory -j2 c-tests $(B)/examples/httpd
+	@$(MAKE) --no-print-directory check-docs
 	NS_COUNT=full c-tests/run.sh -t 36000 $(B)/c-tests/test-fm-* $(B)/c-tests/test-random \
 	    $(B)/c-tests/test-faults
 
@@ -314,6 +320,23 @@ build/man/done: include/nunc-stans.h docs/MODEL.md $(wildcard tools/docs/*.py) |
 	@touch $@
 
 man: build/man/done ## write the manual's pages into build/man
+
+build/docs/venv/done: tools/docs/requirements.txt
+	python3 -m venv $(@D)
+	$(@D)/bin/pip install --quiet --requirement $<
+	@touch $@
+
+docs: need-docs ## build the site into build/docs/site and check its links
+	@$(MAKE) --no-print-directory build/docs/venv/done
+	@build/docs/venv/bin/python tools/docs/site.py build/docs
+
+pictures: need-docs ## draw docs/pictures/*.svg
+	for picture in docs/pictures/*.dot; do dot -Tsvg $$picture -o $${picture%.dot}.svg; done
+
+check-docs: need-check ## manual, guide, recipes, site, and chapter one in a clean chroot
+	@tools/need.sh mmdebstrap
+	@$(MAKE) --no-print-directory docs deb
+	@tools/docs/check.sh
 
 install: all man ## install library, headers, manual, pkg-config file; DESTDIR, prefix, libdir, includedir, mandir
 	$(INSTALL) -d $(DESTDIR)$(libdir)/pkgconfig $(DESTDIR)$(includedir)/nunc-stans

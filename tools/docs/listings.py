@@ -16,7 +16,7 @@ In a page, a block in a fence of three backquotes is
 
 Sessions run in DIR/PAGE (a recipe's with its program from examples/recipes), one after the other in one bash. If the system lets it, they run in a network
 of their own, so that they may use the ports that they name. Everything that a session starts
-ends with it.
+ends with it. With NS_LISTING_ROOT, which DIR has to be in, they run in that root.
 """
 
 import fnmatch
@@ -24,6 +24,7 @@ import os
 import pathlib
 import queue
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -59,12 +60,17 @@ class Session:
     """A bash that runs commands and is asked what they print."""
 
     def __init__(self, directory):
-        command = ["bash", "--norc"]
+        root = os.environ.get("NS_LISTING_ROOT")
+        shell = "exec bash --norc"
+        if root:
+            inside = "/" + os.path.relpath(directory, root)
+            shell = f"exec chroot {shlex.quote(root)} sh -c 'cd {shlex.quote(inside)} && exec bash --norc'"
+        command = ["sh", "-c", shell]
         apart = ["unshare", "--net", "--mount"] + ([] if os.getuid() == 0 else ["--user", "--map-root-user"])
         if subprocess.run([*apart, "true"], check=False, capture_output=True).returncode == 0:
             # The directory where the guide installs its daemon is this session's own.
             command = [*apart, "sh", "-c",
-                       "ip link set lo up; mount -t tmpfs none /usr/local/sbin; exec bash --norc"]
+                       "ip link set lo up; mount -t tmpfs none /usr/local/sbin; " + shell]
         self.bash = subprocess.Popen(command, cwd=directory, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                      stderr=subprocess.STDOUT, start_new_session=True)
         self.lines = queue.Queue()

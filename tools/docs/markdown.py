@@ -92,6 +92,10 @@ def write(blocks, where, this):
             out.append("\n".join(f"* {', '.join(f'`{n}`' for n in names)}: {text(t)}" for names, t in block[1]))
         elif kind == "code":
             out.append(f"```c\n{block[1]}\n```")
-        elif kind in ("list", "fields", "constants", "functions"):
+        elif kind == "constants":
+            out.append("\n".join(
+                "* " + (f'<a id="{n}"></a>' if where.get(n) == this else "") + f"`{n}`: {text(t)}"
+                for n, t in block[1]))
+        elif kind in ("list", "fields", "functions"):
             out.append("\n".join(f"* `{n}`: {text(t)}" for n, t in block[1]))
     return "\n\n".join(out)

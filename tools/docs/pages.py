@@ -276,4 +276,5 @@ def load(path):
     enum = next(i for s in sections for i in s.items if i.name == "_ns_result_t")
     result_docs = {d.split()[0]: " ".join(t.split()) for d, t in enum.fields}
     pages, where = assign(sections)
+    where.update((name, "ns_result_t") for name in result_docs)
     return introduction, pages, where, functions, result_docs
