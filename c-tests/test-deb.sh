@@ -32,6 +32,8 @@ tap $? "they can be installed"
 cat >"$work/want" <<END
 usr/include/nunc-stans.h -> nunc-stans/nunc-stans.h
 usr/include/nunc-stans/nunc-stans.h
+$libdir/cmake/nunc-stans/nunc-stans-config-version.cmake
+$libdir/cmake/nunc-stans/nunc-stans-config.cmake
 $libdir/libnunc-stans.a
 $libdir/libnunc-stans.so -> libnunc-stans.so.0
 $libdir/libnunc-stans.so.0 -> libnunc-stans.so.0.2.0
