@@ -6,6 +6,7 @@ exec_prefix ?= $(prefix)
 libdir ?= $(exec_prefix)/lib
 includedir ?= $(prefix)/include
 mandir ?= $(prefix)/share/man
+docdir ?= $(prefix)/share/doc/nunc-stans
 DESTDIR ?=
 INSTALL ?= install
 CARGO ?= cargo
@@ -13,7 +14,6 @@ CARGO ?= cargo
 VERSION := 0.2.0
 SONAME := libnunc-stans.so.0
 SHARED := libnunc-stans.so.$(VERSION)
-HEADERS := nunc-stans.h nunc-stans-ffi.h nunc-stans.hpp nunc-stans-coroutines.hpp
 # There uint_fast16_t is another type than with glibc.
 FFI_FOR_MUSL := s/^typedef unsigned long ns_job_type_t/typedef unsigned int ns_job_type_t/
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -44,7 +44,7 @@ ifneq ($(ARCH),)
     ifeq ($(origin CC),default)
         CC := $(CROSS_$(ARCH))
     endif
-    STRIP ?= $(patsubst %gcc,%strip,$(filter-out musl-gcc,$(CC)))
+    BINUTILS := $(patsubst %gcc,%,$(filter-out musl-gcc,$(CROSS_$(ARCH))))
     export CARGO_TARGET_$(shell echo $(TRIPLE) | tr a-z- A-Z_)_LINKER ?= $(CC)
 else ifneq ($(CARGO_BUILD_TARGET),)
     TRIPLE := $(CARGO_BUILD_TARGET)
@@ -52,7 +52,6 @@ else ifneq ($(CARGO_BUILD_TARGET),)
 else
     B := build
 endif
-STRIP := $(or $(STRIP),strip)
 RELEASE := $(TARGET)/$(if $(TRIPLE),$(TRIPLE)/)release
 
 # What Rust's own static target lacks to make a shared library that needs musl only: unwinding.
@@ -154,11 +153,15 @@ $(B)/lib/$(SHARED): $(RELEASE)/libnunc_stans.so
 	ln -sf $(SHARED) $(B)/lib/$(SONAME)
 	ln -sf $(SONAME) $(B)/lib/libnunc-stans.so
 
-# Without the standard library's debug information, which is most of it.
-$(B)/lib/libnunc-stans.a: $(RELEASE)/libnunc_stans.a
+# One object, in which only the interface's functions are global: a program may link another static library
+# in Rust, which has a copy of Rust's own functions. Without debug information, which is Rust's mostly.
+$(B)/lib/libnunc-stans.a: $(RELEASE)/libnunc_stans.a c-tests/symbols.txt
 	@mkdir -p $(@D)
-	cp $< $@
-	$(STRIP) --strip-debug $@
+	$(BINUTILS)ld -r --force-group-allocation $(shell sed 's/^/-u /' c-tests/symbols.txt) $< -o $@.o
+	$(BINUTILS)objcopy --strip-debug --keep-global-symbols=c-tests/symbols.txt $@.o
+	rm -f $@
+	$(BINUTILS)ar rcsD $@ $@.o
+	rm -f $@.o
 
 need-demo:
 	@tools/need.sh $(TOOLS_FOR_DEMO)
@@ -338,31 +341,18 @@ check-docs: need-check ## manual, guide, recipes, site, and chapter one in a cle
 	@$(MAKE) --no-print-directory docs deb
 	@tools/docs/check.sh
 
+install uninstall: export NS_BUILD = $(B)
+install uninstall: export NS_VERSION = $(VERSION)
+install uninstall: export NS_SONAME = $(SONAME)
+install uninstall: export NS_DOCS ?= yes
+install uninstall: export NS_FFI_EDIT = $(if $(filter musl,$(ARCH)),$(FFI_FOR_MUSL))
+$(foreach d,DESTDIR prefix exec_prefix libdir includedir mandir docdir,$(eval install uninstall: export $d = $(value $d)))
+
 install: all man ## install library, headers, manual, pkg-config file; DESTDIR, prefix, libdir, includedir, mandir
-	$(INSTALL) -d $(DESTDIR)$(libdir)/pkgconfig $(DESTDIR)$(includedir)/nunc-stans
-	$(INSTALL) -m 755 $(B)/lib/$(SHARED) $(DESTDIR)$(libdir)/$(SHARED)
-	ln -sf $(SHARED) $(DESTDIR)$(libdir)/$(SONAME)
-	ln -sf $(SONAME) $(DESTDIR)$(libdir)/libnunc-stans.so
-	$(INSTALL) -m 644 $(B)/lib/libnunc-stans.a $(DESTDIR)$(libdir)/libnunc-stans.a
-	sed 's|@prefix@|$(prefix)|; s|@exec_prefix@|$(exec_prefix)|; s|@libdir@|$(libdir)|; s|@includedir@|$(includedir)|; s|@version@|$(VERSION)|' \
-	    nunc-stans.pc.in > $(DESTDIR)$(libdir)/pkgconfig/nunc-stans.pc
-	for header in $(HEADERS); do \
-	    $(INSTALL) -m 644 include/$$header $(DESTDIR)$(includedir)/nunc-stans/$$header && \
-	    ln -sf nunc-stans/$$header $(DESTDIR)$(includedir)/$$header || exit 1; \
-	done
-	$(if $(filter musl,$(ARCH)),sed -i '$(FFI_FOR_MUSL)' $(DESTDIR)$(includedir)/nunc-stans/nunc-stans-ffi.h)
-	$(INSTALL) -d $(DESTDIR)$(mandir)/man3 $(DESTDIR)$(mandir)/man7
-	$(INSTALL) -m 644 build/man/man3/* $(DESTDIR)$(mandir)/man3
-	$(INSTALL) -m 644 build/man/man7/* $(DESTDIR)$(mandir)/man7
+	@tools/install.sh install
 
 uninstall: man ## remove what install put there
-	for page in build/man/man3/* build/man/man7/*; do rm -f $(DESTDIR)$(mandir)/$${page#build/man/}; done
-	rm -f $(DESTDIR)$(libdir)/$(SHARED) $(DESTDIR)$(libdir)/$(SONAME) \
-	    $(DESTDIR)$(libdir)/libnunc-stans.so $(DESTDIR)$(libdir)/libnunc-stans.a \
-	    $(DESTDIR)$(libdir)/pkgconfig/nunc-stans.pc \
-	    $(addprefix $(DESTDIR)$(includedir)/,$(HEADERS)) \
-	    $(addprefix $(DESTDIR)$(includedir)/nunc-stans/,$(HEADERS))
-	-rmdir $(DESTDIR)$(includedir)/nunc-stans 2>/dev/null
+	@tools/install.sh uninstall
 
 deb: need-deb ## make Debian packages in build/deb
 	@$(MAKE) --no-print-directory all

@@ -38,6 +38,8 @@ usr/include/nunc-stans/nunc-stans-coroutines.hpp
 usr/include/nunc-stans/nunc-stans-ffi.h
 usr/include/nunc-stans/nunc-stans.h
 usr/include/nunc-stans/nunc-stans.hpp
+$libdir/cmake/nunc-stans/nunc-stans-config-version.cmake
+$libdir/cmake/nunc-stans/nunc-stans-config.cmake
 $libdir/libnunc-stans.a
 $libdir/libnunc-stans.so -> libnunc-stans.so.0
 $libdir/libnunc-stans.so.0 -> libnunc-stans.so.0.2.0
