@@ -144,7 +144,32 @@ python() {
     failed=$((failed + ${bad:-0}))
 }
 
-for part in ${*:-cpp venv ffi python}; do
+# Inside other libraries, under AddressSanitizer, which also looks for leaks.
+adapters() {
+    out=$work/adapters
+    mkdir -p "$out"
+    programs=
+    for test in adapters/tests/test-*.c; do
+        program=$(basename "$test" .c)
+        case $program in
+        test-hiredis) library="$(pkg-config --libs hiredis)" ;;
+        test-curl) library="$(pkg-config --cflags --libs libcurl)" ;;
+        esac
+        # shellcheck disable=SC2046,SC2086 # words
+        step "$program is compiled" cc -std=c11 -Wall -Wextra -Wpedantic -Werror -g -O1 -Iadapters -Ic-tests \
+            -fsanitize=address,undefined -fno-sanitize-recover=all "$test" -o "$out/$program" \
+            $(pkg-config --cflags --libs nunc-stans) $library -lcmocka -lpthread && programs="$programs $out/$program"
+    done
+    # shellcheck disable=SC2086 # words
+    HTTPD=$build/examples/httpd c-tests/run.sh $programs >"$log" 2>&1
+    add_up
+    printf '#include "nunc-stans-hiredis.h"\n#include "nunc-stans-curl.h"\nint main() {}\n' >"$out/both.cpp"
+    # shellcheck disable=SC2046 # words
+    step "the adapters are C++, too" g++ -std=c++17 -Wall -Wextra -Werror -fsyntax-only -Iadapters \
+        $(pkg-config --cflags nunc-stans) "$out/both.cpp"
+}
+
+for part in ${*:-cpp venv ffi python adapters}; do
     before=$(date +%s)
     $part
     echo "$part took $(($(date +%s) - before)) s"

@@ -42,6 +42,9 @@ fn holds(condition: &str) -> bool {
         // The reader's times are the library's.
         _ if condition.starts_with("#if defined(__GLIBC__) && defined(__TIMESIZE)") => false,
         _ if condition.starts_with("#if defined(__cplusplus) &&") => false,
+        // Times of 64 bits in programs of 32: a reader of declarations sees the library as it is.
+        "#ifdef NS_TIME32" => false,
+        _ if condition.starts_with("#if defined(__GLIBC__) && defined(__TIMESIZE)") => false,
         _ if condition.starts_with("#if !defined(NS_NO_NSPR) &&") => false,
         // Inside the part about NSPR, which is left out as a whole.
         _ if condition.starts_with("#if __has_include(<nspr") => false,
