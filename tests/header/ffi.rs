@@ -38,9 +38,7 @@ fn without_comments(text: &str) -> String {
 fn holds(condition: &str) -> bool {
     match condition {
         "#ifndef NS_THRPOOL_H" | "#ifdef NS_EXTENDED_RESULTS" => true,
-        "#ifndef NS_EXTENDED_RESULTS" | "#ifdef __cplusplus" | "#ifdef NS_TIME32" => false,
-        // The reader's times are the library's.
-        _ if condition.starts_with("#if defined(__GLIBC__) && defined(__TIMESIZE)") => false,
+        "#ifndef NS_EXTENDED_RESULTS" | "#ifdef __cplusplus" => false,
         _ if condition.starts_with("#if defined(__cplusplus) &&") => false,
         // Times of 64 bits in programs of 32: a reader of declarations sees the library as it is.
         "#ifdef NS_TIME32" => false,
