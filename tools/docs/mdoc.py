@@ -5,7 +5,7 @@ import re
 import textwrap
 
 # What is set in its own way inside a sentence: code, strong, a link, a function, a constant.
-INLINE = re.compile(r"`([^`]+)`|\*\*([^*]+)\*\*|\b(ns_\w+)(?:\(\))?|\b(NS_[A-Z_]+)\b"
+INLINE = re.compile(r"`([^`]+)`|\b(ns_\w+\([^()]+\))|\*\*([^*]+)\*\*|\b(ns_\w+)(?:\(\))?|\b(NS_[A-Z_]+)\b"
                     r"|\b([a-z_]+)\(([2378])\)|(?<!\w)\*([a-z]+)\*(?!\w)")
 CLOSING = ".,;:?!)]"
 
@@ -56,7 +56,7 @@ class Writer:
 
     def inline(self, match):
         """The macro for one piece of a sentence that is set in its own way."""
-        code, strong, name, constant, page, section, stressed = match.groups()
+        code, call, strong, name, constant, page, section, stressed = match.groups()
         if code:
             plain = code[:-2] if code.endswith("()") else code
             if plain in self.functions:
@@ -67,6 +67,8 @@ class Writer:
                 return "Ql " + word(code)
         if strong:
             return "Sy " + word(strong)
+        if call:
+            return "Ql " + word(call)
         if stressed:
             return "Em " + word(stressed)
         if page:

@@ -34,6 +34,14 @@ PAGES = {
         ["ns_job_get_data", "ns_job_set_data", "ns_job_set_done_cb", "ns_job_get_type",
          "ns_job_get_output_type", "ns_job_get_tp", "ns_job_get_fd", "ns_job_get_native_fd",
          "ns_job_is_func"]),
+    "ns_thrpool_run": (
+        "be the event loop of a pool",
+        ["ns_thrpool_run", "ns_thrpool_turn", "ns_thrpool_get_wait_fd"]),
+    "ns_thrpool_get_stats": (
+        "statistics of a pool",
+        ["ns_thrpool_stats_init", "ns_thrpool_get_stats", "ns_thrpool_reset_stats",
+         "ns_thrpool_format_stats"]),
+    "ns_thrpool_dump": ("what a pool is doing", ["ns_thrpool_dump"]),
     "ns_job_type_t": ("flags of jobs", []),
     "ns_result_t": ("results of calls", ["ns_result_name", "ns_result_message"]),
     "ns_set_log": ("where messages go that have no pool", ["ns_set_log"]),
@@ -83,7 +91,8 @@ class Page:
 def assign(sections):
     """The pages, by name, and which page has which name."""
     pages = {name: Page(name, about) for name, (about, _) in PAGES.items()}
-    where = {f: name for name, (_, functions) in PAGES.items() for f in functions}
+    there = {i.name for s in sections for i in s.items}
+    where = {f: name for name, (_, functions) in PAGES.items() for f in functions if f in there}
     for section in sections:
         extra = None
         for item in section.items:

@@ -29,7 +29,7 @@ LANGUAGES = {".c": "c", ".h": "c", ".sh": "bash", ".py": "python", ".rs": "rust"
 # The order of the pages; those in docs/ that are not here come at the end of "Inside".
 TABS = [
     ("Guide", ["docs/GUIDE.md", "docs/MODEL.md", "docs/NOTES.md", "docs/FRAMEWORKS.md",
-               "docs/OBSERVING.md", "docs/MIGRATING.md"]),
+               "docs/OBSERVING.md", "docs/MIGRATING.md", "bindings/*/README.md"]),
     ("Recipes", ["docs/recipes/README.md", "docs/recipes/*.md"]),
     ("Reference", ["reference/index.md", "reference/*.md"]),
     ("Inside", ["docs/ARCHITECTURE.md", "docs/PERFORMANCE.md", "docs/RELIABILITY.md", "docs/*.md",
@@ -52,12 +52,10 @@ def add_page(source, target, out, where):
         path = pathlib.Path(os.path.normpath(source.parent / to))
         if path.name == "README.md" and path.parent == pathlib.Path():
             return before + os.path.relpath("index.md", target.parent) + after
-        if path.suffix == ".md" or not path.exists():
-            return match.group(0)
-        if path.is_dir():
+        if path.is_dir() or not path.exists():
             return match.group(0)
         linked.add(path)
-        return match.group(0) if path.suffix == ".svg" else before + to + ".md" + after
+        return match.group(0) if path.suffix in (".md", ".svg") else before + to + ".md" + after
 
     # Not in code.
     parts = re.split(r"(^```.*?^```$|`[^`\n]+`)", text, flags=re.M | re.S)
@@ -109,7 +107,7 @@ def navigation(out, reference):
                 if page in seen:
                     continue
                 seen.add(page)
-                if path.name in ("README.md", "index.md"):
+                if pattern == patterns[0] and path.name in ("README.md", "index.md"):
                     lines.append(f"      - {page}")
                 else:
                     heading = path.read_text("utf-8").split("\n", 1)[0].lstrip("# ")
@@ -166,10 +164,14 @@ def main():
     out.mkdir(parents=True)
     _, all_pages, where, _, _ = manual.load("include/nunc-stans.h")
     linked = add_page(pathlib.Path("README.md"), pathlib.Path("index.md"), out, where)
-    for page in [*pathlib.Path("docs").rglob("*.md"), pathlib.Path("CONTRIBUTING.md"), pathlib.Path("CHANGELOG.md")]:
+    todo = {*pathlib.Path("docs").rglob("*.md"), pathlib.Path("CONTRIBUTING.md"), pathlib.Path("CHANGELOG.md")}
+    while todo:
+        page = todo.pop()
         linked |= add_page(page, page, out, where)
+        todo |= {p for p in linked if p.suffix == ".md" and not (out / p).exists()}
     for path in linked:
-        add_source(path, out)
+        if path.suffix != ".md":
+            add_source(path, out)
     subprocess.run([sys.executable, HERE / "manual.py", "markdown", out / "reference"], check=True)
     shutil.copy(HERE / "site.css", out)
     config = base / "mkdocs.yml"
