@@ -87,8 +87,10 @@ C_TEST_HEADERS := $(wildcard c-tests/*.h)
 # The programs that use NSPR themselves.
 WITH_NSPR := $(B)/examples/nspr-echo \
              $(patsubst %,$(B)/c-tests/test-%,nspr original-shape daemon-patterns)
+# The examples in the event loop of a host.
+IN_HOSTS := $(patsubst examples/%.c,$(B)/examples/%,$(wildcard examples/in-*.c))
 ifdef FOREIGN
-    EXAMPLES := $(filter-out $(WITH_NSPR) $(B)/examples/sql-gateway,$(EXAMPLES))
+    EXAMPLES := $(filter-out $(WITH_NSPR) $(IN_HOSTS) $(B)/examples/sql-gateway,$(EXAMPLES))
     C_TESTS := $(filter-out $(WITH_NSPR),$(C_TESTS))
     ifeq ($(ARCH),musl) # it takes the place of glibc's malloc, and calls that
         C_TESTS := $(filter-out %/test-forks,$(C_TESTS))
@@ -104,7 +106,8 @@ TOOLS_FOR_LISTINGS := pkg-config netcat-openbsd socat systemd iproute2 dnsmasq-b
                       libc-ares-dev libssl-dev
 TOOLS_FOR_DEB := $(TOOLS_FOR_BUILD) $(TOOLS_FOR_MAN) debhelper dpkg-dev fakeroot
 TOOLS_FOR_CHECK := $(TOOLS_FOR_DEB) $(TOOLS_FOR_SQL) bindgen bpftrace clang g++ gdb libcmocka-dev \
-                   libnspr4-dev man-db mandoc strace valgrind $(TOOLS_FOR_LISTINGS)
+                   libevent-dev libglib2.0-dev libnspr4-dev libuv1-dev man-db mandoc strace valgrind \
+                   $(TOOLS_FOR_LISTINGS)
 
 # For the architectures in ARCHES, and for some of them.
 TOOLS_FOR_aarch64 := gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
@@ -189,7 +192,10 @@ need-check:
 	@command -v rustup >/dev/null && rustup component list --installed | grep -q clippy || rustup component add clippy
 	@command -v rustup >/dev/null && rustup component list --installed | grep -q rustfmt || rustup component add rustfmt
 
-$(WITH_NSPR): NSPR = $(shell pkg-config --cflags --libs nspr)
+$(WITH_NSPR): LIBRARY = $(shell pkg-config --cflags --libs nspr)
+$(B)/examples/in-glib: LIBRARY = $(shell pkg-config --cflags --libs glib-2.0)
+$(B)/examples/in-libuv: LIBRARY = $(shell pkg-config --cflags --libs libuv)
+$(B)/examples/in-libevent: LIBRARY = $(shell pkg-config --cflags --libs libevent_core)
 
 $(B)/examples/httpd: examples/http.h examples/server.h
 
@@ -204,7 +210,7 @@ $(B)/examples/sql-gateway: $(SQL_GATEWAY) examples/sql-gateway/gateway.h example
 
 $(B)/examples/%: examples/%.c include/nunc-stans.h $(B)/lib/$(SHARED)
 	@mkdir -p $(@D)
-	$(CC) $(C_FLAGS) $< -o $@ $(LINK) $(NSPR)
+	$(CC) $(C_FLAGS) $< -o $@ $(LINK) $(LIBRARY)
 
 # Linked with neither the library nor NSPR: it loads them.
 $(B)/c-tests/test-dlopen: c-tests/test-dlopen.c $(C_TEST_HEADERS) include/nunc-stans.h $(B)/lib/$(SHARED) \
@@ -214,7 +220,7 @@ $(B)/c-tests/test-dlopen: c-tests/test-dlopen.c $(C_TEST_HEADERS) include/nunc-s
 
 $(B)/c-tests/%: c-tests/%.c $(C_TEST_HEADERS) include/nunc-stans.h $(B)/lib/$(SHARED) $(CMOCKA_LIBRARY)
 	@mkdir -p $(@D)
-	$(CC) $(C_FLAGS) -O1 -Ic-tests $< -o $@ $(LINK) $(CMOCKA) $(NSPR)
+	$(CC) $(C_FLAGS) -O1 -Ic-tests $< -o $@ $(LINK) $(CMOCKA) $(LIBRARY)
 
 # For 32 bits: tests with a time_t of 64.
 $(B)/time64/%: c-tests/%.c $(C_TEST_HEADERS) include/nunc-stans.h $(B)/lib/$(SHARED) $(CMOCKA_LIBRARY)

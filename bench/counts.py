@@ -33,6 +33,8 @@ WORKS = [
     ("echo-loop", "1", 2000, ("own", "calls")),
     ("echo-loop", "32", 10000, ("unshared",)),
     ("echo-loop-persist", "32", 10000, ("unshared",)),
+    ("echo-loop-caller", "1", 2000, ("own", "calls")),
+    ("echo-loop-turns", "1", 2000, ("own", "calls")),
     ("echo-workers", "1", 2000, ("calls",)),
     ("echo-workers", "32", 10000, ("unshared",)),
     ("accept", "16", 1000, ("own", "calls")),

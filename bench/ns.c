@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* The works of the benchmark through nunc-stans. */
 #include "groups.h"
+#include <poll.h>
 #define NS_NO_NSPR
 #include <nunc-stans.h>
 
@@ -20,6 +21,37 @@ static void start(size_t workers)
     check(tp != NULL, "ns_thrpool_new");
 }
 
+/* A pool whose loop is a thread of the program's: body runs in it. */
+static void start_caller(size_t workers, void *(*body)(void *))
+{
+    struct ns_thrpool_config config;
+    struct ns_thrpool_options options;
+    pthread_t loop;
+    ns_thrpool_config_init(&config);
+    ns_thrpool_options_init(&options, sizeof(options));
+    config.max_threads = workers;
+    options.flags = NS_POOL_CALLER_LOOP;
+    tp = ns_thrpool_new_with(&config, &options);
+    check(tp != NULL, "ns_thrpool_new_with");
+    check(pthread_create(&loop, NULL, body, NULL) == 0, "pthread_create");
+}
+
+static void *run_loop(void *unused)
+{
+    ns_thrpool_run(tp);
+    return unused;
+}
+
+/* As a host does that watches the wait descriptor. */
+static void *turn_loop(void *unused)
+{
+    struct pollfd ready = {.fd = ns_thrpool_get_wait_fd(tp), .events = POLLIN};
+    struct timeval at_once = {0, 0};
+    while (poll(&ready, 1, -1) == 1 && ns_thrpool_turn(tp, &at_once) != NS_SHUTDOWN) {
+    }
+    return unused;
+}
+
 static void on_run_now(struct ns_job_t *job)
 {
     tally_one();
@@ -36,6 +68,31 @@ static void work_run_now(const struct work *work)
 {
     start(workers_of(work));
     run_now(work, post_run_now, NULL);
+}
+
+/* The same in the loop: in its own thread, and in one of the program's. */
+static void post_run_now_loop(void *context)
+{
+    (void)context;
+    good(ns_add_job(tp, NS_JOB_NONE, on_run_now, NULL, NULL));
+}
+
+static void work_run_now_loop(const struct work *work)
+{
+    start(1);
+    run_now(work, post_run_now_loop, NULL);
+}
+
+static void work_run_now_loop_caller(const struct work *work)
+{
+    start_caller(0, run_loop);
+    run_now(work, post_run_now_loop, NULL);
+}
+
+static void work_run_now_loop_turns(const struct work *work)
+{
+    start_caller(0, turn_loop);
+    run_now(work, post_run_now_loop, NULL);
 }
 
 /* Adding many at once, PARAM at a time, while the only worker is busy: what the adder pays. */
@@ -112,15 +169,35 @@ static void on_echo_persist(struct ns_job_t *job)
         ns_job_done(job);
 }
 
-static void echo(const struct work *work, ns_job_type_t type, ns_job_func_t func)
+/* loop: what a thread of the program's does as the loop; NULL: the pool has a thread for it. */
+static void echo_in(const struct work *work, ns_job_type_t type, ns_job_func_t func,
+                    void *(*loop)(void *))
 {
     size_t count;
     int *fds = echo_connections(work, &count);
-    start(2);
+    if (loop == NULL)
+        start(2);
+    else
+        start_caller(2, loop);
     for (size_t i = 0; i < count; i++)
         good(ns_add_fd_job(tp, fds[i], NS_JOB_READ | type, func, NULL, NULL));
     free(fds);
     client_run(work);
+}
+
+static void echo(const struct work *work, ns_job_type_t type, ns_job_func_t func)
+{
+    echo_in(work, type, func, NULL);
+}
+
+static void work_echo_loop_caller(const struct work *work)
+{
+    echo_in(work, 0, on_echo, run_loop);
+}
+
+static void work_echo_loop_turns(const struct work *work)
+{
+    echo_in(work, 0, on_echo, turn_loop);
 }
 
 static void work_echo_loop(const struct work *work)
@@ -346,6 +423,9 @@ const struct work works[] = {
     {"run-now-window", "1x1", work_run_now},
     {"run-now-window", "1x2", work_run_now},
     {"run-now-window", "2x2", work_run_now},
+    {"run-now-loop", "1x1", work_run_now_loop},
+    {"run-now-loop-caller", "1x1", work_run_now_loop_caller},
+    {"run-now-loop-turns", "1x1", work_run_now_loop_turns},
     {"add-jobs", "1", work_add_jobs},
     {"add-jobs", "64", work_add_jobs},
     {"hand-off", "busy", work_hand_off},
@@ -359,6 +439,10 @@ const struct work works[] = {
     {"echo-loop-persist", "1", work_echo_loop_persist},
     {"echo-loop-persist", "32", work_echo_loop_persist},
     {"echo-loop-persist", "1000", work_echo_loop_persist},
+    {"echo-loop-caller", "1", work_echo_loop_caller},
+    {"echo-loop-caller", "32", work_echo_loop_caller},
+    {"echo-loop-turns", "1", work_echo_loop_turns},
+    {"echo-loop-turns", "32", work_echo_loop_turns},
     {"echo-workers", "1", work_echo_workers},
     {"echo-workers", "32", work_echo_workers},
     {"echo-workers", "1000", work_echo_workers},

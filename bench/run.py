@@ -46,6 +46,8 @@ SHOWN = {
 # with.
 SAME_AS = {
     "echo-loop-persist": "echo-loop",
+    "echo-loop-caller": "echo-loop",
+    "echo-loop-turns": "echo-loop",
     "echo-workers-persist": "echo-workers",
     "echo-loop-oneshot": "echo-loop",
     "echo-workers-shared": "echo-workers",
@@ -54,6 +56,10 @@ SAME_AS = {
 
 # A work that is another with something more: what each peer keeps of its own rate without.
 MORE_THAN = {
+    "echo-loop-caller": "echo-loop",
+    "echo-loop-turns": "echo-loop",
+    "run-now-loop-caller": "run-now-loop",
+    "run-now-loop-turns": "run-now-loop",
     "group-post": "run-now",
     "group-post-window": "run-now-window",
 }
@@ -69,6 +75,8 @@ as the server, and, on two processors, partly echo with 1000 connections or with
 cpu says more than the rate.
 libuv: echo by uv_poll_t. Its jobs and timers are added on the loop's own thread, the only one
 that may; its timers count milliseconds. libevent's are added from outside, with its locks.
+caller: the loop is a thread of the program's, in ns_thrpool_run; turns: one that polls the wait
+descriptor and turns the pool; beside them what is left of the rate of the pool's own thread.
 group: one callback of a group at a time, in order, on any worker; asio: strands; floor: a list and
 a mutex for each group over the pool. group-post: to one group, and beside it what is left of the
 same peer's run-now. groups: how many : producers x workers. group-ping: two groups, so many workers.

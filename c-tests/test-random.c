@@ -508,12 +508,43 @@ static void end_the_rest(void)
     }
 }
 
-/* One pool's life, shut down at the end, in the middle, or in the middle by a callback. Returns how
- * many operations there were while it ran. */
+/* Threads that are the loop by turns, of a pool that has no thread for it. */
+enum { TURNERS = 2 };
+static atomic_int turning;
+
+static void *turn_on(void *arg)
+{
+    UNUSED(arg);
+    while (atomic_load(&turning)) {
+        struct timeval tv = {0, 100};
+        ns_result_t result = ns_thrpool_turn(pool, &tv);
+        HOLDS(result == NS_SUCCESS || result == NS_TIMEOUT || result == NS_INVALID_STATE ||
+              (result == NS_SHUTDOWN && ns_thrpool_is_shutdown(pool)));
+        if (result == NS_INVALID_STATE || result == NS_SHUTDOWN) {
+            sched_yield();
+        }
+    }
+    return NULL;
+}
+
+static struct ns_thrpool_t *pool_without_loop(size_t workers)
+{
+    struct ns_thrpool_config config = checked_config(workers);
+    struct ns_thrpool_options options;
+    ns_thrpool_options_init(&options, sizeof options);
+    options.flags = NS_POOL_CALLER_LOOP;
+    struct ns_thrpool_t *tp = ns_thrpool_new_with(&config, &options);
+    assert_non_null(tp);
+    return tp;
+}
+
+/* One pool's life, shut down at the end, in the middle, or in the middle by a callback; with a loop thread
+ * of its own, or turned by ours. Returns how many operations there were while it ran. */
 enum life { TO_THE_END, SHUT_DOWN, SHUT_DOWN_INSIDE, LIVES };
 
-static long live(uint64_t *sequence, enum life life)
+static long live(uint64_t *sequence, enum life life, int turned)
 {
+    pthread_t turners[TURNERS];
     uint64_t sequences[THREADS];
     pthread_t threads[THREADS];
     long at = (long)(next_random(sequence) % OPERATIONS);
@@ -522,7 +553,12 @@ static long live(uint64_t *sequence, enum life life)
     atomic_store(&model.after, 0);
     atomic_store(&model.shutting_down, 0);
     atomic_store(&model.quiet, 0);
-    pool = checked_pool((size_t)(next_random(sequence) % 4) + 1);
+    size_t workers = (size_t)(next_random(sequence) % 4) + 1;
+    pool = turned ? pool_without_loop(workers) : checked_pool(workers);
+    atomic_store(&turning, turned);
+    for (int i = 0; turned && i < TURNERS; i++) {
+        turners[i] = start_thread(turn_on, NULL);
+    }
     atomic_store(&model.shutdown_at, life == SHUT_DOWN_INSIDE ? at : NONE);
     for (int i = 0; i < THREADS; i++) {
         sequences[i] = next_random(sequence);
@@ -564,6 +600,10 @@ static long live(uint64_t *sequence, enum life life)
     }
     end_the_rest();
     teams_release(sequence);
+    atomic_store(&turning, 0);
+    for (int i = 0; turned && i < TURNERS; i++) {
+        pthread_join(turners[i], NULL);
+    }
     ns_thrpool_destroy(pool);
     teams_check();
     for (int i = 0; i < SLOTS; i++) {
@@ -595,12 +635,12 @@ TEST(random_operations_keep_to_the_model)
     for (int i = 0; i < PAIRS; i++) {
         socket_pair(pairs[i]);
     }
-    live(&sequence, TO_THE_END);
+    live(&sequence, TO_THE_END, 0);
     int fds = count_fds(); /* first: tools open their own descriptors with the first pool */
     double begin = now_seconds();
     long done = 0;
     for (int lives = 0; done < operations; lives++) {
-        done += live(&sequence, (enum life)(lives % LIVES));
+        done += live(&sequence, (enum life)(lives % LIVES), lives / LIVES % 2);
     }
     assert_int_equal(count_fds(), fds);
     for (int i = 0; i < PAIRS; i++) {

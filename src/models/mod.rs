@@ -16,6 +16,7 @@
 //! compare-and-swap spuriously and never wakes a thread spuriously. A wait with a time-out never
 //! times out, so the models use deadlines that have already passed.
 
+mod caller;
 mod free;
 mod group;
 mod life;

@@ -61,6 +61,40 @@ impl Pipe {
         self.readable.notify_one();
     }
 
+    /// The wait descriptor: what a host polls while nobody is inside.
+    pub(super) fn wait_readable(&self) {
+        let mut poller = lock(&self.poller);
+        while poller.bytes == 0 {
+            poller = wait(&self.readable, poller);
+        }
+    }
+
+    pub(super) fn is_readable(&self) -> bool {
+        lock(&self.poller).bytes > 0
+    }
+
+    /// A turn in a thread of the application's begins.
+    pub(super) fn resume(&self) {
+        self.sleeping.end();
+    }
+
+    /// It polls without waiting.
+    pub(super) fn poll(&self, idle: impl FnOnce() -> bool) {
+        self.sleeps.fetch_add(1, Relaxed);
+        self.sleeping.begin(idle);
+        lock(&self.poller).bytes = 0;
+        self.sleeping.end();
+    }
+
+    /// It ends: what `idle` finds makes the descriptor readable at once.
+    pub(super) fn pause(&self, idle: impl FnOnce() -> bool) {
+        self.sleeps.fetch_add(1, Relaxed);
+        if !self.sleeping.begin(idle) {
+            lock(&self.poller).bytes += 1;
+            self.readable.notify_one();
+        }
+    }
+
     /// The loop's sleep: until something is ready, if the loop is idle.
     pub(super) fn sleep(&self, idle: impl FnOnce() -> bool) {
         self.sleeps.fetch_add(1, Relaxed);

@@ -2,12 +2,9 @@
 //! A pool whose loop runs in threads of the application's. [`Caller`] says who may be the loop.
 
 use crate::event::Turn;
-use crate::perturb::perturb;
 use crate::shared::Phase;
-use crate::shared::caller::{Caller, NotInside, Wait};
+use crate::shared::caller::{Caller, Entered, NotInside};
 use crate::shared::thread::Thread;
-use crate::sync::Semaphore;
-use crate::sync::bell::Bell;
 use crate::sys::{self, CancelGuard};
 
 use super::ending::Waited;
@@ -92,10 +89,11 @@ impl Pool {
         let me = Thread::current();
         while self.shared.phase() < Phase::Quiet {
             let shut = || self.shared.is_shutting_down();
-            match self.enter_or_sleep(caller, me.as_ref(), deadline, anyway, shut) {
-                Some(true) => {}
-                Some(false) => continue,
-                None => return Waited::TimedOut,
+            let tell = || self.shared.wake.rouse.enter_here();
+            match caller.enter_to_end(me.as_ref(), deadline, anyway, shut, tell) {
+                Entered::Inside => {}
+                Entered::Woken => continue,
+                Entered::TimedOut => return Waited::TimedOut,
             }
             let limit = deadline.unwrap_or(u64::MAX);
             let quiet = self.as_loop(caller, || {
@@ -114,46 +112,12 @@ impl Pool {
         self.wait_for_workers(deadline)
     }
 
-    /// Makes the calling thread the loop if it can be, and returns true; else sleeps until that may have
-    /// changed, and returns false; or `None` when the time is up.
-    fn enter_or_sleep(
-        &self,
-        caller: &Caller,
-        me: Option<&Thread>,
-        deadline: Option<u64>,
-        anyway: bool,
-        may: impl FnOnce() -> bool,
-    ) -> Option<bool> {
-        let rings = Semaphore::new();
-        let (bell, at_end) = (Bell::new(&rings), Bell::new(&rings));
-        let tell = || self.shared.wake.rouse.enter_here();
-        let Wait::Sleep(other) = caller.wait(me, &bell, anyway, may, tell) else {
-            return Some(true);
-        };
-        perturb("on the list of those who wait to be the loop, and not asleep");
-        let ended = other
-            .as_ref()
-            .is_some_and(|other| !other.ring_at_end(&at_end));
-        let in_time = ended
-            || match deadline {
-                Some(deadline) => rings.wait_until(deadline),
-                None => {
-                    rings.wait();
-                    true
-                }
-            };
-        if let Some(other) = other {
-            other.forget(&at_end);
-        }
-        caller.forget(&bell);
-        in_time.then_some(false)
-    }
-
     /// The pool is destroyed: disposes of all that is left, as the loop, in this thread. Waits for a thread
     /// that is inside.
     pub(super) fn dispose_as_loop(&self, caller: &Caller) {
         let me = Thread::current();
-        while self.enter_or_sleep(caller, me.as_ref(), None, true, || true) != Some(true) {}
+        let tell = || self.shared.wake.rouse.enter_here();
+        while caller.enter_to_end(me.as_ref(), None, true, || true, tell) != Entered::Inside {}
         guarded(|| {
             here::as_loop(self.shared.as_c(), || {
                 // SAFETY: this thread is inside, so it has the loop to itself.

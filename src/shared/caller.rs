@@ -13,14 +13,15 @@
 //!   list before it looks, under the lock; whoever shuts the pool down takes the lock later, and wakes it.
 //! * *It finds another thread inside, which leaves.* The same: a thread that leaves takes the lock.
 //! * *It finds that the thread last inside still lives, and that ends.* The waiter is on that thread's
-//!   list too, or learns that it has ended.
+//!   list too, or learns that it has ended. For that the lock of the thread's token is taken under ours;
+//!   never the other way round.
 //! * *It waits for the end of one thread, and another becomes the last inside.* That one takes the lock,
 //!   and wakes it when it leaves.
 
 use crate::perturb::perturb;
 use crate::shared::thread::Thread;
 use crate::sync::bell::{Bell, Bells};
-use crate::sync::{AtomicUsize, Mutex, Ordering, lock};
+use crate::sync::{AtomicUsize, Mutex, Ordering, Semaphore, lock};
 use crate::wake::WaitFd;
 
 /// The thread that was last inside a turn.
@@ -62,12 +63,15 @@ pub(crate) struct Caller {
     pub(crate) wait_fd: WaitFd,
 }
 
-/// What a thread that waits for the end of the pool has to do.
-pub(crate) enum Wait {
+/// What became of a thread that waits for the end of the pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entered {
     /// It is inside.
     Inside,
-    /// It must sleep until its bell is rung; also by the end of this thread, if one is named.
-    Sleep(Option<Thread>),
+    /// It has slept, and something has changed.
+    Woken,
+    /// Its time is up, or a signal handler has run.
+    TimedOut,
 }
 
 /// Why a thread can't be the loop.
@@ -134,43 +138,56 @@ impl Caller {
         inner.bells.ring();
     }
 
-    /// The calling thread, `me`, waits for the end of the pool, and is to be the loop if it can be;
+    /// The calling thread, `me`, waits for the end of the pool, and is the loop from here on if it can be;
     /// `anyway`: whoever was inside last. It is not while `may` is false, which is asked under the lock.
-    /// `tell` as for [`Caller::enter`]. If it must sleep, `bell` is on the list until [`Caller::forget`].
+    /// `tell` as for [`Caller::enter`]. If it can't be, it sleeps until that may have changed, or until
+    /// `deadline`, in nanoseconds of the monotonic clock. The caller has disabled cancellation.
     ///
-    /// Woken by [`Caller::leave`] and [`Caller::ring`].
-    pub(crate) fn wait(
+    /// Woken by [`Caller::leave`] and [`Caller::ring`], and by the end of the thread that was last inside.
+    pub(crate) fn enter_to_end(
         &self,
         me: Option<&Thread>,
-        bell: &Bell,
+        deadline: Option<u64>,
         anyway: bool,
         may: impl FnOnce() -> bool,
         tell: impl FnOnce(),
-    ) -> Wait {
+    ) -> Entered {
+        let rings = Semaphore::new();
+        let (bell, at_end) = (Bell::new(&rings), Bell::new(&rings));
         let mut inner = lock(&self.inner);
-        if inner.inside || !may() {
-            inner.bells.add(bell);
-            return Wait::Sleep(None);
-        }
-        match &inner.last {
-            Last::Known(last) if !anyway && me != Some(last) && !last.has_ended() => {
-                let last = last.clone();
-                inner.bells.add(bell);
-                Wait::Sleep(Some(last))
+        let mut other = None;
+        if !inner.inside && may() {
+            match &inner.last {
+                Last::Known(last) if !anyway && me != Some(last) => other = Some(last.clone()),
+                _ => {}
             }
-            _ => {
+            if !other.as_ref().is_some_and(|last| last.ring_at_end(&at_end)) {
                 inner.begin(me, tell);
-                Wait::Inside
+                return Entered::Inside;
             }
+        }
+        inner.bells.add(&bell);
+        drop(inner);
+        perturb("on the list of those who wait to be the loop, and not asleep");
+        let woken = match deadline {
+            Some(deadline) => rings.wait_until(deadline),
+            None => {
+                rings.wait();
+                true
+            }
+        };
+        if let Some(other) = other {
+            other.forget(&at_end);
+        }
+        lock(&self.inner).bells.remove(&bell);
+        if woken {
+            Entered::Woken
+        } else {
+            Entered::TimedOut
         }
     }
 
-    /// Take `bell` off the list again.
-    pub(crate) fn forget(&self, bell: &Bell) {
-        lock(&self.inner).bells.remove(bell);
-    }
-
-    /// What [`Caller::wait`] asks about has changed.
+    /// What [`Caller::enter_to_end`] asks about has changed.
     pub(crate) fn ring(&self) {
         lock(&self.inner).bells.ring();
     }

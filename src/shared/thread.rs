@@ -124,11 +124,6 @@ impl Thread {
         life.bells.ring();
     }
 
-    /// Whether the thread has ended.
-    pub(crate) fn has_ended(&self) -> bool {
-        lock(&self.token().life).ended
-    }
-
     /// Have `bell` rung when the thread ends. False if it has ended.
     pub(crate) fn ring_at_end(&self, bell: &Bell) -> bool {
         let mut life = lock(&self.token().life);
