@@ -121,7 +121,8 @@ TOOLS_FOR_DOCS := $(TOOLS_FOR_MAN) python3-venv graphviz
 
 TOOLS_FOR_DEEP := $(TOOLS_FOR_CHECK) python3
 TOOLS_FOR_LANGUAGES := $(TOOLS_FOR_BUILD) g++ clang-16 luajit pkg-config python3-dev python3-venv \
-                       libcmocka-dev redis-server libhiredis-dev libcurl4-openssl-dev
+                       libcmocka-dev redis-server libhiredis-dev libcurl4-openssl-dev libpq-dev \
+                       postgresql procps
 TOOLS_FOR_COUNTS := $(TOOLS_FOR_BUILD) python3 valgrind strace
 TOOLS_FOR_BENCH := $(TOOLS_FOR_BUILD) g++ pkg-config python3 libevent-dev libuv1-dev \
                    libglib2.0-dev libasio-dev

@@ -148,25 +148,26 @@ python() {
 adapters() {
     out=$work/adapters
     mkdir -p "$out"
-    programs=
-    for test in adapters/tests/test-*.c; do
+    for test in adapters/tests/*.c; do
         program=$(basename "$test" .c)
         case $program in
+        libpq) library="$(pkg-config --cflags --libs libpq)" ;;
         test-hiredis) library="$(pkg-config --libs hiredis)" ;;
         test-curl) library="$(pkg-config --cflags --libs libcurl)" ;;
         esac
         # shellcheck disable=SC2046,SC2086 # words
         step "$program is compiled" cc -std=c11 -Wall -Wextra -Wpedantic -Werror -g -O1 -Iadapters -Ic-tests \
             -fsanitize=address,undefined -fno-sanitize-recover=all "$test" -o "$out/$program" \
-            $(pkg-config --cflags --libs nunc-stans) $library -lcmocka -lpthread && programs="$programs $out/$program"
+            $(pkg-config --cflags --libs nunc-stans) $library -lcmocka -lpthread
     done
-    # shellcheck disable=SC2086 # words
-    HTTPD=$build/examples/httpd c-tests/run.sh $programs >"$log" 2>&1
+    HTTPD=$build/examples/httpd LIBPQ_TEST=$out/libpq c-tests/run.sh "$out/test-hiredis" "$out/test-curl" \
+        adapters/tests/test-libpq.sh >"$log" 2>&1
     add_up
-    printf '#include "nunc-stans-hiredis.h"\n#include "nunc-stans-curl.h"\nint main() {}\n' >"$out/both.cpp"
+    printf '#include "nunc-stans-hiredis.h"\n#include "nunc-stans-curl.h"\n#include "nunc-stans-libpq.h"\nint main() {}\n' \
+        >"$out/all.cpp"
     # shellcheck disable=SC2046 # words
     step "the adapters are C++, too" g++ -std=c++17 -Wall -Wextra -Werror -fsyntax-only -Iadapters \
-        $(pkg-config --cflags nunc-stans) "$out/both.cpp"
+        $(pkg-config --cflags nunc-stans libpq) "$out/all.cpp"
 }
 
 for part in ${*:-cpp venv ffi python adapters}; do
