@@ -21,7 +21,7 @@ use std::mem::MaybeUninit;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::Ordering;
 
-use libc::{c_int, c_void, pthread_t};
+use libc::{c_char, c_int, c_void, pthread_t};
 
 use crate::abi::{INIT_FLAG, ns_thrpool_config, ns_thrpool_options};
 use crate::alloc::Allocator;
@@ -51,8 +51,8 @@ pub(crate) struct Pool {
     name: Name,
     /// What the application has called in each thread.
     hooks: Hooks,
-    /// The name of its event framework.
-    framework: &'static CStr,
+    /// The name of its event framework: a string in memory from the pool's allocator.
+    framework: NonNull<c_char>,
     ending: Ending,
     /// Only the loop thread uses this, from its start to its exit; or, one after the other, the threads of
     /// the application's that turn the loop.
@@ -74,6 +74,8 @@ enum StartError<'a> {
     NoThreads,
     /// The step that failed, and its errno.
     System(&'static str, c_int),
+    /// There is no poller: an errno, or what is wrong with a framework.
+    Poller(std::io::Error),
     NoMemory,
 }
 
@@ -119,6 +121,16 @@ impl Pool {
                     "{name}: no memory, max_threads is {threads}"
                 );
             }
+            Err(StartError::Poller(error)) if error.raw_os_error().is_none() => {
+                log!(logger, LOG_ERR, "{name}: {error}");
+            }
+            Err(StartError::Poller(error)) => {
+                log!(
+                    logger,
+                    LOG_ERR,
+                    "{name}: poller: {error}; max_threads is {threads}, stacksize {stack}"
+                );
+            }
             Err(StartError::System(what, errno)) => {
                 let why = std::io::Error::from_raw_os_error(errno);
                 log!(
@@ -134,7 +146,7 @@ impl Pool {
 
     fn make<'a>(
         config: &ns_thrpool_config,
-        options: &Options,
+        options: &Options<'_>,
         logger: Logger,
     ) -> Result<NonNull<Self>, StartError<'a>> {
         let system = |what| {
@@ -173,9 +185,17 @@ impl Pool {
             unsafe { alloc.free(lists) };
             free_threads(error)
         };
+        let framework_name = copy_of(options.framework_name, &alloc)
+            .ok_or(StartError::NoMemory)
+            .map_err(free_lists)?;
+        let free_name = |error| {
+            // SAFETY: this function allocated the name, and nothing uses it yet.
+            unsafe { alloc.free(framework_name) };
+            free_lists(error)
+        };
         let wake = Wake::new()
             .map_err(system("wake pipe"))
-            .map_err(free_lists)?;
+            .map_err(free_name)?;
         let own_thread = !options.caller_loop;
         let framework = options.framework;
         // SAFETY: zeroed memory is a set of empty lists. `Pool::free` drops the loop before it
@@ -185,7 +205,7 @@ impl Pool {
             Ok(event_loop) => event_loop,
             Err(error) => {
                 wake.close();
-                return Err(free_lists(system("poller")(error)));
+                return Err(free_name(StartError::Poller(error)));
             }
         };
         // SAFETY: `place` has the size and alignment of a pool.
@@ -201,7 +221,7 @@ impl Pool {
                 ),
                 name: options.name,
                 hooks: options.hooks,
-                framework: options.framework_name,
+                framework: framework_name,
                 ending: Ending::new(),
                 event_loop: UnsafeCell::new(MaybeUninit::new(event_loop)),
                 threads,
@@ -268,8 +288,9 @@ impl Pool {
     }
 
     /// The name of the pool's event framework, as it was asked for.
-    pub(crate) fn framework(&self) -> &'static CStr {
-        self.framework
+    pub(crate) fn framework(&self) -> &CStr {
+        // SAFETY: a string that lives as long as the pool.
+        unsafe { CStr::from_ptr(self.framework.as_ptr()) }
     }
 
     fn join(&self, index: usize) -> c_int {
@@ -395,6 +416,7 @@ impl Pool {
             let alloc = (*this).shared.alloc;
             (*this).shared.fds.free(&alloc);
             alloc.free((*this).threads);
+            alloc.free((*this).framework);
             alloc.free((*this).lists);
             let block = (*this).block;
             ptr::drop_in_place(this);
@@ -435,6 +457,15 @@ impl Pool {
             self.ending.set_quiet();
         });
     }
+}
+
+/// A copy of a string, in memory from `alloc`.
+fn copy_of(text: &CStr, alloc: &Allocator) -> Option<NonNull<c_char>> {
+    let bytes = text.to_bytes_with_nul();
+    let copy = alloc.zeroed::<c_char>(bytes.len())?;
+    // SAFETY: the block is new, and has as many bytes.
+    unsafe { ptr::copy_nonoverlapping(bytes.as_ptr().cast(), copy.as_ptr(), bytes.len()) };
+    Some(copy)
 }
 
 /// # Safety
