@@ -17,6 +17,7 @@ mod threads;
 
 use std::cell::UnsafeCell;
 use std::ffi::CStr;
+use std::io;
 use std::mem::MaybeUninit;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::Ordering;
@@ -72,10 +73,8 @@ enum StartError<'a> {
     Options(Refused<'a>),
     /// `max_threads` is 0.
     NoThreads,
-    /// The step that failed, and its errno.
-    System(&'static str, c_int),
-    /// There is no poller: an errno, or what is wrong with a framework.
-    Poller(std::io::Error),
+    /// The step that failed, and why: an errno, or what is wrong with an event framework.
+    System(&'static str, io::Error),
     NoMemory,
 }
 
@@ -121,18 +120,10 @@ impl Pool {
                     "{name}: no memory, max_threads is {threads}"
                 );
             }
-            Err(StartError::Poller(error)) if error.raw_os_error().is_none() => {
-                log!(logger, LOG_ERR, "{name}: {error}");
+            Err(StartError::System(_, why)) if why.raw_os_error().is_none() => {
+                log!(logger, LOG_ERR, "{name}: {why}");
             }
-            Err(StartError::Poller(error)) => {
-                log!(
-                    logger,
-                    LOG_ERR,
-                    "{name}: poller: {error}; max_threads is {threads}, stacksize {stack}"
-                );
-            }
-            Err(StartError::System(what, errno)) => {
-                let why = std::io::Error::from_raw_os_error(errno);
+            Err(StartError::System(what, why)) => {
                 log!(
                     logger,
                     LOG_ERR,
@@ -149,16 +140,13 @@ impl Pool {
         options: &Options<'_>,
         logger: Logger,
     ) -> Result<NonNull<Self>, StartError<'a>> {
-        let system = |what| {
-            move |error: std::io::Error| {
-                StartError::System(what, error.raw_os_error().unwrap_or(libc::EIO))
-            }
-        };
+        let system = |what| move |error| StartError::System(what, error);
+        let errno = io::Error::from_raw_os_error;
         if config.max_threads == 0 && !options.caller_loop {
             return Err(StartError::NoThreads);
         }
         let attributes = Attributes::new(config.stacksize)
-            .map_err(|errno| StartError::System("stacksize", errno))?;
+            .map_err(|number| StartError::System("stacksize", errno(number)))?;
         let workers = config.max_threads;
         let alloc = Allocator::new(config.calloc_fct, config.free_fct);
         let (place, block) = alloc.aligned::<Self>().ok_or(StartError::NoMemory)?;
@@ -185,7 +173,8 @@ impl Pool {
             unsafe { alloc.free(lists) };
             free_threads(error)
         };
-        let framework_name = copy_of(options.framework_name, &alloc)
+        let framework_name = options
+            .copy_framework_name(&alloc)
             .ok_or(StartError::NoMemory)
             .map_err(free_lists)?;
         let free_name = |error| {
@@ -205,7 +194,7 @@ impl Pool {
             Ok(event_loop) => event_loop,
             Err(error) => {
                 wake.close();
-                return Err(free_name(StartError::Poller(error)));
+                return Err(free_name(system("poller")(error)));
             }
         };
         // SAFETY: `place` has the size and alignment of a pool.
@@ -248,14 +237,14 @@ impl Pool {
             } else {
                 loop_main
             };
-            if let Err(errno) = pool.spawn(index, main, &attributes) {
+            if let Err(number) = pool.spawn(index, main, &attributes) {
                 pool.shared.work.close();
                 for started in 0..index {
                     pool.join(started);
                 }
                 // SAFETY: the threads are joined, and no other code has the pointer.
                 unsafe { Self::free(place) };
-                return Err(StartError::System("threads", errno));
+                return Err(StartError::System("threads", errno(number)));
             }
         }
         log!(
@@ -457,15 +446,6 @@ impl Pool {
             self.ending.set_quiet();
         });
     }
-}
-
-/// A copy of a string, in memory from `alloc`.
-fn copy_of(text: &CStr, alloc: &Allocator) -> Option<NonNull<c_char>> {
-    let bytes = text.to_bytes_with_nul();
-    let copy = alloc.zeroed::<c_char>(bytes.len())?;
-    // SAFETY: the block is new, and has as many bytes.
-    unsafe { ptr::copy_nonoverlapping(bytes.as_ptr().cast(), copy.as_ptr(), bytes.len()) };
-    Some(copy)
 }
 
 /// # Safety

@@ -4,11 +4,12 @@
 use std::ffi::CStr;
 use std::fmt;
 use std::mem::{MaybeUninit, offset_of};
-use std::ptr;
+use std::ptr::{self, NonNull};
 
 use libc::{c_char, c_void};
 
 use crate::abi::{NS_POOL_CALLER_LOOP, NS_POOL_TIMINGS, ns_thrpool_options as Given};
+use crate::alloc::Allocator;
 use crate::event::{Framework, Functions, Named};
 use crate::sys;
 
@@ -142,6 +143,17 @@ impl<'a> Options<'a> {
                 arg: given.thread_arg,
             },
         })
+    }
+}
+
+impl Options<'_> {
+    /// A copy of the framework's name, in memory from `alloc`.
+    pub(super) fn copy_framework_name(&self, alloc: &Allocator) -> Option<NonNull<c_char>> {
+        let bytes = self.framework_name.to_bytes_with_nul();
+        let copy = alloc.zeroed::<c_char>(bytes.len())?;
+        // SAFETY: the block is new, and has as many bytes.
+        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr().cast(), copy.as_ptr(), bytes.len()) };
+        Some(copy)
     }
 }
 

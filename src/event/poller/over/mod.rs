@@ -23,7 +23,11 @@ mod custom;
 mod framework;
 pub(super) mod libevent;
 mod load;
+mod lost;
 pub(super) mod tevent;
+mod tevent_api;
+mod tevent_state;
+mod time;
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -31,11 +35,9 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use libc::c_int;
 
 use super::contract::{
-    Batch, EVENTS, IN, Key, LONGEST, Numbers, OUT, Poller, Refusal, TIME_KEY, Until, WAKE_KEY,
-    WaitError,
+    Batch, Key, LONGEST, Numbers, Poller, Refusal, TIME_KEY, Until, WAKE_KEY, WaitError,
 };
 use super::custom::Functions;
-use super::timerfd;
 use crate::fds::{Interest, Mode};
 use crate::sys;
 use beside::Beside;
@@ -48,15 +50,6 @@ pub(crate) enum Foreign {
     Tevent(tevent::Method),
     Custom(Functions),
 }
-
-/// After the system has refused to set the timer, it is tried again after this many nanoseconds.
-const RETRY: u64 = 1_000_000_000;
-/// When a descriptor was lost, the kernel's list is read after so many nanoseconds, for all that were
-/// lost until then; or after [`RARELY`] times as long as the last reading took, if that is longer.
-const LATER: u64 = 5_000_000;
-const RARELY: u64 = 50;
-/// The serial of an event that no job has: serials have 24 bits.
-const NOBODY: u32 = 1 << 24;
 
 /// What is known of one number.
 #[derive(Clone, Copy, Default)]
@@ -105,18 +98,6 @@ pub(super) struct Over {
     epoll: Option<RawFd>,
 }
 
-/// Whether a descriptor is ready in one of these directions, by poll(2).
-fn is_ready(fd: c_int, bits: u32) -> bool {
-    let bit = |has, bit| if bits & has != 0 { bit } else { 0 };
-    let mut poll = libc::pollfd {
-        fd,
-        events: bit(IN, libc::POLLIN) | bit(OUT, libc::POLLOUT),
-        revents: 0,
-    };
-    // SAFETY: the pointer and the length describe one local pollfd.
-    unsafe { libc::poll(&mut poll, 1, 0) > 0 }
-}
-
 impl Over {
     /// See [`AnyPoller::new`](super::AnyPoller::new).
     pub(super) fn new(foreign: &Foreign, wake: RawFd, roused: bool) -> io::Result<Self> {
@@ -160,28 +141,6 @@ impl Over {
             this.epoll = Some(fd);
         }
         Ok(this)
-    }
-
-    /// Make the timerfd, and have the framework watch it.
-    fn make_timer(&mut self) -> io::Result<()> {
-        let timer = match timerfd::make() {
-            Ok(timer) => timer,
-            Err(error) => {
-                return match error.raw_os_error() {
-                    // Descriptors or memory are short: later calls would fail too.
-                    None | Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM) => Err(error),
-                    // The system has none.
-                    Some(errno) => {
-                        self.timer = Err(errno);
-                        Ok(())
-                    }
-                };
-            }
-        };
-        self.watch_own(timer.as_raw_fd(), TIME_KEY as u64)?;
-        self.own.add(timer.as_raw_fd());
-        self.timer = Ok(timer);
-        Ok(())
     }
 
     fn framework(&mut self) -> &mut dyn Framework {
@@ -231,210 +190,6 @@ impl Over {
             self.slots.resize(index + 1, Slot::default());
         }
         Some(&mut self.slots[index])
-    }
-
-    /// Whether the instance beside, the wake pipe and all descriptors of the poller's own are there:
-    /// what the instance says counts for something. If not, the next wait fails.
-    fn is_there(&mut self) -> bool {
-        let mut own = self.own.iter().chain([self.wake]);
-        self.broken |= !own.all(|fd| self.beside.has(fd));
-        !self.broken
-    }
-
-    /// The number of `slot` was closed while the framework watched it: stop that, and see later
-    /// whether its file lives on.
-    #[cold]
-    fn lose(&mut self, fd: c_int) {
-        let slot = &mut self.slots[fd as usize];
-        slot.beside = false;
-        if !slot.watched {
-            return;
-        }
-        slot.watched = false;
-        let outlives = self.traits.outlives;
-        if outlives && !slot.suspect && self.lost.try_reserve(1).is_ok() {
-            slot.suspect = true;
-            self.lost.push(fd);
-        }
-        self.framework().unwatch(fd, outlives);
-        if outlives && self.check_at == u64::MAX {
-            self.check_later();
-        }
-    }
-
-    fn check_later(&mut self) {
-        self.check_at = sys::now() + LATER.max(self.check_took * RARELY);
-    }
-
-    /// Read the kernel's list. If a lost file lives on, report an event that no job has.
-    #[cold]
-    fn check_lost(&mut self, found: &mut Batch) -> usize {
-        self.check_at = u64::MAX;
-        let start = sys::now();
-        for slot in &mut self.slots {
-            slot.listed = false;
-        }
-        let (slots, own) = (&mut self.slots, &self.own);
-        let leftover = self.beside.leftover(|fd| {
-            if own.iter().any(|known| known == fd) {
-                return true;
-            }
-            match slots.get_mut(fd as usize) {
-                // The wake pipe has no slot of its own, or one that is empty.
-                None => true,
-                Some(slot) => {
-                    let twice = std::mem::replace(&mut slot.listed, true);
-                    !twice && (slot.beside || !slot.suspect)
-                }
-            }
-        });
-        self.check_took = sys::now() - start;
-        let fd = match leftover {
-            Ok(fd) => fd,
-            // There is no /proc: take it that a file lives on.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => self.lost.first().copied(),
-            // No descriptor is free to read the list with, for example.
-            Err(_) => {
-                self.check_later();
-                return 0;
-            }
-        };
-        if let Some(fd) = fd {
-            let key = Key { fd, serial: NOBODY };
-            found.put(0, key.pack(), 0);
-            return 1;
-        }
-        for fd in std::mem::take(&mut self.lost) {
-            self.slots[fd as usize].suspect = false;
-        }
-        self.framework().forget_lost();
-        0
-    }
-
-    /// The framework's wait fails, which a closed number may cause: report those that are lost.
-    #[cold]
-    fn find_lost(&mut self, found: &mut Batch) -> usize {
-        let mut count = 0;
-        if !self.is_there() {
-            return 0;
-        }
-        for fd in 0..self.slots.len() as c_int {
-            let slot = self.slots[fd as usize];
-            if count < EVENTS && slot.watched && !self.beside.has(fd) {
-                self.lose(fd);
-                found.put(count, slot.key, 0);
-                count += 1;
-            }
-        }
-        count
-    }
-
-    /// Look through the events of a wait. Returns how many are left.
-    fn review(&mut self, found: &mut Batch, count: usize) -> usize {
-        let doubtful = self.traits.by_number || !self.lost.is_empty();
-        let mut left = 0;
-        for index in 0..count {
-            // SAFETY: the framework has written this many.
-            let raw = unsafe { found.raw(index) };
-            let (key, bits) = (raw.u64, raw.events);
-            if key == TIME_KEY as u64 {
-                self.read_timer();
-            } else if doubtful && key != WAKE_KEY as u64 {
-                let Some(bits) = self.verify(key, bits) else {
-                    continue;
-                };
-                let key = bits.1.unwrap_or(key);
-                found.put(left, key, bits.0);
-                left += 1;
-                continue;
-            }
-            if left != index {
-                found.put(left, key, bits);
-            }
-            left += 1;
-        }
-        left
-    }
-
-    /// Whether an event is of the file that was watched: what to report, and under which key if not
-    /// its own. `None` to drop it.
-    fn verify(&mut self, key: u64, bits: u32) -> Option<(u32, Option<u64>)> {
-        let fd = Key::unpack(key).fd;
-        let slot = *self.slots.get(usize::try_from(fd).ok()?)?;
-        if slot.key != key || !slot.watched {
-            // The framework reports what it no longer should, or one that has just been lost.
-            return None;
-        }
-        if self.traits.by_number && !self.beside.has(fd) && self.is_there() {
-            // An event without a direction makes the loop verify it, and so learn of this.
-            self.lose(fd);
-            return Some((0, None));
-        }
-        if slot.suspect && !is_ready(fd, bits) {
-            let nobody = Key { fd, serial: NOBODY };
-            return Some((0, Some(nobody.pack())));
-        }
-        Some((bits, None))
-    }
-
-    fn read_timer(&self) {
-        let mut times = 0u64;
-        if let Ok(timer) = &self.timer {
-            // SAFETY: the buffer has eight bytes. The timer does not block.
-            unsafe { libc::read(timer.as_raw_fd(), (&raw mut times).cast(), 8) };
-        }
-    }
-
-    /// Set the timer. False if that failed.
-    fn set_timer(&mut self, deadline: u64) -> bool {
-        let done = self
-            .timer
-            .as_ref()
-            .is_ok_and(|timer| timerfd::set(timer, deadline));
-        if done {
-            self.set_to = deadline;
-        }
-        done
-    }
-
-    /// How the framework has to wait for `deadline`, which the timer is not set for. Reports once
-    /// that the timer cannot be set.
-    fn wait_with(&mut self, deadline: u64) -> Result<Until, WaitError> {
-        if self.traits.keeps_time {
-            return Ok(Until::Deadline(deadline));
-        }
-        if deadline >= self.set_to {
-            return Ok(Until::Event);
-        }
-        let now = if self.retry_at == 0 { 0 } else { sys::now() };
-        if now >= self.retry_at {
-            if self.set_timer(deadline) {
-                self.retry_at = 0;
-                return Ok(Until::Event);
-            }
-            let errno = match self.timer {
-                Err(errno) => errno,
-                Ok(_) => sys::errno(),
-            };
-            self.let_go_if_lost();
-            let first = self.retry_at == 0;
-            self.retry_at = sys::now() + RETRY;
-            if first {
-                return Err(WaitError::Timer(errno));
-            }
-        }
-        Ok(Until::Deadline(deadline))
-    }
-
-    /// The application may have closed the timer's number, which may now refer to another file.
-    /// Then we must neither set nor close it.
-    fn let_go_if_lost(&mut self) {
-        if let Ok(timer) = &self.timer {
-            if !self.beside.has(timer.as_raw_fd()) {
-                let lost = std::mem::replace(&mut self.timer, Err(libc::EBADF));
-                std::mem::forget(lost);
-            }
-        }
     }
 }
 
@@ -649,6 +404,7 @@ impl Drop for Over {
 
 #[cfg(test)]
 mod tests {
+    use super::lost::NOBODY;
     use super::*;
 
     #[test]

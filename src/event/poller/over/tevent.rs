@@ -17,154 +17,23 @@
 //!   closed, the kernel may report the address for ever. So such an event is not freed before the
 //!   file is known to be gone.
 
-use std::cell::{Cell, UnsafeCell};
+use std::cell::UnsafeCell;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::{self, NonNull};
-use std::sync::OnceLock;
 
-use libc::{c_char, c_int, c_short, c_void, timeval};
+use libc::{c_int, c_void, timeval};
 
 use super::framework::{Framework, Traits, Watch};
-use super::load::{Loaded, Turn};
-use crate::event::poller::contract::{Batch, EVENTS, IN, OUT, Until};
+use super::load::Turn;
+use super::tevent_api::{FD_READ, FD_WRITE, FdHandler, HERE, api};
+pub(crate) use super::tevent_state::Method;
+use super::tevent_state::{
+    OVER, Slot, State, always_ready, is_ready, ready, time_over, writers_ready,
+};
+use crate::event::poller::contract::{Batch, EVENTS, Until};
 use crate::fds::Interest;
 use crate::sys;
-
-/// tevent's ways to wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Method {
-    /// epoll, and poll where that fails.
-    Standard,
-    Poll,
-}
-
-// tevent's constants.
-const FD_READ: u16 = 1;
-const FD_WRITE: u16 = 2;
-
-/// Where tevent's messages say that a call came from.
-const HERE: &std::ffi::CStr = c"nunc-stans";
-
-type FdHandler =
-    unsafe extern "C" fn(ev: *mut c_void, event: *mut c_void, flags: u16, arg: *mut c_void);
-type TimeHandler =
-    unsafe extern "C" fn(ev: *mut c_void, timer: *mut c_void, now: timeval, arg: *mut c_void);
-
-/// The functions of tevent and talloc. Their structs are opaque: `ev` is a context, `event` one for
-/// a descriptor, `parent` a talloc context.
-#[derive(Clone, Copy)]
-struct Api {
-    talloc_named_const: unsafe extern "C" fn(
-        parent: *const c_void,
-        size: usize,
-        name: *const c_char,
-    ) -> *mut c_void,
-    talloc_free: unsafe extern "C" fn(what: *mut c_void, location: *const c_char) -> c_int,
-    context_init: unsafe extern "C" fn(parent: *mut c_void, backend: *const c_char) -> *mut c_void,
-    add_fd: unsafe extern "C" fn(
-        ev: *mut c_void,
-        parent: *mut c_void,
-        fd: c_int,
-        flags: u16,
-        handler: FdHandler,
-        arg: *mut c_void,
-        handler_name: *const c_char,
-        location: *const c_char,
-    ) -> *mut c_void,
-    fd_set_flags: unsafe extern "C" fn(event: *mut c_void, flags: u16),
-    fd_get_flags: unsafe extern "C" fn(event: *mut c_void) -> u16,
-    add_timer: unsafe extern "C" fn(
-        ev: *mut c_void,
-        parent: *mut c_void,
-        at: timeval,
-        handler: TimeHandler,
-        arg: *mut c_void,
-        handler_name: *const c_char,
-        location: *const c_char,
-    ) -> *mut c_void,
-    loop_once: unsafe extern "C" fn(ev: *mut c_void, location: *const c_char) -> c_int,
-}
-
-static API: OnceLock<Api> = OnceLock::new();
-
-/// These functions, loaded when they are first asked for.
-fn api(_turn: &Turn) -> io::Result<Api> {
-    if let Some(api) = API.get() {
-        return Ok(*api);
-    }
-    let talloc = Loaded::open("libtalloc.so.2")?;
-    let tevent = Loaded::open("libtevent.so.0")?;
-    // SAFETY: the types are those of the libraries' own declarations.
-    let api = unsafe {
-        Api {
-            talloc_named_const: talloc.function("talloc_named_const\0")?,
-            talloc_free: talloc.function("_talloc_free\0")?,
-            context_init: tevent.function("tevent_context_init_byname\0")?,
-            add_fd: tevent.function("_tevent_add_fd\0")?,
-            fd_set_flags: tevent.function("tevent_fd_set_flags\0")?,
-            fd_get_flags: tevent.function("tevent_fd_get_flags\0")?,
-            add_timer: tevent.function("_tevent_add_timer\0")?,
-            loop_once: tevent.function("_tevent_loop_once\0")?,
-        }
-    };
-    Ok(*API.get_or_init(|| api))
-}
-
-/// What the context has for one number. It never moves: tevent's events keep its address.
-struct Slot {
-    state: *mut State,
-    fd: c_int,
-    /// tevent's event, or null.
-    event: *mut c_void,
-    key: u64,
-    interest: Interest,
-    once: bool,
-    /// It is in `writers`.
-    writer: bool,
-}
-
-/// What the handlers use too.
-struct State {
-    api: Api,
-    ev: *mut c_void,
-    method: Method,
-    /// By number. They are live until the context is closed.
-    slots: Vec<Option<NonNull<Slot>>>,
-    /// The batch of the current wait.
-    found: *mut Batch,
-    count: usize,
-    /// The descriptor that is always ready has come.
-    all_seen: bool,
-    /// The epoll instance for descriptors that are watched for WRITE alone.
-    writers: OwnedFd,
-}
-
-impl State {
-    fn put(&mut self, key: u64, bits: u32) {
-        // SAFETY: a handler runs only in `wait`, and the batch lives as long as that.
-        unsafe { (*self.found).put(self.count, key, bits) };
-        self.count += 1;
-    }
-
-    /// Have tevent report nothing for `slot`; `for_good`: do not keep its event for the next time.
-    /// tevent's poll would be ended at once, again and again, by a hang-up of a descriptor whose
-    /// event has no flags, so there the event goes.
-    fn switch_off(&mut self, slot: &mut Slot, for_good: bool) {
-        if slot.event.is_null() {
-            return;
-        }
-        // SAFETY: a slot's event is live; tevent allows a handler to free its own.
-        unsafe {
-            if for_good || self.method == Method::Poll {
-                (self.api.talloc_free)(slot.event, HERE.as_ptr());
-                slot.event = ptr::null_mut();
-            } else {
-                (self.api.fd_set_flags)(slot.event, 0);
-            }
-        }
-    }
-}
 
 /// A context of tevent.
 pub(super) struct Tevent {
@@ -178,68 +47,6 @@ pub(super) struct Tevent {
     is_watched: bool,
     /// Events whose address may still be in the kernel.
     buried: Vec<*mut c_void>,
-}
-
-/// A descriptor is ready.
-unsafe extern "C" fn ready(_: *mut c_void, event: *mut c_void, flags: u16, arg: *mut c_void) {
-    // SAFETY: the loop thread is in `wait`, which keeps no reference to the state meanwhile. The
-    // slot is live, and so is its event.
-    unsafe {
-        let slot = &mut *arg.cast::<Slot>();
-        let state = &mut *slot.state;
-        if slot.event != event {
-            return;
-        }
-        let bit = |set, bit| if set { bit } else { 0 };
-        let mut bits = bit(flags & FD_READ != 0, IN) | bit(flags & FD_WRITE != 0, OUT);
-        if bits == IN && slot.interest.write() && is_ready(slot.fd, 0) {
-            bits |= OUT;
-        }
-        if slot.once {
-            slot.interest = Interest::NONE;
-            state.switch_off(slot, false);
-        }
-        state.put(slot.key, bits);
-    }
-}
-
-/// Descriptors that are watched for WRITE alone are ready.
-unsafe extern "C" fn writers_ready(_: *mut c_void, _: *mut c_void, _: u16, arg: *mut c_void) {
-    // SAFETY: as above.
-    let state = unsafe { &mut *arg.cast::<State>() };
-    let mut events = [libc::epoll_event { events: 0, u64: 0 }; EVENTS];
-    let room = EVENTS - state.count;
-    if room == 0 {
-        return;
-    }
-    let epoll = state.writers.as_raw_fd();
-    // SAFETY: the array has room for so many.
-    let count = unsafe { libc::epoll_wait(epoll, events.as_mut_ptr(), room as c_int, 0) };
-    for event in &events[..usize::try_from(count).unwrap_or(0)] {
-        state.put(event.u64, OUT);
-    }
-}
-
-/// All that were ready have come.
-unsafe extern "C" fn always_ready(_: *mut c_void, _: *mut c_void, _: u16, arg: *mut c_void) {
-    // SAFETY: as above.
-    unsafe { (*arg.cast::<State>()).all_seen = true };
-}
-
-/// The time of a wait is over: that this has run ends the wait.
-unsafe extern "C" fn time_over(_: *mut c_void, _: *mut c_void, _: timeval, _: *mut c_void) {
-    OVER.with(|over| over.set(true));
-}
-
-/// Whether `fd` has one of these events, an error or a hang-up.
-fn is_ready(fd: c_int, events: c_short) -> bool {
-    let mut poll = libc::pollfd {
-        fd,
-        events,
-        revents: 0,
-    };
-    // SAFETY: the pointer and the length describe one local pollfd.
-    unsafe { libc::poll(&mut poll, 1, 0) > 0 && poll.revents & libc::POLLNVAL == 0 }
 }
 
 impl Tevent {
@@ -602,11 +409,6 @@ impl Framework for Tevent {
         // To free the context would take the parent's registrations out of the kernel.
         std::mem::forget(self);
     }
-}
-
-thread_local! {
-    /// The timer of the current wait has run, and tevent has freed it.
-    static OVER: Cell<bool> = const { Cell::new(false) };
 }
 
 /// The time of the wall clock, by which tevent's timers go, at which the monotonic clock will show
