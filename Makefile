@@ -219,6 +219,11 @@ $(B)/c-tests/test-dlopen: c-tests/test-dlopen.c $(C_TEST_HEADERS) include/nunc-s
 	@mkdir -p $(@D)
 	$(CC) $(C_FLAGS) -O1 -Ic-tests $< -o $@ -ldl $(CMOCKA) -lpthread $(LDFLAGS)
 
+# To run any program over the framework of an example: LD_PRELOAD.
+$(B)/c-tests/over-poll.so: c-tests/over-poll.c examples/framework-poll.c include/nunc-stans.h
+	@mkdir -p $(@D)
+	$(CC) $(C_FLAGS) -fPIC -shared $< -o $@ -ldl $(LDFLAGS)
+
 $(B)/c-tests/%: c-tests/%.c $(C_TEST_HEADERS) include/nunc-stans.h $(B)/lib/$(SHARED) $(CMOCKA_LIBRARY)
 	@mkdir -p $(@D)
 	$(CC) $(C_FLAGS) -O1 -Ic-tests $< -o $@ $(LINK) $(CMOCKA) $(LIBRARY)
@@ -237,7 +242,7 @@ $(B)/cmocka/libcmocka.a: tools/cmocka.sh
 
 examples: $(EXAMPLES) ## build the examples into build/examples
 
-c-tests: $(C_TESTS) $(if $(FOREIGN),,$(B)/c-tests/sql-clients) ## build the C tests into build/c-tests
+c-tests: $(C_TESTS) $(if $(FOREIGN),,$(B)/c-tests/sql-clients) $(B)/c-tests/over-poll.so ## build the C tests into build/c-tests
 
 demo: need-demo ## build, serve files over HTTP, load the server, stop it cleanly
 	@$(MAKE) --no-print-directory all $(B)/examples/httpd

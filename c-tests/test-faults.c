@@ -650,7 +650,8 @@ TEST(a_registration_that_cannot_be_taken_out_keeps_the_loop_from_nothing)
     long io_before = atomic_load(&io), ticks_before = atomic_load(&ticks);
     for (double end = now_seconds() + LIMIT_SECONDS;
          now_seconds() < end && (atomic_load(&io) < io_before + 3 * READY ||
-                                 atomic_load(&ticks) < ticks_before + 10);) {
+                                 atomic_load(&ticks) < ticks_before + 10 ||
+                                 !logged("no new poller"));) {
         sched_yield();
     }
     goes_on &= atomic_load(&io) >= io_before + 3 * READY && atomic_load(&ticks) >= ticks_before + 10;

@@ -159,8 +159,8 @@ TEST(a_later_size_is_taken_if_the_rest_is_zero)
 
 TEST(what_is_wrong_or_not_there_is_refused_and_logged)
 {
-    static const char elsewhere;
-    const void *custom = &elsewhere;
+    static const size_t no_size;
+    const void *custom = &no_size;
     const struct {
         const char *why;
         struct ns_thrpool_options options;
@@ -170,13 +170,13 @@ TEST(what_is_wrong_or_not_there_is_refused_and_logged)
         {"NS_POOL_TIMINGS, which is not in this version", {.flags = NS_POOL_TIMINGS}},
         {"name is empty", {.name = ""}},
         {"name is longer than 8 characters", {.name = "123456789"}},
-        {"framework is \"libevent\", which is not in this version", {.framework = "libevent"}},
-        {"framework is \"libevent:poll\", which is not", {.framework = "libevent:poll"}},
-        {"framework is \"tevent:poll\", which is not", {.framework = "tevent:poll"}},
+        {"framework is \"libevent:kqueue\", which is unknown", {.framework = "libevent:kqueue"}},
+        {"framework is \"libevent:\", which is unknown", {.framework = "libevent:"}},
+        {"framework is \"tevent:epoll\", which is unknown", {.framework = "tevent:epoll"}},
         {"framework is \"io%suring\", which is unknown", {.framework = "io%suring"}},
         {"framework is \"native:epoll\", which is unknown", {.framework = "native:epoll"}},
         {"framework is \"\", which is unknown", {.framework = ""}},
-        {"custom is set, which is not in this version", {.custom = custom}},
+        {"custom's size is that of no version", {.custom = custom}},
         {"framework and custom are both set", {.framework = "native", .custom = custom}},
         {"slow is negative", {.slow = {-1, 0}}},
         {"slow is negative", {.slow = {0, -1}}},
@@ -357,7 +357,7 @@ TEST(the_environment_names_the_framework_where_the_options_do_not)
         {"native", "native", NULL},
         {"portable", "portable", NULL},
         {"", "native", NULL},
-        {"tevent", NULL, "NUNC_STANS_FRAMEWORK is \"tevent\", which is not in this version"},
+        {"tevent:epoll", NULL, "NUNC_STANS_FRAMEWORK is \"tevent:epoll\", which is unknown"},
         {"epoll", NULL, "NUNC_STANS_FRAMEWORK is \"epoll\", which is unknown"},
     };
     for (size_t i = 0; i < sizeof values / sizeof *values; i++) {

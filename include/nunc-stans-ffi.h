@@ -89,10 +89,26 @@ ns_result_t ns_add_jobs(struct ns_thrpool_t *tp, ns_job_type_t job_type, ns_job_
 const char *ns_result_name(ns_result_t result);
 const char *ns_result_message(ns_result_t result);
 ns_result_t ns_thrpool_timedwait(struct ns_thrpool_t *tp, const struct timeval *tv);
-struct ns_framework;
 struct ns_slow_call;
 enum { NS_POOL_CALLER_LOOP = 1 };
 enum { NS_POOL_TIMINGS = 2 };
+enum { NS_FRAMEWORK_ONCE = 1 };
+enum { NS_FRAMEWORK_KNOWN = 2 };
+struct ns_framework_event {
+uint64_t key;
+uint32_t ready;
+};
+struct ns_framework {
+size_t size;
+const char *name;
+void *arg;
+void *(*open)(void *arg);
+int (*watch)(void *fw, int fd, uint64_t key, int interest, int flags);
+int (*unwatch)(void *fw, int fd);
+int (*wait)(void *fw, struct ns_framework_event *events, int max, int64_t until);
+int (*wait_fd)(void *fw);
+void (*close)(void *fw, int in_child);
+};
 struct ns_thrpool_options {
 size_t size;
 uint64_t flags;

@@ -837,13 +837,81 @@ ns_result_t ns_thrpool_timedwait(struct ns_thrpool_t *tp,
  * at it. Empty is as if it were not set. It does not count for pools with NS_POOL_CALLER_LOOP.
  */
 
-struct ns_framework;
 struct ns_slow_call;
 
 /** A flag for the options: no loop thread is started; see "The loop in the caller's thread". */
 #define NS_POOL_CALLER_LOOP (1 << 0)
 /** A flag for the options: the statistics have times too. Not in this version. */
 #define NS_POOL_TIMINGS (1 << 1)
+
+/** A flag for watch: report it once, then nothing until it is watched again. */
+#define NS_FRAMEWORK_ONCE 1
+/** A flag for watch: the descriptor is watched already. */
+#define NS_FRAMEWORK_KNOWN 2
+
+/** A descriptor is ready. */
+struct ns_framework_event {
+    /** The key that it was watched with. */
+    uint64_t key;
+    /** NS_JOB_READ, NS_JOB_WRITE or both. An error or a hang-up is both. */
+    uint32_t ready;
+};
+
+/**
+ * An event framework of the application's own, for ns_thrpool_options. The pool watches
+ * descriptors through it, and waits by it. examples/framework-poll.c puts a pool over poll(2).
+ *
+ * All functions but arg and wait_fd are required. The pool copies the struct and its name. It
+ * calls the functions from its loop thread, one at a time; open and close also from the threads
+ * that make and destroy the pool, and close in a forked child. They must not call functions of this
+ * library on the pool.
+ *
+ * The library's own descriptors, such as the pipe that wakes the loop, are watched in the same way.
+ * An event for a descriptor that is not ready does no harm, nor does one with a key that was watched
+ * before. The library verifies each event, so a framework may watch numbers, as poll(2) does, and need
+ * not notice that a number was closed or reused.
+ */
+struct ns_framework {
+    /** sizeof(struct ns_framework). Members are only ever added at the end. */
+    size_t size;
+    /** What ns_thrpool_get_framework says. Not NULL, not empty. */
+    const char *name;
+    /** For open; the application's own. What it points at must outlive the pool. */
+    void *arg;
+    /**
+     * Make a context, which is fw for the other functions. NULL: no pool is made. The pool calls
+     * this again, for a second context, before it closes the first, when it has to begin anew: when
+     * wait fails, when the pool's own descriptors were closed, and when a file may live on though
+     * its number was closed.
+     */
+    void *(*open)(void *arg);
+    /**
+     * Watch fd, or, with NS_FRAMEWORK_KNOWN, watch it in another way. interest has NS_JOB_READ
+     * and NS_JOB_WRITE bits; if it has none, nothing is to be reported. key comes back with the
+     * events; a later call may change it. Returns 0 or an errno: EPERM if it cannot be watched
+     * because it is always ready, as files are; ENOENT if one that is known is gone; EBADF if it
+     * is closed. After any other errno the pool logs it and tries again, later and later.
+     */
+    int (*watch)(void *fw, int fd, uint64_t key, int interest, int flags);
+    /** Watch fd no more. It may be closed by now. Returns 0 or an errno, which changes nothing. */
+    int (*unwatch)(void *fw, int fd);
+    /**
+     * Wait until something is ready or the monotonic clock shows until nanoseconds; with 0 do not
+     * wait, with -1 wait without limit. Write at most max events and return their number: 0 also
+     * if a signal interrupts the wait, which it must. Report all that is ready in turn, if it is
+     * more than max. -1 with errno if waiting fails: then the pool begins anew, by open.
+     */
+    int (*wait)(void *fw, struct ns_framework_event *events, int max, int64_t until);
+    /** A descriptor that polls readable when wait would find something ready, or -1. May be NULL. */
+    int (*wait_fd)(void *fw);
+    /**
+     * Free the context. With in_child 1 this is a forked child, whose parent still uses its own: do
+     * nothing that has an effect there (for epoll: no epoll_ctl), and do not rely on a lock that the
+     * parent's loop thread may have held. Not called if the application has closed the pool's own
+     * descriptors: the context's may be closed too, and their numbers in use for other files.
+     */
+    void (*close)(void *fw, int in_child);
+};
 
 /**
  * What can be chosen when a pool is made, beside its config. Make it ready with
@@ -866,11 +934,15 @@ struct ns_thrpool_options {
     const char *name;
     /**
      * The event framework that the pool runs over: "native" (epoll and timerfd on Linux), "portable"
-     * (the polling crate alone). NULL: what the environment variable NUNC_STANS_FRAMEWORK says, else
-     * native. "libevent" and "tevent" are not in this version.
+     * (the polling crate alone), "libevent", "libevent:epoll", "libevent:poll", "libevent:select",
+     * "tevent", which is "tevent:standard", or "tevent:poll". The libraries of libevent and tevent are
+     * loaded when a pool asks for them; if one is not there, or lacks a function, no pool is made, and
+     * the log names it. NULL, and custom NULL too: what the environment variable
+     * NUNC_STANS_FRAMEWORK says (not in a program with privileges of its own; empty is unset), else
+     * native. docs/FRAMEWORKS.md says what each costs, and what differs.
      */
     const char *framework;
-    /** An event framework of the application's own. Not in this version: must be NULL. */
+    /** An event framework of the application's own, on Linux; then framework must be NULL. Copied. */
     const struct ns_framework *custom;
     /**
      * How many run-now jobs with NS_JOB_THREAD, outside groups, may wait for workers: an add that

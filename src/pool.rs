@@ -17,11 +17,12 @@ mod threads;
 
 use std::cell::UnsafeCell;
 use std::ffi::CStr;
+use std::io;
 use std::mem::MaybeUninit;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::Ordering;
 
-use libc::{c_int, c_void, pthread_t};
+use libc::{c_char, c_int, c_void, pthread_t};
 
 use crate::abi::{INIT_FLAG, ns_thrpool_config, ns_thrpool_options};
 use crate::alloc::Allocator;
@@ -51,8 +52,8 @@ pub(crate) struct Pool {
     name: Name,
     /// What the application has called in each thread.
     hooks: Hooks,
-    /// The name of its event framework.
-    framework: &'static CStr,
+    /// The name of its event framework: a string in memory from the pool's allocator.
+    framework: NonNull<c_char>,
     ending: Ending,
     /// Only the loop thread uses this, from its start to its exit; or, one after the other, the threads of
     /// the application's that turn the loop.
@@ -72,8 +73,8 @@ enum StartError<'a> {
     Options(Refused<'a>),
     /// `max_threads` is 0.
     NoThreads,
-    /// The step that failed, and its errno.
-    System(&'static str, c_int),
+    /// The step that failed, and why: an errno, or what is wrong with an event framework.
+    System(&'static str, io::Error),
     NoMemory,
 }
 
@@ -119,8 +120,10 @@ impl Pool {
                     "{name}: no memory, max_threads is {threads}"
                 );
             }
-            Err(StartError::System(what, errno)) => {
-                let why = std::io::Error::from_raw_os_error(errno);
+            Err(StartError::System(_, why)) if why.raw_os_error().is_none() => {
+                log!(logger, LOG_ERR, "{name}: {why}");
+            }
+            Err(StartError::System(what, why)) => {
                 log!(
                     logger,
                     LOG_ERR,
@@ -134,19 +137,16 @@ impl Pool {
 
     fn make<'a>(
         config: &ns_thrpool_config,
-        options: &Options,
+        options: &Options<'_>,
         logger: Logger,
     ) -> Result<NonNull<Self>, StartError<'a>> {
-        let system = |what| {
-            move |error: std::io::Error| {
-                StartError::System(what, error.raw_os_error().unwrap_or(libc::EIO))
-            }
-        };
+        let system = |what| move |error| StartError::System(what, error);
+        let errno = io::Error::from_raw_os_error;
         if config.max_threads == 0 && !options.caller_loop {
             return Err(StartError::NoThreads);
         }
         let attributes = Attributes::new(config.stacksize)
-            .map_err(|errno| StartError::System("stacksize", errno))?;
+            .map_err(|number| StartError::System("stacksize", errno(number)))?;
         let workers = config.max_threads;
         let alloc = Allocator::new(config.calloc_fct, config.free_fct);
         let (place, block) = alloc.aligned::<Self>().ok_or(StartError::NoMemory)?;
@@ -173,9 +173,18 @@ impl Pool {
             unsafe { alloc.free(lists) };
             free_threads(error)
         };
+        let framework_name = options
+            .copy_framework_name(&alloc)
+            .ok_or(StartError::NoMemory)
+            .map_err(free_lists)?;
+        let free_name = |error| {
+            // SAFETY: this function allocated the name, and nothing uses it yet.
+            unsafe { alloc.free(framework_name) };
+            free_lists(error)
+        };
         let wake = Wake::new()
             .map_err(system("wake pipe"))
-            .map_err(free_lists)?;
+            .map_err(free_name)?;
         let own_thread = !options.caller_loop;
         let framework = options.framework;
         // SAFETY: zeroed memory is a set of empty lists. `Pool::free` drops the loop before it
@@ -185,7 +194,7 @@ impl Pool {
             Ok(event_loop) => event_loop,
             Err(error) => {
                 wake.close();
-                return Err(free_lists(system("poller")(error)));
+                return Err(free_name(system("poller")(error)));
             }
         };
         // SAFETY: `place` has the size and alignment of a pool.
@@ -201,7 +210,7 @@ impl Pool {
                 ),
                 name: options.name,
                 hooks: options.hooks,
-                framework: options.framework_name,
+                framework: framework_name,
                 ending: Ending::new(),
                 event_loop: UnsafeCell::new(MaybeUninit::new(event_loop)),
                 threads,
@@ -228,14 +237,14 @@ impl Pool {
             } else {
                 loop_main
             };
-            if let Err(errno) = pool.spawn(index, main, &attributes) {
+            if let Err(number) = pool.spawn(index, main, &attributes) {
                 pool.shared.work.close();
                 for started in 0..index {
                     pool.join(started);
                 }
                 // SAFETY: the threads are joined, and no other code has the pointer.
                 unsafe { Self::free(place) };
-                return Err(StartError::System("threads", errno));
+                return Err(StartError::System("threads", errno(number)));
             }
         }
         log!(
@@ -268,8 +277,9 @@ impl Pool {
     }
 
     /// The name of the pool's event framework, as it was asked for.
-    pub(crate) fn framework(&self) -> &'static CStr {
-        self.framework
+    pub(crate) fn framework(&self) -> &CStr {
+        // SAFETY: a string that lives as long as the pool.
+        unsafe { CStr::from_ptr(self.framework.as_ptr()) }
     }
 
     fn join(&self, index: usize) -> c_int {
@@ -395,6 +405,7 @@ impl Pool {
             let alloc = (*this).shared.alloc;
             (*this).shared.fds.free(&alloc);
             alloc.free((*this).threads);
+            alloc.free((*this).framework);
             alloc.free((*this).lists);
             let block = (*this).block;
             ptr::drop_in_place(this);

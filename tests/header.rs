@@ -23,12 +23,18 @@ fn section(file: &str, types: &[ItemType], exclude: &[&str]) -> String {
         "_ns_result_t".to_owned(),
         "ns_thrpool_config".to_owned(),
         "ns_thrpool_options".to_owned(),
+        "ns_framework".to_owned(),
+        "ns_framework_event".to_owned(),
         "ns_job_func_t".to_owned(),
     ];
     if types != [ItemType::Functions] {
         // cbindgen itself writes the tag where a struct is defined.
         config.export.rename.remove("ns_thrpool_config");
         config.export.rename.remove("ns_thrpool_options");
+        if file == "abi/framework.rs" {
+            config.export.rename.remove("ns_framework");
+            config.export.rename.remove("ns_framework_event");
+        }
     }
     let mut text = Vec::new();
     Builder::new()
@@ -114,11 +120,9 @@ fn header() -> String {
         section("capi/small.rs", &functions, &[]),
         include_str!("header/options.h").trim().to_owned(),
         section("abi/options.rs", &[ItemType::Constants], &[]),
-        section(
-            "abi/options.rs",
-            &[ItemType::Structs],
-            &["ns_framework", "ns_slow_call"],
-        ),
+        section("abi/framework.rs", &[ItemType::Constants], &[]),
+        section("abi/framework.rs", &[ItemType::Structs], &[]),
+        section("abi/options.rs", &[ItemType::Structs], &["ns_slow_call"]),
         section("capi/options.rs", &functions, &[]),
         include_str!("header/caller.h").trim().to_owned(),
         section("capi/caller.rs", &functions, &[]),

@@ -3,10 +3,12 @@
 //! files are parts of the header: their doc comments become its text.
 
 pub mod extensions;
+pub mod framework;
 pub mod options;
 pub mod types;
 
 pub use extensions::*;
+pub use framework::*;
 pub use options::*;
 pub use types::*;
 

@@ -3,18 +3,12 @@
 
 use libc::{c_char, c_void, size_t, timeval};
 
+use super::framework::ns_framework;
+
 /// A flag for the options: no loop thread is started; see "The loop in the caller's thread".
 pub const NS_POOL_CALLER_LOOP: u64 = 1 << 0;
 /// A flag for the options: the statistics have times too. Not in this version.
 pub const NS_POOL_TIMINGS: u64 = 1 << 1;
-
-/// An event framework of the application's own, opaque in this version.
-#[allow(non_camel_case_types)]
-#[repr(C)]
-#[derive(Debug)]
-pub struct ns_framework {
-    _opaque: [u8; 0],
-}
 
 /// A report on a slow callback, opaque in this version.
 #[allow(non_camel_case_types)]
@@ -41,10 +35,14 @@ pub struct ns_thrpool_options {
     /// NULL: ns.
     pub name: *const c_char,
     /// The event framework that the pool runs over: "native" (epoll and timerfd on Linux), "portable"
-    /// (the polling crate alone). NULL: what the environment variable NUNC_STANS_FRAMEWORK says, else
-    /// native. "libevent" and "tevent" are not in this version.
+    /// (the polling crate alone), "libevent", "libevent:epoll", "libevent:poll", "libevent:select",
+    /// "tevent", which is "tevent:standard", or "tevent:poll". The libraries of libevent and tevent are
+    /// loaded when a pool asks for them; if one is not there, or lacks a function, no pool is made, and
+    /// the log names it. NULL, and `custom` NULL too: what the environment variable
+    /// NUNC_STANS_FRAMEWORK says (not in a program with privileges of its own; empty is unset), else
+    /// native. docs/FRAMEWORKS.md says what each costs, and what differs.
     pub framework: *const c_char,
-    /// An event framework of the application's own. Not in this version: must be NULL.
+    /// An event framework of the application's own, on Linux; then `framework` must be NULL. Copied.
     pub custom: *const ns_framework,
     /// How many run-now jobs with NS_JOB_THREAD, outside groups, may wait for workers: an add that
     /// finds so many is refused with NS_OVERLOADED. 0: no limit. See "Overload".

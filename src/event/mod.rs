@@ -34,8 +34,8 @@ use crate::sys;
 use backoff::Stale;
 pub(crate) use event_loop::{EventLoop, Turn};
 pub(crate) use lists::Lists;
-pub(crate) use poller::Framework;
 use poller::{Event, Until};
+pub(crate) use poller::{Framework, Functions, Named};
 
 /// How many requests one turn takes at most.
 const REQUESTS: usize = 4096;

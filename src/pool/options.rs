@@ -4,12 +4,13 @@
 use std::ffi::CStr;
 use std::fmt;
 use std::mem::{MaybeUninit, offset_of};
-use std::ptr;
+use std::ptr::{self, NonNull};
 
 use libc::{c_char, c_void};
 
 use crate::abi::{NS_POOL_CALLER_LOOP, NS_POOL_TIMINGS, ns_thrpool_options as Given};
-use crate::event::Framework;
+use crate::alloc::Allocator;
+use crate::event::{Framework, Functions, Named};
 use crate::sys;
 
 /// The most characters that a pool's name may have: with what follows, a thread's name fits the system.
@@ -63,11 +64,11 @@ impl Hooks {
 }
 
 /// What was chosen for a pool.
-pub(crate) struct Options {
+pub(crate) struct Options<'a> {
     pub(super) name: Name,
     pub(super) framework: Framework,
     /// The framework's name, as it was asked for.
-    pub(super) framework_name: &'static CStr,
+    pub(super) framework_name: &'a CStr,
     /// The loop has no thread: those of the application's turn it.
     pub(super) caller_loop: bool,
     /// How many jobs may wait for workers; 0 for no limit.
@@ -81,7 +82,7 @@ pub(super) enum Refused<'a> {
     Field(&'static str),
     /// There is no framework of this name.
     Framework(&'a CStr, Source),
-    /// There is one, but not in this version.
+    /// There is one, but not on this system.
     Missing(&'a CStr, Source),
 }
 
@@ -109,37 +110,27 @@ impl fmt::Display for Refused<'_> {
             Self::Field(what) => out.write_str(what),
             Self::Framework(name, source) => write!(out, "{source} is {name:?}, which is unknown"),
             Self::Missing(name, source) => {
-                write!(out, "{source} is {name:?}, which is not in this version")
+                write!(out, "{source} is {name:?}, which is not on this system")
             }
         }
     }
 }
 
-impl Options {
+impl<'a> Options<'a> {
     /// What the application chose; defaults where `given` is NULL.
     ///
     /// # Safety
     /// `given` is NULL or points at as many bytes as its `size` says, and its strings are valid for
     /// `'a`.
-    pub(super) unsafe fn new<'a>(given: *const Given) -> Result<Self, Refused<'a>> {
+    pub(super) unsafe fn new(given: *const Given) -> Result<Self, Refused<'a>> {
         // SAFETY: guaranteed by the caller.
         let given = unsafe { read(given) }.map_err(Refused::Field)?;
         check(&given).map_err(Refused::Field)?;
         // SAFETY: guaranteed by the caller.
         let name = unsafe { name_of(given.name) }.map_err(Refused::Field)?;
         let caller_loop = given.flags & NS_POOL_CALLER_LOOP != 0;
-        let (asked, source) = match given.framework.is_null() {
-            // SAFETY: guaranteed by the caller.
-            false => (unsafe { CStr::from_ptr(given.framework) }, Source::Options),
-            // The variable is for programs that know nothing of frameworks. One that turns the loop
-            // itself needs what the default can do.
-            true if caller_loop => (c"", Source::Environment),
-            true => (
-                sys::environment(VARIABLE).unwrap_or(c""),
-                Source::Environment,
-            ),
-        };
-        let (framework, framework_name) = framework_of(asked, source)?;
+        // SAFETY: guaranteed by the caller.
+        let (framework, framework_name) = unsafe { framework_of(&given, caller_loop)? };
         Ok(Self {
             name,
             framework,
@@ -152,6 +143,17 @@ impl Options {
                 arg: given.thread_arg,
             },
         })
+    }
+}
+
+impl Options<'_> {
+    /// A copy of the framework's name, in memory from `alloc`.
+    pub(super) fn copy_framework_name(&self, alloc: &Allocator) -> Option<NonNull<c_char>> {
+        let bytes = self.framework_name.to_bytes_with_nul();
+        let copy = alloc.zeroed::<c_char>(bytes.len())?;
+        // SAFETY: the block is new, and has as many bytes.
+        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr().cast(), copy.as_ptr(), bytes.len()) };
+        Some(copy)
     }
 }
 
@@ -207,11 +209,8 @@ fn check(given: &Given) -> Result<(), &'static str> {
     if given.flags & NS_POOL_TIMINGS != 0 {
         return Err("flags has NS_POOL_TIMINGS, which is not in this version");
     }
-    if !given.custom.is_null() {
-        return Err(match given.framework.is_null() {
-            false => "framework and custom are both set",
-            true => "custom is set, which is not in this version",
-        });
+    if !given.custom.is_null() && !given.framework.is_null() {
+        return Err("framework and custom are both set");
     }
     if given.slow.tv_sec < 0 || given.slow.tv_usec < 0 {
         return Err("slow is negative");
@@ -241,15 +240,33 @@ unsafe fn name_of(name: *const c_char) -> Result<Name, &'static str> {
     }
 }
 
-fn framework_of(asked: &CStr, source: Source) -> Result<(Framework, &'static CStr), Refused<'_>> {
-    if asked.is_empty() && matches!(source, Source::Environment) {
-        return Ok((Framework::DEFAULT, c"native"));
+/// The framework that was chosen, and its name.
+///
+/// # Safety
+/// As for [`Options::new`].
+unsafe fn framework_of<'a>(
+    given: &Given,
+    caller_loop: bool,
+) -> Result<(Framework, &'a CStr), Refused<'a>> {
+    if !given.custom.is_null() {
+        // SAFETY: guaranteed by the caller.
+        let (functions, name) = unsafe { Functions::new(given.custom) }.map_err(Refused::Field)?;
+        let framework = Framework::custom(functions);
+        let refused = Refused::Field("custom is set, which is not on this system");
+        return Ok((framework.ok_or(refused)?, name));
     }
-    let base = asked.to_bytes().split(|&byte| byte == b':').next();
-    match asked.to_bytes() {
-        b"native" => Ok((Framework::DEFAULT, c"native")),
-        b"portable" => Ok((Framework::Portable, c"portable")),
-        _ if matches!(base, Some(b"libevent" | b"tevent")) => Err(Refused::Missing(asked, source)),
-        _ => Err(Refused::Framework(asked, source)),
+    let (asked, source) = if given.framework.is_null() {
+        // The variable is for programs that know nothing of frameworks. One that turns the loop itself
+        // needs what the default can do.
+        let asked = sys::environment(VARIABLE).filter(|name| !name.is_empty() && !caller_loop);
+        (asked.unwrap_or(c"native"), Source::Environment)
+    } else {
+        // SAFETY: guaranteed by the caller.
+        (unsafe { CStr::from_ptr(given.framework) }, Source::Options)
+    };
+    match Framework::named(asked) {
+        Named::Known(framework, name) => Ok((framework, name)),
+        Named::Elsewhere => Err(Refused::Missing(asked, source)),
+        Named::Unknown => Err(Refused::Framework(asked, source)),
     }
 }

@@ -12,10 +12,11 @@
 //! signalfd). Then the loop checks by itself: none of its waits in the poller lasts longer than a
 //! second. This is known when the loop is made, and its poller is told then.
 
+use std::cell::Cell;
 use std::mem;
 use std::ptr;
 
-use libc::{c_int, pthread_t, sigaction, sigset_t};
+use libc::{c_int, c_void, pthread_t, sigaction, sigset_t};
 
 use crate::sync::{Mutex, lock};
 
@@ -36,11 +37,31 @@ unsafe impl Send for Sleeper {}
 /// How to interrupt the loop's wait: see the module.
 pub(crate) struct Rouse(Mutex<Option<Sleeper>>);
 
-/// The handler does nothing: its only purpose is to interrupt the wait.
-extern "C" fn nothing(_: c_int) {}
+/// What ends the wait of a framework that goes on when a signal interrupts it: a function that is
+/// async-signal-safe, and its argument.
+type Stop = (unsafe extern "C" fn(*mut c_void) -> c_int, *mut c_void);
+
+thread_local! {
+    static STOP: Cell<Option<Stop>> = const { Cell::new(None) };
+}
+
+/// Have a rouse of this thread call `stop`, or nothing.
+pub(crate) fn when_roused(stop: Option<Stop>) {
+    // An error means that the thread is about to end.
+    let _ = STOP.try_with(|it| it.set(stop));
+}
+
+/// The handler's main purpose is to interrupt the wait.
+extern "C" fn interrupt(_: c_int) {
+    // The loop thread has used thread-locals of the library before, so this allocates nothing.
+    if let Ok(Some((stop, arg))) = STOP.try_with(Cell::get) {
+        // SAFETY: who set the function vouches for it.
+        unsafe { stop(arg) };
+    }
+}
 
 fn handler() -> usize {
-    nothing as extern "C" fn(c_int) as usize
+    interrupt as extern "C" fn(c_int) as usize
 }
 
 /// The signals that may be borrowed. Those that do nothing by default come first.

@@ -22,5 +22,4 @@
  * at it. Empty is as if it were not set. It does not count for pools with NS_POOL_CALLER_LOOP.
  */
 
-struct ns_framework;
 struct ns_slow_call;

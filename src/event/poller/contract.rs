@@ -107,6 +107,15 @@ impl Batch {
         self.events[index].write(Raw { events, u64: key });
     }
 
+    /// The event at `index`, as it was written.
+    ///
+    /// # Safety
+    /// The last wait has written so many.
+    pub(super) unsafe fn raw(&self, index: usize) -> Raw {
+        // SAFETY: by the caller's promise.
+        unsafe { self.events[index].assume_init() }
+    }
+
     /// Read the event at `index`.
     ///
     /// # Safety
@@ -172,6 +181,16 @@ impl Numbers {
         if self.count < OWN && !self.iter().any(|known| known == fd) {
             self.numbers[self.count] = fd;
             self.count += 1;
+        }
+    }
+
+    /// Take `fd` out.
+    #[cfg(target_os = "linux")]
+    pub(super) fn remove(&mut self, fd: c_int) {
+        let place = self.iter().position(|known| known == fd);
+        if let Some(at) = place {
+            self.count -= 1;
+            self.numbers[at] = self.numbers[self.count];
         }
     }
 

@@ -4,11 +4,15 @@
 //! [`Poller`] is all that the loop needs of an event framework. On every system, the `polling`
 //! crate registers the descriptors. On Linux, [`linux`] waits on `polling`'s own descriptor, beside
 //! a timerfd: one system call where `polling` makes five. On other systems, [`portable`] does the
-//! waiting. It also works on Linux, where `cfg(ns_portable_poller)` selects it.
+//! waiting. It also works on Linux, where `cfg(ns_portable_poller)` selects it. [`over`] waits by a
+//! foreign framework: libevent, tevent, or one of the application's own.
 
 mod contract;
+mod custom;
 #[cfg(target_os = "linux")]
 mod linux;
+#[cfg(target_os = "linux")]
+mod over;
 mod portable;
 mod registry;
 #[cfg(any(target_pointer_width = "32", test))]
@@ -16,6 +20,7 @@ mod short;
 #[cfg(target_os = "linux")]
 mod timerfd;
 
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::RawFd;
 
@@ -24,16 +29,31 @@ use libc::c_int;
 use crate::fds::{Interest, Mode};
 use contract::{Batch, Poller};
 pub(crate) use contract::{Event, Key, Numbers, Refusal, Until, WaitError};
+pub(crate) use custom::Functions;
 #[cfg(target_os = "linux")]
 use linux::Epoll;
+#[cfg(target_os = "linux")]
+use over::{Foreign, Over, libevent, tevent};
 use portable::Portable;
 
 /// The event frameworks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Framework {
     #[cfg(target_os = "linux")]
     Epoll,
     Portable,
+    #[cfg(target_os = "linux")]
+    Foreign(Foreign),
+}
+
+/// What a framework's name may be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Named {
+    Known(Framework, &'static CStr),
+    /// There is one, but not on this system.
+    #[cfg_attr(target_os = "linux", allow(dead_code))]
+    Elsewhere,
+    Unknown,
 }
 
 impl Framework {
@@ -48,11 +68,61 @@ impl Framework {
     /// The default framework.
     #[cfg(not(target_os = "linux"))]
     pub(crate) const DEFAULT: Self = Self::Portable;
+
+    /// The framework of this name.
+    pub(crate) fn named(name: &CStr) -> Named {
+        let kinds: [(&'static CStr, Self); 2] =
+            [(c"native", Self::DEFAULT), (c"portable", Self::Portable)];
+        if let Some((name, kind)) = kinds.into_iter().find(|(known, _)| *known == name) {
+            return Named::Known(kind, name);
+        }
+        Self::foreign(name)
+    }
+
+    /// The framework of the application's own.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn custom(functions: Functions) -> Option<Self> {
+        Some(Self::Foreign(Foreign::Custom(functions)))
+    }
+
+    /// The framework of the application's own; not on this system.
+    #[cfg(not(target_os = "linux"))]
+    pub(crate) fn custom(_: Functions) -> Option<Self> {
+        None
+    }
+
+    #[cfg(target_os = "linux")]
+    fn foreign(name: &CStr) -> Named {
+        use libevent::Method as Event;
+        use tevent::Method as Tevent;
+        let kinds: [(&'static CStr, Foreign); 7] = [
+            (c"libevent", Foreign::Libevent(Event::Default)),
+            (c"libevent:epoll", Foreign::Libevent(Event::Epoll)),
+            (c"libevent:poll", Foreign::Libevent(Event::Poll)),
+            (c"libevent:select", Foreign::Libevent(Event::Select)),
+            (c"tevent", Foreign::Tevent(Tevent::Standard)),
+            (c"tevent:standard", Foreign::Tevent(Tevent::Standard)),
+            (c"tevent:poll", Foreign::Tevent(Tevent::Poll)),
+        ];
+        match kinds.into_iter().find(|(known, _)| *known == name) {
+            Some((name, kind)) => Named::Known(Self::Foreign(kind), name),
+            None => Named::Unknown,
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn foreign(name: &CStr) -> Named {
+        match name.to_bytes().split(|&byte| byte == b':').next() {
+            Some(b"libevent" | b"tevent") => Named::Elsewhere,
+            _ => Named::Unknown,
+        }
+    }
 }
 
 /// The poller of a loop, of any framework.
 pub(crate) struct AnyPoller {
     poller: Inner,
+    framework: Framework,
     found: Batch,
 }
 
@@ -61,6 +131,8 @@ enum Inner {
     #[cfg(target_os = "linux")]
     Epoll(Epoll),
     Portable(Portable),
+    #[cfg(target_os = "linux")]
+    Over(Box<Over>),
 }
 
 /// Evaluate an expression with the poller of `$any`, of whichever framework.
@@ -70,6 +142,8 @@ macro_rules! which {
             #[cfg(target_os = "linux")]
             Inner::Epoll($poller) => $what,
             Inner::Portable($poller) => $what,
+            #[cfg(target_os = "linux")]
+            Inner::Over($poller) => $what,
         }
     };
 }
@@ -84,20 +158,21 @@ impl AnyPoller {
             #[cfg(target_os = "linux")]
             Framework::Epoll => Inner::Epoll(Epoll::new(wake, roused)?),
             Framework::Portable => Inner::Portable(Portable::new(wake, roused)?),
+            #[cfg(target_os = "linux")]
+            Framework::Foreign(ref foreign) => {
+                Inner::Over(Box::new(Over::new(foreign, wake, roused)?))
+            }
         };
         Ok(Self {
             poller,
+            framework,
             found: Batch::new(),
         })
     }
 
     /// The framework of this poller.
     pub(crate) fn framework(&self) -> Framework {
-        match self.poller {
-            #[cfg(target_os = "linux")]
-            Inner::Epoll(_) => Framework::Epoll,
-            Inner::Portable(_) => Framework::Portable,
-        }
+        self.framework
     }
 
     /// See [`Poller::numbers`].
@@ -190,7 +265,6 @@ mod tests {
 
     fn knows_its_numbers(framework: Framework, count: usize, wake: RawFd) {
         let mut poller = AnyPoller::new(framework, wake, true).expect("descriptors");
-        assert_eq!(poller.framework(), framework);
         let numbers = poller.numbers(wake);
         assert_eq!(numbers.count, count, "{numbers:?}");
         for fd in numbers.iter() {

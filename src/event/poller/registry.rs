@@ -99,7 +99,10 @@ impl Registry {
                 done => done,
             }
         };
-        done.map_err(|error| self.why(key.fd, known, error.raw_os_error().unwrap_or(libc::EIO)))
+        done.map_err(|error| {
+            let errno = error.raw_os_error().unwrap_or(libc::EIO);
+            why(self.polling.as_raw_fd(), key.fd, known, errno)
+        })
     }
 
     /// Like [`Registry::arm`], with a key of 64 bits, which `polling` can't pass on here. It registers
@@ -140,28 +143,7 @@ impl Registry {
                 done => done,
             }
         };
-        done.map_err(|errno| self.why(key.fd, known, errno))
-    }
-
-    /// What `errno` means for `fd`, which was to be registered or, if `known`, whose registration
-    /// was to be changed.
-    ///
-    /// | errno | registering | changing |
-    /// |---|---|---|
-    /// | EBADF, the number is not open | closed | closed |
-    /// | EBADF, it is open | always ready: opened with O_PATH | lost: another file now |
-    /// | EPERM | always ready, as files are | lost: a file now |
-    /// | ENOENT | just closed by another thread: retried | lost |
-    /// | any other, or the poller itself is not open | retried | retried |
-    #[cold]
-    fn why(&self, fd: c_int, known: bool, errno: c_int) -> Refusal {
-        match errno {
-            libc::EBADF if !sys::is_open(fd) => Refusal::Closed,
-            libc::EBADF if !sys::is_open(self.polling.as_raw_fd()) => Refusal::Failed(errno),
-            libc::EBADF | libc::EPERM | libc::ENOENT if known => Refusal::Lost,
-            libc::EBADF | libc::EPERM => Refusal::AlwaysReady,
-            errno => Refusal::Failed(errno),
-        }
+        done.map_err(|errno| why(poller, key.fd, known, errno))
     }
 
     /// See `Poller::numbers`. `polling` shows only one of its descriptors. On Linux, the others are
@@ -222,5 +204,26 @@ impl Registry {
         self.polling
             .delete(unsafe { BorrowedFd::borrow_raw(fd) })
             .is_ok()
+    }
+}
+
+/// What `errno` means for `fd`, which was to be registered with `poller` or, if `known`, whose
+/// registration was to be changed.
+///
+/// | errno | registering | changing |
+/// |---|---|---|
+/// | EBADF, the number is not open | closed | closed |
+/// | EBADF, it is open | always ready: opened with O_PATH | lost: another file now |
+/// | EPERM | always ready, as files are | lost: a file now |
+/// | ENOENT | just closed by another thread: retried | lost |
+/// | any other, or the poller itself is not open | retried | retried |
+#[cold]
+pub(super) fn why(poller: RawFd, fd: c_int, known: bool, errno: c_int) -> Refusal {
+    match errno {
+        libc::EBADF if !sys::is_open(fd) => Refusal::Closed,
+        libc::EBADF if !sys::is_open(poller) => Refusal::Failed(errno),
+        libc::EBADF | libc::EPERM | libc::ENOENT if known => Refusal::Lost,
+        libc::EBADF | libc::EPERM => Refusal::AlwaysReady,
+        errno => Refusal::Failed(errno),
     }
 }

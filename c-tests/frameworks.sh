@@ -1,0 +1,85 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-3.0-or-later
+#
+# Run the C tests over each event framework: c-tests/frameworks.sh BUILD-DIR HOW [FRAMEWORK...]
+#
+# HOW is
+#   least  one program of each kind, in a few seconds: for make check
+#   some   those that ask most of a framework: for make check-deep
+#   all    everything that uses a pool: for make check-full
+#   original  the two programs that know nothing of options, by the environment variable alone
+#
+# c-tests/frameworks.txt says which tests do not hold over which framework, and why. They are left
+# out. The last line is "N passed, N failed".
+build=$1
+how=$2
+shift 2
+table=c-tests/frameworks.txt
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+
+# Left out everywhere: what looks at the library as a file, loads it, or names frameworks itself; what
+# uses no pool; and the examples' own tests.
+all() {
+    for file in c-tests/test-*.c; do
+        name=$(basename "$file" .c)
+        case $name in
+        test-abi | test-dlopen | test-options | test-frameworks* | test-chat | test-notes) ;;
+        *) echo "$name" ;;
+        esac
+    done
+}
+
+case $how in
+least) names="test-frameworks-least" ;;
+original) names="test-original-shape test-daemon-patterns" ;;
+some) names="test-frameworks-least test-original-shape test-cancel test-destroy test-fd-reuse test-forks
+        test-io test-io-descriptors test-io-timeouts test-own-descriptors test-refusals test-shutdown
+        test-signals test-groups-order test-fm-descriptors" ;;
+all) names=$(all) ;;
+*) exit 2 ;;
+esac
+programs=
+for name in $names; do
+    programs="$programs $build/c-tests/$name"
+done
+
+# The tests that do not hold over $1, as words.
+left_out() {
+    grep -v '^#' "$table" | while IFS="$(printf '\t')" read -r test frameworks _; do
+        set -f
+        for pattern in $frameworks; do
+            # shellcheck disable=SC2254 # it is a pattern
+            case $1 in
+            $pattern) printf '%s ' "$test" ;;
+            esac
+        done
+        set +f
+    done
+}
+
+passed=0
+failed=0
+for framework in ${*:-native portable libevent:epoll libevent:poll libevent:select tevent:standard tevent:poll custom}; do
+    begin=$(date +%s)
+    NS_SKIP=$(left_out "$framework" | sed 's/ $//')
+    export NS_SKIP
+    if [ "$framework" = custom ]; then
+        wrapper="env LD_PRELOAD=$PWD/$build/c-tests/over-poll.so"
+    else
+        wrapper="env NUNC_STANS_FRAMEWORK=$framework"
+    fi
+    # shellcheck disable=SC2086 # a list of words
+    c-tests/run.sh -t "${NS_LIMIT:-120}" -w "$wrapper" $programs >"$log" 2>&1
+    summary=$(tail -n 1 "$log")
+    ok=$(echo "$summary" | sed -n 's/^\([0-9]*\) passed, .*/\1/p')
+    bad=$(echo "$summary" | sed -n 's/.* \([0-9]*\) failed$/\1/p')
+    if [ "${bad:-1}" -ne 0 ]; then
+        grep -v ' 0 failed, ' "$log" | sed "s/^/$framework: /"
+    fi
+    passed=$((passed + ${ok:-0}))
+    failed=$((failed + ${bad:-1}))
+    echo "over $framework: ${ok:-0} passed, ${bad:-1} failed ($(($(date +%s) - begin)) s)"
+done
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]

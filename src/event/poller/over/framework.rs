@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! What a foreign event framework has to do for [`Over`](super::Over).
+
+use std::os::fd::RawFd;
+
+use libc::c_int;
+
+use crate::event::poller::contract::{Batch, Until};
+use crate::fds::Interest;
+
+/// What a framework is told of a descriptor.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Watch {
+    pub(super) fd: c_int,
+    /// Comes back with the events.
+    pub(super) key: u64,
+    /// Empty: report nothing.
+    pub(super) interest: Interest,
+    /// Report it once, until it is watched again.
+    pub(super) once: bool,
+    /// The framework watches it already: change that.
+    pub(super) known: bool,
+}
+
+/// What a framework can do, and what it needs done.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Traits {
+    /// It waits until a time of the monotonic clock, to the nanosecond, so it needs no timerfd.
+    pub(super) keeps_time: bool,
+    /// It watches numbers, as poll(2) does, not files. So an event may be of another file than the
+    /// one that was watched, and each has to be verified.
+    pub(super) by_number: bool,
+    /// It may go on watching a file whose number is closed, as epoll does: then no number names the
+    /// registration any more.
+    pub(super) outlives: bool,
+    /// When its epoll instance fails, it closes the number, which may be another file's by then.
+    pub(super) closes_blindly: bool,
+    /// It cannot watch this number or any above.
+    pub(super) limit: c_int,
+}
+
+/// A context of a framework. Only the loop thread uses it, and the thread that makes or destroys
+/// the pool.
+pub(super) trait Framework {
+    /// What it can do.
+    fn traits(&self) -> Traits;
+
+    /// Watch a descriptor, or return an errno.
+    fn watch(&mut self, watch: Watch) -> Result<(), c_int>;
+
+    /// Watch `fd` no more. Its number may be closed, and may refer to another file. `lost`: its
+    /// file may live on, and the framework may go on to report it until [`Framework::forget_lost`].
+    fn unwatch(&mut self, fd: c_int, lost: bool);
+
+    /// No file of those that were lost lives on.
+    fn forget_lost(&mut self) {}
+
+    /// Wait, write the events to `found`, and return their number and whether there may be more; or
+    /// return an errno.
+    fn wait(&mut self, until: Until, found: &mut Batch) -> Result<(usize, bool), c_int>;
+
+    /// The descriptors of this context that are made here, beside those of the framework's own.
+    fn own(&self) -> [Option<RawFd>; 2] {
+        [None, None]
+    }
+
+    /// A descriptor that polls readable when the framework has something to report.
+    fn wait_fd(&self) -> Option<RawFd> {
+        None
+    }
+
+    /// The pool ends, or its poller is replaced: free everything.
+    fn close(self: Box<Self>);
+
+    /// In a forked child: leave everything that is the parent's too as it is. The descriptors that
+    /// this library knows of are closed elsewhere.
+    fn leave_in_child(self: Box<Self>);
+}
