@@ -105,6 +105,7 @@ TOOLS_FOR_MAN := python3
 TOOLS_FOR_LISTINGS := pkg-config netcat-openbsd socat systemd iproute2 dnsmasq-base openssl \
                       libc-ares-dev libssl-dev
 TOOLS_FOR_DEB := $(TOOLS_FOR_BUILD) $(TOOLS_FOR_MAN) debhelper dpkg-dev fakeroot
+TOOLS_FOR_PACKAGE := $(TOOLS_FOR_DEB) abigail-tools debootstrap git lintian util-linux xz-utils
 TOOLS_FOR_CHECK := $(TOOLS_FOR_DEB) $(TOOLS_FOR_SQL) bindgen bpftrace clang g++ gdb libcmocka-dev \
                    libevent-dev libglib2.0-dev libnspr4-dev libuv1-dev man-db mandoc strace valgrind \
                    $(TOOLS_FOR_LISTINGS)
@@ -129,10 +130,10 @@ TOOLS_FOR_BENCH := $(TOOLS_FOR_BUILD) g++ pkg-config python3 libevent-dev libuv1
 BENCHES := $(addprefix $(B)/bench/,ns floor libevent libuv glib asio)
 BENCH_HEADERS := $(wildcard bench/*.h)
 
-.PHONY: docs need-docs pictures check-docs
-.PHONY: all help man need-man need-demo need-demo-sql need-check need-deep need-deb need-bench need-counts demo \
-        need-languages check-languages demo-sql check check-model check-deep check-full check-everywhere print-triple time64-tests soak header examples c-tests bench bench-plot \
-        bench-counts bench-profile install uninstall deb clean
+.PHONY: all help man docs pictures need-man need-docs need-demo need-demo-sql need-check need-deep need-deb \
+        need-languages need-bench need-counts demo demo-sql check check-model check-deep check-full \
+        check-everywhere check-languages check-docs check-package dist print-triple time64-tests soak header \
+        examples c-tests bench bench-plot bench-counts bench-profile install uninstall deb clean
 
 all: $(B)/lib/$(SHARED) $(B)/lib/libnunc-stans.a ## build the library into build/lib (release)
 
@@ -369,6 +370,13 @@ uninstall: man ## remove what install put there
 deb: need-deb ## make Debian packages in build/deb
 	@$(MAKE) --no-print-directory all
 	@tools/deb.sh
+
+dist: ## make the release's tarball in build/dist, which builds without a network
+	@tools/dist.sh $(VERSION)
+
+check-package: ## packages as a distribution makes them: fresh system, no network, lintian, abidiff, twice the same
+	@tools/need.sh $(TOOLS_FOR_PACKAGE)
+	@tools/package.sh $(VERSION)
 
 clean: ## remove everything that was built
 	rm -rf build

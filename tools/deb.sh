@@ -25,4 +25,4 @@ unset MAKEFLAGS MAKELEVEL MFLAGS
 cd "$tree"
 # -d: do not check build dependencies; rustup, not a package, installs Rust here. -nc: the tree is
 # new.
-DEB_BUILD_OPTIONS="nocheck noautodbgsym" dpkg-buildpackage -b -d -nc -us -uc
+NS_BUILT=yes DEB_BUILD_OPTIONS="nocheck noautodbgsym" dpkg-buildpackage -b -d -nc -us -uc
