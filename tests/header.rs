@@ -20,12 +20,14 @@ fn section(file: &str, types: &[ItemType], exclude: &[&str]) -> String {
         "_ns_result_t".to_owned(),
         "ns_thrpool_config".to_owned(),
         "ns_thrpool_options".to_owned(),
+        "ns_thrpool_stats".to_owned(),
         "ns_job_func_t".to_owned(),
     ];
     if types != [ItemType::Functions] {
         // cbindgen itself writes the tag where a struct is defined.
         config.export.rename.remove("ns_thrpool_config");
         config.export.rename.remove("ns_thrpool_options");
+        config.export.rename.remove("ns_thrpool_stats");
     }
     let mut text = Vec::new();
     Builder::new()
@@ -119,6 +121,9 @@ fn header() -> String {
         section("capi/options.rs", &functions, &[]),
         include_str!("header/groups.h").trim().to_owned(),
         section("capi/group.rs", &functions, &[]),
+        include_str!("header/stats.h").trim().to_owned(),
+        section("abi/stats.rs", &[ItemType::Structs], &[]),
+        section("capi/stats.rs", &functions, &[]),
         include_str!("header/bottom.h").trim().to_owned(),
     ];
     parts.join("\n\n").trim().to_owned() + "\n"

@@ -4,10 +4,12 @@
 
 pub mod extensions;
 pub mod options;
+pub mod stats;
 pub mod types;
 
 pub use extensions::*;
 pub use options::*;
+pub use stats::*;
 pub use types::*;
 
 /// The flags of I/O jobs: the directions of a descriptor.

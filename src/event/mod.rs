@@ -62,6 +62,7 @@ impl EventLoop {
 
     /// One turn.
     fn turn(&mut self, pool: &Shared) {
+        pool.slots.of_loop().count_turn();
         self.take_requests(pool, REQUESTS);
         self.take_signals(pool);
         let until = self.until(pool);
@@ -148,6 +149,7 @@ impl EventLoop {
                 return false;
             }
             until = Until::Now;
+            pool.slots.of_loop().count_wait();
         }
     }
 }

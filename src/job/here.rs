@@ -3,13 +3,14 @@
 //! callback it runs.
 //!
 //! Two thread-locals answer "am I inside this job's callback?" and "does this thread belong to that
-//! pool?" without a lock.
+//! pool?" without a lock. The first names the thread's [`Slot`], which holds the job.
 
 use std::cell::Cell;
 use std::ptr::{self, NonNull};
 
 use super::{Job, JobPtr};
 use crate::abi::ns_thrpool_t;
+use crate::stats::{NOBODY, Slot};
 use libc::c_void;
 
 /// The pool that a thread belongs to.
@@ -29,16 +30,17 @@ struct Frame {
 
 thread_local! {
     static HERE: Cell<Here> = const { Cell::new(Here { pool: ptr::null(), is_loop: false }) };
-    /// The job whose callback this thread runs, or null.
-    static RUNNING: Cell<*const Job> = const { Cell::new(ptr::null()) };
+    /// The slot of this thread: it says whose callback the thread runs.
+    static SLOT: Cell<*const Slot> = const { Cell::new(&raw const NOBODY) };
     /// The innermost callback of a group's on this thread's stack, or null.
     static FRAMES: Cell<*const Frame> = const { Cell::new(ptr::null()) };
 }
 
-/// Makes the calling thread a thread of `pool`.
-pub(crate) fn enter_pool(pool: NonNull<ns_thrpool_t>, is_loop: bool) {
+/// Makes the calling thread a thread of `pool`, with a slot that lives as long as the pool.
+pub(crate) fn enter_pool(pool: NonNull<ns_thrpool_t>, is_loop: bool, slot: &Slot) {
     let pool = pool.as_ptr();
     HERE.set(Here { pool, is_loop });
+    SLOT.set(slot);
 }
 
 /// Whether the calling thread belongs to `pool`.
@@ -58,24 +60,20 @@ pub(crate) fn on_loop_of(pool: NonNull<ns_thrpool_t>) -> bool {
 
 /// Whether the calling thread is inside the callback of `job`.
 pub(crate) fn in_callback_of(job: &Job) -> bool {
-    ptr::eq(RUNNING.get(), job)
+    ptr::eq(running(), job)
+}
+
+/// The job whose callback this thread runs, or null.
+fn running() -> *const Job {
+    // SAFETY: nobody's slot is a static; a thread of a pool ends before the pool and its slots do.
+    unsafe { &*SLOT.get() }.job().cast()
 }
 
 /// The job whose callback this thread runs, if it runs one.
 pub(crate) fn callback() -> Option<JobPtr> {
-    let job = NonNull::new(RUNNING.get().cast_mut())?;
+    let job = NonNull::new(running().cast_mut())?;
     // SAFETY: it is live until its callback has returned, and later than the caller is done with it.
     Some(unsafe { JobPtr::new(job) })
-}
-
-/// The callback of `job` begins on this thread.
-pub(crate) fn enter_callback(job: &Job) {
-    RUNNING.set(job);
-}
-
-/// The callback of this thread's job has returned.
-pub(crate) fn leave_callback() {
-    RUNNING.set(ptr::null());
 }
 
 /// Runs `call`, in which a callback of a job of `group`, or of the group itself, is called.

@@ -11,11 +11,13 @@
 pub(crate) mod free;
 pub(crate) mod groups;
 pub(crate) mod many;
+pub(crate) mod metrics;
 pub(crate) mod overload;
+mod stats;
 mod unusual;
 
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering, fence};
 
 use crossbeam_queue::SegQueue;
 use libc::c_int;
@@ -35,6 +37,7 @@ use crate::log::{Logger, log};
 use crate::perturb::perturb;
 use crate::shared::overload::Overload;
 use crate::signals::{self, Mailbox, NotSubscribed};
+use crate::stats::{Made, Slot, Slots, Thread};
 use crate::sync::{Mutex, tsan_acquire, tsan_release};
 use crate::sys;
 use crate::wake::Wake;
@@ -94,6 +97,15 @@ pub(crate) struct Shared {
     pub(crate) workers: AtomicUsize,
     /// How far the loop has come: a [`Phase`].
     phase: AtomicU8,
+    /// The jobs that were made.
+    pub(crate) made: Made,
+    /// What each thread does and has done.
+    pub(crate) slots: Slots,
+    /// How often the loop was woken, and adds refused because of a limit.
+    pub(crate) wakes: AtomicU64,
+    pub(crate) refused: AtomicU64,
+    /// The most workers that were busy at once, as far as they saw.
+    pub(crate) busy_max: AtomicUsize,
 }
 
 /// Bits of [`Shared::gate`]. Where none is set, an add has nothing to look at.
@@ -159,6 +171,7 @@ impl Shared {
         wake: Wake,
         workers: usize,
         overload: Overload,
+        slots: Slots,
     ) -> Self {
         let limited = if overload.has_limit() {
             gate::LIMITED
@@ -185,6 +198,11 @@ impl Shared {
             overload,
             workers: AtomicUsize::new(workers),
             phase: AtomicU8::new(Phase::Active as u8),
+            made: Made::new(),
+            slots,
+            wakes: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            busy_max: AtomicUsize::new(0),
         }
     }
 
@@ -194,13 +212,31 @@ impl Shared {
     }
 
     /// Makes the calling thread a thread of the pool.
-    pub(crate) fn enter(&self, is_loop: bool) {
-        here::enter_pool(self.as_c(), is_loop);
+    pub(crate) fn enter(&self, slot: &Slot, is_loop: bool) {
+        slot.enter(if is_loop {
+            Thread::Loop
+        } else {
+            Thread::Worker
+        });
+        here::enter_pool(self.as_c(), is_loop, slot);
     }
 
     /// Whether the calling thread belongs to the pool.
     pub(crate) fn is_here(&self) -> bool {
         on_thread_of(self.as_c())
+    }
+
+    /// Notes how many workers are busy, if that may be more than ever before.
+    ///
+    /// A worker first says that it is busy, and then looks at the others. So the last of several that begin
+    /// at once sees them all.
+    pub(crate) fn note_busy(&self) {
+        let most = self.busy_max.load(Ordering::Relaxed);
+        if self.work.awake() > most {
+            fence(Ordering::SeqCst);
+            self.busy_max
+                .fetch_max(self.slots.busy(), Ordering::Relaxed);
+        }
     }
 
     /// Whether the pool is shutting down: no job is armed any more.
@@ -254,6 +290,7 @@ impl Shared {
     #[cold]
     #[inline(never)]
     fn write_wake(&self) {
+        self.wakes.fetch_add(1, Ordering::Relaxed);
         if !self.wake.write(self) {
             self.wake.nudged.store(true, Ordering::SeqCst);
             self.rouse_loop();
