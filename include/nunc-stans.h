@@ -1281,6 +1281,150 @@ ns_result_t ns_group_set_limit(struct ns_group_t *group,
  */
 size_t ns_group_get_length(struct ns_group_t *group);
 
+/* ---- Looking in: statistics ---- */
+
+/*
+ * What a pool counts of itself, all the time: it costs a few instructions a job, and no system call. Any
+ * thread may ask, callbacks included, at any time until ns_thrpool_destroy begins.
+ *
+ *     struct ns_thrpool_stats stats;
+ *     ns_thrpool_stats_init(&stats, sizeof stats);
+ *     ns_thrpool_get_stats(tp, &stats);
+ *
+ * ns_thrpool_format_stats writes the same as text for Prometheus. docs/OBSERVING.md tells what to look at.
+ *
+ * With NS_POOL_TIMINGS in the options of the pool, it also measures how long jobs wait, how long callbacks
+ * take, and how late timers are. That takes up to 60 ns a job, and makes each job up to 32 bytes larger.
+ */
+
+/**
+ * What a pool has done, and what it is doing. Make it ready with ns_thrpool_stats_init, pass it to
+ * ns_thrpool_get_stats.
+ *
+ * Numbers of jobs agree at every moment: jobs_made is jobs_disposed and all that live. Counts that threads
+ * are changing while they are read may be behind by what is under way.
+ */
+struct ns_thrpool_stats {
+    /**
+     * The size of this struct in the program: set by ns_thrpool_stats_init. Fields are only ever added
+     * at the end. What the library does not know of becomes zero.
+     */
+    size_t size;
+    /** Jobs that were made since the pool began. */
+    uint64_t jobs_made;
+    /** Jobs that were disposed of. A job counts before its done callback is called. */
+    uint64_t jobs_disposed;
+    /** Callbacks that have begun in the loop. Done callbacks do not count. */
+    uint64_t runs_loop;
+    /** Callbacks that have begun in workers. */
+    uint64_t runs_worker;
+    /** Jobs that live now, by kind: run-now jobs. */
+    uint64_t live_run_now;
+    /** Jobs with a descriptor. */
+    uint64_t live_io;
+    /** Timers. */
+    uint64_t live_timers;
+    /** Jobs for signals. */
+    uint64_t live_signals;
+    /** Requests that wait for the loop now: to watch for a job's trigger, or to dispose of a job. */
+    uint64_t requests;
+    /** What waits to run in the loop now: run-now jobs, and groups whose next job is the loop's. */
+    uint64_t loop_queue;
+    /** What waits for workers now: jobs, and groups that have a job for a worker. */
+    uint64_t work_queue;
+    /**
+     * The most that waited for workers, as far as the loop, workers and readers of statistics saw when
+     * they looked.
+     */
+    uint64_t work_queue_max;
+    /** Workers that live now. */
+    uint64_t workers;
+    /** Workers that have something to do now. */
+    uint64_t workers_busy;
+    /** The most that had something to do at once. */
+    uint64_t workers_busy_max;
+    /** Turns of the loop. */
+    uint64_t turns;
+    /** How often the loop asked its event framework for events. It sleeps in some of these calls. */
+    uint64_t waits;
+    /** How often the loop was woken by another thread, at the cost of a system call. */
+    uint64_t wakes;
+    /** Adds that were refused with NS_OVERLOADED, because of a pool's limit or a group's. */
+    uint64_t refused_overload;
+    /**
+     * The rest is kept with NS_POOL_TIMINGS, and zero without. In each histogram, element i counts values
+     * from 2^(i-1) to below 2^i nanoseconds, element 0 those of zero, and the last all that are longer.
+     * Here: from firing or add to the beginning of the callback, in the loop.
+     */
+    uint64_t queue_loop_ns[64];
+    /** The same in workers. */
+    uint64_t queue_worker_ns[64];
+    /** How long callbacks took in the loop. Done callbacks do not count. */
+    uint64_t run_loop_ns[64];
+    /** The same in workers. */
+    uint64_t run_worker_ns[64];
+    /** How long after its time a timer job fired. */
+    uint64_t late_ns[64];
+    /** The sum of what is in queue_loop_ns, in nanoseconds. */
+    uint64_t queue_loop_sum;
+    /** The sum of what is in queue_worker_ns. */
+    uint64_t queue_worker_sum;
+    /** The sum of what is in run_loop_ns. */
+    uint64_t run_loop_sum;
+    /** The sum of what is in run_worker_ns. */
+    uint64_t run_worker_sum;
+    /** The sum of what is in late_ns. */
+    uint64_t late_sum;
+    /** How long the loop was at work, in nanoseconds. */
+    uint64_t loop_busy_ns;
+    /** How long the loop waited for events. */
+    uint64_t loop_idle_ns;
+};
+
+/**
+ * Make a struct ready for ns_thrpool_get_stats: all zero but its size.
+ *
+ * @param stats the struct; NULL does nothing
+ * @param size sizeof *stats; smaller than a size_t does nothing
+ */
+void ns_thrpool_stats_init(struct ns_thrpool_stats *stats, size_t size);
+
+/**
+ * What a pool has done so far, and what it is doing. Any thread, callbacks included, also while the pool
+ * shuts down and after it has stopped. Neither waits nor allocates.
+ *
+ * @param tp the pool
+ * @param stats made ready by ns_thrpool_stats_init; written up to its size
+ * @return NS_SUCCESS; NS_SHUTDOWN in a forked child, where stats stays as it is; NS_INVALID_REQUEST if tp
+ * or stats is NULL, or its size is not one that ns_thrpool_stats_init has set
+ */
+ns_result_t ns_thrpool_get_stats(struct ns_thrpool_t *tp,
+                                 struct ns_thrpool_stats *stats);
+
+/**
+ * Begin the maxima of a pool anew: work_queue_max and workers_busy_max. All else goes on. Any thread.
+ *
+ * @param tp the pool; NULL does nothing, nor does a pool of the parent process
+ */
+void ns_thrpool_reset_stats(struct ns_thrpool_t *tp);
+
+/**
+ * The statistics of a pool as text, in the format of Prometheus (text, version 0.0.4): to be served as
+ * text/plain; version=0.0.4. Each metric has a help and a type. Their names are those of the fields,
+ * with nunc_stans_ in front and _total behind where they only grow; the label pool has the pool's name and
+ * number, as "ns-0". With NS_POOL_TIMINGS there are histograms, in seconds. Any thread, callbacks included.
+ * It may run while other threads make pools and destroy them.
+ *
+ * @param tp the pool; NULL: all pools of the process in one text
+ * @param text where it is written, at most size bytes with its NUL; may be NULL if size is 0
+ * @param size how many bytes there are
+ * @return the length of the whole text without its NUL, also if that did not fit: as snprintf. 0, and an
+ * empty text, for a pool of the parent process, if text is NULL and size is not 0, or if there is no memory
+ */
+size_t ns_thrpool_format_stats(struct ns_thrpool_t *tp,
+                               char *text,
+                               size_t size);
+
 #ifdef NS_TIME32
 #undef timeval
 

@@ -34,6 +34,7 @@ use crate::shared::caller::Caller;
 use crate::shared::overload::Overload;
 use crate::shared::{Phase, Shared};
 use crate::signals;
+use crate::stats::{self, Slots};
 use crate::sync::tsan_release;
 use crate::sys::CancelGuard;
 use crate::wake::Wake;
@@ -182,9 +183,17 @@ impl Pool {
             unsafe { alloc.free(framework_name) };
             free_lists(error)
         };
+        let slots = Slots::make(&alloc, workers)
+            .ok_or(StartError::NoMemory)
+            .map_err(free_name)?;
+        let free_slots = |error| {
+            // SAFETY: this function allocated them, and nobody knows them.
+            unsafe { slots.free(&alloc) };
+            free_name(error)
+        };
         let wake = Wake::new()
             .map_err(system("wake pipe"))
-            .map_err(free_name)?;
+            .map_err(free_slots)?;
         let own_thread = !options.caller_loop;
         let framework = options.framework;
         // SAFETY: zeroed memory is a set of empty lists. `Pool::free` drops the loop before it
@@ -194,7 +203,7 @@ impl Pool {
             Ok(event_loop) => event_loop,
             Err(error) => {
                 wake.close();
-                return Err(free_name(system("poller")(error)));
+                return Err(free_slots(system("poller")(error)));
             }
         };
         // SAFETY: `place` has the size and alignment of a pool.
@@ -207,6 +216,7 @@ impl Pool {
                     workers,
                     Overload::new(options.queue_limit),
                     options.caller_loop.then(Caller::new),
+                    slots,
                 ),
                 name: options.name,
                 hooks: options.hooks,
@@ -222,7 +232,10 @@ impl Pool {
         };
         // SAFETY: no thread runs yet.
         let event_loop = unsafe { pool.event_loop() };
-        if !event_loop.claim(&pool.shared) {
+        let claimed = event_loop.claim(&pool.shared);
+        let (slots, made) = (&pool.shared.slots, &pool.shared.made);
+        slots.belong_to(place.as_ptr().cast(), made, pool.name.bytes());
+        if !claimed || !stats::enroll(slots) {
             // SAFETY: no thread runs, and no other code has the pointer.
             unsafe { Self::free(place) };
             return Err(StartError::NoMemory);
@@ -400,6 +413,7 @@ impl Pool {
                 caller.wait_fd.close();
             }
             // The poller watches the pipe, so it goes first.
+            stats::strike(&(*this).shared.slots);
             (*(*this).event_loop.get()).assume_init_drop();
             (*this).shared.wake.close();
             let alloc = (*this).shared.alloc;
@@ -407,6 +421,7 @@ impl Pool {
             alloc.free((*this).threads);
             alloc.free((*this).framework);
             alloc.free((*this).lists);
+            (*this).shared.slots.free(&alloc);
             let block = (*this).block;
             ptr::drop_in_place(this);
             alloc.free(block);
@@ -425,6 +440,7 @@ impl Pool {
             caller.wait_fd.close();
         }
         // Close the pipe first: releasing the poller needs a free descriptor number.
+        stats::strike(&self.shared.slots);
         self.shared.wake.close();
         event_loop.release_in_child();
     }
@@ -471,12 +487,15 @@ unsafe extern "C" fn worker_body(pool: *mut c_void) {
     // SAFETY: as above.
     let pool = unsafe { &*pool.cast::<Pool>() };
     // Before the application's code, which then can neither wait for the pool nor destroy it.
-    pool.shared.enter(false);
+    let index = pool.shared.seats.fetch_add(1, Ordering::Relaxed);
+    let slot = pool.shared.slots.of_worker(index);
+    pool.shared.enter(slot, false);
     let name = pool.thread_name(false);
     pool.hooks.start(name.as_c());
-    run::work(&pool.shared);
+    run::work(&pool.shared, index);
     // While the worker still counts, so that a join does not wait for the application's code.
     pool.hooks.end(name.as_c());
+    slot.leave();
     perturb("the worker has no more work, and counts still");
     if pool.shared.workers.fetch_sub(1, Ordering::SeqCst) == 1 {
         perturb("the last worker has left, and the loop does not know");
@@ -487,11 +506,13 @@ unsafe extern "C" fn worker_body(pool: *mut c_void) {
 unsafe extern "C" fn loop_body(pool: *mut c_void) {
     // SAFETY: as above.
     let pool = unsafe { &*pool.cast::<Pool>() };
-    pool.shared.enter(true);
+    let slot = pool.shared.slots.of_loop();
+    pool.shared.enter(slot, true);
     let name = pool.thread_name(true);
     pool.hooks.start(name.as_c());
     pool.run_loop();
     pool.hooks.end(name.as_c());
+    slot.leave();
 }
 
 /// Whether the calling thread belongs to `pool`. Such a thread can neither wait for the pool nor

@@ -124,6 +124,15 @@ pub(crate) fn environment<'a>(name: &CStr) -> Option<&'a CStr> {
     (!value.is_null()).then(|| unsafe { CStr::from_ptr(value) })
 }
 
+/// How the system calls the calling thread; 0 where it has no number for it.
+pub(crate) fn thread_id() -> c_int {
+    #[cfg(all(any(target_os = "linux", target_os = "android"), not(miri)))]
+    // SAFETY: gettid takes no argument and never fails.
+    return unsafe { libc::syscall(libc::SYS_gettid) } as c_int;
+    #[cfg(not(all(any(target_os = "linux", target_os = "android"), not(miri))))]
+    0
+}
+
 /// Whether `fd` is an open descriptor of this process.
 pub(crate) fn is_open(fd: c_int) -> bool {
     // SAFETY: F_GETFD accepts any number.

@@ -76,6 +76,9 @@ impl<T> Queue<T> {
     }
 }
 
+/// A number that nothing depends on, and that models do not explore.
+type Statistic = std::sync::atomic::AtomicUsize;
+
 /// How long a worker spins before it sleeps, in pauses of the processor. That is about two
 /// microseconds, less than a sleep and a wake take. In models, one look.
 const SPINS: usize = if cfg!(loom) { 1 } else { 50 };
@@ -89,6 +92,8 @@ const LOCAL_QUEUES: usize = if cfg!(loom) { 2 } else { 8 };
 const OTHER_FIRST_EVERY: u64 = 64;
 /// The number of looks between two readings of the clock, if all callbacks were quick.
 const CHECK_EVERY: u64 = 8;
+/// The number of looks after which a lone worker notes how many items wait.
+const NOTE_EVERY: u64 = 16;
 /// If more nanoseconds than this pass between two readings of the clock, callbacks are slow.
 const SLOW_NS: u64 = 50_000;
 
@@ -119,6 +124,8 @@ pub(crate) struct WorkQueue<T> {
     /// One token for each wake. A waker posts it, and a worker that wakes takes it.
     tokens: Semaphore,
     workers: usize,
+    /// The most items that waited, as far as anybody has looked. Not of the protocol.
+    most: Statistic,
 }
 
 /// What a worker remembers between two looks at the queues.
@@ -174,6 +181,7 @@ impl<T> WorkQueue<T> {
             expected: AtomicUsize::new(0),
             tokens: Semaphore::new(),
             workers,
+            most: Statistic::new(0),
         }
     }
 
@@ -243,6 +251,28 @@ impl<T> WorkQueue<T> {
         }
     }
 
+    /// Looks how many items wait. Returns that, and the most that anybody has seen.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn note_length(&self) -> (usize, usize) {
+        let (now, most) = (self.len(), self.most.load(Ordering::Relaxed));
+        if now > most {
+            self.most.fetch_max(now, Ordering::Relaxed);
+        }
+        (now, most.max(now))
+    }
+
+    /// The maximum begins anew.
+    pub(crate) fn forget_length(&self) {
+        self.most.store(0, Ordering::Relaxed);
+    }
+
+    /// How many workers are awake.
+    pub(crate) fn awake(&self) -> usize {
+        let asleep = self.sleepers.load(Ordering::Relaxed) % WAKING;
+        self.workers.saturating_sub(asleep as usize)
+    }
+
     /// Takes an item without waiting, after all workers have left.
     pub(crate) fn pop(&self) -> Option<T> {
         self.shared
@@ -250,7 +280,7 @@ impl<T> WorkQueue<T> {
             .or_else(|| self.local.iter().find_map(Queue::pop))
     }
 
-    /// How many items wait, when no worker is left.
+    /// How many items wait. While workers take them, about.
     pub(crate) fn len(&self) -> usize {
         self.shared.len() + self.local.iter().map(Queue::len).sum::<usize>()
     }
@@ -260,10 +290,15 @@ impl<T> WorkQueue<T> {
         self.shared.is_empty() && self.local[..self.used].iter().all(Queue::is_empty)
     }
 
-    /// Takes an item, if there is one. The push to a local queue notified nobody, so if another
+    /// Takes an item, if there is one, and does not wait. The push to a local queue notified nobody, so if another
     /// item stays in the worker's own queue, this notifies a worker.
-    fn take(&self, seat: &mut Seat) -> Option<T> {
+    #[inline(always)]
+    pub(crate) fn take(&self, seat: &mut Seat) -> Option<T> {
         if self.used == 0 {
+            seat.looks += 1;
+            if seat.looks % NOTE_EVERY == 0 {
+                self.note_length();
+            }
             return self.shared.pop();
         }
         let item = self.take_any(seat)?;
@@ -279,6 +314,7 @@ impl<T> WorkQueue<T> {
         // `is_empty` is quicker than a `pop` that fails.
         let pop = |queue: &Queue<T>| if queue.is_empty() { None } else { queue.pop() };
         if seat.look() {
+            self.note_length();
             // The shared queue has its turn too, so there is one more queue than local queues.
             seat.other = (seat.other + 1) % (self.used + 1);
             if let Some(item) = pop(local.get(seat.other).unwrap_or(&self.shared)) {

@@ -220,7 +220,15 @@ fn neighbours(file: &str, code: &str, all: &BTreeMap<String, String>) -> BTreeSe
         }
     }
     for used in after(code, &format!("crate::{}::", room(file))) {
-        name(room(file), &used);
+        // A path may go on into a folder of the room.
+        let folder = format!("{}/{used}", room(file));
+        let inside = after(code, &format!("crate::{}::{used}::", room(file)));
+        if inside.is_empty() {
+            name(room(file), &used);
+        }
+        for used in &inside {
+            name(&folder, used);
+        }
     }
     for child in all.keys() {
         let Some(("", used)) = child

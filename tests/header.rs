@@ -25,6 +25,7 @@ fn section(file: &str, types: &[ItemType], exclude: &[&str]) -> String {
         "ns_thrpool_options".to_owned(),
         "ns_framework".to_owned(),
         "ns_framework_event".to_owned(),
+        "ns_thrpool_stats".to_owned(),
         "ns_job_func_t".to_owned(),
     ];
     if types != [ItemType::Functions] {
@@ -35,6 +36,7 @@ fn section(file: &str, types: &[ItemType], exclude: &[&str]) -> String {
             config.export.rename.remove("ns_framework");
             config.export.rename.remove("ns_framework_event");
         }
+        config.export.rename.remove("ns_thrpool_stats");
     }
     let mut text = Vec::new();
     Builder::new()
@@ -128,6 +130,9 @@ fn header() -> String {
         section("capi/caller.rs", &functions, &[]),
         include_str!("header/groups.h").trim().to_owned(),
         section("capi/group.rs", &functions, &[]),
+        include_str!("header/stats.h").trim().to_owned(),
+        section("abi/stats.rs", &[ItemType::Structs], &[]),
+        section("capi/stats.rs", &functions, &[]),
         include_str!("header/time32.h").trim().to_owned(),
         include_str!("header/bottom.h").trim().to_owned(),
     ];

@@ -5,11 +5,13 @@
 pub mod extensions;
 pub mod framework;
 pub mod options;
+pub mod stats;
 pub mod types;
 
 pub use extensions::*;
 pub use framework::*;
 pub use options::*;
+pub use stats::*;
 pub use types::*;
 
 /// The flags of I/O jobs: the directions of a descriptor.

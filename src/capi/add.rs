@@ -8,7 +8,7 @@ use crate::abi::_ns_result_t as R;
 use crate::abi::*;
 use crate::group::GroupPtr;
 use crate::group::core::Refused;
-use crate::job::{JobPtr, NEVER, Spec, Trigger, probes};
+use crate::job::{JobPtr, Kind, NEVER, Spec, Trigger, probes};
 use crate::log::log;
 use crate::pool::Pool;
 use crate::shared::{MakeError, Shared};
@@ -428,8 +428,9 @@ impl<'a> Make<'a> {
             if !job.is_unusual() {
                 job.set_group(group.as_ptr().cast());
             }
-            return self.add_to_group(shared, group, job, spec.armed);
+            return self.add_to_group(shared, group, job, spec.kind(), spec.armed);
         }
+        shared.made.add(spec.kind(), 1);
         if spec.armed {
             shared.start(job);
         }
@@ -460,9 +461,12 @@ impl Make<'_> {
         shared: &Shared,
         group: GroupPtr,
         job: JobPtr,
+        kind: Kind,
         armed: bool,
     ) -> ns_result_t {
         let Err(why) = shared.add_to_group(group, job, armed) else {
+            // Only now, since what was counted can't be taken back. It may have run already.
+            shared.made.add(kind, 1);
             return SUCCESS;
         };
         // SAFETY: the caller of `new` guaranteed that `out` is NULL or writable. The group refused

@@ -3,6 +3,7 @@
 //! refused calls.
 
 use std::ptr::NonNull;
+use std::sync::atomic::Ordering;
 
 use libc::c_void;
 
@@ -156,6 +157,7 @@ pub(super) fn refused(pool: &Shared, function: &str, why: Refused) -> ns_result_
     match why {
         Refused::Cancelled => cancelled(pool, function),
         Refused::Full => {
+            pool.refused.fetch_add(1, Ordering::Relaxed);
             log!(pool.logger, LOG_DEBUG, "{function}: the queue is full");
             R::NS_OVERLOADED as ns_result_t
         }

@@ -20,4 +20,5 @@ pub mod many;
 pub mod options;
 pub mod pool;
 pub mod small;
+pub mod stats;
 mod trigger;

@@ -16,7 +16,7 @@ impl EventLoop {
     /// Dispose of `job`, which is NEEDS_DELETE and whose callback does not run.
     pub(super) fn dispose(&mut self, pool: &Shared, job: JobPtr) {
         if self.detach(pool, job) {
-            run::farewell(pool, job, self.place());
+            run::farewell(pool, pool.slots.of_loop(), job, self.place());
         }
     }
 
@@ -25,9 +25,11 @@ impl EventLoop {
     /// a request for the second step.
     #[must_use]
     fn detach(&mut self, pool: &Shared, job: JobPtr) -> bool {
+        let count = |kind| pool.slots.of_loop().count_disposed(kind);
         match job.look_in_hand().kind() {
-            Kind::Now => {}
+            Kind::Now => count(Kind::Now),
             Kind::Timer => {
+                count(Kind::Timer);
                 Wheel::remove(&job.watch().timer);
                 job.watch().link.unlink();
             }
@@ -36,6 +38,7 @@ impl EventLoop {
                 return self.detach_io(pool, job);
             }
             Kind::Signal => {
+                count(Kind::Signal);
                 // If it rests.
                 Wheel::remove(&job.watch().timer);
                 job.watch().link.unlink();

@@ -85,6 +85,7 @@ impl EventLoop {
         if timed_out.is_empty() {
             return;
         }
+        pool.slots.of_loop().count_wait();
         let (_, all_seen) = self.poll(pool, Until::Now, true);
         while let Some(timer) = Timer::take_first(&timed_out) {
             // SAFETY: this ring holds only timers of jobs, and a linked timer's job is live.
@@ -165,6 +166,9 @@ impl EventLoop {
     pub(super) fn notify_workers(&mut self, pool: &Shared) {
         if self.dispatched > 0 {
             self.last_dispatched = mem::take(&mut self.dispatched);
+            if self.last_dispatched > 1 {
+                pool.work.note_length();
+            }
             pool.work.notify(self.last_dispatched);
         }
     }
@@ -177,12 +181,13 @@ impl EventLoop {
         }
         let mut slice = Slice::new();
         let last = self.ready.last;
+        let slot = pool.slots.of_loop();
         while let Some(job) = self.ready.pop() {
             job.unmark(note::READY);
             perturb("about to run, and its state says that it is armed");
             if job.state.begin() {
                 // No queue bits: the loop goes on with the job itself.
-                match run::run(pool, job, 0, 0) {
+                match run::run(pool, slot, job, 0, 0) {
                     After::Idle => {
                         run::count_idle(pool);
                         self.stop_watching(pool, job);
@@ -219,6 +224,7 @@ impl EventLoop {
     #[inline(never)]
     fn run_some_now(&mut self, pool: &Shared, most: usize) {
         let mut slice = Slice::new();
+        let slot = pool.slots.of_loop();
         for _ in 0..pool.loop_work.len().min(most) {
             let Some(task) = pool.loop_work.pop() else {
                 return;
@@ -234,7 +240,7 @@ impl EventLoop {
                 }
             };
             match job.state.take_work() {
-                Work::Run => match run::run(pool, job, state::WORK, 0) {
+                Work::Run => match run::run(pool, slot, job, state::WORK, 0) {
                     After::Idle => run::count_idle(pool),
                     After::Armed => pool.loop_work.push(Task::job(job)),
                     After::Dispose => self.dispose(pool, job),
@@ -263,6 +269,6 @@ impl EventLoop {
     pub(super) fn serve(&mut self, pool: &Shared, group: GroupPtr, came: Came) {
         // SAFETY: `agent::serve` passes only jobs that nothing else holds.
         let free = |job| unsafe { pool.free_job(job) };
-        agent::serve(pool, group, self.place(), came, free);
+        agent::serve(pool, pool.slots.of_loop(), group, self.place(), came, free);
     }
 }

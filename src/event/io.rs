@@ -24,7 +24,7 @@ use crate::abi::{
 };
 use crate::fds::{Entry, Interest, Mode, Registration};
 use crate::group::{self, Task};
-use crate::job::{Job, JobPtr, note};
+use crate::job::{Job, JobPtr, Kind, note};
 use crate::perturb::perturb;
 use crate::shared::Shared;
 use crate::sys;
@@ -366,6 +366,15 @@ impl EventLoop {
     #[must_use]
     #[inline(never)]
     pub(super) fn detach_io(&mut self, pool: &Shared, job: JobPtr) -> bool {
+        let detached = self.take_out(pool, job);
+        if detached {
+            pool.slots.of_loop().count_disposed(Kind::Io);
+        }
+        detached
+    }
+
+    #[inline(always)]
+    fn take_out(&mut self, pool: &Shared, job: JobPtr) -> bool {
         job.watch().link.unlink();
         let fd = job.fd();
         let entry = pool.fds.entry(fd);

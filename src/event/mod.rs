@@ -63,6 +63,7 @@ impl EventLoop {
 
     /// One turn.
     fn turn(&mut self, pool: &Shared) {
+        pool.slots.of_loop().count_turn();
         self.take_requests(pool, REQUESTS);
         self.take_signals(pool);
         let until = self.until(pool);
@@ -155,6 +156,7 @@ impl EventLoop {
                 return (events, false);
             }
             until = Until::Now;
+            pool.slots.of_loop().count_wait();
         }
     }
 }

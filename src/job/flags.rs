@@ -8,13 +8,7 @@ use crate::abi::{
 };
 
 /// The kind of a job: its trigger without the parameters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Now,
-    Timer,
-    Io,
-    Signal,
-}
+pub(crate) use crate::stats::JobKind as Kind;
 
 /// The job is in a group.
 const GROUPED: u16 = 1 << 15;

@@ -4,13 +4,15 @@
 //!
 //! Two thread-locals answer "am I inside this job's callback?" and "does this thread belong to that
 //! pool?" without a lock. A callback of one pool may turn the loop of another, and that runs callbacks in
-//! turn: so both questions go for everything on the thread's stack.
+//! turn: so both questions go for everything on the thread's stack. The first names the thread's [`Slot`] in
+//! each of these pools, which holds the job.
 
 use std::cell::Cell;
 use std::ptr::{self, NonNull};
 
 use super::{Job, JobPtr};
 use crate::abi::ns_thrpool_t;
+use crate::stats::{NOBODY, Slot};
 use libc::c_void;
 
 /// The pool that a thread belongs to.
@@ -27,8 +29,8 @@ struct Here {
 /// What a thread was doing when it became the loop of another pool.
 struct Outer {
     here: Here,
-    /// The job whose callback it was in, or null.
-    running: *const Job,
+    /// Its slot there.
+    slot: *const Slot,
 }
 
 /// A callback of a group's on the stack of this thread.
@@ -41,8 +43,8 @@ thread_local! {
     static HERE: Cell<Here> = const {
         Cell::new(Here { pool: ptr::null(), is_loop: false, outer: ptr::null() })
     };
-    /// The job whose callback this thread runs, or null: the innermost one.
-    static RUNNING: Cell<*const Job> = const { Cell::new(ptr::null()) };
+    /// The slot of this thread, in the innermost pool: it says whose callback the thread runs.
+    static SLOT: Cell<*const Slot> = const { Cell::new(&raw const NOBODY) };
     /// The innermost callback of a group's on this thread's stack, or null.
     static FRAMES: Cell<*const Frame> = const { Cell::new(ptr::null()) };
 }
@@ -54,10 +56,23 @@ impl Outer {
         let outer = |here: Here| unsafe { here.outer.as_ref() };
         std::iter::successors(outer(HERE.get()), move |at| outer(at.here))
     }
+
+    /// The job whose callback it was in, or null.
+    fn running(&self) -> *const Job {
+        running_in(self.slot)
+    }
 }
 
-/// Makes the calling thread a thread of `pool`, for all its life.
-pub(crate) fn enter_pool(pool: NonNull<ns_thrpool_t>, is_loop: bool) {
+/// The job whose callback runs in this slot of the calling thread's, or null.
+#[inline(always)]
+fn running_in(slot: *const Slot) -> *const Job {
+    // SAFETY: nobody's slot is a static; a thread leaves a pool before the pool and its slots end.
+    unsafe { &*slot }.job().cast()
+}
+
+/// Makes the calling thread a thread of `pool`, for all its life, with this slot.
+pub(crate) fn enter_pool(pool: NonNull<ns_thrpool_t>, is_loop: bool, slot: &Slot) {
+    SLOT.set(slot);
     HERE.set(Here {
         pool: pool.as_ptr(),
         is_loop,
@@ -65,11 +80,11 @@ pub(crate) fn enter_pool(pool: NonNull<ns_thrpool_t>, is_loop: bool) {
     });
 }
 
-/// Runs `call`, in which the calling thread is the loop thread of `pool`.
-pub(crate) fn as_loop<T>(pool: NonNull<ns_thrpool_t>, call: impl FnOnce() -> T) -> T {
+/// Runs `call`, in which the calling thread is the loop thread of `pool`, with this slot.
+pub(crate) fn as_loop<T>(pool: NonNull<ns_thrpool_t>, slot: &Slot, call: impl FnOnce() -> T) -> T {
     let outer = Outer {
         here: HERE.get(),
-        running: RUNNING.replace(ptr::null()),
+        slot: SLOT.replace(slot),
     };
     HERE.set(Here {
         pool: pool.as_ptr(),
@@ -78,7 +93,7 @@ pub(crate) fn as_loop<T>(pool: NonNull<ns_thrpool_t>, call: impl FnOnce() -> T) 
     });
     let result = call();
     HERE.set(outer.here);
-    RUNNING.set(outer.running);
+    SLOT.set(outer.slot);
     result
 }
 
@@ -114,31 +129,21 @@ pub(crate) fn in_callback_of(job: &Job) -> bool {
     #[cold]
     #[inline(never)]
     fn further_out(job: *const Job) -> bool {
-        Outer::all().any(|outer| ptr::eq(outer.running, job))
+        Outer::all().any(|outer| ptr::eq(outer.running(), job))
     }
-    ptr::eq(RUNNING.get(), job) || !HERE.get().outer.is_null() && further_out(job)
+    ptr::eq(running_in(SLOT.get()), job) || !HERE.get().outer.is_null() && further_out(job)
 }
 
 /// The innermost job on this thread's stack whose callback runs and that `which` selects.
 pub(crate) fn callback(which: impl Fn(JobPtr) -> bool) -> Option<JobPtr> {
-    let outer = Outer::all().map(|outer| outer.running);
-    std::iter::once(RUNNING.get())
+    let outer = Outer::all().map(Outer::running);
+    std::iter::once(running_in(SLOT.get()))
         .chain(outer)
         .filter_map(|job| NonNull::new(job.cast_mut()))
         // SAFETY: it is live until its callback has returned, and later than the caller is done with
         // it.
         .map(|job| unsafe { JobPtr::new(job) })
         .find(|job| which(*job))
-}
-
-/// The callback of `job` begins on this thread.
-pub(crate) fn enter_callback(job: &Job) {
-    RUNNING.set(job);
-}
-
-/// The callback of this thread's job has returned.
-pub(crate) fn leave_callback() {
-    RUNNING.set(ptr::null());
 }
 
 /// Runs `call`, in which a callback of a job of `group`, or of the group itself, is called.

@@ -59,13 +59,14 @@ impl Pool {
     /// Calls `call` in this thread, which is inside, and leaves.
     fn as_loop<T>(&self, caller: &Caller, call: impl FnOnce() -> T) -> T {
         let result = guarded(|| {
-            here::as_loop(self.shared.as_c(), || {
+            here::as_loop(self.shared.as_c(), self.shared.enter_loop(), || {
                 let result = call();
                 // SAFETY: this thread is inside, so it has the loop to itself.
                 unsafe { self.event_loop() }.pause(&self.shared);
                 result
             })
         });
+        self.shared.slots.of_loop().leave();
         caller.leave();
         result
     }
@@ -119,7 +120,7 @@ impl Pool {
         let tell = || self.shared.wake.rouse.enter_here();
         while caller.enter_to_end(me.as_ref(), None, true, || true, tell) != Entered::Inside {}
         guarded(|| {
-            here::as_loop(self.shared.as_c(), || {
+            here::as_loop(self.shared.as_c(), self.shared.enter_loop(), || {
                 // SAFETY: this thread is inside, so it has the loop to itself.
                 unsafe { self.event_loop() }.dispose_of_all(&self.shared);
             });

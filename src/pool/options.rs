@@ -30,6 +30,11 @@ impl Name {
         self
     }
 
+    /// The string, and NULs behind it.
+    pub(super) fn bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+
     pub(super) fn as_c(&self) -> &CStr {
         CStr::from_bytes_until_nul(&self.0).unwrap_or_default()
     }

@@ -3,6 +3,8 @@
 //! job may run or the group's turn is over. [`core`](crate::group::core) says which job comes next.
 //! No lock is held here while the application's code runs.
 
+use libc::c_void;
+
 use super::{abort_if_forked, count_idle, dispose, run};
 use crate::budget::Slice;
 use crate::group::GroupPtr;
@@ -11,6 +13,7 @@ use crate::job::state::{self, After};
 use crate::job::{JobPtr, Kind, here, probes};
 use crate::perturb::perturb;
 use crate::shared::{Shared, queue_of};
+use crate::stats::Slot;
 use crate::sync::{tsan_acquire, tsan_release};
 
 /// An agent gives way after this many jobs if anything else waits.
@@ -53,6 +56,7 @@ enum Rest {
 /// Serve `group`, whose slot the caller holds. `free` frees a job.
 pub(crate) fn serve(
     pool: &Shared,
+    slot: &Slot,
     group: GroupPtr,
     place: Place,
     came: Came,
@@ -68,11 +72,11 @@ pub(crate) fn serve(
     loop {
         pool.send(group, send);
         let rest = match next {
-            Next::Run(job) => Rest::Ran(job, call_member(pool, group, job)),
+            Next::Run(job) => Rest::Ran(job, call_member(pool, slot, group, job)),
             Next::Farewell(job) => {
                 let free = here::in_group(group.as_ptr().cast(), || {
                     tsan_acquire(group.as_ptr().as_ptr());
-                    let free = dispose(pool, job);
+                    let free = dispose(pool, slot, job);
                     tsan_release(group.as_ptr().as_ptr());
                     free
                 });
@@ -93,7 +97,7 @@ pub(crate) fn serve(
             }
             Next::Leave => break,
             Next::End => {
-                end(pool, group);
+                end(pool, slot, group);
                 break;
             }
         };
@@ -107,7 +111,7 @@ pub(crate) fn serve(
         // Before the lock is released: from then on another agent may run the job and free it.
         let request = for_loop(&rest);
         let guard = pool.lock_group(&group);
-        let spent = settle(pool, &guard, &rest);
+        let spent = settle(pool, slot, &guard, &rest);
         (next, send) = guard.next(place, give_way);
         if let Some(job) = request {
             pool.request(job);
@@ -122,13 +126,13 @@ pub(crate) fn serve(
 }
 
 /// Calls the callback of a member, which has begun.
-fn call_member(pool: &Shared, group: GroupPtr, job: JobPtr) -> After {
+fn call_member(pool: &Shared, slot: &Slot, group: GroupPtr, job: JobPtr) -> After {
     let at = group.as_ptr();
     // A job that the poller or the signal list knows is disposed of by the loop.
     let disposal = if is_own(job) { 0 } else { state::REQ };
     let after = here::in_group(at.cast(), || {
         tsan_acquire(at.as_ptr());
-        run(pool, job, queue_of(job.kind()), disposal)
+        run(pool, slot, job, queue_of(job.kind()), disposal)
     });
     tsan_release(at.as_ptr());
     if after == After::Idle {
@@ -143,7 +147,7 @@ fn is_own(job: JobPtr) -> bool {
 
 /// Does under the lock what follows from `rest`. Returns the job that the caller must free.
 #[inline(always)]
-fn settle(pool: &Shared, guard: &Guard<'_, JobPtr>, rest: &Rest) -> Option<JobPtr> {
+fn settle(pool: &Shared, slot: &Slot, guard: &Guard<'_, JobPtr>, rest: &Rest) -> Option<JobPtr> {
     match *rest {
         Rest::Nothing => None,
         Rest::Ran(job, after) => {
@@ -159,6 +163,7 @@ fn settle(pool: &Shared, guard: &Guard<'_, JobPtr>, rest: &Rest) -> Option<JobPt
                     }
                 }
                 After::Dispose if is_own(job) => {
+                    slot.count_disposed(job.kind());
                     if job.done_cb().is_some() {
                         guard.farewell(job);
                     } else {
@@ -197,12 +202,14 @@ fn for_loop(rest: &Rest) -> Option<JobPtr> {
 }
 
 /// The group has ended: call its done callback, and free it.
-fn end(pool: &Shared, group: GroupPtr) {
+fn end(pool: &Shared, slot: &Slot, group: GroupPtr) {
     let at = group.as_ptr();
     tsan_acquire(at.as_ptr());
     if let Some(done) = group.done() {
+        slot.begin_ending(at.as_ptr().cast(), done as *const c_void);
         // SAFETY: the application supplied the function, and we pass the group that it belongs to.
         here::in_group(at.cast(), || unsafe { done(group.as_c()) });
+        slot.end_ending();
         abort_if_forked(pool);
     }
     // SAFETY: the last hold and the last job are gone.
@@ -213,7 +220,7 @@ fn end(pool: &Shared, group: GroupPtr) {
 /// callback, and serve the group here if that callback is next.
 #[cold]
 #[inline(never)]
-pub(super) fn farewell(pool: &Shared, group: GroupPtr, job: JobPtr, place: Place) {
+pub(super) fn farewell(pool: &Shared, slot: &Slot, group: GroupPtr, job: JobPtr, place: Place) {
     let guard = pool.lock_group(&group);
     let mut spent = None;
     if job.done_cb().is_some() {
@@ -233,6 +240,6 @@ pub(super) fn farewell(pool: &Shared, group: GroupPtr, job: JobPtr, place: Place
         free(job);
     }
     if here {
-        serve(pool, group, place, Came::Here, free);
+        serve(pool, slot, group, place, Came::Here, free);
     }
 }

@@ -6,17 +6,19 @@
 pub(crate) mod agent;
 
 use std::cell::Cell;
-use std::sync::atomic::Ordering;
+
+use libc::c_void;
 
 use crate::abi::{NS_JOB_PERSIST, ns_job_t};
 use crate::group::core::{Came, Place};
 use crate::group::{self, GroupPtr, Task};
 use crate::job::state::{self, After, Work};
-use crate::job::{JobPtr, Kind, here, probes};
+use crate::job::{JobPtr, Kind, probes};
 use crate::log::{log, trace};
 use crate::perturb::perturb;
 use crate::shared::free::FreeBatch;
 use crate::shared::{Shared, queue_of};
+use crate::stats::Slot;
 use crate::sync::{tsan_acquire, tsan_release, unless_tsan};
 use crate::workq::Seat;
 
@@ -36,9 +38,9 @@ type Func = unsafe extern "C" fn(*mut ns_job_t);
 ///
 /// The timer of a job that is armed again starts when the callback returns. An idle job belongs to
 /// the application, which may end it at any moment; the caller then counts it with [`count_idle`].
-pub(crate) fn run(pool: &Shared, job: JobPtr, arm: u32, dispose: u32) -> After {
+pub(crate) fn run(pool: &Shared, slot: &Slot, job: JobPtr, arm: u32, dispose: u32) -> After {
     trace!(pool.logger, "job {:p}: callback begins", job.as_c());
-    here::enter_callback(&job);
+    slot.begin(job.as_c().cast(), job.func() as *const c_void);
     probes::run_begin(pool, job);
     unless_tsan(
         || call(pool, job, job.func()),
@@ -49,7 +51,7 @@ pub(crate) fn run(pool: &Shared, job: JobPtr, arm: u32, dispose: u32) -> After {
         },
     );
     probes::run_return(pool, job);
-    here::leave_callback();
+    slot.end();
     perturb("the callback returned, its state says that it runs");
     let after = job.state.finish_noting(
         &pool.waiters,
@@ -92,15 +94,17 @@ pub(crate) fn count_idle(pool: &Shared) {
 /// its done callback.
 #[must_use]
 #[inline(always)]
-fn dispose(pool: &Shared, job: JobPtr) -> bool {
+fn dispose(pool: &Shared, slot: &Slot, job: JobPtr) -> bool {
     trace!(pool.logger, "job {:p}: disposed of", job.as_c());
     job.state.begin_disposal();
     tsan_acquire(&raw const job.state);
     perturb("being disposed of, and the done callback not called");
     if let Some(done) = job.done_cb() {
+        slot.begin_ending(job.as_c().cast(), done as *const c_void);
         probes::done_begin(pool, job);
         call(pool, job, done);
         probes::done_return(pool, job);
+        slot.end_ending();
     }
     probes::disposed(pool, job);
     job.state.end_disposal()
@@ -109,11 +113,11 @@ fn dispose(pool: &Shared, job: JobPtr) -> bool {
 /// Calls the done callback of a job that is in no queue and no list, and frees the job. The loop does
 /// this, in `place`; in a group the done callback takes its turn.
 #[inline(always)]
-pub(crate) fn farewell(pool: &Shared, job: JobPtr, place: Place) {
+pub(crate) fn farewell(pool: &Shared, slot: &Slot, job: JobPtr, place: Place) {
     if let Some(group) = job.group() {
-        return agent::farewell(pool, group, job, place);
+        return agent::farewell(pool, slot, group, job, place);
     }
-    if dispose(pool, job) {
+    if dispose(pool, slot, job) {
         // SAFETY: `dispose` returned true: nothing else holds the job.
         unsafe { pool.free_job(job) };
     }
@@ -139,21 +143,29 @@ fn abort_if_forked(pool: &Shared) {
 }
 
 /// The main function of a worker: runs jobs until the work queue is closed and empty.
-pub(crate) fn work(pool: &Shared) {
-    let mut seat = pool.work.seat(pool.seats.fetch_add(1, Ordering::Relaxed));
+pub(crate) fn work(pool: &Shared, index: usize) {
+    let mut seat = pool.work.seat(index);
+    let slot = pool.slots.of_worker(index);
     let mut batch = FreeBatch::new(pool);
-    while let Some(task) = pool.work.next(&mut seat, || batch.give_back()) {
+    loop {
+        let task = match pool.work.take(&mut seat) {
+            Some(task) => task,
+            None => match wait(pool, slot, &mut seat, &mut batch) {
+                Some(task) => task,
+                None => break,
+            },
+        };
         let job = match task.kind() {
             group::Kind::Job(job) => job,
             group::Kind::Group(group) => {
-                serve(pool, group, &mut batch);
+                serve(pool, slot, group, &mut batch);
                 continue;
             }
         };
         match job.state.take_work() {
-            Work::Run if job.is_unusual() => run_counted(pool, job, &seat, &mut batch),
+            Work::Run if job.is_unusual() => run_counted(pool, slot, job, &seat, &mut batch),
             Work::Run => {
-                run_job(pool, job, &seat, &mut batch, || {});
+                run_job(pool, slot, job, &seat, &mut batch, || {});
             }
             Work::Leave => {}
             Work::Close => close(pool, job),
@@ -162,6 +174,17 @@ pub(crate) fn work(pool: &Shared) {
         }
     }
     debug_assert!(batch.is_empty());
+}
+
+/// The worker has found nothing: waits for the next task.
+#[cold]
+#[inline(never)]
+fn wait(pool: &Shared, slot: &Slot, seat: &mut Seat, batch: &mut FreeBatch<'_>) -> Option<Task> {
+    slot.set_busy(false);
+    let task = pool.work.next(seat, || batch.give_back())?;
+    slot.set_busy(true);
+    pool.note_busy();
+    Some(task)
 }
 
 /// Closes the descriptor of `job`. The loop leaves this to a worker because the close may block.
@@ -181,16 +204,17 @@ fn close(pool: &Shared, job: JobPtr) {
 // Out of line, so that jobs outside groups take a short path.
 #[cold]
 #[inline(never)]
-fn serve(pool: &Shared, group: GroupPtr, batch: &mut FreeBatch<'_>) {
+fn serve(pool: &Shared, slot: &Slot, group: GroupPtr, batch: &mut FreeBatch<'_>) {
     // SAFETY: `serve` calls this for a job that nothing else holds.
     let free = |job| unsafe { batch.free(job) };
-    agent::serve(pool, group, Place::Worker, Came::FromWork, free);
+    agent::serve(pool, slot, group, Place::Worker, Came::FromWork, free);
 }
 
 /// Runs a job. `again` is called when a run-now job is about to be queued again.
 #[inline(always)]
 fn run_job(
     pool: &Shared,
+    slot: &Slot,
     job: JobPtr,
     seat: &Seat,
     batch: &mut FreeBatch<'_>,
@@ -203,14 +227,15 @@ fn run_job(
     let own = now || kind == Kind::Timer;
     let arm = queue_of(kind);
     let disposal = if own { 0 } else { state::REQ };
-    match run(pool, job, arm, disposal) {
+    match run(pool, slot, job, arm, disposal) {
         After::Idle => count_idle(pool),
         After::Armed if now => {
             again();
             pool.work.push_local(seat, Task::job(job));
         }
         After::Dispose if own => {
-            if dispose(pool, job) {
+            slot.count_disposed(if now { Kind::Now } else { Kind::Timer });
+            if dispose(pool, slot, job) {
                 // SAFETY: `dispose` returned true: nothing else holds the job.
                 unsafe { batch.free(job) };
             }
@@ -222,10 +247,10 @@ fn run_job(
 /// Runs a job that may count against the pool's limit while it waits.
 #[cold]
 #[inline(never)]
-fn run_counted(pool: &Shared, job: JobPtr, seat: &Seat, batch: &mut FreeBatch<'_>) {
+fn run_counted(pool: &Shared, slot: &Slot, job: JobPtr, seat: &Seat, batch: &mut FreeBatch<'_>) {
     if !job.is_counted() {
-        return run_job(pool, job, seat, batch, || {});
+        return run_job(pool, slot, job, seat, batch, || {});
     }
     pool.overload.remove();
-    run_job(pool, job, seat, batch, || pool.overload.add(1));
+    run_job(pool, slot, job, seat, batch, || pool.overload.add(1));
 }

@@ -4,7 +4,7 @@
 use super::Shared;
 use crate::group::Task;
 use crate::job::state::{self, State};
-use crate::job::{JobPtr, Spec, probes};
+use crate::job::{JobPtr, Kind, Spec, probes};
 use crate::perturb::perturb;
 use crate::sync::tsan_release;
 
@@ -83,12 +83,14 @@ impl<'a> Batch<'a> {
             self.pool.overload.add(self.count);
         }
         if !self.armed {
+            self.pool.made.add(Kind::Now, self.count as u64);
             while let Some(job) = self.pop() {
                 tsan_release(&raw const job.state);
             }
             return;
         }
         let work = &self.pool.work;
+        self.pool.made.add(Kind::Now, self.count as u64);
         loop {
             for pushed in 0..PUSHES {
                 let Some(job) = self.pop() else {

@@ -12,13 +12,15 @@ pub(crate) mod caller;
 pub(crate) mod free;
 pub(crate) mod groups;
 pub(crate) mod many;
+pub(crate) mod metrics;
 pub(crate) mod overload;
+mod stats;
 pub(crate) mod thread;
 mod unusual;
 mod wake;
 
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering, fence};
 
 use crossbeam_queue::SegQueue;
 use libc::c_int;
@@ -39,6 +41,7 @@ use crate::perturb::perturb;
 use crate::shared::caller::Caller;
 use crate::shared::overload::Overload;
 use crate::signals::{self, Mailbox, NotSubscribed};
+use crate::stats::{Made, Slot, Slots, Thread};
 use crate::sync::{Mutex, tsan_acquire, tsan_release};
 use crate::sys;
 use crate::wake::Wake;
@@ -100,6 +103,15 @@ pub(crate) struct Shared {
     pub(crate) caller: Option<Caller>,
     /// How far the loop has come: a [`Phase`].
     phase: AtomicU8,
+    /// The jobs that were made.
+    pub(crate) made: Made,
+    /// What each thread does and has done.
+    pub(crate) slots: Slots,
+    /// How often the loop was woken, and adds refused because of a limit.
+    pub(crate) wakes: AtomicU64,
+    pub(crate) refused: AtomicU64,
+    /// The most workers that were busy at once, as far as they saw.
+    pub(crate) busy_max: AtomicUsize,
 }
 
 /// Bits of [`Shared::gate`]. Where none is set, an add has nothing to look at.
@@ -168,6 +180,7 @@ impl Shared {
         workers: usize,
         overload: Overload,
         caller: Option<Caller>,
+        slots: Slots,
     ) -> Self {
         let bit = |set, bit| if set { bit } else { 0 };
         let gate = bit(overload.has_limit(), gate::LIMITED) | bit(workers == 0, gate::NO_WORKERS);
@@ -192,6 +205,11 @@ impl Shared {
             workers: AtomicUsize::new(workers),
             caller,
             phase: AtomicU8::new(Phase::Active as u8),
+            made: Made::new(),
+            slots,
+            wakes: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            busy_max: AtomicUsize::new(0),
         }
     }
 
@@ -201,8 +219,20 @@ impl Shared {
     }
 
     /// Makes the calling thread a thread of the pool.
-    pub(crate) fn enter(&self, is_loop: bool) {
-        here::enter_pool(self.as_c(), is_loop);
+    pub(crate) fn enter(&self, slot: &Slot, is_loop: bool) {
+        slot.enter(if is_loop {
+            Thread::Loop
+        } else {
+            Thread::Worker
+        });
+        here::enter_pool(self.as_c(), is_loop, slot);
+    }
+
+    /// The calling thread is the loop for a while. Returns the loop's slot.
+    pub(crate) fn enter_loop(&self) -> &Slot {
+        let slot = self.slots.of_loop();
+        slot.enter(Thread::Loop);
+        slot
     }
 
     /// Whether the calling thread belongs to the pool.
@@ -214,6 +244,19 @@ impl Shared {
     /// pool, or was last.
     pub(crate) fn is_loop_here(&self) -> bool {
         on_loop_of(self.as_c()) || self.caller.as_ref().is_some_and(Caller::was_here)
+    }
+
+    /// Notes how many workers are busy, if that may be more than ever before.
+    ///
+    /// A worker first says that it is busy, and then looks at the others. So the last of several that begin
+    /// at once sees them all.
+    pub(crate) fn note_busy(&self) {
+        let most = self.busy_max.load(Ordering::Relaxed);
+        if self.work.awake() > most {
+            fence(Ordering::SeqCst);
+            self.busy_max
+                .fetch_max(self.slots.busy(), Ordering::Relaxed);
+        }
     }
 
     /// Whether the pool is shutting down: no job is armed any more.

@@ -24,6 +24,7 @@ impl Shared {
     #[cold]
     #[inline(never)]
     fn write_wake(&self) {
+        self.wakes.fetch_add(1, Ordering::Relaxed);
         if !self.wake.write(self) {
             self.wake.nudged.store(true, Ordering::SeqCst);
             self.rouse_loop();
