@@ -267,6 +267,12 @@ impl Table {
         (!at.is_null()).then(|| unsafe { &*at.add(index) })
     }
 
+    /// The first number after the missing block of `fd`; `None` if there is none.
+    pub(crate) fn next_block(&self, fd: c_int) -> Option<c_int> {
+        let (_, len, index) = position(fd);
+        c_int::try_from(fd as usize - index + len).ok()
+    }
+
     /// All entries that exist, with their numbers.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (c_int, &Entry)> {
         self.blocks

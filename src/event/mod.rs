@@ -17,6 +17,7 @@ mod event_loop;
 mod fire;
 mod io;
 mod lists;
+mod look;
 mod lost;
 mod poller;
 mod renew;
@@ -33,6 +34,7 @@ use crate::sys;
 use backoff::Stale;
 pub(crate) use event_loop::EventLoop;
 pub(crate) use lists::Lists;
+pub(crate) use look::step as look_step;
 pub(crate) use poller::Framework;
 use poller::{Event, Until};
 
@@ -77,7 +79,7 @@ impl EventLoop {
     /// How long this turn may wait. [`Wake`](crate::wake::Wake) explains why the loop does not miss
     /// what arrives after this check.
     fn until(&mut self, pool: &Shared) -> Until {
-        if !self.ready.is_empty() || self.dispatched > 0 {
+        if !self.lists().ready.is_empty() || self.dispatched > 0 {
             return Until::Now;
         }
         let until = match self.wheel.next() {

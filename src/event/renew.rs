@@ -163,7 +163,7 @@ impl EventLoop {
             }
             // The old poller works, but reports the same stale event at every wait. Pause before
             // the next.
-            let until = if pool.wake.is_lost() && self.ready.is_empty() {
+            let until = if pool.wake.is_lost() && self.lists().ready.is_empty() {
                 self.wheel.next().map_or(Until::Event, Until::Deadline)
             } else {
                 self.until(pool)

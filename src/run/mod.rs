@@ -161,6 +161,7 @@ pub(crate) fn work(pool: &Shared, index: usize) {
                 serve(pool, slot, group, &mut batch);
                 continue;
             }
+            group::Kind::Look => continue,
         };
         match job.state.take_work() {
             Work::Run if job.is_unusual() => run_counted(pool, slot, job, &seat, &mut batch),

@@ -10,6 +10,7 @@
 
 pub(crate) mod free;
 pub(crate) mod groups;
+pub(crate) mod look;
 pub(crate) mod many;
 pub(crate) mod metrics;
 pub(crate) mod overload;
@@ -35,6 +36,7 @@ use crate::job::wait::{Outcome, Waiters};
 use crate::job::{Job, JobPtr, Kind, Look, Spec, Trigger, probes};
 use crate::log::{Logger, log};
 use crate::perturb::perturb;
+use crate::shared::look::Desk;
 use crate::shared::overload::Overload;
 use crate::signals::{self, Mailbox, NotSubscribed};
 use crate::stats::{Made, Slot, Slots, Thread};
@@ -93,6 +95,8 @@ pub(crate) struct Shared {
     pub(crate) gate: AtomicU8,
     /// The jobs that wait for workers, if there is a limit.
     pub(crate) overload: Overload,
+    /// Where threads ask the loop for a look at all jobs.
+    pub(crate) desk: Desk,
     /// The number of workers that have not left yet.
     pub(crate) workers: AtomicUsize,
     /// How far the loop has come: a [`Phase`].
@@ -196,6 +200,7 @@ impl Shared {
             mailbox: Mailbox::new(),
             gate: AtomicU8::new(limited),
             overload,
+            desk: Desk::new(),
             workers: AtomicUsize::new(workers),
             phase: AtomicU8::new(Phase::Active as u8),
             made: Made::new(),
