@@ -158,6 +158,9 @@ need-check:
 	@command -v rustup >/dev/null && rustup component list --installed | grep -q clippy || rustup component add clippy
 	@command -v rustup >/dev/null && rustup component list --installed | grep -q rustfmt || rustup component add rustfmt
 
+# The dynamic linker knows the names of their callbacks.
+build/c-tests/test-dump build/c-tests/test-watchdog: C_FLAGS += -rdynamic
+
 $(WITH_NSPR): NSPR = $(shell pkg-config --cflags --libs nspr)
 
 $(B)/examples/httpd: examples/http.h examples/server.h

@@ -11,6 +11,7 @@
 //!    the pool.
 
 mod ending;
+mod look;
 mod options;
 mod threads;
 
@@ -37,6 +38,7 @@ use crate::sys::CancelGuard;
 use crate::wake::Wake;
 use ending::Ending;
 pub(crate) use ending::Waited;
+pub(crate) use look::Dumped;
 use options::{Hooks, Name, Options, Refused};
 use threads::{Attributes, Body};
 
@@ -215,6 +217,7 @@ impl Pool {
             });
             place.as_ref()
         };
+        pool.shared.desk.settle();
         // SAFETY: the loop is initialised, and no thread runs yet.
         let claimed = unsafe { (*pool.event_loop.get()).assume_init_mut() }.claim(&pool.shared);
         let (slots, made) = (&pool.shared.slots, &pool.shared.made);

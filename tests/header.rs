@@ -124,6 +124,8 @@ fn header() -> String {
         include_str!("header/stats.h").trim().to_owned(),
         section("abi/stats.rs", &[ItemType::Structs], &[]),
         section("capi/stats.rs", &functions, &[]),
+        include_str!("header/look.h").trim().to_owned(),
+        section("capi/look.rs", &functions, &[]),
         include_str!("header/bottom.h").trim().to_owned(),
     ];
     parts.join("\n\n").trim().to_owned() + "\n"

@@ -15,6 +15,7 @@ mod call;
 pub mod extensions;
 pub mod group;
 pub mod job;
+pub mod look;
 pub mod many;
 pub mod options;
 pub mod pool;

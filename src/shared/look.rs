@@ -150,6 +150,22 @@ impl Look {
         matches!(self.place, Place::End)
     }
 
+    /// Gives back what it holds. No lock is held.
+    pub(crate) fn let_go(&mut self, pool: &Shared) {
+        let place = std::mem::replace(&mut self.place, Place::End);
+        if let Place::Group(group) = place {
+            pool.release_group(group);
+        }
+        self.release(pool);
+    }
+
+    /// Gives back the group that it need not hold any more. No lock is held.
+    pub(crate) fn release(&mut self, pool: &Shared) {
+        if let Some(group) = self.release.take() {
+            pool.release_group(group);
+        }
+    }
+
     pub(crate) fn left(&self) -> usize {
         self.room - self.used
     }

@@ -6,7 +6,7 @@
 //! finds the same job and the same `runs` twice has seen one call that lasts.
 
 use std::ptr;
-use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
 
 use libc::c_void;
 
@@ -42,6 +42,33 @@ pub(crate) struct Slot {
     /// How often a worker has found nothing to do.
     pauses: AtomicU64,
     spare_too: u64,
+}
+
+/// A callback that runs, as its thread has noted it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Call {
+    /// The job or, for a done callback, the job or group. For comparing only.
+    pub(crate) job: *const c_void,
+    pub(crate) func: *mut c_void,
+    /// When it began, or 0.
+    pub(crate) since: u64,
+    /// How many callbacks of jobs the thread had begun then, this one included.
+    pub(crate) runs: u64,
+    /// Whether it is a done callback.
+    pub(crate) ending: bool,
+}
+
+impl Call {
+    /// Whether both are the same call.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        (self.job, self.runs, self.ending, self.func)
+            == (other.job, other.runs, other.ending, other.func)
+    }
+
+    /// Whether it is a run of the callback of the job at this address.
+    pub(crate) fn is_of(&self, job: usize) -> bool {
+        self.job.addr() == job && !self.ending
+    }
 }
 
 /// The kinds of jobs: what they wait for.
@@ -108,9 +135,10 @@ impl Slot {
     /// The callback `func` of `job` begins.
     #[inline(always)]
     pub(crate) fn begin(&self, job: *const c_void, func: *const c_void) {
-        self.job.store(job.cast_mut(), Ordering::Relaxed);
         self.func.store(func.cast_mut(), Ordering::Relaxed);
         bump(&self.runs);
+        // Last, for those who look: what they find with this job belongs to it.
+        self.job.store(job.cast_mut(), Ordering::Release);
     }
 
     /// It has returned.
@@ -140,6 +168,38 @@ impl Slot {
     #[inline(always)]
     pub(crate) fn count_disposed(&self, kind: JobKind) {
         bump(&self.disposed[kind as usize]);
+    }
+
+    /// The callback that runs now, if one does.
+    pub(crate) fn call(&self) -> Option<Call> {
+        loop {
+            let runs = self.runs.load(Ordering::Acquire);
+            let job = self.job.load(Ordering::Acquire);
+            let ending = self.ending.load(Ordering::Acquire);
+            let func = self.func.load(Ordering::Relaxed);
+            let since = self.since.load(Ordering::Relaxed);
+            fence(Ordering::Acquire);
+            // If another callback has begun meanwhile, look again.
+            if self.runs.load(Ordering::Relaxed) == runs
+                && self.job.load(Ordering::Relaxed) == job
+                && self.ending.load(Ordering::Relaxed) == ending
+            {
+                let is_ending = job.is_null();
+                let of = if is_ending { ending } else { job };
+                return (!of.is_null()).then_some(Call {
+                    job: of,
+                    func,
+                    since,
+                    runs,
+                    ending: is_ending,
+                });
+            }
+        }
+    }
+
+    /// How the system calls the thread; 0 if it has ended.
+    pub(crate) fn thread(&self) -> i32 {
+        self.thread.load(Ordering::Relaxed)
     }
 
     /// A turn of the loop begins.
