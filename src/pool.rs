@@ -14,6 +14,7 @@ mod ending;
 mod look;
 mod options;
 mod threads;
+mod watchdog;
 
 use std::cell::UnsafeCell;
 use std::ffi::CStr;
@@ -26,21 +27,24 @@ use libc::{c_int, c_void, pthread_t};
 use crate::abi::{INIT_FLAG, ns_thrpool_config, ns_thrpool_options};
 use crate::alloc::Allocator;
 use crate::event::{EventLoop, Lists};
+use crate::job::here;
 use crate::log::{Logger, log};
 use crate::perturb::perturb;
 use crate::run;
 use crate::shared::overload::Overload;
+use crate::shared::watch::Watch;
 use crate::shared::{Phase, Shared};
 use crate::signals;
-use crate::stats::{self, Slots};
+use crate::stats::{self, NOBODY, Slots};
 use crate::sync::tsan_release;
 use crate::sys::CancelGuard;
 use crate::wake::Wake;
 use ending::Ending;
 pub(crate) use ending::Waited;
 pub(crate) use look::Dumped;
-use options::{Hooks, Name, Options, Refused};
+use options::{Hooks, Name, Options, Refused, SlowFn};
 use threads::{Attributes, Body};
+use watchdog::Watched;
 
 /// A pool, in memory from the allocator that its config names.
 #[repr(C)]
@@ -57,8 +61,12 @@ pub(crate) struct Pool {
     ending: Ending,
     /// Only the loop thread uses this, from its start to its exit.
     event_loop: UnsafeCell<MaybeUninit<EventLoop>>,
-    /// The thread ids: the workers first, the loop last.
+    /// The thread ids: the workers first, then the loop, and the watchdog, if there is one.
     threads: NonNull<pthread_t>,
+    /// What the watchdog knows of each thread.
+    watched: NonNull<Watched>,
+    /// Gets its reports, instead of the log.
+    slow_fct: Option<SlowFn>,
     workers: usize,
     /// The lists of the loop.
     lists: NonNull<Lists>,
@@ -155,7 +163,7 @@ impl Pool {
             unsafe { alloc.free(block) };
             error
         };
-        let count = workers.checked_add(1).ok_or(StartError::NoMemory);
+        let count = workers.checked_add(2).ok_or(StartError::NoMemory);
         let threads = count
             .and_then(|count| alloc.zeroed::<pthread_t>(count).ok_or(StartError::NoMemory))
             .map_err(free_block)?;
@@ -181,6 +189,16 @@ impl Pool {
             unsafe { slots.free(&alloc) };
             free_lists(error)
         };
+        // All zero is a thread of which nothing is known.
+        let watched = alloc
+            .zeroed::<Watched>(workers + 1)
+            .ok_or(StartError::NoMemory)
+            .map_err(free_slots)?;
+        let free_slots = |error| {
+            // SAFETY: as above.
+            unsafe { alloc.free(watched) };
+            free_slots(error)
+        };
         let wake = Wake::new()
             .map_err(system("wake pipe"))
             .map_err(free_slots)?;
@@ -203,6 +221,7 @@ impl Pool {
                     wake,
                     workers,
                     Overload::new(options.queue_limit),
+                    Watch::new(options.slow),
                     slots,
                 ),
                 name: options.name,
@@ -211,6 +230,8 @@ impl Pool {
                 ending: Ending::new(),
                 event_loop: UnsafeCell::new(MaybeUninit::new(event_loop)),
                 threads,
+                watched,
+                slow_fct: options.slow_fct,
                 workers,
                 lists,
                 block,
@@ -227,16 +248,22 @@ impl Pool {
             unsafe { Self::free(place) };
             return Err(StartError::NoMemory);
         }
-        for index in 0..=workers {
-            let main = if index < workers {
-                worker_main
-            } else {
-                loop_main
+        // The watchdog is the last in the array, and the first to start: it can be stopped by itself.
+        let watchdog = pool.shared.watch.is_on().then_some(workers + 1);
+        for index in watchdog.into_iter().chain(0..=workers) {
+            let main = match index {
+                _ if index < workers => worker_main,
+                _ if index == workers => loop_main,
+                _ => watchdog_main,
             };
             if let Err(errno) = pool.spawn(index, main, &attributes) {
                 pool.shared.work.close();
-                for started in 0..index {
+                let workers = if Some(index) == watchdog { 0 } else { index };
+                for started in 0..workers {
                     pool.join(started);
+                }
+                if Some(index) != watchdog {
+                    pool.stop_watchdog();
                 }
                 // SAFETY: the threads are joined, and no other code has the pointer.
                 unsafe { Self::free(place) };
@@ -258,7 +285,7 @@ impl Pool {
         main: extern "C" fn(*mut c_void) -> *mut c_void,
         attributes: &Attributes,
     ) -> Result<(), c_int> {
-        // SAFETY: the array has `workers + 1` elements, and `index` is at most `workers`.
+        // SAFETY: the array has `workers + 2` elements, and `index` is at most `workers + 1`.
         let at = unsafe { self.threads.as_ptr().add(index) };
         let arg = ptr::from_ref(self).cast_mut().cast();
         // SAFETY: `destroy` joins the threads before it frees the pool.
@@ -287,6 +314,14 @@ impl Pool {
         // SAFETY: as above; a join that timed out has not joined.
         let errno = unsafe { threads::join_by(*self.threads.as_ptr().add(index), deadline) };
         (errno != libc::ETIMEDOUT).then_some(errno)
+    }
+
+    /// Ends the watchdog, if there is one.
+    fn stop_watchdog(&self) {
+        if self.shared.watch.is_on() {
+            self.shared.watch.stop();
+            self.join(self.workers + 1);
+        }
     }
 
     /// `ns_thrpool_shutdown`.
@@ -342,6 +377,7 @@ impl Pool {
         this.shared.nudge();
         this.join(this.workers);
         perturb("the loop has ended, and nothing is freed");
+        this.stop_watchdog();
         // Thread-local destructors that ran when the loop thread exited may have finished with
         // jobs.
         if !this.shared.requests.is_empty() {
@@ -382,6 +418,7 @@ impl Pool {
             (*this).shared.fds.free(&alloc);
             alloc.free((*this).threads);
             alloc.free((*this).lists);
+            alloc.free((*this).watched);
             (*this).shared.slots.free(&alloc);
             let block = (*this).block;
             ptr::drop_in_place(this);
@@ -429,6 +466,24 @@ extern "C" fn worker_main(pool: *mut c_void) -> *mut c_void {
 extern "C" fn loop_main(pool: *mut c_void) -> *mut c_void {
     // SAFETY: as above.
     unsafe { thread_main(pool, true, loop_body) }
+}
+
+extern "C" fn watchdog_main(pool: *mut c_void) -> *mut c_void {
+    // SAFETY: as above.
+    let name = unsafe { &*pool.cast::<Pool>() }.name.with("-watch");
+    threads::enter(name.as_c(), watchdog_body, pool);
+    ptr::null_mut()
+}
+
+unsafe extern "C" fn watchdog_body(pool: *mut c_void) {
+    // SAFETY: as above.
+    let pool = unsafe { &*pool.cast::<Pool>() };
+    let name = pool.name.with("-watch");
+    // It is one of the pool's own, and runs no jobs.
+    here::enter_pool(pool.shared.as_c(), false, &NOBODY);
+    pool.hooks.start(name.as_c());
+    pool.watch();
+    pool.hooks.end(name.as_c());
 }
 
 unsafe extern "C" fn worker_body(pool: *mut c_void) {

@@ -21,6 +21,7 @@ fn section(file: &str, types: &[ItemType], exclude: &[&str]) -> String {
         "ns_thrpool_config".to_owned(),
         "ns_thrpool_options".to_owned(),
         "ns_thrpool_stats".to_owned(),
+        "ns_slow_call".to_owned(),
         "ns_job_func_t".to_owned(),
     ];
     if types != [ItemType::Functions] {
@@ -28,6 +29,9 @@ fn section(file: &str, types: &[ItemType], exclude: &[&str]) -> String {
         config.export.rename.remove("ns_thrpool_config");
         config.export.rename.remove("ns_thrpool_options");
         config.export.rename.remove("ns_thrpool_stats");
+    }
+    if file == "abi/slow.rs" {
+        config.export.rename.remove("ns_slow_call");
     }
     let mut text = Vec::new();
     Builder::new()
@@ -113,11 +117,7 @@ fn header() -> String {
         section("capi/small.rs", &functions, &[]),
         include_str!("header/options.h").trim().to_owned(),
         section("abi/options.rs", &[ItemType::Constants], &[]),
-        section(
-            "abi/options.rs",
-            &[ItemType::Structs],
-            &["ns_framework", "ns_slow_call"],
-        ),
+        section("abi/options.rs", &[ItemType::Structs], &["ns_framework"]),
         section("capi/options.rs", &functions, &[]),
         include_str!("header/groups.h").trim().to_owned(),
         section("capi/group.rs", &functions, &[]),
@@ -125,6 +125,7 @@ fn header() -> String {
         section("abi/stats.rs", &[ItemType::Structs], &[]),
         section("capi/stats.rs", &functions, &[]),
         include_str!("header/look.h").trim().to_owned(),
+        section("abi/slow.rs", &[ItemType::Structs], &[]),
         section("capi/look.rs", &functions, &[]),
         include_str!("header/bottom.h").trim().to_owned(),
     ];

@@ -4,11 +4,13 @@
 
 pub mod extensions;
 pub mod options;
+pub mod slow;
 pub mod stats;
 pub mod types;
 
 pub use extensions::*;
 pub use options::*;
+pub use slow::*;
 pub use stats::*;
 pub use types::*;
 

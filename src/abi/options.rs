@@ -3,6 +3,8 @@
 
 use libc::{c_char, c_void, size_t, timeval};
 
+use super::slow::ns_slow_call;
+
 /// A flag for the options: no loop thread is started. Not in this version.
 pub const NS_POOL_CALLER_LOOP: u64 = 1 << 0;
 /// A flag for the options: the statistics have times too. Not in this version.
@@ -13,14 +15,6 @@ pub const NS_POOL_TIMINGS: u64 = 1 << 1;
 #[repr(C)]
 #[derive(Debug)]
 pub struct ns_framework {
-    _opaque: [u8; 0],
-}
-
-/// A report on a slow callback, opaque in this version.
-#[allow(non_camel_case_types)]
-#[repr(C)]
-#[derive(Debug)]
-pub struct ns_slow_call {
     _opaque: [u8; 0],
 }
 
@@ -49,9 +43,12 @@ pub struct ns_thrpool_options {
     /// How many run-now jobs with NS_JOB_THREAD, outside groups, may wait for workers: an add that
     /// finds so many is refused with NS_OVERLOADED. 0: no limit. See "Overload".
     pub queue_limit: size_t,
-    /// Report callbacks that run longer. Not in this version: must be zero, which reports none.
+    /// Report callbacks and done callbacks of jobs that run longer than this: once while one still runs,
+    /// and once when it has returned. Zero reports none. The pool has one more thread for it, NAME-watch,
+    /// and reads the clock twice for each callback. A time below a millisecond counts as one.
     pub slow: timeval,
-    /// Gets these reports. Not in this version.
+    /// Gets these reports, in the thread NAME-watch, which is one of the pool's own. Its argument is valid
+    /// during the call. NULL: the reports go to the log, at LOG_WARNING.
     pub slow_fct: Option<unsafe extern "C" fn(call: *const ns_slow_call)>,
     /// Called first in each thread that the pool starts, with `thread_arg` and the thread's name: to
     /// attach it to a language's runtime, or to pin it to a processor. May be NULL.

@@ -45,6 +45,9 @@ impl EventLoop {
         if pool.wake.sleeping.begin(idle) {
             self.doze(pool, -1);
             pool.wake.sleeping.end();
+            if pool.watch.is_on() {
+                pool.watch.woke();
+            }
         }
     }
 

@@ -117,6 +117,9 @@ impl EventLoop {
                 .wait(until)
                 .unwrap_or_else(|error| self.on_wait_error(pool, error, until));
             pool.wake.sleeping.end();
+            if pool.watch.is_on() {
+                pool.watch.woke();
+            }
             perturb("waited, and nothing dispatched");
             let mut changed = false;
             for index in 0..count {

@@ -170,6 +170,9 @@ impl EventLoop {
             };
             self.sleep(pool, until, self.renewal.next.min(now + PAUSE));
             pool.wake.sleeping.end();
+            if pool.watch.is_on() {
+                pool.watch.woke();
+            }
             pool.wake.nudged.store(true, Ordering::SeqCst);
             return;
         }

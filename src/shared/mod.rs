@@ -16,6 +16,7 @@ pub(crate) mod metrics;
 pub(crate) mod overload;
 mod stats;
 mod unusual;
+pub(crate) mod watch;
 
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering, fence};
@@ -38,6 +39,7 @@ use crate::log::{Logger, log};
 use crate::perturb::perturb;
 use crate::shared::look::Desk;
 use crate::shared::overload::Overload;
+use crate::shared::watch::Watch;
 use crate::signals::{self, Mailbox, NotSubscribed};
 use crate::stats::{Made, Slot, Slots, Thread};
 use crate::sync::{Mutex, tsan_acquire, tsan_release};
@@ -97,6 +99,8 @@ pub(crate) struct Shared {
     pub(crate) overload: Overload,
     /// Where threads ask the loop for a look at all jobs.
     pub(crate) desk: Desk,
+    /// Callbacks that take long.
+    pub(crate) watch: Watch,
     /// The number of workers that have not left yet.
     pub(crate) workers: AtomicUsize,
     /// How far the loop has come: a [`Phase`].
@@ -175,6 +179,7 @@ impl Shared {
         wake: Wake,
         workers: usize,
         overload: Overload,
+        watch: Watch,
         slots: Slots,
     ) -> Self {
         let limited = if overload.has_limit() {
@@ -201,6 +206,7 @@ impl Shared {
             gate: AtomicU8::new(limited),
             overload,
             desk: Desk::new(),
+            watch,
             workers: AtomicUsize::new(workers),
             phase: AtomicU8::new(Phase::Active as u8),
             made: Made::new(),
