@@ -166,7 +166,9 @@ static void be_blocked(void)
                                NULL) == NS_SUCCESS);
     NEED(ns_add_timeout_job(tp, &hour, 0, on_timer, &ran, NULL) == NS_SUCCESS);
     NEED(ns_group_new(tp, 1, NULL, NULL, &group) == NS_SUCCESS);
-    /* The loop has armed all of that when it runs this. */
+    /* The loop takes requests in order, so it has armed all of that when this has run. */
+    NEED(ns_add_timeout_job(tp, &at_once, 0, on_timer, &ran, NULL) == NS_SUCCESS);
+    NEED(latch_reaches(&ran, 1));
     NEED(ns_add_job(tp, 0, stuck_in_the_loop, &gate, NULL) == NS_SUCCESS);
     NEED(latch_reaches(&gate.begun, 1));
     NEED(ns_add_job(tp, NS_JOB_THREAD, stuck_in_a_worker, &gate, NULL) == NS_SUCCESS);

@@ -19,6 +19,7 @@
 //! | module | what it holds | uses |
 //! |---|---|---|
 //! | [`capi`] | the functions that C calls: they check arguments and turn pointers into references | all below |
+//! | `layout` | where fields are, for debuggers | all below |
 //! | `pool` | start, shutdown, wait, destroy | all below |
 //! | `event` | the event loop: what the loop thread does | all below |
 //! | `run` | the worker threads; the calls of callbacks and done callbacks | all below |
@@ -49,6 +50,7 @@ mod fds;
 mod fork;
 mod group;
 mod job;
+mod layout;
 mod list;
 mod log;
 #[cfg(all(test, loom))]

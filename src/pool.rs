@@ -18,7 +18,7 @@ mod watchdog;
 
 use std::cell::UnsafeCell;
 use std::ffi::CStr;
-use std::mem::MaybeUninit;
+use std::mem::{MaybeUninit, offset_of};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::Ordering;
 
@@ -36,6 +36,7 @@ use crate::shared::watch::Watch;
 use crate::shared::{Phase, Shared};
 use crate::signals;
 use crate::stats::{self, NOBODY, Slots};
+use crate::symbol::Field;
 use crate::sync::tsan_release;
 use crate::sys::CancelGuard;
 use crate::wake::Wake;
@@ -73,6 +74,17 @@ pub(crate) struct Pool {
     /// The allocated block that contains this pool.
     block: NonNull<u8>,
 }
+
+/// See [`layout`](crate::layout). A pool begins with its shared part.
+pub(crate) const POOL_LAYOUT: &[Field] = &[
+    ("pool.shared", offset_of!(Pool, shared), size_of::<Shared>()),
+    ("pool.lists", offset_of!(Pool, lists), size_of::<usize>()),
+    (
+        "pool.workers",
+        offset_of!(Pool, workers),
+        size_of::<usize>(),
+    ),
+];
 
 /// Why a pool failed to start.
 enum StartError<'a> {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! The names of functions, as the dynamic linker knows them.
+//! The names of functions, as the dynamic linker knows them, and of fields, as debuggers look for them.
 
 use std::ffi::CStr;
 use std::fmt;
@@ -7,6 +7,10 @@ use std::mem::MaybeUninit;
 use std::ptr;
 
 use libc::{c_char, c_void};
+
+/// A field of a type, for debuggers: the names of both with a dot in between, the offset, the size. Without
+/// a dot, a number.
+pub(crate) type Field = (&'static str, usize, usize);
 
 /// A function as the reader of a log can find it: by name if the dynamic linker knows it, else by
 /// its offset in its file, which debuggers accept.

@@ -2,9 +2,11 @@
 //! The loop's lists of jobs.
 
 use std::cell::Cell;
+use std::mem::offset_of;
 
 use crate::job::JobPtr;
 use crate::list::Head;
+use crate::symbol::Field;
 use crate::timers::{Rings, Timer};
 
 /// The loop's lists of jobs. They are a separate allocation because jobs point to them while the
@@ -23,6 +25,27 @@ pub(crate) struct Lists {
     /// and, at the end of the pool, jobs that were only in a queue.
     pub(super) strays: Head,
 }
+
+/// See [`layout`](crate::layout).
+pub(crate) const LISTS_LAYOUT: &[Field] = &[
+    (
+        "lists.timers",
+        offset_of!(Lists, timers),
+        size_of::<Rings>(),
+    ),
+    ("lists.retry", offset_of!(Lists, retry), size_of::<Timer>()),
+    (
+        "lists.signals",
+        offset_of!(Lists, signal_jobs),
+        size_of::<Head>(),
+    ),
+    (
+        "lists.ready",
+        offset_of!(Lists, ready) + offset_of!(Ready, first),
+        size_of::<usize>(),
+    ),
+    ("lists.strays", offset_of!(Lists, strays), size_of::<Head>()),
+];
 
 /// Jobs that have fired and will run in the loop, in order. All zero is a valid value: no job.
 #[derive(Default)]

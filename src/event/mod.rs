@@ -33,7 +33,7 @@ use crate::sys;
 
 use backoff::Stale;
 pub(crate) use event_loop::EventLoop;
-pub(crate) use lists::Lists;
+pub(crate) use lists::{LISTS_LAYOUT, Lists};
 pub(crate) use look::step as look_step;
 pub(crate) use poller::Framework;
 use poller::{Event, Until};

@@ -18,6 +18,7 @@ mod stats;
 mod unusual;
 pub(crate) mod watch;
 
+use std::mem::offset_of;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering, fence};
 
@@ -42,6 +43,7 @@ use crate::shared::overload::Overload;
 use crate::shared::watch::Watch;
 use crate::signals::{self, Mailbox, NotSubscribed};
 use crate::stats::{Made, Slot, Slots, Thread};
+use crate::symbol::Field;
 use crate::sync::{Mutex, tsan_acquire, tsan_release};
 use crate::sys;
 use crate::wake::Wake;
@@ -115,6 +117,24 @@ pub(crate) struct Shared {
     /// The most workers that were busy at once, as far as they saw.
     pub(crate) busy_max: AtomicUsize,
 }
+
+/// Where the list of groups is in its mutex. Loom's does not tell, and no debugger looks there.
+#[cfg(not(loom))]
+const IN_MUTEX: usize = Mutex::<Groups>::VALUE;
+#[cfg(loom)]
+const IN_MUTEX: usize = 0;
+
+/// See [`layout`](crate::layout).
+pub(crate) const SHARED_LAYOUT: &[Field] = &[
+    ("shared.fds", offset_of!(Shared, fds), size_of::<Table>()),
+    (
+        "shared.groups",
+        offset_of!(Shared, groups) + IN_MUTEX,
+        size_of::<Groups>(),
+    ),
+    ("shared.gate", offset_of!(Shared, gate), 1),
+    ("shared.phase", offset_of!(Shared, phase), 1),
+];
 
 /// Bits of [`Shared::gate`]. Where none is set, an add has nothing to look at.
 mod gate {
