@@ -199,6 +199,9 @@ $(B)/examples/in-glib: LIBRARY = $(shell pkg-config --cflags --libs glib-2.0)
 $(B)/examples/in-libuv: LIBRARY = $(shell pkg-config --cflags --libs libuv)
 $(B)/examples/in-libevent: LIBRARY = $(shell pkg-config --cflags --libs libevent_core)
 
+# The dynamic linker knows the names of their callbacks.
+$(B)/c-tests/test-dump $(B)/c-tests/test-watchdog: C_FLAGS += -rdynamic
+
 $(B)/examples/httpd: examples/http.h examples/server.h
 
 $(B)/examples/chat: examples/server.h

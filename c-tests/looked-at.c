@@ -6,6 +6,7 @@
  *   work      at each line of input: jobs of each kind run. One keeps the worker while others wait for
  *             it, and one keeps the loop.
  *   blocked   a callback keeps the loop, another the one worker, and jobs of each kind are armed.
+ *   watched   the same, in a pool with a watchdog.
  */
 #include "harness.h"
 
@@ -88,7 +89,7 @@ static void need(int holds, const char *what)
 
 #define NEED(condition) need(condition, #condition)
 
-static struct ns_thrpool_t *make_pool(void)
+static struct ns_thrpool_t *make_pool(time_t slow)
 {
     struct ns_thrpool_config config;
     struct ns_thrpool_options options;
@@ -96,6 +97,7 @@ static struct ns_thrpool_t *make_pool(void)
     config.log_fct = quiet_log;
     ns_thrpool_options_init(&options, sizeof options);
     options.name = "look";
+    options.slow.tv_sec = slow;
     struct ns_thrpool_t *tp = ns_thrpool_new_with(&config, &options);
     NEED(tp != NULL);
     return tp;
@@ -133,7 +135,7 @@ static void work_at_each_line(void)
 {
     int ends[2], c;
     struct ns_group_t *group;
-    struct ns_thrpool_t *tp = make_pool();
+    struct ns_thrpool_t *tp = make_pool(0);
     NEED(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends) == 0);
     NEED(write(ends[1], "x", 1) == 1);
     NEED(ns_group_new(tp, 1, NULL, NULL, &group) == NS_SUCCESS);
@@ -151,14 +153,14 @@ static void work_at_each_line(void)
     ns_thrpool_destroy(tp);
 }
 
-static void be_blocked(void)
+static void be_blocked(time_t slow)
 {
     int ends[2];
     struct gate gate = GATE_INIT;
     struct latch ran = LATCH_INIT;
     struct ns_group_t *group;
     struct timeval hour = {3600, 0};
-    struct ns_thrpool_t *tp = make_pool();
+    struct ns_thrpool_t *tp = make_pool(slow);
     NEED(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends) == 0);
     NEED(ns_add_signal_job(tp, SIGUSR1, 0, on_signal, &ran, NULL) == NS_SUCCESS);
     NEED(ns_add_fd_job(tp, ends[0], NS_JOB_READ, on_socket, &ran, NULL) == NS_SUCCESS);
@@ -166,7 +168,9 @@ static void be_blocked(void)
                                NULL) == NS_SUCCESS);
     NEED(ns_add_timeout_job(tp, &hour, 0, on_timer, &ran, NULL) == NS_SUCCESS);
     NEED(ns_group_new(tp, 1, NULL, NULL, &group) == NS_SUCCESS);
-    /* The loop has armed all of that when it runs this. */
+    /* The loop takes requests in order, so it has armed all of that when this has run. */
+    NEED(ns_add_timeout_job(tp, &at_once, 0, on_timer, &ran, NULL) == NS_SUCCESS);
+    NEED(latch_reaches(&ran, 1));
     NEED(ns_add_job(tp, 0, stuck_in_the_loop, &gate, NULL) == NS_SUCCESS);
     NEED(latch_reaches(&gate.begun, 1));
     NEED(ns_add_job(tp, NS_JOB_THREAD, stuck_in_a_worker, &gate, NULL) == NS_SUCCESS);
@@ -189,9 +193,11 @@ int main(int argc, char **argv)
     if (argc == 2 && strcmp(argv[1], "work") == 0) {
         work_at_each_line();
     } else if (argc == 2 && strcmp(argv[1], "blocked") == 0) {
-        be_blocked();
+        be_blocked(0);
+    } else if (argc == 2 && strcmp(argv[1], "watched") == 0) {
+        be_blocked(1);
     } else {
-        fprintf(stderr, "usage: looked-at work|blocked\n");
+        fprintf(stderr, "usage: looked-at work|blocked|watched\n");
         return 2;
     }
     return 0;

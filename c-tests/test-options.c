@@ -180,8 +180,6 @@ TEST(what_is_wrong_or_not_there_is_refused_and_logged)
         {"framework and custom are both set", {.framework = "native", .custom = custom}},
         {"slow is negative", {.slow = {-1, 0}}},
         {"slow is negative", {.slow = {0, -1}}},
-        {"slow is set, which is not in this version", {.slow = {0, 1}}},
-        {"slow is set, which is not in this version", {.slow = {1, 0}}},
     };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         struct ns_thrpool_options options = wrong[i].options;

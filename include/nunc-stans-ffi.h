@@ -183,3 +183,16 @@ void ns_thrpool_stats_init(struct ns_thrpool_stats *stats, size_t size);
 ns_result_t ns_thrpool_get_stats(struct ns_thrpool_t *tp, struct ns_thrpool_stats *stats);
 void ns_thrpool_reset_stats(struct ns_thrpool_t *tp);
 size_t ns_thrpool_format_stats(struct ns_thrpool_t *tp, char *text, size_t size);
+struct ns_slow_call {
+size_t size;
+struct ns_thrpool_t *tp;
+struct ns_job_t *job;
+ns_job_func_t func;
+const char *name;
+void *data;
+int thread;
+int in_loop;
+int ended;
+uint64_t ns;
+};
+ns_result_t ns_thrpool_dump(struct ns_thrpool_t *tp, void (*line)(void *arg, const char *text), void *arg);

@@ -73,6 +73,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/time.h>
+#include <sys/types.h>
 
 /* NSPR's header is included where it can be found; define NS_NO_NSPR to keep it out. Nothing below
  * depends on it: struct PRFileDesc is the same type either way. */
@@ -949,9 +950,16 @@ struct ns_thrpool_options {
      * finds so many is refused with NS_OVERLOADED. 0: no limit. See "Overload".
      */
     size_t queue_limit;
-    /** Report callbacks that run longer. Not in this version: must be zero, which reports none. */
+    /**
+     * Report callbacks and done callbacks of jobs that run longer than this: once while one still runs,
+     * and once when it has returned. Zero reports none. The pool has one more thread for it, NAME-watch,
+     * and reads the clock twice for each callback. A time below a millisecond counts as one.
+     */
     struct timeval slow;
-    /** Gets these reports. Not in this version. */
+    /**
+     * Gets these reports, in the thread NAME-watch, which is one of the pool's own. Its argument is valid
+     * during the call. NULL: the reports go to the log, at LOG_WARNING.
+     */
     void (*slow_fct)(const struct ns_slow_call *call);
     /**
      * Called first in each thread that the pool starts, with thread_arg and the thread's name: to
@@ -1424,6 +1432,76 @@ void ns_thrpool_reset_stats(struct ns_thrpool_t *tp);
 size_t ns_thrpool_format_stats(struct ns_thrpool_t *tp,
                                char *text,
                                size_t size);
+
+/* ---- Looking in: where a pool is stuck ---- */
+
+/*
+ * Two ways from inside the process; docs/OBSERVING.md has those from outside (ns-top, gdb, probes).
+ *
+ * Ask. ns_thrpool_dump tells what each job and each thread of a pool does, also when the loop is stuck.
+ *
+ * Be told. A pool with `slow` in its options has a watchdog: a thread that reports each callback that runs
+ * longer, while it still runs and again when it has returned, to slow_fct or to the log. The watchdog
+ * sleeps while all threads of the pool do.
+ *
+ *     options.slow = (struct timeval){1, 0};
+ *     options.slow_fct = on_slow_callback;
+ *
+ * Without a watchdog the pool does not note when a callback begins. Then a dump and ns-top tell how long it
+ * has been running since they saw it first.
+ */
+
+/** A report on a callback that takes long: see slow in the options of a pool. */
+struct ns_slow_call {
+    /** The size of this struct in the library. Fields are only ever added at the end. */
+    size_t size;
+    /** The pool. */
+    struct ns_thrpool_t *tp;
+    /** The job. For comparing only: the callback may have returned, and the job may be gone. */
+    struct ns_job_t *job;
+    /** The callback, or done callback. */
+    ns_job_func_t func;
+    /** Its name, if the dynamic linker knows it (link the program with -rdynamic); else NULL. */
+    const char *name;
+    /** The job's data when the callback began. For comparing only. */
+    void *data;
+    /** The thread, as gettid(2) numbers it; 0 on systems that do not. */
+    pid_t thread;
+    /** 1 if the thread is the pool's loop, 0 if it is a worker. */
+    int in_loop;
+    /** 0 while the callback runs, 1 when it has returned. */
+    int ended;
+    /** For how many nanoseconds it has run so far, or ran in all. At least so long. */
+    uint64_t ns;
+};
+
+/**
+ * Tell what each job and each thread of a pool does, in lines of text for people: a line for each job
+ * that is armed, in the queue of its group, or running, and one with the lengths of the queues. A line
+ * has the job's address, its flags, its descriptor or signal, what it does, how much time it has left,
+ * for how long it has been running and in which thread, its callback by name (where the dynamic linker
+ * knows one: link the program with -rdynamic), its data, and its group. The form of the lines may change.
+ *
+ * The pool goes on meanwhile. All lines are collected by the loop, some thousand jobs a turn, before the
+ * first is told. A job that is armed again in the meantime may be missing, if there are more. Jobs in the
+ * queues of workers, and run-now jobs of the loop's, are only counted, except in groups.
+ *
+ * If the loop does not answer within a second, the last line says in which callback it is, and for how
+ * long it has been. Other lines then tell what the workers do.
+ *
+ * Any thread, callbacks included; in the loop it answers at once. Threads that call this at the same time
+ * do so one after the other. After the shutdown too.
+ *
+ * @param tp the pool
+ * @param line called with each line, without a newline at its end, in the calling thread, when the call
+ * has nothing more to do with the pool; the text is valid during the call
+ * @param arg its first argument
+ * @return NS_SUCCESS; NS_TIMEOUT if the loop did not answer; NS_ALLOCATION_FAILURE, and no line was told;
+ * NS_SHUTDOWN in a forked child; NS_INVALID_REQUEST if tp or line is NULL
+ */
+ns_result_t ns_thrpool_dump(struct ns_thrpool_t *tp,
+                            void (*line)(void *arg, const char *text),
+                            void *arg);
 
 #ifdef NS_TIME32
 #undef timeval

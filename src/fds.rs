@@ -6,6 +6,7 @@
 //! Except for the count of closes, only the loop uses the contents of an entry.
 
 use std::cell::Cell;
+use std::mem::offset_of;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
@@ -14,6 +15,7 @@ use libc::c_int;
 use crate::alloc::Allocator;
 use crate::confined::LoopOnly;
 use crate::list::Head;
+use crate::symbol::Field;
 
 /// A set of directions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -209,6 +211,14 @@ pub(crate) struct Table {
     blocks: [AtomicPtr<Entry>; BLOCKS],
 }
 
+/// See [`layout`](crate::layout). A table begins with the pointers to its blocks.
+pub(crate) const FDS_LAYOUT: &[Field] = &[
+    ("fds.blocks", offset_of!(Table, blocks), size_of::<Table>()),
+    ("entry.jobs", offset_of!(Entry, jobs), size_of::<Head>()),
+    ("ENTRY", size_of::<Entry>(), 0),
+    ("FIRST", FIRST, 0),
+];
+
 /// The block that holds `fd`, the length of that block, and the index of `fd` in it.
 fn position(fd: c_int) -> (usize, usize, usize) {
     let fd = fd as usize;
@@ -265,6 +275,12 @@ impl Table {
         // SAFETY: `index` is below the length of the block, by `position`; a block stays until the
         // table is freed.
         (!at.is_null()).then(|| unsafe { &*at.add(index) })
+    }
+
+    /// The first number after the missing block of `fd`; `None` if there is none.
+    pub(crate) fn next_block(&self, fd: c_int) -> Option<c_int> {
+        let (_, len, index) = position(fd);
+        c_int::try_from(fd as usize - index + len).ok()
     }
 
     /// All entries that exist, with their numbers.

@@ -12,7 +12,10 @@
 //! the front. A [`Ring`] is two pointers, and keeps the order.
 
 use std::cell::Cell;
+use std::mem::offset_of;
 use std::ptr;
+
+use crate::symbol::Field;
 
 /// The start of a list. It must not move while anything is linked. All zero means empty.
 #[derive(Debug)]
@@ -27,6 +30,13 @@ pub(crate) struct Node {
     /// node is not linked.
     back: Cell<*const Cell<*const Node>>,
 }
+
+/// See [`layout`](crate::layout).
+pub(crate) const LIST_LAYOUT: &[Field] = &[
+    ("node.next", offset_of!(Node, next), size_of::<usize>()),
+    ("link.next", offset_of!(Link, next), size_of::<usize>()),
+    ("RING", size_of::<Ring>(), 0),
+];
 
 impl Head {
     /// An empty list. Outside of tests a list lies in zeroed memory.

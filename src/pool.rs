@@ -12,13 +12,15 @@
 
 mod caller;
 mod ending;
+mod look;
 mod options;
 mod threads;
+mod watchdog;
 
 use std::cell::UnsafeCell;
 use std::ffi::CStr;
 use std::io;
-use std::mem::MaybeUninit;
+use std::mem::{MaybeUninit, offset_of};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::Ordering;
 
@@ -27,21 +29,26 @@ use libc::{c_char, c_int, c_void, pthread_t};
 use crate::abi::{INIT_FLAG, ns_thrpool_config, ns_thrpool_options};
 use crate::alloc::Allocator;
 use crate::event::{EventLoop, Lists};
+use crate::job::here;
 use crate::log::{Logger, log};
 use crate::perturb::perturb;
 use crate::run;
 use crate::shared::caller::Caller;
 use crate::shared::overload::Overload;
+use crate::shared::watch::Watch;
 use crate::shared::{Phase, Shared};
 use crate::signals;
-use crate::stats::{self, Slots};
+use crate::stats::{self, NOBODY, Slots};
+use crate::symbol::Field;
 use crate::sync::tsan_release;
 use crate::sys::CancelGuard;
 use crate::wake::Wake;
 use ending::Ending;
 pub(crate) use ending::Waited;
-use options::{Hooks, Name, Options, Refused};
+pub(crate) use look::Dumped;
+use options::{Hooks, Name, Options, Refused, SlowFn};
 use threads::{Attributes, Body};
+use watchdog::Watched;
 
 /// A pool, in memory from the allocator that its config names.
 #[repr(C)]
@@ -59,14 +66,30 @@ pub(crate) struct Pool {
     /// Only the loop thread uses this, from its start to its exit; or, one after the other, the threads of
     /// the application's that turn the loop.
     event_loop: UnsafeCell<MaybeUninit<EventLoop>>,
-    /// The thread ids: the workers first, the loop last, if it has a thread.
+    /// The thread ids: the workers first, then the loop, if it has a thread, and the watchdog, if there
+    /// is one.
     threads: NonNull<pthread_t>,
+    /// What the watchdog knows of each thread.
+    watched: NonNull<Watched>,
+    /// Gets its reports, instead of the log.
+    slow_fct: Option<SlowFn>,
     workers: usize,
     /// The lists of the loop.
     lists: NonNull<Lists>,
     /// The allocated block that contains this pool.
     block: NonNull<u8>,
 }
+
+/// See [`layout`](crate::layout). A pool begins with its shared part.
+pub(crate) const POOL_LAYOUT: &[Field] = &[
+    ("pool.shared", offset_of!(Pool, shared), size_of::<Shared>()),
+    ("pool.lists", offset_of!(Pool, lists), size_of::<usize>()),
+    (
+        "pool.workers",
+        offset_of!(Pool, workers),
+        size_of::<usize>(),
+    ),
+];
 
 /// Why a pool failed to start.
 enum StartError<'a> {
@@ -156,7 +179,7 @@ impl Pool {
             unsafe { alloc.free(block) };
             error
         };
-        let count = workers.checked_add(1).ok_or(StartError::NoMemory);
+        let count = workers.checked_add(2).ok_or(StartError::NoMemory);
         let threads = count
             .and_then(|count| alloc.zeroed::<pthread_t>(count).ok_or(StartError::NoMemory))
             .map_err(free_block)?;
@@ -191,6 +214,16 @@ impl Pool {
             unsafe { slots.free(&alloc) };
             free_name(error)
         };
+        // All zero is a thread of which nothing is known.
+        let watched = alloc
+            .zeroed::<Watched>(workers + 1)
+            .ok_or(StartError::NoMemory)
+            .map_err(free_slots)?;
+        let free_slots = |error| {
+            // SAFETY: as above.
+            unsafe { alloc.free(watched) };
+            free_slots(error)
+        };
         let wake = Wake::new()
             .map_err(system("wake pipe"))
             .map_err(free_slots)?;
@@ -216,6 +249,7 @@ impl Pool {
                     workers,
                     Overload::new(options.queue_limit),
                     options.caller_loop.then(Caller::new),
+                    Watch::new(options.slow),
                     slots,
                 ),
                 name: options.name,
@@ -224,12 +258,15 @@ impl Pool {
                 ending: Ending::new(),
                 event_loop: UnsafeCell::new(MaybeUninit::new(event_loop)),
                 threads,
+                watched,
+                slow_fct: options.slow_fct,
                 workers,
                 lists,
                 block,
             });
             place.as_ref()
         };
+        pool.shared.desk.settle();
         // SAFETY: no thread runs yet.
         let event_loop = unsafe { pool.event_loop() };
         let claimed = event_loop.claim(&pool.shared);
@@ -244,16 +281,23 @@ impl Pool {
             event_loop.watch_poller(&pool.shared);
             event_loop.pause(&pool.shared);
         }
-        for index in 0..workers + usize::from(!options.caller_loop) {
-            let main = if index < workers {
-                worker_main
-            } else {
-                loop_main
+        // The watchdog is the last in the array, and the first to start: it can be stopped by itself.
+        let watchdog = pool.shared.watch.is_on().then_some(workers + 1);
+        let others = 0..workers + usize::from(!options.caller_loop);
+        for index in watchdog.into_iter().chain(others) {
+            let main = match index {
+                _ if index < workers => worker_main,
+                _ if index == workers => loop_main,
+                _ => watchdog_main,
             };
             if let Err(number) = pool.spawn(index, main, &attributes) {
                 pool.shared.work.close();
-                for started in 0..index {
+                let workers = if Some(index) == watchdog { 0 } else { index };
+                for started in 0..workers {
                     pool.join(started);
+                }
+                if Some(index) != watchdog {
+                    pool.stop_watchdog();
                 }
                 // SAFETY: the threads are joined, and no other code has the pointer.
                 unsafe { Self::free(place) };
@@ -275,7 +319,7 @@ impl Pool {
         main: extern "C" fn(*mut c_void) -> *mut c_void,
         attributes: &Attributes,
     ) -> Result<(), c_int> {
-        // SAFETY: the array has `workers + 1` elements, and `index` is at most `workers`.
+        // SAFETY: the array has `workers + 2` elements, and `index` is at most `workers + 1`.
         let at = unsafe { self.threads.as_ptr().add(index) };
         let arg = ptr::from_ref(self).cast_mut().cast();
         // SAFETY: `destroy` joins the threads before it frees the pool.
@@ -305,6 +349,14 @@ impl Pool {
         // SAFETY: as above; a join that timed out has not joined.
         let errno = unsafe { threads::join_by(*self.threads.as_ptr().add(index), deadline) };
         (errno != libc::ETIMEDOUT).then_some(errno)
+    }
+
+    /// Ends the watchdog, if there is one.
+    fn stop_watchdog(&self) {
+        if self.shared.watch.is_on() {
+            self.shared.watch.stop();
+            self.join(self.workers + 1);
+        }
     }
 
     /// `ns_thrpool_shutdown`.
@@ -377,6 +429,7 @@ impl Pool {
             this.join(this.workers);
         }
         perturb("the loop has ended, and nothing is freed");
+        this.stop_watchdog();
         // Thread-local destructors that ran when the loop thread exited may have finished with
         // jobs.
         if !this.shared.requests.is_empty() {
@@ -421,6 +474,7 @@ impl Pool {
             alloc.free((*this).threads);
             alloc.free((*this).framework);
             alloc.free((*this).lists);
+            alloc.free((*this).watched);
             (*this).shared.slots.free(&alloc);
             let block = (*this).block;
             ptr::drop_in_place(this);
@@ -481,6 +535,24 @@ extern "C" fn worker_main(pool: *mut c_void) -> *mut c_void {
 extern "C" fn loop_main(pool: *mut c_void) -> *mut c_void {
     // SAFETY: as above.
     unsafe { thread_main(pool, true, loop_body) }
+}
+
+extern "C" fn watchdog_main(pool: *mut c_void) -> *mut c_void {
+    // SAFETY: as above.
+    let name = unsafe { &*pool.cast::<Pool>() }.name.with("-watch");
+    threads::enter(name.as_c(), watchdog_body, pool);
+    ptr::null_mut()
+}
+
+unsafe extern "C" fn watchdog_body(pool: *mut c_void) {
+    // SAFETY: as above.
+    let pool = unsafe { &*pool.cast::<Pool>() };
+    let name = pool.name.with("-watch");
+    // It is one of the pool's own, and runs no jobs.
+    here::enter_pool(pool.shared.as_c(), false, &NOBODY);
+    pool.hooks.start(name.as_c());
+    pool.watch();
+    pool.hooks.end(name.as_c());
 }
 
 unsafe extern "C" fn worker_body(pool: *mut c_void) {

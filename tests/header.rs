@@ -26,6 +26,7 @@ fn section(file: &str, types: &[ItemType], exclude: &[&str]) -> String {
         "ns_framework".to_owned(),
         "ns_framework_event".to_owned(),
         "ns_thrpool_stats".to_owned(),
+        "ns_slow_call".to_owned(),
         "ns_job_func_t".to_owned(),
     ];
     if types != [ItemType::Functions] {
@@ -37,6 +38,9 @@ fn section(file: &str, types: &[ItemType], exclude: &[&str]) -> String {
             config.export.rename.remove("ns_framework_event");
         }
         config.export.rename.remove("ns_thrpool_stats");
+    }
+    if file == "abi/slow.rs" {
+        config.export.rename.remove("ns_slow_call");
     }
     let mut text = Vec::new();
     Builder::new()
@@ -124,7 +128,7 @@ fn header() -> String {
         section("abi/options.rs", &[ItemType::Constants], &[]),
         section("abi/framework.rs", &[ItemType::Constants], &[]),
         section("abi/framework.rs", &[ItemType::Structs], &[]),
-        section("abi/options.rs", &[ItemType::Structs], &["ns_slow_call"]),
+        section("abi/options.rs", &[ItemType::Structs], &[]),
         section("capi/options.rs", &functions, &[]),
         include_str!("header/caller.h").trim().to_owned(),
         section("capi/caller.rs", &functions, &[]),
@@ -133,6 +137,9 @@ fn header() -> String {
         include_str!("header/stats.h").trim().to_owned(),
         section("abi/stats.rs", &[ItemType::Structs], &[]),
         section("capi/stats.rs", &functions, &[]),
+        include_str!("header/look.h").trim().to_owned(),
+        section("abi/slow.rs", &[ItemType::Structs], &[]),
+        section("capi/look.rs", &functions, &[]),
         include_str!("header/time32.h").trim().to_owned(),
         include_str!("header/bottom.h").trim().to_owned(),
     ];

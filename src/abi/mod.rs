@@ -5,12 +5,14 @@
 pub mod extensions;
 pub mod framework;
 pub mod options;
+pub mod slow;
 pub mod stats;
 pub mod types;
 
 pub use extensions::*;
 pub use framework::*;
 pub use options::*;
+pub use slow::*;
 pub use stats::*;
 pub use types::*;
 

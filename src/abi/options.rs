@@ -4,19 +4,12 @@
 use libc::{c_char, c_void, size_t, timeval};
 
 use super::framework::ns_framework;
+use super::slow::ns_slow_call;
 
 /// A flag for the options: no loop thread is started; see "The loop in the caller's thread".
 pub const NS_POOL_CALLER_LOOP: u64 = 1 << 0;
 /// A flag for the options: the statistics have times too. Not in this version.
 pub const NS_POOL_TIMINGS: u64 = 1 << 1;
-
-/// A report on a slow callback, opaque in this version.
-#[allow(non_camel_case_types)]
-#[repr(C)]
-#[derive(Debug)]
-pub struct ns_slow_call {
-    _opaque: [u8; 0],
-}
 
 /// What can be chosen when a pool is made, beside its config. Make it ready with
 /// `ns_thrpool_options_init`, set what differs, pass it to `ns_thrpool_new_with`. It is copied, and so
@@ -47,9 +40,12 @@ pub struct ns_thrpool_options {
     /// How many run-now jobs with NS_JOB_THREAD, outside groups, may wait for workers: an add that
     /// finds so many is refused with NS_OVERLOADED. 0: no limit. See "Overload".
     pub queue_limit: size_t,
-    /// Report callbacks that run longer. Not in this version: must be zero, which reports none.
+    /// Report callbacks and done callbacks of jobs that run longer than this: once while one still runs,
+    /// and once when it has returned. Zero reports none. The pool has one more thread for it, NAME-watch,
+    /// and reads the clock twice for each callback. A time below a millisecond counts as one.
     pub slow: timeval,
-    /// Gets these reports. Not in this version.
+    /// Gets these reports, in the thread NAME-watch, which is one of the pool's own. Its argument is valid
+    /// during the call. NULL: the reports go to the log, at LOG_WARNING.
     pub slow_fct: Option<unsafe extern "C" fn(call: *const ns_slow_call)>,
     /// Called first in each thread that the pool starts, with `thread_arg` and the thread's name: to
     /// attach it to a language's runtime, or to pin it to a processor. May be NULL.

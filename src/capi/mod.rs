@@ -16,6 +16,7 @@ pub mod caller;
 pub mod extensions;
 pub mod group;
 pub mod job;
+pub mod look;
 pub mod many;
 pub mod options;
 pub mod pool;

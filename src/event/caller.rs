@@ -90,7 +90,7 @@ impl EventLoop {
         perturb("polled, and no time-out told");
         found |= self.wheel.next().is_some_and(|next| next <= sys::now());
         self.expire(pool);
-        found |= !self.ready.is_empty();
+        found |= !self.lists().ready.is_empty();
         self.run_ready(pool);
         found |= self.serve_work(pool);
         found |= !pool.loop_work.is_empty();
@@ -123,8 +123,10 @@ impl EventLoop {
         for _ in 0..pool.work.len() {
             match pool.work.pop().map(|task| task.kind()) {
                 Some(group::Kind::Group(group)) => self.serve(pool, group, Came::FromWork),
-                // No function makes a job for workers that there are not.
-                Some(group::Kind::Job(_)) => debug_assert!(false, "a job for a worker"),
+                // No function makes a job for workers that there are not, and a look is a request.
+                Some(group::Kind::Job(_) | group::Kind::Look) => {
+                    debug_assert!(false, "a task for a worker");
+                }
                 None => break,
             }
         }

@@ -23,7 +23,7 @@ impl EventLoop {
         while left > 0 {
             left -= self.take_requests(pool, left);
         }
-        while self.dispatched > 0 || !self.ready.is_empty() {
+        while self.dispatched > 0 || !self.lists().ready.is_empty() {
             self.run_ready(pool);
         }
         // A group that has given way comes to the end of the queue.
@@ -45,6 +45,9 @@ impl EventLoop {
         if pool.wake.sleeping.begin(idle) {
             self.doze(pool, -1);
             pool.wake.sleeping.end();
+            if pool.watch.is_on() {
+                pool.watch.woke();
+            }
         }
     }
 
@@ -56,6 +59,10 @@ impl EventLoop {
                 group::Kind::Job(job) => job,
                 group::Kind::Group(group) => {
                     self.finish_members(pool, group);
+                    continue;
+                }
+                group::Kind::Look => {
+                    self.answer_look(pool);
                     continue;
                 }
             };
@@ -74,6 +81,7 @@ impl EventLoop {
             match task.kind() {
                 group::Kind::Job(_) => pool.work.push_quietly(task),
                 group::Kind::Group(group) => self.serve(pool, group, Came::FromWork),
+                group::Kind::Look => {}
             }
         }
         for _ in 0..pool.loop_work.len() {
@@ -83,6 +91,7 @@ impl EventLoop {
             match task.kind() {
                 group::Kind::Job(_) => pool.loop_work.push(task),
                 group::Kind::Group(group) => self.serve(pool, group, Came::FromLoop),
+                group::Kind::Look => {}
             }
         }
     }
@@ -99,6 +108,7 @@ impl EventLoop {
                     self.serve(pool, group, came);
                     continue;
                 }
+                group::Kind::Look => continue,
             };
             if job.state.drop_work() {
                 // SAFETY: the job is disposed of, and `drop_work` says that this queue was the last

@@ -7,7 +7,7 @@ use std::os::fd::RawFd;
 use std::ptr::{self, NonNull};
 
 use super::backoff::{Later, Renewal, Stale};
-use super::lists::{Lists, Ready};
+use super::lists::Lists;
 use super::poller::{AnyPoller, Framework, Numbers};
 use crate::sys;
 use crate::timers::Wheel;
@@ -28,7 +28,6 @@ pub(crate) enum Turn {
 pub(crate) struct EventLoop {
     pub(super) poller: AnyPoller,
     pub(super) wheel: Wheel,
-    pub(super) ready: Ready,
     /// Jobs that were pushed on the work queue and not announced to the workers yet.
     pub(super) dispatched: usize,
     /// How many jobs the last announcement was for; 0 after the loop has spun for them in vain.
@@ -88,7 +87,6 @@ impl EventLoop {
                 let timers = &raw mut (*lists.as_ptr()).timers;
                 Wheel::new(NonNull::new_unchecked(timers), sys::now())
             },
-            ready: Ready::default(),
             dispatched: 0,
             last_dispatched: 0,
             stale: None,

@@ -39,7 +39,7 @@ impl EventLoop {
         if self.wheel.next().is_none() {
             return;
         }
-        let mut due = Ready::default();
+        let due = Ready::default();
         let timed_out = Ring::new();
         let retry_timer = self.retry_timer();
         let mut retry = false;
@@ -146,7 +146,7 @@ impl EventLoop {
         probes::fired(pool, job);
         if !job.look_in_hand().leaves_loop() {
             job.mark(note::READY | note::HEARD);
-            self.ready.push(job);
+            self.lists().ready.push(job);
             return;
         }
         // `dispatch` is false for a job that was cancelled meanwhile: its disposal is requested
@@ -176,13 +176,14 @@ impl EventLoop {
     /// Run the jobs that have fired. Jobs that fire meanwhile run in the next turn.
     pub(super) fn run_ready(&mut self, pool: &Shared) {
         self.notify_workers(pool);
-        if self.ready.is_empty() {
+        let ready = &self.lists().ready;
+        if ready.is_empty() {
             return;
         }
         let mut slice = Slice::new();
-        let last = self.ready.last;
+        let last = ready.last();
         let slot = pool.slots.of_loop();
-        while let Some(job) = self.ready.pop() {
+        while let Some(job) = ready.pop() {
             job.unmark(note::READY);
             perturb("about to run, and its state says that it is armed");
             if job.state.begin() {
@@ -238,6 +239,7 @@ impl EventLoop {
                     }
                     continue;
                 }
+                group::Kind::Look => continue,
             };
             match job.state.take_work() {
                 Work::Run => match run::run(pool, slot, job, state::WORK, 0) {

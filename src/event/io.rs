@@ -423,7 +423,7 @@ impl EventLoop {
     fn close_in_worker(&mut self, pool: &Shared, job: JobPtr) {
         if job.is(note::READY) {
             // WORK stands for the ready list as well as for the work queue.
-            self.ready.remove(job);
+            self.lists().ready.remove(job);
             job.unmark(note::READY);
             let _ = job.state.drop_work();
         }

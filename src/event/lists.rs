@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! The loop's lists of jobs.
 
+use std::cell::Cell;
+use std::mem::offset_of;
+
 use crate::job::JobPtr;
 use crate::list::Head;
+use crate::symbol::Field;
 use crate::timers::{Rings, Timer};
 
 /// The loop's lists of jobs. They are a separate allocation because jobs point to them while the
@@ -15,54 +19,88 @@ pub(crate) struct Lists {
     pub(super) retry: Timer,
     /// Signal jobs that have been armed at least once.
     pub(super) signal_jobs: Head,
+    /// Jobs that have fired, and run in the loop.
+    pub(super) ready: Ready,
     /// Jobs in no other list: orphans; jobs whose request to be armed came when the loop was quiet;
     /// and, at the end of the pool, jobs that were only in a queue.
     pub(super) strays: Head,
 }
 
-/// Jobs that have fired and will run in the loop, in order.
+/// See [`layout`](crate::layout).
+pub(crate) const LISTS_LAYOUT: &[Field] = &[
+    (
+        "lists.timers",
+        offset_of!(Lists, timers),
+        size_of::<Rings>(),
+    ),
+    ("lists.retry", offset_of!(Lists, retry), size_of::<Timer>()),
+    (
+        "lists.signals",
+        offset_of!(Lists, signal_jobs),
+        size_of::<Head>(),
+    ),
+    (
+        "lists.ready",
+        offset_of!(Lists, ready) + offset_of!(Ready, first),
+        size_of::<usize>(),
+    ),
+    ("lists.strays", offset_of!(Lists, strays), size_of::<Head>()),
+];
+
+/// Jobs that have fired and will run in the loop, in order. All zero is a valid value: no job.
 #[derive(Default)]
 pub(super) struct Ready {
-    first: Option<JobPtr>,
-    /// The last job. A turn stops after the job that was last when it began: jobs that fire
-    /// meanwhile are queued behind it.
-    pub(super) last: Option<JobPtr>,
+    first: Cell<Option<JobPtr>>,
+    last: Cell<Option<JobPtr>>,
 }
 
 impl Ready {
     /// Append `job`.
-    pub(super) fn push(&mut self, job: JobPtr) {
+    pub(super) fn push(&self, job: JobPtr) {
         job.watch().next_ready.set(None);
-        match self.last.replace(job) {
-            None => self.first = Some(job),
+        match self.last.replace(Some(job)) {
+            None => self.first.set(Some(job)),
             Some(last) => last.watch().next_ready.set(Some(job)),
         }
     }
 
+    /// The last job. A turn stops after the job that was last when it began: jobs that fire
+    /// meanwhile are queued behind it.
+    pub(super) fn last(&self) -> Option<JobPtr> {
+        self.last.get()
+    }
+
+    /// All jobs, which stay.
+    pub(super) fn jobs(&self) -> impl Iterator<Item = JobPtr> {
+        std::iter::successors(self.first.get(), |job| job.watch().next_ready.get())
+    }
+
     /// Take the first job.
-    pub(super) fn pop(&mut self) -> Option<JobPtr> {
-        let job = self.first?;
-        self.first = job.watch().next_ready.take();
-        if self.first.is_none() {
-            self.last = None;
+    pub(super) fn pop(&self) -> Option<JobPtr> {
+        let job = self.first.get()?;
+        let next = job.watch().next_ready.take();
+        self.first.set(next);
+        if next.is_none() {
+            self.last.set(None);
         }
         Some(job)
     }
 
     /// Take `job` out, wherever it is. This walks the whole list, so it is for rare cases.
-    pub(super) fn remove(&mut self, job: JobPtr) {
-        let mut others = Self::default();
+    pub(super) fn remove(&self, job: JobPtr) {
+        let others = Self::default();
         while let Some(next) = self.pop() {
             if next != job {
                 others.push(next);
             }
         }
-        *self = others;
+        self.first.swap(&others.first);
+        self.last.swap(&others.last);
     }
 
     /// Whether the list is empty.
     pub(super) fn is_empty(&self) -> bool {
-        self.first.is_none()
+        self.first.get().is_none()
     }
 }
 

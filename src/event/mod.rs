@@ -18,6 +18,7 @@ mod event_loop;
 mod fire;
 mod io;
 mod lists;
+mod look;
 mod lost;
 mod poller;
 mod renew;
@@ -33,7 +34,8 @@ use crate::sys;
 
 use backoff::Stale;
 pub(crate) use event_loop::{EventLoop, Turn};
-pub(crate) use lists::Lists;
+pub(crate) use lists::{LISTS_LAYOUT, Lists};
+pub(crate) use look::step as look_step;
 use poller::{Event, Until};
 pub(crate) use poller::{Framework, Functions, Named};
 
@@ -78,7 +80,7 @@ impl EventLoop {
     /// How long this turn may wait. [`Wake`](crate::wake::Wake) explains why the loop does not miss
     /// what arrives after this check.
     fn until(&mut self, pool: &Shared) -> Until {
-        if !self.ready.is_empty() || self.dispatched > 0 {
+        if !self.lists().ready.is_empty() || self.dispatched > 0 {
             return Until::Now;
         }
         let until = match self.wheel.next() {
@@ -118,6 +120,9 @@ impl EventLoop {
                 .wait(until)
                 .unwrap_or_else(|error| self.on_wait_error(pool, error, until));
             pool.wake.sleeping.end();
+            if pool.watch.is_on() {
+                pool.watch.woke();
+            }
             perturb("waited, and nothing dispatched");
             events += count;
             let mut changed = false;

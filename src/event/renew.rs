@@ -168,13 +168,16 @@ impl EventLoop {
             }
             // The old poller works, but reports the same stale event at every wait. Pause before
             // the next.
-            let until = if pool.wake.is_lost() && self.ready.is_empty() {
+            let until = if pool.wake.is_lost() && self.lists().ready.is_empty() {
                 self.wheel.next().map_or(Until::Event, Until::Deadline)
             } else {
                 self.until(pool)
             };
             self.sleep(pool, until, self.renewal.next.min(now + PAUSE));
             pool.wake.sleeping.end();
+            if pool.watch.is_on() {
+                pool.watch.woke();
+            }
             pool.wake.nudged.store(true, Ordering::SeqCst);
             return;
         }

@@ -42,6 +42,10 @@ impl EventLoop {
                     }
                     return taken + 1;
                 }
+                group::Kind::Look => {
+                    self.answer_look(pool);
+                    continue;
+                }
             };
             if job.state.take_request() == state::ARMED {
                 self.watch(pool, job);
@@ -119,7 +123,7 @@ impl EventLoop {
     #[cold]
     fn spin_for_more(&mut self, pool: &Shared, spins_left: &mut usize) -> Option<Task> {
         let nothing_else = self.dispatched == 0
-            && self.ready.is_empty()
+            && self.lists().ready.is_empty()
             && pool.loop_work.is_empty()
             && pool.mailbox.is_empty();
         if nothing_else {

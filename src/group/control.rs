@@ -118,6 +118,44 @@ impl<T: Member> Guard<'_, T> {
         served
     }
 
+    /// Calls `visit` with each job: whether its callback waits in the queue, and the job. It may not
+    /// unlink any. Gives the lock back; no agent is wanted that was not before.
+    pub(crate) fn each(self, mut visit: impl FnMut(bool, T)) {
+        let at = self.core;
+        for ring in [&at.held, &at.queue, &at.members] {
+            let mut link = ring.first();
+            while !link.is_null() {
+                // SAFETY: what is in the rings is a live member's.
+                let job = unsafe {
+                    let job = T::of_link(link);
+                    link = ring.after(&*link);
+                    job
+                };
+                visit(job.marks() & QUEUED != 0, job);
+            }
+        }
+        // The newest comes first. Only a thread that has the lock takes jobs out.
+        let mut link = at.inbox.load(Ordering::Acquire);
+        while self.is_open() && is_stack(link) {
+            // SAFETY: the stack holds links of live jobs.
+            unsafe {
+                visit(true, T::of_link(link));
+                link = (*link).chained();
+            }
+        }
+        self.unlock_sending_nobody();
+    }
+
+    /// Adds a hold, unless the group is about to end. Gives the lock back; no agent is wanted that was not
+    /// before. True if there is a hold.
+    pub(crate) fn keep(self) -> bool {
+        let refs = self.core.refs.get();
+        let live = refs > 0 && refs != ENDED;
+        add(&self.core.refs, i64::from(live));
+        self.unlock_sending_nobody();
+        live
+    }
+
     /// Set how long the queue may get; 0 for no limit.
     pub(crate) fn set_limit(&self, limit: u32) {
         self.core.limit.store(limit, Ordering::Relaxed);

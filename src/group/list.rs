@@ -29,6 +29,13 @@ impl Groups {
         (!first.is_null()).then(|| unsafe { GroupPtr::of_link(first) })
     }
 
+    /// The group after `group`, which is in the list.
+    pub(crate) fn after(&self, group: GroupPtr) -> Option<GroupPtr> {
+        let next = self.0.after(&group.link);
+        // SAFETY: as above.
+        (!next.is_null()).then(|| unsafe { GroupPtr::of_link(next) })
+    }
+
     /// Calls `visit` for each group.
     pub(crate) fn each(&self, mut visit: impl FnMut(GroupPtr)) {
         let mut link = self.0.first();

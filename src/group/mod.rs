@@ -9,6 +9,7 @@
 mod control;
 pub(crate) mod core;
 mod handle;
+mod layout;
 mod list;
 mod lock;
 mod queue;
@@ -18,5 +19,6 @@ mod task;
 mod tests;
 
 pub(crate) use handle::{Group, GroupPtr};
+pub(crate) use layout::GROUP_LAYOUT;
 pub(crate) use list::Groups;
 pub(crate) use task::{Kind, Task};

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! What the queues of a pool hold: a job, or a group that has work to do.
 
+use std::num::NonZero;
 use std::ptr::NonNull;
 
 use super::handle::GroupPtr;
@@ -10,7 +11,10 @@ use crate::job::JobPtr;
 /// their addresses have it clear.
 const GROUP: usize = 1;
 
-/// A job or a group, in one word.
+/// The word that is a request to look at all jobs: neither an address of a job's nor of a group's.
+const LOOK: usize = 2;
+
+/// A job or a group, in one word; or the request to look at all jobs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Task(NonNull<u8>);
 
@@ -21,6 +25,8 @@ unsafe impl Send for Task {}
 pub(crate) enum Kind {
     Job(JobPtr),
     Group(GroupPtr),
+    /// Somebody has asked to see all jobs. Only among requests.
+    Look,
 }
 
 impl Task {
@@ -35,12 +41,21 @@ impl Task {
         Self(group.as_ptr().cast().map_addr(|at| at | GROUP))
     }
 
-    /// Which of the two it is.
+    /// The request to look at all jobs.
+    pub(crate) fn look() -> Self {
+        Self(NonNull::without_provenance(
+            const { NonZero::new(LOOK).expect("not zero") },
+        ))
+    }
+
+    /// Which of these it is.
     #[inline(always)]
     pub(crate) fn kind(self) -> Kind {
-        if self.0.addr().get() & GROUP == 0 {
+        if self.0.addr().get() & (GROUP | LOOK) == 0 {
             // SAFETY: `job` made it, and the queue keeps the job.
             Kind::Job(unsafe { JobPtr::new(self.0.cast()) })
+        } else if self.0.addr().get() == LOOK {
+            Kind::Look
         } else {
             let at = self.0.as_ptr().map_addr(|at| at & !GROUP);
             // SAFETY: `group` made it, and the slot keeps the group.

@@ -24,7 +24,7 @@ struct Roomy<J> {
 }
 
 /// Where a job begins in a [`Roomy`] block.
-const ROOM: usize = size_of::<Link>();
+pub(super) const ROOM: usize = size_of::<Link>();
 const _: () =
     assert!(offset_of!(Roomy<Job>, job) == ROOM && offset_of!(Roomy<Watched>, job) == ROOM);
 

@@ -11,7 +11,7 @@ use crate::abi::{
 pub(crate) use crate::stats::JobKind as Kind;
 
 /// The job is in a group.
-const GROUPED: u16 = 1 << 15;
+pub(super) const GROUPED: u16 = 1 << 15;
 /// The job has room for a group. Not unusual in itself.
 const ROOMY: u16 = 1 << 14;
 /// The job counts against its pool's limit while it waits for a worker.
@@ -23,7 +23,7 @@ const CHANGED: u16 = 1 << 10;
 /// The firings of the job are so many intervals after it was armed. Public.
 const CADENCE: u16 = NS_JOB_CADENCE as u16;
 /// The flags that are public.
-const PUBLIC: u16 = ((1 << 10) - 1) | CADENCE;
+pub(super) const PUBLIC: u16 = ((1 << 10) - 1) | CADENCE;
 /// A job with any of these takes steps that most jobs do not. Each step of a job tests once whether
 /// it has any of them.
 const UNUSUAL: u16 = GROUPED | COUNTED | DELAYED | CHANGED | CADENCE;

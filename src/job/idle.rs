@@ -10,15 +10,14 @@
 //! WAITING before another counts that it entered. The counts are sums, and they are read only after
 //! all calls are over; until then they may even be negative, and nobody sees it.
 
-use std::ffi::CStr;
 use std::fmt;
-use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::atomic::{AtomicIsize, AtomicPtr, Ordering};
 
 use libc::c_void;
 
 use crate::abi::ns_job_t;
+use crate::symbol::Symbol;
 
 /// The type of a job's callback.
 type Func = unsafe extern "C" fn(*mut ns_job_t);
@@ -137,7 +136,7 @@ impl fmt::Display for Left {
         let mut others = self.total;
         let mut between = "";
         for &(jobs, func) in self.most.iter().filter(|(jobs, _)| *jobs > 0) {
-            write!(out, "{between} {jobs} of {}", Name(func))?;
+            write!(out, "{between} {jobs} of {}", Symbol(func))?;
             others -= jobs;
             between = ",";
         }
@@ -146,42 +145,6 @@ impl fmt::Display for Left {
         }
         Ok(())
     }
-}
-
-/// A function as the reader of a log can find it: by name if the dynamic linker knows it, else by
-/// its offset in its file, which debuggers accept.
-struct Name(*mut c_void);
-
-impl fmt::Display for Name {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut info = MaybeUninit::<libc::Dl_info>::uninit();
-        // SAFETY: dladdr accepts any address; `info` is ours.
-        if unsafe { libc::dladdr(self.0, info.as_mut_ptr()) } == 0 {
-            return write!(out, "{:p}", self.0);
-        }
-        // SAFETY: dladdr has filled `info` in. Its strings stay as long as the file is loaded, and
-        // the file holds the function.
-        let (info, name, file) = unsafe {
-            let info = info.assume_init();
-            (info, text(info.dli_sname), text(info.dli_fname))
-        };
-        if !name.is_empty() && info.dli_saddr == self.0 {
-            return write!(out, "{name:.120} ({:p})", self.0);
-        }
-        let file = file.rsplit('/').next().unwrap_or_default();
-        let offset = (self.0 as usize).wrapping_sub(info.dli_fbase as usize);
-        write!(out, "{:p} ({file:.60}+{offset:#x})", self.0)
-    }
-}
-
-/// # Safety
-/// `at` is NULL or a string that lives as long as the result.
-unsafe fn text<'a>(at: *const libc::c_char) -> &'a str {
-    if at.is_null() {
-        return "";
-    }
-    // SAFETY: guaranteed by the caller.
-    unsafe { CStr::from_ptr(at) }.to_str().unwrap_or_default()
 }
 
 #[cfg(all(test, not(loom)))]

@@ -8,7 +8,7 @@ use std::ptr::{self, NonNull};
 
 use libc::{c_char, c_void};
 
-use crate::abi::{NS_POOL_CALLER_LOOP, NS_POOL_TIMINGS, ns_thrpool_options as Given};
+use crate::abi::{NS_POOL_CALLER_LOOP, NS_POOL_TIMINGS, ns_slow_call, ns_thrpool_options as Given};
 use crate::alloc::Allocator;
 use crate::event::{Framework, Functions, Named};
 use crate::sys;
@@ -39,6 +39,9 @@ impl Name {
         CStr::from_bytes_until_nul(&self.0).unwrap_or_default()
     }
 }
+
+/// The application's function for reports on slow callbacks.
+pub(super) type SlowFn = unsafe extern "C" fn(call: *const ns_slow_call);
 
 type Hook = unsafe extern "C" fn(arg: *mut c_void, name: *const c_char);
 
@@ -79,6 +82,10 @@ pub(crate) struct Options<'a> {
     /// How many jobs may wait for workers; 0 for no limit.
     pub(super) queue_limit: usize,
     pub(super) hooks: Hooks,
+    /// After how many nanoseconds a callback is slow; 0: none is.
+    pub(super) slow: u64,
+    /// Gets the reports on those.
+    pub(super) slow_fct: Option<SlowFn>,
 }
 
 /// Why options are refused.
@@ -142,6 +149,8 @@ impl<'a> Options<'a> {
             framework_name,
             caller_loop,
             queue_limit: given.queue_limit,
+            slow: nanoseconds(&given.slow),
+            slow_fct: given.slow_fct,
             hooks: Hooks {
                 start: given.thread_start_fct,
                 end: given.thread_end_fct,
@@ -206,6 +215,14 @@ unsafe fn read(given: *const Given) -> Result<Given, &'static str> {
     Ok(unsafe { all.assume_init() })
 }
 
+/// A time, which is not negative, in nanoseconds: at most a century, so that one can be added to the
+/// clock's.
+fn nanoseconds(tv: &libc::timeval) -> u64 {
+    let seconds = (tv.tv_sec as u64).min(3_155_760_000);
+    let micros = (tv.tv_usec as u64).min(1_000_000_000_000);
+    seconds * 1_000_000_000 + micros * 1000
+}
+
 /// What this version has no use for, and what can't be.
 fn check(given: &Given) -> Result<(), &'static str> {
     if given.flags & !(NS_POOL_CALLER_LOOP | NS_POOL_TIMINGS) != 0 {
@@ -219,9 +236,6 @@ fn check(given: &Given) -> Result<(), &'static str> {
     }
     if given.slow.tv_sec < 0 || given.slow.tv_usec < 0 {
         return Err("slow is negative");
-    }
-    if given.slow.tv_sec != 0 || given.slow.tv_usec != 0 {
-        return Err("slow is set, which is not in this version");
     }
     Ok(())
 }

@@ -206,6 +206,7 @@ fn end(pool: &Shared, slot: &Slot, group: GroupPtr) {
     let at = group.as_ptr();
     tsan_acquire(at.as_ptr());
     if let Some(done) = group.done() {
+        slot.begin_at(0, std::ptr::null_mut());
         slot.begin_ending(at.as_ptr().cast(), done as *const c_void);
         // SAFETY: the application supplied the function, and we pass the group that it belongs to.
         here::in_group(at.cast(), || unsafe { done(group.as_c()) });

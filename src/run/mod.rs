@@ -40,18 +40,20 @@ type Func = unsafe extern "C" fn(*mut ns_job_t);
 /// the application, which may end it at any moment; the caller then counts it with [`count_idle`].
 pub(crate) fn run(pool: &Shared, slot: &Slot, job: JobPtr, arm: u32, dispose: u32) -> After {
     trace!(pool.logger, "job {:p}: callback begins", job.as_c());
-    slot.begin(job.as_c().cast(), job.func() as *const c_void);
-    probes::run_begin(pool, job);
-    unless_tsan(
-        || call(pool, job, job.func()),
-        || {
-            tsan_acquire(&raw const job.state);
-            call(pool, job, job.func());
-            tsan_release(&raw const job.state);
-        },
-    );
-    probes::run_return(pool, job);
-    slot.end();
+    let begin = || slot.begin(job.as_c().cast(), job.func() as *const c_void);
+    if pool.watch.is_on() {
+        pool.watched(
+            slot,
+            job.data(),
+            begin,
+            || execute(pool, job),
+            || slot.end(),
+        );
+    } else {
+        begin();
+        execute(pool, job);
+        slot.end();
+    }
     perturb("the callback returned, its state says that it runs");
     let after = job.state.finish_noting(
         &pool.waiters,
@@ -69,6 +71,20 @@ pub(crate) fn run(pool: &Shared, slot: &Slot, job: JobPtr, arm: u32, dispose: u3
         probes::armed(pool, job);
     }
     after
+}
+
+#[inline(always)]
+fn execute(pool: &Shared, job: JobPtr) {
+    probes::run_begin(pool, job);
+    unless_tsan(
+        || call(pool, job, job.func()),
+        || {
+            tsan_acquire(&raw const job.state);
+            call(pool, job, job.func());
+            tsan_release(&raw const job.state);
+        },
+    );
+    probes::run_return(pool, job);
 }
 
 /// Records that `job`, whose callback ran on this thread, is about to become idle.
@@ -100,11 +116,19 @@ fn dispose(pool: &Shared, slot: &Slot, job: JobPtr) -> bool {
     tsan_acquire(&raw const job.state);
     perturb("being disposed of, and the done callback not called");
     if let Some(done) = job.done_cb() {
-        slot.begin_ending(job.as_c().cast(), done as *const c_void);
-        probes::done_begin(pool, job);
-        call(pool, job, done);
-        probes::done_return(pool, job);
-        slot.end_ending();
+        let begin = || slot.begin_ending(job.as_c().cast(), done as *const c_void);
+        let execute = || {
+            probes::done_begin(pool, job);
+            call(pool, job, done);
+            probes::done_return(pool, job);
+        };
+        if pool.watch.is_on() {
+            pool.watched(slot, job.data(), begin, execute, || slot.end_ending());
+        } else {
+            begin();
+            execute();
+            slot.end_ending();
+        }
     }
     probes::disposed(pool, job);
     job.state.end_disposal()
@@ -147,6 +171,10 @@ pub(crate) fn work(pool: &Shared, index: usize) {
     let mut seat = pool.work.seat(index);
     let slot = pool.slots.of_worker(index);
     let mut batch = FreeBatch::new(pool);
+    if pool.watch.is_on() {
+        slot.set_busy(true);
+        pool.watch.woke();
+    }
     loop {
         let task = match pool.work.take(&mut seat) {
             Some(task) => task,
@@ -161,6 +189,7 @@ pub(crate) fn work(pool: &Shared, index: usize) {
                 serve(pool, slot, group, &mut batch);
                 continue;
             }
+            group::Kind::Look => continue,
         };
         match job.state.take_work() {
             Work::Run if job.is_unusual() => run_counted(pool, slot, job, &seat, &mut batch),
@@ -183,6 +212,9 @@ fn wait(pool: &Shared, slot: &Slot, seat: &mut Seat, batch: &mut FreeBatch<'_>) 
     slot.set_busy(false);
     let task = pool.work.next(seat, || batch.give_back())?;
     slot.set_busy(true);
+    if pool.watch.is_on() {
+        pool.watch.woke();
+    }
     pool.note_busy();
     Some(task)
 }

@@ -11,6 +11,7 @@
 pub(crate) mod caller;
 pub(crate) mod free;
 pub(crate) mod groups;
+pub(crate) mod look;
 pub(crate) mod many;
 pub(crate) mod metrics;
 pub(crate) mod overload;
@@ -18,7 +19,9 @@ mod stats;
 pub(crate) mod thread;
 mod unusual;
 mod wake;
+pub(crate) mod watch;
 
+use std::mem::offset_of;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering, fence};
 
@@ -39,9 +42,12 @@ use crate::job::{Job, JobPtr, Kind, Look, Spec, Trigger, probes};
 use crate::log::Logger;
 use crate::perturb::perturb;
 use crate::shared::caller::Caller;
+use crate::shared::look::Desk;
 use crate::shared::overload::Overload;
+use crate::shared::watch::Watch;
 use crate::signals::{self, Mailbox, NotSubscribed};
 use crate::stats::{Made, Slot, Slots, Thread};
+use crate::symbol::Field;
 use crate::sync::{Mutex, tsan_acquire, tsan_release};
 use crate::sys;
 use crate::wake::Wake;
@@ -97,6 +103,10 @@ pub(crate) struct Shared {
     pub(crate) gate: AtomicU8,
     /// The jobs that wait for workers, if there is a limit.
     pub(crate) overload: Overload,
+    /// Where threads ask the loop for a look at all jobs.
+    pub(crate) desk: Desk,
+    /// Callbacks that take long.
+    pub(crate) watch: Watch,
     /// The number of workers that have not left yet.
     pub(crate) workers: AtomicUsize,
     /// Who is the loop, if the pool has no thread for it.
@@ -113,6 +123,24 @@ pub(crate) struct Shared {
     /// The most workers that were busy at once, as far as they saw.
     pub(crate) busy_max: AtomicUsize,
 }
+
+/// Where the list of groups is in its mutex. Loom's does not tell, and no debugger looks there.
+#[cfg(not(loom))]
+const IN_MUTEX: usize = Mutex::<Groups>::VALUE;
+#[cfg(loom)]
+const IN_MUTEX: usize = 0;
+
+/// See [`layout`](crate::layout).
+pub(crate) const SHARED_LAYOUT: &[Field] = &[
+    ("shared.fds", offset_of!(Shared, fds), size_of::<Table>()),
+    (
+        "shared.groups",
+        offset_of!(Shared, groups) + IN_MUTEX,
+        size_of::<Groups>(),
+    ),
+    ("shared.gate", offset_of!(Shared, gate), 1),
+    ("shared.phase", offset_of!(Shared, phase), 1),
+];
 
 /// Bits of [`Shared::gate`]. Where none is set, an add has nothing to look at.
 mod gate {
@@ -180,6 +208,7 @@ impl Shared {
         workers: usize,
         overload: Overload,
         caller: Option<Caller>,
+        watch: Watch,
         slots: Slots,
     ) -> Self {
         let bit = |set, bit| if set { bit } else { 0 };
@@ -202,6 +231,8 @@ impl Shared {
             mailbox: Mailbox::new(),
             gate: AtomicU8::new(gate),
             overload,
+            desk: Desk::new(),
+            watch,
             workers: AtomicUsize::new(workers),
             caller,
             phase: AtomicU8::new(Phase::Active as u8),

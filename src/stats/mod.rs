@@ -17,5 +17,5 @@ mod table;
 
 pub(crate) use made::Made;
 pub(crate) use registry::{each, enroll, strike};
-pub(crate) use slot::{JobKind, Kind as Thread, NOBODY, Slot};
+pub(crate) use slot::{Call, JobKind, Kind as Thread, NOBODY, Slot};
 pub(crate) use table::Slots;

@@ -7,7 +7,7 @@
 
 use std::cell::Cell;
 use std::ptr;
-use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
 
 use libc::c_void;
 
@@ -35,7 +35,8 @@ pub(crate) struct Slot {
     runs: AtomicU64,
     /// 1 while a worker has work, or finds more each time that it looks.
     busy: AtomicU64,
-    spare: u64,
+    /// The data of the job, in a pool that notes `since`.
+    data: AtomicPtr<c_void>,
     /// How many jobs it has disposed of, by kind.
     disposed: [AtomicU64; KINDS],
     /// Turns of the loop.
@@ -44,8 +45,42 @@ pub(crate) struct Slot {
     waits: AtomicU64,
     /// How often a worker has found nothing to do.
     pauses: AtomicU64,
-    spare_too: u64,
+    /// The watchdog's: the `since` of a callback that it has reported, or, with [`OVER`], when that
+    /// callback returned; 0 for none.
+    mark: AtomicU64,
 }
+
+/// A callback that runs, as its thread has noted it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Call {
+    /// The job or, for a done callback, the job or group. For comparing only.
+    pub(crate) job: *const c_void,
+    pub(crate) func: *mut c_void,
+    /// When it began, or 0.
+    pub(crate) since: u64,
+    /// How many callbacks of jobs the thread had begun then, this one included.
+    pub(crate) runs: u64,
+    /// The job's data, if `since` is known. For comparing only.
+    pub(crate) data: *mut c_void,
+    /// Whether it is a done callback.
+    pub(crate) ending: bool,
+}
+
+impl Call {
+    /// Whether both are the same call.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        (self.job, self.runs, self.ending, self.since, self.func)
+            == (other.job, other.runs, other.ending, other.since, other.func)
+    }
+
+    /// Whether it is a run of the callback of the job at this address.
+    pub(crate) fn is_of(&self, job: usize) -> bool {
+        self.job.addr() == job && !self.ending
+    }
+}
+
+/// A bit of [`Slot::mark`] that no time has.
+const OVER: u64 = 1 << 63;
 
 /// The kinds of jobs: what they wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,12 +140,12 @@ impl Slot {
             kind: AtomicU32::new(0),
             runs: AtomicU64::new(0),
             busy: AtomicU64::new(0),
-            spare: 0,
+            data: AtomicPtr::new(ptr::null_mut()),
             disposed: [const { AtomicU64::new(0) }; KINDS],
             turns: AtomicU64::new(0),
             waits: AtomicU64::new(0),
             pauses: AtomicU64::new(0),
-            spare_too: 0,
+            mark: AtomicU64::new(0),
         }
     }
 
@@ -128,15 +163,42 @@ impl Slot {
     /// The callback `func` of `job` begins.
     #[inline(always)]
     pub(crate) fn begin(&self, job: *const c_void, func: *const c_void) {
-        self.job.store(job.cast_mut(), Ordering::Relaxed);
         self.func.store(func.cast_mut(), Ordering::Relaxed);
         bump(&self.runs);
+        // Last, for those who look: what they find with this job belongs to it.
+        self.job.store(job.cast_mut(), Ordering::Release);
     }
 
     /// It has returned.
     #[inline(always)]
     pub(crate) fn end(&self) {
-        self.job.store(ptr::null_mut(), Ordering::Relaxed);
+        self.job.store(ptr::null_mut(), Ordering::Release);
+    }
+
+    /// In a pool that notes it: a callback is about to begin at this time, of a job with this data.
+    pub(crate) fn begin_at(&self, since: u64, data: *mut c_void) {
+        self.since.store(since, Ordering::Relaxed);
+        self.data.store(data, Ordering::Relaxed);
+    }
+
+    /// The callback that began at `since` has returned. True if the watchdog waits for that.
+    #[inline(always)]
+    pub(crate) fn returned(&self, since: u64, now: impl FnOnce() -> u64) -> bool {
+        self.mark.load(Ordering::Acquire) == since && {
+            self.mark.store(now() | OVER, Ordering::Release);
+            true
+        }
+    }
+
+    /// The watchdog has reported the callback that began at `since`.
+    pub(crate) fn mark(&self, since: u64) {
+        self.mark.store(since, Ordering::Release);
+    }
+
+    /// When the callback that was marked last returned, if its thread saw the mark. It is over.
+    pub(crate) fn take_end(&self) -> Option<u64> {
+        let mark = self.mark.swap(0, Ordering::AcqRel);
+        (mark & OVER != 0).then_some(mark & !OVER)
     }
 
     /// The job whose callback this thread runs, or null.
@@ -148,18 +210,52 @@ impl Slot {
     /// The done callback `func` of `ending`, a job or a group, begins.
     pub(crate) fn begin_ending(&self, ending: *const c_void, func: *const c_void) {
         self.func.store(func.cast_mut(), Ordering::Relaxed);
-        self.ending.store(ending.cast_mut(), Ordering::Relaxed);
+        self.ending.store(ending.cast_mut(), Ordering::Release);
     }
 
     /// It has returned.
     pub(crate) fn end_ending(&self) {
-        self.ending.store(ptr::null_mut(), Ordering::Relaxed);
+        self.ending.store(ptr::null_mut(), Ordering::Release);
     }
 
     /// A job of this kind is disposed of.
     #[inline(always)]
     pub(crate) fn count_disposed(&self, kind: JobKind) {
         bump(&self.disposed[kind as usize]);
+    }
+
+    /// The callback that runs now, if one does.
+    pub(crate) fn call(&self) -> Option<Call> {
+        loop {
+            let runs = self.runs.load(Ordering::Acquire);
+            let job = self.job.load(Ordering::Acquire);
+            let ending = self.ending.load(Ordering::Acquire);
+            let func = self.func.load(Ordering::Relaxed);
+            let since = self.since.load(Ordering::Relaxed);
+            let data = self.data.load(Ordering::Relaxed);
+            fence(Ordering::Acquire);
+            // If another callback has begun meanwhile, look again.
+            if self.runs.load(Ordering::Relaxed) == runs
+                && self.job.load(Ordering::Relaxed) == job
+                && self.ending.load(Ordering::Relaxed) == ending
+            {
+                let is_ending = job.is_null();
+                let of = if is_ending { ending } else { job };
+                return (!of.is_null()).then_some(Call {
+                    job: of,
+                    func,
+                    since,
+                    runs,
+                    data,
+                    ending: is_ending,
+                });
+            }
+        }
+    }
+
+    /// How the system calls the thread; 0 if it has ended.
+    pub(crate) fn thread(&self) -> i32 {
+        self.thread.load(Ordering::Relaxed)
     }
 
     /// A turn of the loop begins.

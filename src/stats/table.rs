@@ -127,6 +127,11 @@ impl Slots {
         self.at(index + 1)
     }
 
+    /// All slots: the loop's, then the workers'.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Slot> {
+        (0..self.head().slots as usize).map(|index| self.at(index))
+    }
+
     /// The workers' slots.
     pub(crate) fn workers(&self) -> impl Iterator<Item = &Slot> {
         (1..self.head().slots as usize).map(|index| self.at(index))

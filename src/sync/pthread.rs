@@ -37,6 +37,9 @@ pub(crate) struct MutexGuard<'a, T> {
 }
 
 impl<T> Mutex<T> {
+    /// Where the value is.
+    pub(crate) const VALUE: usize = std::mem::offset_of!(Self, value);
+
     /// An unlocked mutex.
     pub(crate) const fn new(value: T) -> Self {
         Self {

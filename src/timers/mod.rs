@@ -12,11 +12,13 @@
 //! the timer. So a restart is a single store. The deadline is an atomic because another thread may
 //! store it while the loop reads it.
 
-use std::ptr::NonNull;
+use std::mem::offset_of;
+use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::list::{Link, Ring};
 use crate::perturb::perturb;
+use crate::symbol::Field;
 
 /// A timer, which one wheel can link.
 #[repr(C)]
@@ -96,6 +98,38 @@ pub(crate) struct Rings {
     /// Timers to fire: they were taken from a slot of the lowest level, or were due when they were
     /// linked.
     due: Ring,
+}
+
+/// See [`layout`](crate::layout). Rings hold nothing but rings.
+pub(crate) const TIMERS_LAYOUT: &[Field] = &[
+    ("timer.link", offset_of!(Timer, link), 0),
+    ("timer.deadline", offset_of!(Timer, deadline), 8),
+    ("RINGS", size_of::<Rings>() / size_of::<Ring>(), 0),
+];
+
+impl Rings {
+    /// The timers of ring number `index`; `None` if there are no more. A ring to which the timers of
+    /// another move has a higher number.
+    pub(crate) fn ring(
+        &self,
+        index: usize,
+    ) -> Option<impl Iterator<Item = NonNull<Timer>> + use<>> {
+        // A level has its slots, then the ring of those that move down.
+        let (level, at) = (index / (SLOTS + 1), index % (SLOTS + 1));
+        let ring = match (LEVELS.checked_sub(level + 1)?, at) {
+            (level, at) if at < SLOTS => &self.slots[level][at],
+            (0, _) => &self.due,
+            (level, _) => &self.moving[level - 1],
+        };
+        let (mut link, ring) = (ring.first(), ptr::from_ref(ring));
+        Some(std::iter::from_fn(move || {
+            let timer = NonNull::new(link.cast_mut())?;
+            // SAFETY: linked timers are live, and so is the ring while they are.
+            link = unsafe { (*ring).after(timer.as_ref()) };
+            // A `Timer` begins with its link.
+            Some(timer.cast())
+        }))
+    }
 }
 
 /// All the timers of a loop.

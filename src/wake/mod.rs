@@ -69,6 +69,11 @@ impl Sleeping {
         self.0.store(false, Ordering::Relaxed);
     }
 
+    /// Whether the loop sleeps, or is about to.
+    pub(crate) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
     /// Called by a producer that had to wake the loop and failed: the next producer must try.
     fn failed(&self) {
         self.0.store(true, Ordering::SeqCst);

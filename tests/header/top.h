@@ -73,6 +73,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/time.h>
+#include <sys/types.h>
 
 /* NSPR's header is included where it can be found; define NS_NO_NSPR to keep it out. Nothing below
  * depends on it: struct PRFileDesc is the same type either way. */

@@ -44,6 +44,10 @@ pub(crate) use outcome::{After, Arm, End, Wait, Work};
 pub(crate) use snapshot::{ARMED, DELETED, NEEDS_ARM, NEEDS_DELETE, REQ, RUNNING, WAITING, WORK};
 use snapshot::{CLOSE, DISPOSED, NEW, Snapshot, WAITED};
 
+/// For debuggers: the bits that are the state, and the one that says that the callback executes.
+pub(crate) const STATES: u32 = snapshot::STATE;
+pub(crate) const EXECUTING: u32 = snapshot::EXEC;
+
 /// The state word of a job: see the module.
 #[derive(Debug)]
 pub(crate) struct State {

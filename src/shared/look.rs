@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! A look at all jobs, for `ns_thrpool_dump`: how a thread that wants one asks the loop, and what the loop
+//! notes of each job.
+//!
+//! The thread puts what it wants on the *desk*, and sends the loop a request. The loop, when it comes to
+//! the request, notes some jobs in the thread's memory and says how far it has come. Then the thread asks
+//! for more, so each step is short, and turns of the loop are in between. A job that is armed again
+//! meanwhile may be noted twice, or not at all.
+//!
+//! Everything on the desk happens under its lock, and the loop holds that for a whole step. So a thread
+//! that does not want to wait longer takes its memory back under the lock, and no step is under way then.
+//! A request that finds nothing on the desk has no effect; there is at most one in the queue.
+
+use libc::c_void;
+
+use super::Shared;
+use crate::abi::ns_job_type_t;
+use crate::group::{GroupPtr, Task};
+use crate::job::{JobPtr, Kind, note, state};
+use crate::sync::{Condvar, Mutex, lock, wait_until};
+use crate::sys;
+
+/// What an armed job does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Doing {
+    /// Its callback executes.
+    Running,
+    /// It waits for its trigger.
+    Waiting,
+    /// It begins to wait for its trigger later.
+    Resting,
+    /// It has fired, and waits for the loop or a worker.
+    Fired,
+    /// It waits in the queue of its group.
+    Queued,
+}
+
+/// What is noted of a job.
+#[derive(Clone, Copy)]
+pub(crate) struct Record {
+    /// Its address, for comparing: the job may be gone.
+    pub(crate) job: usize,
+    pub(crate) func: *mut c_void,
+    pub(crate) data: *mut c_void,
+    /// The group's address, or 0.
+    pub(crate) group: usize,
+    /// When its timer is due, in nanoseconds of the monotonic clock; `u64::MAX` for never.
+    pub(crate) due: u64,
+    pub(crate) flags: ns_job_type_t,
+    pub(crate) kind: Kind,
+    pub(crate) doing: Doing,
+    /// The descriptor or signal, or -1.
+    pub(crate) number: i32,
+    /// In which order it was noted.
+    pub(crate) order: u32,
+}
+
+impl Record {
+    /// What `job` does; `None` if it is idle or finished with. The loop calls this for a job that one of
+    /// its lists holds; for one of a group's, the thread that has the group's lock.
+    pub(crate) fn of(job: JobPtr, queued: bool) -> Option<Self> {
+        let kind = job.kind();
+        let doing = if job.state.is_executing() {
+            Doing::Running
+        } else if job.state.now() != state::ARMED {
+            return None;
+        } else if queued {
+            Doing::Queued
+        } else if kind == Kind::Now {
+            Doing::Fired
+        } else if job.is_resting() {
+            Doing::Resting
+        } else if job.is(note::MAY_FIRE) {
+            Doing::Waiting
+        } else {
+            Doing::Fired
+        };
+        let timed = matches!(doing, Doing::Waiting | Doing::Resting)
+            && (doing == Doing::Resting || job.has_timeout());
+        Some(Self {
+            job: job.as_c().addr(),
+            func: job.func() as *mut c_void,
+            data: job.data(),
+            group: job.group().map_or(0, |group| group.as_c().addr()),
+            due: match timed {
+                true => job.watch().timer.deadline(),
+                false => u64::MAX,
+            },
+            flags: job.flags(),
+            kind,
+            doing,
+            number: match kind {
+                Kind::Io => job.fd(),
+                Kind::Signal => job.signum(),
+                Kind::Now | Kind::Timer => -1,
+            },
+            order: 0,
+        })
+    }
+}
+
+/// Where a look goes on. Each is a list that is looked at as a whole, or several.
+#[derive(Clone, Copy)]
+pub(crate) enum Place {
+    /// What has fired for the loop; signal jobs; jobs in no other list.
+    Lists,
+    /// From this descriptor on.
+    Fds(i32),
+    /// From this ring of the timer wheel on.
+    Timers(usize),
+    /// From the first group on.
+    Groups,
+    /// From this group on, which is held for that.
+    Group(GroupPtr),
+    End,
+}
+
+/// A look at all jobs, and the memory for what is noted. The records are the memory's first `used`.
+pub(crate) struct Look {
+    pub(crate) place: Place,
+    pub(crate) records: *mut Record,
+    pub(crate) room: usize,
+    pub(crate) used: usize,
+    /// If the next list has no room: how much it needs.
+    pub(crate) need: usize,
+    /// How many jobs in queues of groups were not noted.
+    pub(crate) skipped: usize,
+    /// A group that is held and need not be any more. Released when no lock is held.
+    pub(crate) release: Option<GroupPtr>,
+}
+
+/// How many jobs of one group's queue are noted at most, while its lock is held.
+pub(crate) const MOST_OF_GROUP: usize = 1 << 16;
+
+impl Look {
+    /// A look that begins, without memory.
+    pub(crate) fn new() -> Self {
+        Self {
+            place: Place::Lists,
+            records: std::ptr::null_mut(),
+            room: 0,
+            used: 0,
+            need: 0,
+            skipped: 0,
+            release: None,
+        }
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(self.place, Place::End)
+    }
+
+    /// Gives back what it holds. No lock is held.
+    pub(crate) fn let_go(&mut self, pool: &Shared) {
+        let place = std::mem::replace(&mut self.place, Place::End);
+        if let Place::Group(group) = place {
+            pool.release_group(group);
+        }
+        self.release(pool);
+    }
+
+    /// Gives back the group that it need not hold any more. No lock is held.
+    pub(crate) fn release(&mut self, pool: &Shared) {
+        if let Some(group) = self.release.take() {
+            pool.release_group(group);
+        }
+    }
+
+    pub(crate) fn left(&self) -> usize {
+        self.room - self.used
+    }
+
+    /// Notes a job, if it does anything. There is room.
+    pub(crate) fn note(&mut self, job: JobPtr, queued: bool) {
+        debug_assert!(self.left() > 0);
+        if let Some(record) = Record::of(job, queued) {
+            let order = self.used as u32;
+            // SAFETY: the memory has `room` places, and this is none of those in use.
+            unsafe {
+                let at = self.records.add(self.used);
+                at.write(Record { order, ..record });
+            }
+            self.used += 1;
+        }
+    }
+}
+
+struct Inner {
+    /// A thread is looking.
+    taken: bool,
+    /// The request is in the queue.
+    sent: bool,
+    /// What it wants next, or null. On that thread's stack.
+    asked: *mut Look,
+}
+
+// SAFETY: what is asked for stays while it is on the desk, and is used under the lock.
+unsafe impl Send for Inner {}
+
+/// See the module.
+pub(crate) struct Desk {
+    inner: Mutex<Inner>,
+    moved_on: Condvar,
+}
+
+impl Desk {
+    /// Nobody looks.
+    pub(crate) fn new() -> Self {
+        Self {
+            inner: Mutex::new(Inner {
+                taken: false,
+                sent: false,
+                asked: std::ptr::null_mut(),
+            }),
+            moved_on: Condvar::new(),
+        }
+    }
+
+    /// Call it once, when the desk does not move any more.
+    pub(crate) fn settle(&self) {
+        self.moved_on.go_by_monotonic_clock();
+    }
+
+    /// Takes the desk, when it is free. False if it is not by `deadline`, in nanoseconds of the monotonic
+    /// clock. The caller has disabled cancellation.
+    pub(crate) fn take(&self, deadline: u64) -> bool {
+        let mut inner = lock(&self.inner);
+        while inner.taken {
+            if sys::now() >= deadline {
+                return false;
+            }
+            inner = wait_until(&self.moved_on, inner, deadline);
+        }
+        inner.taken = true;
+        true
+    }
+
+    /// Gives it back.
+    pub(crate) fn give_back(&self) {
+        lock(&self.inner).taken = false;
+        self.moved_on.notify_all();
+    }
+}
+
+impl Shared {
+    /// Has the loop look at more. False if it does not by `deadline`. The caller has taken the desk.
+    pub(crate) fn ask_for_look(&self, look: &mut Look, deadline: u64) -> bool {
+        let mut inner = lock(&self.desk.inner);
+        inner.asked = look;
+        if !inner.sent {
+            inner.sent = true;
+            drop(inner);
+            self.requests.push(Task::look());
+            self.wake_loop();
+            inner = lock(&self.desk.inner);
+        }
+        while !inner.asked.is_null() && sys::now() < deadline {
+            inner = wait_until(&self.desk.moved_on, inner, deadline);
+        }
+        let answered = inner.asked.is_null();
+        inner.asked = std::ptr::null_mut();
+        answered
+    }
+
+    /// The loop has come to a request to look: calls `step` with what is asked for, if it still is. `step`
+    /// calls nothing of the application's.
+    pub(crate) fn answer_look(&self, step: impl FnOnce(&mut Look)) {
+        let mut inner = lock(&self.desk.inner);
+        inner.sent = false;
+        // SAFETY: it stays while it is on the desk.
+        let Some(look) = (unsafe { inner.asked.as_mut() }) else {
+            return;
+        };
+        step(look);
+        let release = look.release.take();
+        inner.asked = std::ptr::null_mut();
+        drop(inner);
+        self.desk.moved_on.notify_all();
+        if let Some(group) = release {
+            self.release_group(group);
+        }
+    }
+}
