@@ -36,7 +36,7 @@ use crate::run;
 use crate::shared::caller::Caller;
 use crate::shared::overload::Overload;
 use crate::shared::watch::Watch;
-use crate::shared::{Phase, Shared};
+use crate::shared::{Chosen, Phase, Shared};
 use crate::signals;
 use crate::stats::{self, NOBODY, Slots};
 use crate::symbol::Field;
@@ -247,9 +247,11 @@ impl Pool {
                     logger,
                     wake,
                     workers,
-                    Overload::new(options.queue_limit),
-                    options.caller_loop.then(Caller::new),
-                    Watch::new(options.slow),
+                    Chosen {
+                        overload: Overload::new(options.queue_limit),
+                        caller: options.caller_loop.then(Caller::new),
+                        watch: Watch::new(options.slow),
+                    },
                     slots,
                 ),
                 name: options.name,

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! What the queues of a pool hold: a job, or a group that has work to do.
 
-use std::num::NonZero;
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 
 use super::handle::GroupPtr;
 use crate::job::JobPtr;
@@ -43,9 +42,7 @@ impl Task {
 
     /// The request to look at all jobs.
     pub(crate) fn look() -> Self {
-        Self(NonNull::without_provenance(
-            const { NonZero::new(LOOK).expect("not zero") },
-        ))
+        Self(NonNull::new(ptr::without_provenance_mut(LOOK)).expect("not zero"))
     }
 
     /// Which of these it is.

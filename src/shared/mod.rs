@@ -199,6 +199,13 @@ pub(crate) enum MakeError {
     Forked,
 }
 
+/// What the application's options chose for the part that all threads share.
+pub(crate) struct Chosen {
+    pub(crate) overload: Overload,
+    pub(crate) caller: Option<Caller>,
+    pub(crate) watch: Watch,
+}
+
 impl Shared {
     /// The shared part of a pool that has no threads yet.
     pub(crate) fn new(
@@ -206,11 +213,14 @@ impl Shared {
         logger: Logger,
         wake: Wake,
         workers: usize,
-        overload: Overload,
-        caller: Option<Caller>,
-        watch: Watch,
+        chosen: Chosen,
         slots: Slots,
     ) -> Self {
+        let Chosen {
+            overload,
+            caller,
+            watch,
+        } = chosen;
         let bit = |set, bit| if set { bit } else { 0 };
         let gate = bit(overload.has_limit(), gate::LIMITED) | bit(workers == 0, gate::NO_WORKERS);
         Self {
