@@ -357,7 +357,8 @@ TEST(a_cancelled_group_lets_go_of_all_at_once)
         CHECK(group.length() == 100 && counted::live == 101);
         CHECK(!group.wait(1ms));
         CHECK(group.cancel() == NS_SUCCESS);
-        CHECK(group.cancel() == NS_SUCCESS);
+        ns_result_t again = group.cancel(); /* callables may be being destroyed meanwhile */
+        CHECK(again == NS_SUCCESS || again == ns::running);
         CHECK(!owned && owned.cancel() == NS_DELETING);
         CHECK(group.try_post([c = counted()] {}) == NS_DELETING);
         EVENTUALLY(counted::live == 0);
