@@ -206,7 +206,7 @@ TEST(a_wait_that_gives_up_hands_on)
 {
     struct ns_thrpool_t *tp = caller_pool(1);
     struct gate gate = GATE_INIT;
-    occupy(tp, NS_JOB_THREAD, &gate);
+    struct ns_job_t *job = occupy(tp, NS_JOB_THREAD, &gate);
     ns_thrpool_shutdown(tp);
     struct timeval tv = {0, 3000};
     assert_int_equal(ns_thrpool_timedwait(tp, &tv), NS_TIMEOUT);
@@ -214,6 +214,7 @@ TEST(a_wait_that_gives_up_hands_on)
     assert_int_equal(ns_thrpool_timedwait(tp, &tv), NS_TIMEOUT);
     latch_add(&gate.leave, 1);
     assert_int_equal(join_thread(other), NS_SUCCESS);
+    assert_int_equal(ns_job_done(job), NS_SUCCESS);
     ns_thrpool_destroy(tp);
 }
 
@@ -252,7 +253,8 @@ TEST(destroy_waits_for_the_thread_that_is_inside)
         struct ns_thrpool_t *tp = caller_pool(1);
         struct gate gate = GATE_INIT;
         pthread_t inside = start_thread(i % 2 ? run_loop : turn_for_long, tp);
-        occupy(tp, NS_JOB_NONE, &gate);
+        struct ns_job_t *job = occupy(tp, NS_JOB_NONE, &gate);
+        assert_int_equal(ns_job_done(job), NS_SUCCESS);
         latch_add(&gate.leave, 1);
         ns_thrpool_destroy(tp);
         ns_result_t result = (ns_result_t)join_thread(inside);

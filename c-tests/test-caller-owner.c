@@ -159,17 +159,18 @@ TEST(threads_by_turns_see_what_the_one_before_wrote)
     struct latch runs = LATCH_INIT;
     atomic_int over = 0;
     struct turns turns = {tp, &plain, &runs, &over};
-    struct ns_job_t *again = NULL;
+    struct ns_job_t *again = NULL, *timer = NULL;
     struct timeval tv = {0, 10};
     pthread_t threads[THREADS];
     assert_int_equal(ns_add_job(tp, NS_JOB_PERSIST, count_plainly, &turns, &again), NS_SUCCESS);
-    assert_int_equal(ns_add_timeout_job(tp, &tv, NS_JOB_PERSIST, count_plainly, &turns, NULL),
+    assert_int_equal(ns_add_timeout_job(tp, &tv, NS_JOB_PERSIST, count_plainly, &turns, &timer),
                      NS_SUCCESS);
     for (int i = 0; i < THREADS; i++) {
         threads[i] = start_thread(take_turns, &turns);
     }
     assert_latch(&runs, scaled(20000));
     ns_job_cancel(again);
+    ns_job_cancel(timer);
     atomic_store(&over, 1);
     for (int i = 0; i < THREADS; i++) {
         assert_true(join_thread(threads[i]) > 0);

@@ -39,8 +39,10 @@ static void use_in_child(void *arg)
     int fds = count_fds();
     ns_thrpool_destroy(in->tp);
     CHILD_CHECK(count_fds() < fds);
-    /* Thread-local destructors run. */
-    exit(0);
+    if (getenv("NS_SLOW") == NULL) {
+        /* So that thread-local destructors run; tools would look for leaks. */
+        exit(0);
+    }
 }
 
 static atomic_int in_child_status;
@@ -60,7 +62,12 @@ static void *fork_elsewhere(void *arg)
 TEST(in_a_forked_child_nothing_turns_the_parents_pool)
 {
     for (int how = 0; how < 5; how++) {
-        struct inherited in = {caller_pool(1), NULL};
+        if (how == 2 && getenv("NS_SLOW") != NULL) {
+            continue; /* valgrind misses glibc's list of what that thread has to destroy */
+        }
+        /* Static: for tools that look for leaks, it is still there in the child. */
+        static struct inherited in;
+        in = (struct inherited){caller_pool(1), NULL};
         int fd = ns_thrpool_get_wait_fd(in.tp);
         assert_int_equal(ns_add_timeout_job(in.tp, &far_away, NS_JOB_NONE, do_nothing, NULL, &in.job),
                          NS_SUCCESS);
@@ -164,7 +171,7 @@ static void work_after_close(void *arg)
     if (inside) {
         pthread_t thread = start_thread(run_loop, tp);
         struct gate gate = GATE_INIT;
-        occupy(tp, NS_JOB_NONE, &gate);
+        CHILD_CHECK(ns_job_done(occupy(tp, NS_JOB_NONE, &gate)) == NS_SUCCESS);
         latch_add(&gate.leave, 1);
         struct timespec pause = {0, 20000000};
         nanosleep(&pause, NULL);

@@ -95,7 +95,6 @@ TEST(every_kind_of_event_makes_the_descriptor_readable_while_nobody_is_inside)
         turn_to_the_end(tp);
         struct add add = {tp, &runs, NS_JOB_NONE, 2000};
         pthread_t thread = start_thread(add_later, &add);
-        assert_not_readable(fd);
         assert_readable(fd);
         TURN_UNTIL(tp, latch_count(&runs) == n + 1);
         n++;
@@ -103,14 +102,14 @@ TEST(every_kind_of_event_makes_the_descriptor_readable_while_nobody_is_inside)
         turn_to_the_end(tp);
 
         /* A timer. */
-        add_timer(tp, 3000, &runs);
-        turn_to_the_end(tp);
         double begin = now_seconds();
+        add_timer(tp, 200000, &runs);
+        turn_to_the_end(tp);
         assert_not_readable(fd);
         assert_readable(fd);
         TURN_UNTIL(tp, latch_count(&runs) == n + 1);
         n++;
-        assert_true(now_seconds() - begin < LIMIT_SECONDS / 2);
+        assert_true(now_seconds() - begin >= 0.2);
         turn_to_the_end(tp);
 
         /* A descriptor. */
@@ -283,14 +282,14 @@ TEST(a_turn_is_never_early_and_its_time_leaves_nothing_behind)
     struct latch runs = LATCH_INIT;
     add_now(tp, NS_JOB_NONE, &runs);
     assert_int_equal(turn_for(tp, 30000), NS_SUCCESS);
-    struct timeval tv = {0, 30000};
+    struct timeval tv = {0, 300000};
     struct ns_job_t *timer = NULL;
     assert_int_equal(ns_add_timeout_job(tp, &tv, NS_JOB_NONE, count_and_finish, &runs, &timer),
                      NS_SUCCESS);
     assert_int_equal(turn_for(tp, 0), NS_SUCCESS);
     assert_int_equal(ns_job_cancel(timer), NS_SUCCESS);
     turn_to_the_end(tp);
-    assert_false(readable_in(fd, 100));
+    assert_false(readable_in(fd, 350));
     assert_int_equal(latch_count(&runs), 1);
     end(tp);
 }

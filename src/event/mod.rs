@@ -79,6 +79,8 @@ impl EventLoop {
 
     /// How long this turn may wait. [`Wake`](crate::wake::Wake) explains why the loop does not miss
     /// what arrives after this check.
+    // As part of a turn.
+    #[inline(always)]
     fn until(&mut self, pool: &Shared) -> Until {
         if !self.lists().ready.is_empty() || self.dispatched > 0 {
             return Until::Now;

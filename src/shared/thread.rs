@@ -24,6 +24,20 @@ struct Token {
     life: Mutex<Life>,
 }
 
+impl Token {
+    /// Of a thread that lives, which has the one reference.
+    fn new() -> Self {
+        Self {
+            references: AtomicUsize::new(1),
+            generation: fork::generation(),
+            life: Mutex::new(Life {
+                ended: false,
+                bells: Bells::new(),
+            }),
+        }
+    }
+}
+
 struct Life {
     ended: bool,
     /// Threads that wait for its end.
@@ -50,8 +64,7 @@ impl Drop for Own {
         if let Some(token) = NonNull::new(self.0.replace(ptr::null()).cast_mut()) {
             let thread = Thread(token);
             if fork::is_over(thread.token().generation) {
-                // This is a copy of the thread, in a child. Another thread of the parent's may have held
-                // the lock at the time of the fork.
+                // In a child: see [`Thread::current`].
                 std::mem::forget(thread);
             } else {
                 thread.end();
@@ -64,17 +77,17 @@ impl Thread {
     /// The calling thread; `None` if there is no memory, or if it is about to end.
     pub(crate) fn current() -> Option<Self> {
         OWN.try_with(|own| {
-            let token = NonNull::new(own.0.get().cast_mut()).map(Self);
-            let token = match token {
-                Some(token) if !fork::is_over(token.token().generation) => token,
-                old => {
-                    // As in the destructor.
-                    std::mem::forget(old);
-                    let new = Self::new()?;
-                    own.0.set(new.0.as_ptr());
-                    new
-                }
+            let token = match NonNull::new(own.0.get().cast_mut()) {
+                Some(token) => Self(token),
+                None => Self::new()?,
             };
+            own.0.set(token.0.as_ptr());
+            if fork::is_over(token.token().generation) {
+                // This is a copy of the thread, in a child, where nobody else looks at the copy of its
+                // token. Another thread of the parent's may have held the lock at the time of the fork.
+                // SAFETY: see above; the memory is that of a token.
+                unsafe { token.0.write(Token::new()) };
+            }
             let copy = token.clone();
             // The thread-local keeps this one.
             std::mem::forget(token);
@@ -94,16 +107,7 @@ impl Thread {
         // Not a pool's allocator: the token may outlive all pools.
         let place = Allocator::new(None, None).block::<Token>()?;
         // SAFETY: the block has the size of a token, and the alignment of any C type.
-        unsafe {
-            place.write(Token {
-                references: AtomicUsize::new(1),
-                generation: fork::generation(),
-                life: Mutex::new(Life {
-                    ended: false,
-                    bells: Bells::new(),
-                }),
-            });
-        }
+        unsafe { place.write(Token::new()) };
         Some(Self(place))
     }
 
