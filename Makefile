@@ -334,7 +334,7 @@ bench-profile: need-counts ## where the instructions of the main paths go
 header: ## generate include/nunc-stans.h and nunc-stans-ffi.h from src/abi and src/capi
 	NS_WRITE_HEADER=1 $(CARGO) test --quiet --locked --test header
 
-build/man/done: include/nunc-stans.h docs/MODEL.md $(wildcard tools/docs/*.py) | need-man
+build/man/done: include/nunc-stans.h docs/MODEL.md docs/GUIDE.md $(wildcard examples/recipes/*.c) $(wildcard tools/docs/*.py) | need-man
 	python3 tools/docs/manual.py man $(@D)
 	@touch $@
 

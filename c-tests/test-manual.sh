@@ -53,8 +53,8 @@ tap $? "man shows nunc-stans(7)"
 
 # What is added to the header is in the manual at once, and what it leaves out is noticed.
 tree=$work/tree
-mkdir -p "$tree/include" "$tree/docs" "$tree/c-tests"
-cp docs/MODEL.md "$tree/docs"
+mkdir -p "$tree/include" "$tree/c-tests"
+ln -s "$PWD/docs" "$PWD/examples" "$tree"
 cp c-tests/symbols.txt "$tree/c-tests"
 manual=$PWD/tools/docs/manual.py
 add() { # add TEXT: the header, with this before its end
