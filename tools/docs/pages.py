@@ -43,6 +43,7 @@ PAGES = {
         ["ns_thrpool_stats_init", "ns_thrpool_get_stats", "ns_thrpool_reset_stats",
          "ns_thrpool_format_stats"]),
     "ns_thrpool_dump": ("what a pool is doing", ["ns_thrpool_dump"]),
+    "ns_framework": ("an event framework of the application's own", []),
     "ns_job_type_t": ("flags of jobs", []),
     "ns_result_t": ("results of calls", ["ns_result_name", "ns_result_message"]),
     "ns_set_log": ("where messages go that have no pool", ["ns_set_log"]),
@@ -105,6 +106,7 @@ EXAMPLES = {
 HOMES = [
     (r"NS_JOB_|ns_job_type_t$", "ns_job_type_t"),
     (r"_ns_result_t$|ns_result_t$|NS_(TIMEOUT|RUNNING|OVERLOADED)$", "ns_result_t"),
+    (r"NS_FRAMEWORK_|ns_framework", "ns_framework"),
     (r"NS_VERSION_|NS_EXTENSIONS$", "ns_version"),
     (r"ns_thrpool_config$", "ns_thrpool_new"),
     (r"ns_job_func_t$", "ns_add_job"),
