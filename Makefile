@@ -103,7 +103,7 @@ TOOLS_FOR_SQL := $(TOOLS_FOR_BUILD) curl libpq-dev pkg-config postgresql procps
 TOOLS_FOR_MAN := python3
 # What the sessions in the guide and the recipes use.
 TOOLS_FOR_LISTINGS := pkg-config netcat-openbsd socat systemd iproute2 dnsmasq-base openssl \
-                      libc-ares-dev libssl-dev
+                      libc-ares-dev libssl-dev libevent-core-2.1-7 libtevent0
 TOOLS_FOR_DEB := $(TOOLS_FOR_BUILD) $(TOOLS_FOR_MAN) debhelper dpkg-dev fakeroot
 TOOLS_FOR_PACKAGE := $(TOOLS_FOR_DEB) abigail-tools debootstrap git lintian util-linux xz-utils
 TOOLS_FOR_CHECK := $(TOOLS_FOR_DEB) $(TOOLS_FOR_SQL) bindgen bpftrace clang g++ gdb libcmocka-dev \
@@ -334,7 +334,7 @@ bench-profile: need-counts ## where the instructions of the main paths go
 header: ## generate include/nunc-stans.h and nunc-stans-ffi.h from src/abi and src/capi
 	NS_WRITE_HEADER=1 $(CARGO) test --quiet --locked --test header
 
-build/man/done: include/nunc-stans.h docs/MODEL.md $(wildcard tools/docs/*.py) | need-man
+build/man/done: include/nunc-stans.h docs/MODEL.md docs/GUIDE.md $(wildcard examples/recipes/*.c) $(wildcard tools/docs/*.py) | need-man
 	python3 tools/docs/manual.py man $(@D)
 	@touch $@
 

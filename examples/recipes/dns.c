@@ -90,7 +90,7 @@ int main(int argc, char **argv)
     ns_thrpool_config_init(&config);
     ns_thrpool_t *tp = ns_thrpool_new(&config);
     struct ares_options options = {
-        .timeout = 500, .tries = 2, .sock_state_cb = watch, .sock_state_cb_data = tp};
+        .timeout = 1000, .tries = 2, .sock_state_cb = watch, .sock_state_cb_data = tp};
     if (tp == NULL || ares_library_init(ARES_LIB_INIT_ALL) != ARES_SUCCESS ||
         ares_init_options(&channel, &options, ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB) !=
             ARES_SUCCESS ||

@@ -118,6 +118,10 @@ def parse(text):
                 skip_to = text.index("\n}", at)
             if item.name not in [i.name for s in sections for i in s.items]:
                 sections[-1].items.append(item)
+        elif re.match(r"/\* -+ .* -+ \*/", body):
+            sections.append(Section(body.strip("/*- "), ""))
+        elif sections and not sections[-1].text and not sections[-1].items and body.startswith("/*\n"):
+            sections[-1].text = plain(comment.group(1))
         elif re.match(r"/\*\n \* [A-Z][^\n]*\n (\*\n|\*/)", body):
             title, _, rest = plain(comment.group(1)).partition("\n")
             sections.append(Section(title, rest.strip("\n")))

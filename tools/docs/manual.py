@@ -53,6 +53,9 @@ def synopsis(writer, page):
         if other.kind == "typedef":
             writer.raw(".Pp")
             writer.raw(f".Vt {mdoc.word(' '.join(other.declaration.split()))}")
+        elif other.kind == "struct" and not page.functions:
+            writer.raw(".Pp")
+            writer.raw(f".Vt {mdoc.word('struct ' + other.name + ';')}")
     for function in page.functions:
         result, params = header.prototype(function)
         writer.raw(f".Ft {mdoc.word(result)}")

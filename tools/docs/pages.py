@@ -5,6 +5,7 @@ A function that no page below names still gets one: with the others of its part 
 page that has the name of the first. So what is added to the header is in the manual at once.
 """
 
+import os
 import re
 
 import header
@@ -42,6 +43,7 @@ PAGES = {
         ["ns_thrpool_stats_init", "ns_thrpool_get_stats", "ns_thrpool_reset_stats",
          "ns_thrpool_format_stats"]),
     "ns_thrpool_dump": ("what a pool is doing", ["ns_thrpool_dump"]),
+    "ns_framework": ("an event framework of the application's own", []),
     "ns_job_type_t": ("flags of jobs", []),
     "ns_result_t": ("results of calls", ["ns_result_name", "ns_result_message"]),
     "ns_set_log": ("where messages go that have no pool", ["ns_set_log"]),
@@ -59,10 +61,52 @@ PAGES = {
         ["ns_group_cancel", "ns_group_wait", "ns_group_suspend", "ns_group_resume"]),
 }
 
+# Examples on a page: what they show, a program that the tests run, and functions of it.
+EXAMPLES = {
+    "ns_thrpool_new": (
+        "A pool, from its making to its end:", "examples/recipes/fan-in.c", ["main"]),
+    "ns_thrpool_new_with": (
+        "A pool whose threads have a name of their own, and what it listens to:",
+        "examples/recipes/one-port.c", ["start"]),
+    "ns_thrpool_shutdown": (
+        "SIGTERM shuts the pool down, and the main thread waits for that:",
+        "examples/recipes/file-changes.c", ["on_sigterm", "main"]),
+    "ns_add_job": (
+        "Work in a worker, and its result in the event loop:",
+        "examples/recipes/completion.c", ["in_the_loop", "in_a_worker"]),
+    "ns_add_io_job": (
+        "A connect that is given up when its time is over:",
+        "examples/recipes/connect.c", ["on_connected", "main"]),
+    "ns_add_timeout_job": (
+        "Two timers, of which one keeps its cadence:", "examples/recipes/periodic.c", ["on_time", "main"]),
+    "ns_add_signal_job": (
+        "SIGTERM ends the program:", "examples/recipes/file-changes.c", ["on_sigterm", "main"]),
+    "ns_job_rearm": (
+        "A client over TLS, whose job waits for what OpenSSL wants next:",
+        "examples/recipes/tls.c", ["on_ready"]),
+    "ns_job_done": (
+        "A job ends itself, and its done callback frees what it used:",
+        "docs/GUIDE.md:owner.c", ["greet", "gone", "main"]),
+    "ns_job_get_data": (
+        "What a callback asks of its job:", "examples/recipes/child-processes.c", ["on_end"]),
+    "ns_thrpool_run": (
+        "A pool in a loop of the application's own:", "docs/GUIDE.md:guest.c", ["on_time", "main"]),
+    "ns_group_new": (
+        "Parts of a computation, and what is done when the last is finished:",
+        "examples/recipes/fan-in.c", ["count", "all_done", "main"]),
+    "ns_add_group_job": (
+        "Each client that is accepted goes into the group of all clients:",
+        "examples/recipes/tls.c", ["on_client"]),
+    "ns_group_cancel": (
+        "A limit of requests in a time: the group is suspended, and a timer resumes it:",
+        "examples/recipes/rate-limit.c", ["serve", "on_fifth"]),
+}
+
 # Where types and macros belong that are not with their functions: the first pattern that matches.
 HOMES = [
     (r"NS_JOB_|ns_job_type_t$", "ns_job_type_t"),
     (r"_ns_result_t$|ns_result_t$|NS_(TIMEOUT|RUNNING|OVERLOADED)$", "ns_result_t"),
+    (r"NS_FRAMEWORK_|ns_framework", "ns_framework"),
     (r"NS_VERSION_|NS_EXTENSIONS$", "ns_version"),
     (r"ns_thrpool_config$", "ns_thrpool_new"),
     (r"ns_job_func_t$", "ns_add_job"),
@@ -193,6 +237,19 @@ def return_blocks(function):
     return blocks + [("p", r[0].upper() + r[1:] + ".") for r in rest]
 
 
+def example_blocks(page):
+    """The example of a page: functions of a program that the tests run."""
+    about, path, names = EXAMPLES[page.name]
+    file, _, listing = path.partition(":")
+    with open(file, encoding="utf-8") as source:
+        text = source.read()
+    if listing:
+        text = re.search(r'^```c title="' + re.escape(listing) + r'"\n(.*?)^```', text, re.M | re.S).group(1)
+    code = [re.search(r"^(?:static )?\w+ \*?" + name + r"\(.*?^}$", text, re.M | re.S).group(0) for name in names]
+    whole = f"The whole program is {os.path.basename(file)}." if not listing else "The whole program is in the guide."
+    return [("p", about), ("code", "\n\n".join(code)), ("p", whole)]
+
+
 def body(page, functions, result_docs):
     """All of a page between SYNOPSIS and SEE ALSO: [(section, blocks)]."""
     description = []
@@ -241,6 +298,8 @@ def body(page, functions, result_docs):
     found = set()
     for function in page.functions:
         found |= results_of(function, functions)
+    if page.name in EXAMPLES:
+        parts.append(("EXAMPLES", example_blocks(page)))
     errors = [(r, d) for r, d in result_docs.items() if r in found and r != "NS_SUCCESS"]
     if errors and page.name != "ns_result_t":
         parts.append(("ERRORS", [("constants", errors)]))
