@@ -538,6 +538,26 @@ static struct ns_thrpool_t *pool_without_loop(size_t workers)
     return tp;
 }
 
+/* The statistics agree with the model, once what is finished with is disposed of: since `made` and `runs` were
+ * the model's counts, and with the slots that are LIVE. */
+static int stats_agree(long made, long runs)
+{
+    struct ns_thrpool_stats stats;
+    uint64_t live[KINDS] = {0};
+    ns_thrpool_stats_init(&stats, sizeof stats);
+    HOLDS(ns_thrpool_get_stats(pool, &stats) == NS_SUCCESS);
+    for (int i = 0; i < SLOTS; i++) {
+        live[slots[i].kind] += atomic_load(&slots[i].stage) != EMPTY;
+    }
+    uint64_t all = stats.live_run_now + stats.live_timers + stats.live_signals + stats.live_io;
+    HOLDS(stats.jobs_made == stats.jobs_disposed + all);
+    return stats.jobs_made == (uint64_t)(atomic_load(&model.made) - made) &&
+           stats.runs_loop + stats.runs_worker == (uint64_t)(atomic_load(&model.runs) - runs) &&
+           stats.live_run_now == live[NOW] && stats.live_timers == live[TIMER] &&
+           stats.live_signals == live[SIGNAL] &&
+           stats.live_io == live[SHARED_FD] + live[SHARED_FD_TIMEOUT] + live[OWN_FD];
+}
+
 /* One pool's life, shut down at the end, in the middle, or in the middle by a callback; with a loop thread
  * of its own, or turned by ours. Returns how many operations there were while it ran. */
 enum life { TO_THE_END, SHUT_DOWN, SHUT_DOWN_INSIDE, LIVES };
@@ -553,6 +573,7 @@ static long live(uint64_t *sequence, enum life life, int turned)
     atomic_store(&model.after, 0);
     atomic_store(&model.shutting_down, 0);
     atomic_store(&model.quiet, 0);
+    long made = atomic_load(&model.made), runs = atomic_load(&model.runs);
     size_t workers = (size_t)(next_random(sequence) % 4) + 1;
     pool = turned ? pool_without_loop(workers) : checked_pool(workers);
     atomic_store(&turning, turned);
@@ -598,7 +619,9 @@ static long live(uint64_t *sequence, enum life life, int turned)
         assert_int_equal(ns_thrpool_wait(pool), NS_SUCCESS);
         atomic_store(&model.quiet, 1);
     }
+    SOON(stats_agree(made, runs));
     end_the_rest();
+    SOON(stats_agree(made, runs));
     teams_release(sequence);
     atomic_store(&turning, 0);
     for (int i = 0; turned && i < TURNERS; i++) {

@@ -108,6 +108,8 @@ check "what is not there is 404" answers 404 /nothing
 check "a path out of the root is refused" answers 400 /../secret
 check "/status counts" counts
 check "two requests, one connection" keeps_alive
+measures() { get "$url/metrics" | grep -q '^nunc_stans_jobs_made_total{pool="ns-0"} [1-9]'; }
+check "/metrics has the pool's statistics" measures
 
 # 3. Load
 counter() { get "$url/status" 2>/dev/null | sed -n "s/.*\"$1\": \([0-9]*\).*/\1/p"; }
@@ -126,6 +128,8 @@ check "wrk was served" loaded
 check "without an error" no_errors
 sed -n '/Latency Distribution/,/99%/p; /requests in/p; /^Requests\/sec/p' "$dir/wrk"
 rate=$(sed -n 's/^Requests\/sec: *//p' "$dir/wrk")
+
+get "$url/metrics" >"$dir/metrics"
 
 # 4. Stop
 echo "Sending SIGTERM:"
@@ -159,4 +163,6 @@ check "exit status 0" [ $status -eq 0 ]
 if [ $failures -ne 0 ]; then
     give_up "$failures of the checks above"
 fi
+echo "What /metrics said after the load:"
+sed 's/^/  /' "$dir/metrics"
 echo "demo: PASSED: $rate requests/s, $made jobs made and disposed of, no descriptor left open"

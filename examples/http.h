@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/mman.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -255,6 +256,28 @@ static inline void http_error(struct response *to, const struct request *r, int 
 
     snprintf(text, sizeof text, "%d %s\n", status, http_reason(status));
     http_text(to, r, status, "text/plain", text);
+}
+
+/* The same for a text of any length. It is sent from a file in memory, so connections need no more room. */
+static inline void http_long_text(struct response *to, const struct request *r, const char *type,
+                                  const char *text, size_t length)
+{
+    int file = memfd_create("response", MFD_CLOEXEC);
+
+    if (file < 0 || write(file, text, length) != (ssize_t)length || lseek(file, 0, SEEK_SET) != 0) {
+        if (file >= 0) {
+            close(file);
+        }
+        http_error(to, r, 503);
+        return;
+    }
+    http_begin(to, r, 200, type, (long long)length);
+    if (r->head) {
+        close(file);
+    } else {
+        to->file = file;
+        to->file_left = (off_t)length;
+    }
 }
 
 /* Respond with the file that the request names, below `root`, or say that there is none. */

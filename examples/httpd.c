@@ -4,8 +4,8 @@
  *
  *     httpd [-p port] [-t threads] [-s threads] [-q number] [-i seconds] [-n number] root-directory
  *
- * GET and HEAD, kept-alive and pipelined connections, counters at /status, and at /slow?ms=N an
- * answer that takes N milliseconds to make. Port 0 lets the kernel choose. SIGTERM or SIGINT ends
+ * GET and HEAD, kept-alive and pipelined connections, counters at /status, the pool's statistics for
+ * Prometheus at /metrics, and at /slow?ms=N an answer that takes N milliseconds to make. Port 0 lets the kernel choose. SIGTERM or SIGINT ends
  * it in good order; the exit status is 0 only if every job was disposed of and every descriptor
  * closed. Symbolic links below the root are followed.
  *
@@ -38,6 +38,7 @@ enum {
     INPUT_SIZE = 8192,        /* the longest request head */
     LINGER_BYTES = 256 << 10, /* of a refused request that are read and dropped */
     SLOW_MOST_MS = 60000,     /* of ?ms= */
+    METRICS_MOST = 32768,     /* bytes of the pool's statistics as text */
 };
 
 /* What comes after the response that is being sent. */
@@ -134,6 +135,19 @@ static void reply_status(struct connection *c, const struct request *r)
     http_text(&c->out, r, 200, "application/json", text);
 }
 
+/* The pool's statistics, as Prometheus reads them. */
+static void reply_metrics(struct connection *c, const struct request *r)
+{
+    char text[METRICS_MOST];
+    size_t length = ns_thrpool_format_stats(server.pool, text, sizeof text);
+
+    if (length < sizeof text) {
+        http_long_text(&c->out, r, "text/plain; version=0.0.4", text, length);
+    } else {
+        http_error(&c->out, r, 500);
+    }
+}
+
 /* What a connection needs next. */
 enum step { GO_ON, WANT_READ, WANT_WRITE, WANT_ADMISSION, CLOSE };
 
@@ -170,6 +184,8 @@ static enum step answer(struct connection *c)
         http_error(&c->out, &r, status);
     } else if (strcmp(r.target, "/status") == 0) {
         reply_status(c, &r);
+    } else if (strcmp(r.target, "/metrics") == 0) {
+        reply_metrics(c, &r);
     } else if (strcmp(r.target, "/slow") == 0) {
         c->slow_ms = http_number(r.query, "ms", SLOW_MOST_MS);
         c->slow = r;

@@ -171,38 +171,34 @@ pub(crate) fn work(pool: &Shared, index: usize) {
     let mut seat = pool.work.seat(index);
     let slot = pool.slots.of_worker(index);
     let mut batch = FreeBatch::new(pool);
-    if pool.watch.is_on() {
-        slot.set_busy(true);
-        pool.watch.woke();
-    }
-    loop {
-        let task = match pool.work.take(&mut seat) {
-            Some(task) => task,
-            None => match wait(pool, slot, &mut seat, &mut batch) {
-                Some(task) => task,
-                None => break,
-            },
+    // It begins without work: what it takes first makes it busy.
+    let mut next = wait(pool, slot, &mut seat, &mut batch);
+    while let Some(task) = next {
+        run_task(pool, slot, task, &seat, &mut batch);
+        next = match pool.work.take(&mut seat) {
+            None => wait(pool, slot, &mut seat, &mut batch),
+            task => task,
         };
-        let job = match task.kind() {
-            group::Kind::Job(job) => job,
-            group::Kind::Group(group) => {
-                serve(pool, slot, group, &mut batch);
-                continue;
-            }
-            group::Kind::Look => continue,
-        };
-        match job.state.take_work() {
-            Work::Run if job.is_unusual() => run_counted(pool, slot, job, &seat, &mut batch),
-            Work::Run => {
-                run_job(pool, slot, job, &seat, &mut batch, || {});
-            }
-            Work::Leave => {}
-            Work::Close => close(pool, job),
-            // SAFETY: the job is disposed of, and the work queue was its last holder.
-            Work::Free => unsafe { batch.free(job) },
-        }
     }
     debug_assert!(batch.is_empty());
+}
+
+/// Does what `task` asks for.
+#[inline(always)]
+fn run_task(pool: &Shared, slot: &Slot, task: Task, seat: &Seat, batch: &mut FreeBatch<'_>) {
+    let job = match task.kind() {
+        group::Kind::Job(job) => job,
+        group::Kind::Group(group) => return serve(pool, slot, group, batch),
+        group::Kind::Look => return,
+    };
+    match job.state.take_work() {
+        Work::Run if job.is_unusual() => run_counted(pool, slot, job, seat, batch),
+        Work::Run => run_job(pool, slot, job, seat, batch, || {}),
+        Work::Leave => {}
+        Work::Close => close(pool, job),
+        // SAFETY: the job is disposed of, and the work queue was its last holder.
+        Work::Free => unsafe { batch.free(job) },
+    }
 }
 
 /// The worker has found nothing: waits for the next task.
