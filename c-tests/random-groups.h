@@ -37,6 +37,7 @@ static struct team teams[TEAMS];
 
 static struct {
     atomic_long made, ended, joined, cancels, cancels_running, overloaded;
+    atomic_long loose_made, loose_runs;
 } counts;
 
 /* A callback (1) or a done callback (0) of the team's begins. */
@@ -130,6 +131,7 @@ static inline void run_loose(struct ns_job_t *job)
 {
     struct team *team = ns_job_get_data(job);
     team_enter(team, 1);
+    atomic_fetch_add(&counts.loose_runs, 1);
     HOLDS(!atomic_load(&model.quiet));
     HOLDS(ns_job_get_group(job) == team->group);
     HOLDS(ns_job_done(job) == NS_SUCCESS);
@@ -143,7 +145,10 @@ static inline void team_add_loose(struct team *team, uint64_t dice, const struct
                                           dice & 2 ? &job : NULL);
     int in_worker = own != NULL && NS_JOB_IS_THREAD(own->type);
     switch (result) {
-    case NS_SUCCESS: HOLDS(!team->cancelled); break;
+    case NS_SUCCESS:
+        HOLDS(!team->cancelled);
+        atomic_fetch_add(&counts.loose_made, 1);
+        break;
     case NS_DELETING: HOLDS(team->cancelled); break;
     case NS_SHUTDOWN: HOLDS(ns_thrpool_is_shutdown(pool)); break;
     default:

@@ -95,8 +95,10 @@ pub(crate) enum Came {
 pub(crate) enum Next<T> {
     /// Run the callback, which has begun.
     Run(T),
-    /// Dispose of the job: call its done callback.
+    /// Dispose of the job, which is out of everything else: call its done callback.
     Farewell(T),
+    /// The same, for a job that was in the queue of a cancelled group. Nobody has counted it yet.
+    Finish(T),
     /// Count the job out and free it: it was disposed of on its way through the inbox.
     Free(T),
     /// Have the loop dispose of the job, which carries REQ. Then ask again.

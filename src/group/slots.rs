@@ -194,7 +194,7 @@ impl<T: Member> Guard<'_, T> {
         // The caller disposes of it now.
         let _ = job.state().take_request();
         add(&self.core.running, 1);
-        Some(Next::Farewell(job))
+        Some(Next::Finish(job))
     }
 
     /// Send the caller's slot on to `place`, unless an agent is on the way there already.

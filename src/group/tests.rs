@@ -320,7 +320,7 @@ impl<'a> Sim<'a> {
     fn follow(&mut self, place: Place, next: Next<Ptr>) {
         let (job, is_farewell) = match next {
             Next::Run(job) => (job, false),
-            Next::Farewell(job) => (job, true),
+            Next::Farewell(job) | Next::Finish(job) => (job, true),
             Next::Request(job) => {
                 self.requests.push_back(Request::Job(job));
                 return self.serve(place, Came::Here);

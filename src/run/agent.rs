@@ -73,7 +73,10 @@ pub(crate) fn serve(
         pool.send(group, send);
         let rest = match next {
             Next::Run(job) => Rest::Ran(job, call_member(pool, slot, group, job)),
-            Next::Farewell(job) => {
+            Next::Farewell(job) | Next::Finish(job) => {
+                if matches!(next, Next::Finish(_)) {
+                    slot.count_disposed(job.kind());
+                }
                 let free = here::in_group(group.as_ptr().cast(), || {
                     tsan_acquire(group.as_ptr().as_ptr());
                     let free = dispose(pool, slot, job);

@@ -221,7 +221,7 @@ impl Pool {
             self.send(agents);
             let (job, after, free) = match next {
                 Next::Run(job) => (Some(job), Some(self.run(job, place)), false),
-                Next::Farewell(job) => (Some(job), None, self.dispose(job)),
+                Next::Farewell(job) | Next::Finish(job) => (Some(job), None, self.dispose(job)),
                 Next::Free(job) => (None, None, self.spare(job)),
                 Next::Request(job) => {
                     self.requests.push(Request::Job(job));
