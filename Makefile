@@ -224,7 +224,7 @@ $(B)/c-tests/test-dlopen: c-tests/test-dlopen.c $(C_TEST_HEADERS) include/nunc-s
 	$(CC) $(C_FLAGS) -O1 -Ic-tests $< -o $@ -ldl $(CMOCKA) -lpthread $(LDFLAGS)
 
 # It exports functions that libevent has too.
-$(B)/c-tests/test-frameworks: private LDFLAGS += -rdynamic -ldl
+$(B)/c-tests/test-frameworks: LIBRARY = -rdynamic -ldl
 
 $(B)/c-tests/test-frameworks: examples/framework-poll.c
 

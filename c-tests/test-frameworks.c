@@ -350,6 +350,7 @@ TEST(a_descriptor_that_is_refused_is_tried_again)
     probe_fd(tp, NS_JOB_READ, 0, &ready);
     assert_latch(&ready.disposals, 1);
     assert_int_equal(atomic_load(&ready.output), NS_JOB_READ);
+    atomic_store(&faulty.watch_error, 0);
     close(ends[1]);
     works(tp);
     pool_end(tp);
