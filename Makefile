@@ -223,6 +223,11 @@ $(B)/c-tests/test-dlopen: c-tests/test-dlopen.c $(C_TEST_HEADERS) include/nunc-s
 	@mkdir -p $(@D)
 	$(CC) $(C_FLAGS) -O1 -Ic-tests $< -o $@ -ldl $(CMOCKA) -lpthread $(LDFLAGS)
 
+# It exports functions that libevent has too.
+$(B)/c-tests/test-frameworks: LIBRARY = -rdynamic -ldl
+
+$(B)/c-tests/test-frameworks: examples/framework-poll.c
+
 # To run any program over the framework of an example: LD_PRELOAD.
 $(B)/c-tests/over-poll.so: c-tests/over-poll.c examples/framework-poll.c include/nunc-stans.h
 	@mkdir -p $(@D)

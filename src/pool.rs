@@ -138,11 +138,8 @@ impl Pool {
             Err(StartError::Options(why)) => log!(logger, LOG_ERR, "{name}: {why}"),
             Err(StartError::NoThreads) => log!(logger, LOG_ERR, "{name}: max_threads is 0"),
             Err(StartError::NoMemory) => {
-                log!(
-                    logger,
-                    LOG_ERR,
-                    "{name}: no memory, max_threads is {threads}"
-                );
+                let what = "no memory, max_threads is";
+                log!(logger, LOG_ERR, "{name}: {what} {threads}");
             }
             Err(StartError::System(_, why)) if why.raw_os_error().is_none() => {
                 log!(logger, LOG_ERR, "{name}: {why}");
@@ -165,12 +162,11 @@ impl Pool {
         logger: Logger,
     ) -> Result<NonNull<Self>, StartError<'a>> {
         let system = |what| move |error| StartError::System(what, error);
-        let errno = io::Error::from_raw_os_error;
+        let by_number = |what| move |errno| system(what)(io::Error::from_raw_os_error(errno));
         if config.max_threads == 0 && !options.caller_loop {
             return Err(StartError::NoThreads);
         }
-        let attributes = Attributes::new(config.stacksize)
-            .map_err(|number| StartError::System("stacksize", errno(number)))?;
+        let attributes = Attributes::new(config.stacksize).map_err(by_number("stacksize"))?;
         let workers = config.max_threads;
         let alloc = Allocator::new(config.calloc_fct, config.free_fct);
         let (place, block) = alloc.aligned::<Self>().ok_or(StartError::NoMemory)?;
@@ -292,7 +288,7 @@ impl Pool {
                 _ if index == workers => loop_main,
                 _ => watchdog_main,
             };
-            if let Err(number) = pool.spawn(index, main, &attributes) {
+            if let Err(errno) = pool.spawn(index, main, &attributes) {
                 pool.shared.work.close();
                 let workers = if Some(index) == watchdog { 0 } else { index };
                 for started in 0..workers {
@@ -303,7 +299,7 @@ impl Pool {
                 }
                 // SAFETY: the threads are joined, and no other code has the pointer.
                 unsafe { Self::free(place) };
-                return Err(StartError::System("threads", errno(number)));
+                return Err(by_number("threads")(errno));
             }
         }
         log!(

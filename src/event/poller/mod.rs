@@ -7,16 +7,36 @@
 //! waiting. It also works on Linux, where `cfg(ns_portable_poller)` selects it. [`over`] waits by a
 //! foreign framework: libevent, tevent, or one of the application's own.
 
+#[cfg(target_os = "linux")]
+mod beside;
 mod contract;
-mod custom;
+#[cfg(target_os = "linux")]
+mod framework;
+mod functions;
+#[cfg(target_os = "linux")]
+mod libevent;
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]
+mod load;
+#[cfg(target_os = "linux")]
+mod lost;
+#[cfg(target_os = "linux")]
 mod over;
+#[cfg(target_os = "linux")]
+mod own;
 mod portable;
 mod registry;
 #[cfg(any(target_pointer_width = "32", test))]
 mod short;
+#[cfg(target_os = "linux")]
+mod tevent;
+#[cfg(target_os = "linux")]
+mod tevent_api;
+#[cfg(target_os = "linux")]
+mod tevent_state;
+#[cfg(target_os = "linux")]
+mod time;
 #[cfg(target_os = "linux")]
 mod timerfd;
 
@@ -29,11 +49,11 @@ use libc::c_int;
 use crate::fds::{Interest, Mode};
 use contract::{Batch, Poller};
 pub(crate) use contract::{Event, Key, Numbers, Refusal, Until, WaitError};
-pub(crate) use custom::Functions;
+pub(crate) use functions::Functions;
 #[cfg(target_os = "linux")]
 use linux::Epoll;
 #[cfg(target_os = "linux")]
-use over::{Foreign, Over, libevent, tevent};
+use over::{Foreign, Over};
 use portable::Portable;
 
 /// The event frameworks.

@@ -7,12 +7,12 @@ use std::{io, mem};
 
 use libc::{c_int, c_void};
 
+use super::contract::{Batch, EVENTS, IN, OUT, Until};
 use super::framework::{Framework, Traits, Watch};
+use super::functions::Functions;
 use crate::abi::{
     NS_FRAMEWORK_KNOWN, NS_FRAMEWORK_ONCE, NS_JOB_READ, NS_JOB_WRITE, ns_framework_event,
 };
-use crate::event::poller::contract::{Batch, EVENTS, IN, OUT, Until};
-use crate::event::poller::custom::Functions;
 use crate::sys;
 
 /// A context of the application's framework.

@@ -5,7 +5,7 @@ use std::os::fd::RawFd;
 
 use libc::c_int;
 
-use crate::event::poller::contract::{Batch, Until};
+use super::contract::{Batch, Until};
 use crate::fds::Interest;
 
 /// What a framework is told of a descriptor.

@@ -17,9 +17,9 @@ use std::sync::OnceLock;
 
 use libc::{c_char, c_int, c_short, c_void, timeval};
 
+use super::contract::{Batch, EVENTS, IN, OUT, Until};
 use super::framework::{Framework, Traits, Watch};
 use super::load::{Loaded, Turn};
-use crate::event::poller::contract::{Batch, EVENTS, IN, OUT, Until};
 use crate::sys;
 use crate::wake;
 

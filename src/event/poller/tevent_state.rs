@@ -7,8 +7,8 @@ use std::ptr::{self, NonNull};
 
 use libc::{c_int, c_short, c_void, timeval};
 
+use super::contract::{Batch, EVENTS, IN, OUT};
 use super::tevent_api::{Api, FD_READ, FD_WRITE, HERE};
-use crate::event::poller::contract::{Batch, EVENTS, IN, OUT};
 use crate::fds::Interest;
 
 /// tevent's ways to wait.

@@ -5,8 +5,8 @@ use std::io;
 
 use libc::c_int;
 
-use super::Over;
-use crate::event::poller::contract::{Batch, EVENTS, IN, Key, OUT, TIME_KEY, WAKE_KEY};
+use super::contract::{Batch, EVENTS, IN, Key, OUT, TIME_KEY, WAKE_KEY};
+use super::over::Over;
 use crate::sys;
 
 /// When a descriptor was lost, the kernel's list is read after so many nanoseconds, for all that were
@@ -171,5 +171,21 @@ impl Over {
             return Some((0, Some(nobody.pack())));
         }
         Some((bits, None))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobodys_key_is_no_other() {
+        for fd in [0, 7, c_int::MAX] {
+            let key = Key { fd, serial: NOBODY };
+            let event = Key::unpack(key.pack());
+            assert_eq!(event, key);
+            assert_ne!(key.pack(), WAKE_KEY as u64);
+            assert_ne!(key.pack(), TIME_KEY as u64);
+        }
     }
 }

@@ -10,8 +10,8 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use libc::c_int;
 
-use crate::event::poller::contract::Refusal;
-use crate::event::poller::registry::why;
+use super::contract::Refusal;
+use super::registry::why;
 use crate::sys;
 
 /// The instance.

@@ -4,9 +4,9 @@
 use std::io;
 use std::os::fd::AsRawFd;
 
-use super::Over;
-use crate::event::poller::contract::{TIME_KEY, Until, WaitError};
-use crate::event::poller::timerfd;
+use super::contract::{TIME_KEY, Until, WaitError};
+use super::over::Over;
+use super::timerfd;
 use crate::sys;
 
 /// After the system has refused to set the timer, it is tried again after this many nanoseconds.

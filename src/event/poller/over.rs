@@ -18,30 +18,20 @@
 //!   are verified by poll(2).
 //! * *Forks.* In a child the framework is not called. The descriptors that are known are closed.
 
-mod beside;
-mod custom;
-mod framework;
-pub(super) mod libevent;
-mod load;
-mod lost;
-pub(super) mod tevent;
-mod tevent_api;
-mod tevent_state;
-mod time;
-
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use libc::c_int;
 
+use super::beside::{self, Beside};
 use super::contract::{
     Batch, Key, LONGEST, Numbers, Poller, Refusal, TIME_KEY, Until, WAKE_KEY, WaitError,
 };
-use super::custom::Functions;
+use super::framework::{Framework, Traits, Watch};
+use super::functions::Functions;
+use super::{libevent, own, tevent};
 use crate::fds::{Interest, Mode};
 use crate::sys;
-use beside::Beside;
-use framework::{Framework, Traits, Watch};
 
 /// A foreign framework.
 #[derive(Clone, Copy, Debug)]
@@ -53,49 +43,49 @@ pub(crate) enum Foreign {
 
 /// What is known of one number.
 #[derive(Clone, Copy, Default)]
-struct Slot {
-    key: u64,
+pub(super) struct Slot {
+    pub(super) key: u64,
     /// The framework watches it.
-    watched: bool,
+    pub(super) watched: bool,
     /// The instance beside has it.
-    beside: bool,
+    pub(super) beside: bool,
     /// A registration under this number was lost, and its file may live on.
-    suspect: bool,
+    pub(super) suspect: bool,
     /// Found once in the kernel's list.
-    listed: bool,
+    pub(super) listed: bool,
 }
 
 /// The poller. See the module.
 pub(super) struct Over {
     /// `None` only while it is taken away.
-    framework: Option<Box<dyn Framework>>,
-    traits: Traits,
-    beside: Beside,
+    pub(super) framework: Option<Box<dyn Framework>>,
+    pub(super) traits: Traits,
+    pub(super) beside: Beside,
     /// The timerfd, or the errno that says why there is none; 0 if none is needed.
-    timer: Result<OwnedFd, c_int>,
+    pub(super) timer: Result<OwnedFd, c_int>,
     /// As in the epoll poller.
-    retry_at: u64,
+    pub(super) retry_at: u64,
     /// The time that the timer is set to; `u64::MAX` if it is not set.
-    set_to: u64,
+    pub(super) set_to: u64,
     /// The deadline that `remind` has set, if there is no timer; `u64::MAX` for none.
-    reminder: u64,
+    pub(super) reminder: u64,
     /// By number.
-    slots: Vec<Slot>,
+    pub(super) slots: Vec<Slot>,
     /// When to read the kernel's list; `u64::MAX` for never. How long that took when it was last read.
-    check_at: u64,
-    check_took: u64,
+    pub(super) check_at: u64,
+    pub(super) check_took: u64,
     /// The numbers of lost descriptors, as far as there was memory for them.
-    lost: Vec<c_int>,
+    pub(super) lost: Vec<c_int>,
     /// No signal can interrupt a wait.
-    limited: bool,
+    pub(super) limited: bool,
     /// The read end of the wake pipe.
-    wake: RawFd,
+    pub(super) wake: RawFd,
     /// The application has closed the instance beside: the next wait fails.
-    broken: bool,
+    pub(super) broken: bool,
     /// The descriptors of the framework's context, and of this poller, but `beside`.
-    own: Numbers,
+    pub(super) own: Numbers,
     /// The framework's epoll instance.
-    epoll: Option<RawFd>,
+    pub(super) epoll: Option<RawFd>,
 }
 
 impl Over {
@@ -105,7 +95,7 @@ impl Over {
         let framework: Box<dyn Framework> = match foreign {
             Foreign::Libevent(method) => Box::new(libevent::Libevent::open(*method)?),
             Foreign::Tevent(method) => Box::new(tevent::Tevent::open(*method)?),
-            Foreign::Custom(functions) => Box::new(custom::Custom::open(*functions)?),
+            Foreign::Custom(functions) => Box::new(own::Custom::open(*functions)?),
         };
         let traits = framework.traits();
         // From here on, a failure closes the context.
@@ -143,7 +133,7 @@ impl Over {
         Ok(this)
     }
 
-    fn framework(&mut self) -> &mut dyn Framework {
+    pub(super) fn framework(&mut self) -> &mut dyn Framework {
         match &mut self.framework {
             Some(framework) => &mut **framework,
             None => unreachable!("taken away only at the end"),
@@ -151,7 +141,7 @@ impl Over {
     }
 
     /// Have the framework watch a descriptor of the pool's own.
-    fn watch_own(&mut self, fd: RawFd, key: u64) -> io::Result<()> {
+    pub(super) fn watch_own(&mut self, fd: RawFd, key: u64) -> io::Result<()> {
         let error = io::Error::from_raw_os_error;
         if fd >= self.traits.limit {
             return Err(error(libc::ERANGE));
@@ -398,23 +388,6 @@ impl Drop for Over {
     fn drop(&mut self) {
         if let Some(framework) = self.framework.take() {
             framework.close();
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::lost::NOBODY;
-    use super::*;
-
-    #[test]
-    fn nobodys_key_is_no_other() {
-        for fd in [0, 7, c_int::MAX] {
-            let key = Key { fd, serial: NOBODY };
-            let event = Key::unpack(key.pack());
-            assert_eq!(event, key);
-            assert_ne!(key.pack(), WAKE_KEY as u64);
-            assert_ne!(key.pack(), TIME_KEY as u64);
         }
     }
 }

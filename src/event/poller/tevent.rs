@@ -24,6 +24,7 @@ use std::ptr::{self, NonNull};
 
 use libc::{c_int, c_void, timeval};
 
+use super::contract::{Batch, EVENTS, Until};
 use super::framework::{Framework, Traits, Watch};
 use super::load::Turn;
 use super::tevent_api::{FD_READ, FD_WRITE, FdHandler, HERE, api};
@@ -31,7 +32,6 @@ pub(crate) use super::tevent_state::Method;
 use super::tevent_state::{
     OVER, Slot, State, always_ready, is_ready, ready, time_over, writers_ready,
 };
-use crate::event::poller::contract::{Batch, EVENTS, Until};
 use crate::fds::Interest;
 use crate::sys;
 
