@@ -116,7 +116,7 @@ perturbed() {
     }
     wrapper perturb
     programs=
-    for name in bounded-steps cancel destroy fd-reuse forks groups groups-calls groups-cancel groups-exclusion groups-forks \
+    for name in bounded-steps caller-end caller-owner caller-process caller-turns cancel destroy fd-reuse forks groups groups-calls groups-cancel groups-exclusion groups-forks \
         groups-life groups-load groups-order groups-shutdown groups-suspend groups-wait idle-jobs inherited-pools io io-descriptors io-timeouts linger \
         log-without-pool own-descriptors own-threads process refusals shutdown signals signals-adds signals-others \
         timers wait fm-descriptors fm-groups fm-jobs fm-life fm-memory fm-queue fm-time fm-waits; do
@@ -140,7 +140,7 @@ portable() {
     }
     wrapper portable
     programs=
-    for name in bounded-steps cancel destroy fd-reuse forks groups groups-calls groups-cancel groups-exclusion groups-forks \
+    for name in bounded-steps caller-end caller-owner caller-process caller-turns cancel destroy fd-reuse forks groups groups-calls groups-cancel groups-exclusion groups-forks \
         groups-order groups-shutdown groups-suspend groups-wait idle-jobs inherited-pools io io-descriptors io-timeouts linger \
         own-descriptors own-threads process refusals shutdown signals signals-others timers fm-descriptors fm-groups fm-time; do
         programs="$programs $build/c-tests/test-$name"
@@ -200,7 +200,7 @@ link_tests() {
 
 # The tests that run with the library linked in. Left out, for both sanitizers:
 #   test-abi, test-dlopen  look at the shared library as a file
-#   test-process, test-inherited-pools, test-forks, test-groups-forks
+#   test-process, test-inherited-pools, test-forks, test-groups-forks, test-caller-process
 #                          their children make threads and allocate. gcc's AddressSanitizer does not
 #                          guard its heap across a fork: a child of a process whose threads allocate
 #                          hangs, with or without this library. ThreadSanitizer does not support it
@@ -213,6 +213,7 @@ sanitizer_tests() {
         name=$(basename "$file" .c)
         case $name in
         test-abi | test-dlopen | test-process | test-inherited-pools | test-forks | test-groups-forks) ;;
+        test-caller-process) ;;
         test-own-threads | test-signals-adds) ;;
         *) echo "$name" ;;
         esac

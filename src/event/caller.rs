@@ -75,6 +75,7 @@ impl EventLoop {
 
     /// One step of a turn, which waits for no longer than until `limit`. True if it found something.
     fn step(&mut self, pool: &Shared, limit: u64) -> bool {
+        pool.slots.of_loop().count_turn();
         let mut found = self.take_requests(pool, REQUESTS) > 0;
         found |= !pool.mailbox.is_empty();
         self.take_signals(pool);
