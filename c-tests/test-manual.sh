@@ -45,11 +45,16 @@ root=$work/root
 make --no-print-directory install "DESTDIR=$root" prefix=/usr >"$work/why" 2>&1
 tap $? "make install installs them"
 for name in $(cat c-tests/symbols.txt); do
-    # The name's own prototype is on the page, not only its name.
-    MANWIDTH=1000 man -M "$root/usr/share/man" "$name" 2>&1 | grep -q "^ *$name(" || echo "$name"
+    page=$(man -M "$root/usr/share/man" -w "$name" 2>&1) && grep -q "^\.Fo $name\$" \
+        "$(sed -n "s|^\.so |$root/usr/share/man/|p" "$page" | grep . || echo "$page")" || echo "$name"
 done >"$work/why"
 [ ! -s "$work/why" ]
-tap $? "man shows every function's prototype"
+tap $? "man finds every function on a page that declares it"
+MANWIDTH=1000 man -M "$root/usr/share/man" ns_add_io_job >"$work/page" 2>"$work/why" &&
+    grep -q '^ *ns_add_io_job(struct ns_thrpool_t \*tp, struct PRFileDesc \*fd,' "$work/page" &&
+    MANWIDTH=1000 man -M "$root/usr/share/man" ns_add_fd_timeout_job 2>"$work/why" |
+    diff "$work/page" - >"$work/why"
+tap $? "man ns_add_io_job works, and a function's page is that of its family"
 man -M "$root/usr/share/man" 7 nunc-stans 2>"$work/why" | grep -q 'NUNC_STANS_FRAMEWORK'
 tap $? "man shows nunc-stans(7)"
 

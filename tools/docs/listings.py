@@ -14,9 +14,10 @@ In a page, a block in a fence of three backquotes is
                          other lines are what the command prints, where "..." stands for anything. A
                          command has to end with status 0.
 
-Sessions run in DIR/PAGE (a recipe's with its program from examples/recipes), one after the other in one bash. If the system lets it, they run in a network
-of their own, so that they may use the ports that they name. Everything that a session starts
-ends with it. With NS_LISTING_ROOT, which DIR has to be in, they run in that root.
+Sessions run in DIR/PAGE (a recipe's with its program from examples/recipes), one after the other in one
+bash. They run in a network of their own, so that they may use the ports that they name, and are left out
+where the system does not let them. Everything that a session starts ends with it. With NS_LISTING_ROOT,
+which DIR has to be in, they run in that root.
 """
 
 import fnmatch
@@ -56,6 +57,16 @@ def stripped(text):
     return "\n".join(line.strip() for line in text.strip().split("\n"))
 
 
+def apart():
+    """The command that gives a session namespaces of its own."""
+    return ["unshare", "--net", "--mount"] + ([] if os.getuid() == 0 else ["--user", "--map-root-user"])
+
+
+def can_be_apart():
+    """Whether the system lets sessions have them."""
+    return subprocess.run([*apart(), "true"], check=False, capture_output=True).returncode == 0
+
+
 class Session:
     """A bash that runs commands and is asked what they print."""
 
@@ -65,12 +76,9 @@ class Session:
         if root:
             inside = "/" + os.path.relpath(directory, root)
             shell = f"exec chroot {shlex.quote(root)} sh -c 'cd {shlex.quote(inside)} && exec bash --norc'"
-        command = ["sh", "-c", shell]
-        apart = ["unshare", "--net", "--mount"] + ([] if os.getuid() == 0 else ["--user", "--map-root-user"])
-        if subprocess.run([*apart, "true"], check=False, capture_output=True).returncode == 0:
-            # The directory where the guide installs its daemon is this session's own.
-            command = [*apart, "sh", "-c",
-                       "ip link set lo up; mount -t tmpfs none /usr/local/sbin; " + shell]
+        # The directory where the guide installs its daemon is this session's own.
+        command = [*apart(), "sh", "-c",
+                   "ip link set lo up && mount -t tmpfs none /usr/local/sbin && " + shell]
         self.bash = subprocess.Popen(command, cwd=directory, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                      stderr=subprocess.STDOUT, start_new_session=True)
         self.lines = queue.Queue()
@@ -171,6 +179,10 @@ def check_page(path, directory, known):
         tap(lost, f"{path}: {len(parts)} parts of files are where they are said to be")
     sessions = [(body, line) for language, _, body, line in blocks if language == "console"]
     if not sessions:
+        return
+    if not can_be_apart():
+        print(f"not ok {len(results) + 1} - {path}: {len(sessions)} sessions # SKIP no namespaces here")
+        results.append(True)
         return
     session = Session(directory)
     for body, line in sessions:

@@ -246,7 +246,7 @@ def example_blocks(page):
     if listing:
         text = re.search(r'^```c title="' + re.escape(listing) + r'"\n(.*?)^```', text, re.M | re.S).group(1)
     code = [re.search(r"^(?:static )?\w+ \*?" + name + r"\(.*?^}$", text, re.M | re.S).group(0) for name in names]
-    whole = f"The whole program is {os.path.basename(file)}." if not listing else "The whole program is in the guide."
+    whole = f"The whole program is recipes/{os.path.basename(file)}, among the examples." if not listing else "The whole program is in the guide."
     return [("p", about), ("code", "\n\n".join(code)), ("p", whole)]
 
 
