@@ -135,6 +135,8 @@ struct options {
     /** post() in a worker is refused with ns::overloaded when so many wait. 0: no limit. */
     std::size_t queue_limit = 0;
     void (*log)(int, const char *, va_list) = nullptr;
+    /** No loop thread: who calls pool::run or pool::turn is the loop meanwhile. Then workers may be 0. */
+    bool caller_loop = false;
     /** Gets what leaves callbacks and tasks. Any thread, several at once. */
     std::function<void(std::exception_ptr)> on_exception = {};
 };
@@ -696,6 +698,7 @@ public:
         more.name = o.name.empty() ? nullptr : o.name.c_str();
         more.framework = o.framework.empty() ? nullptr : o.framework.c_str();
         more.queue_limit = o.queue_limit;
+        more.flags = o.caller_loop ? NS_POOL_CALLER_LOOP : 0;
         adopt(o, ns_thrpool_new_with(&config, &more));
     }
     /** Take over a pool that was made in C; of the options on_exception and queue_limit count. */
@@ -741,6 +744,16 @@ public:
             check(code);
         return code == NS_SUCCESS;
     }
+    /** With options.caller_loop: be the loop until the pool has stopped. */
+    void run_loop() { check(ns_thrpool_run(pool_->tp)); }
+    /** Be the loop for one turn: NS_SUCCESS, ns::timed_out if there was nothing to do, NS_SHUTDOWN. */
+    template <class D> ns_result_t turn(D most)
+    {
+        timeval tv = detail::c_time(most);
+        return ns_thrpool_turn(pool_->tp, &tv);
+    }
+    /** Polls readable when a turn would find something to do; for another event loop. */
+    int wait_fd() const noexcept { return ns_thrpool_get_wait_fd(pool_->tp); }
     std::string framework() const { return ns_thrpool_get_framework(pool_->tp); }
     ns_thrpool_t *native() const noexcept { return pool_->tp; }
 

@@ -5,6 +5,7 @@
 #include <csignal>
 #include <fcntl.h>
 #include <mutex>
+#include <poll.h>
 
 TEST(a_posted_callable_runs_once_and_is_destroyed)
 {
@@ -461,6 +462,42 @@ TEST(a_pool_made_in_c_is_adopted)
         CHECK(false);
     } catch (const ns::error &) {
     }
+}
+
+TEST(the_caller_is_the_loop)
+{
+    ns::options o = workers(0);
+    o.caller_loop = true;
+    std::thread::id here = std::this_thread::get_id();
+    int runs = 0;
+    {
+        ns::pool pool(o);
+        pollfd ready{pool.wait_fd(), POLLIN, 0};
+        CHECK(pool.turn(0s) == ns::timed_out && poll(&ready, 1, 0) == 0);
+        ns::job clock = pool.every(
+            1ms,
+            [&, c = counted()] {
+                CHECK(std::this_thread::get_id() == here);
+                runs++;
+            },
+            ns::how::in_loop);
+        while (runs < 5) {
+            CHECK(poll(&ready, 1, 20000) == 1);
+            ns_result_t code = pool.turn(0s);
+            CHECK(code == NS_SUCCESS || code == ns::timed_out);
+        }
+        auto refused = pool.after(1s, [] {}); /* there is no worker */
+        CHECK(refused.code() == NS_INVALID_REQUEST);
+        ns::job last = pool.after(1ms, [&] { pool.shutdown(); }, ns::how::in_loop);
+        pool.run_loop();
+        CHECK(pool.turn(0s) == NS_SHUTDOWN);
+    }
+    {
+        ns::pool pool(o); /* ends without another turn */
+        pool.every(1us, [c = counted()] {}, ns::how::in_loop).value().detach();
+        pool.turn(1s);
+    }
+    CHECK(counted::live == 0);
 }
 
 /* Jobs fire, are rearmed from outside and inside, cancelled from three threads and by their groups, and
