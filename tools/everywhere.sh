@@ -4,6 +4,7 @@
 #
 # The parts are architectures, as make's ARCH has them, and
 #   oldest    the library compiles, without a warning, with the Rust that Cargo.toml names
+#   crate     it can be packed for crates.io, without a warning
 #   systems   it compiles for FreeBSD and macOS; there is no C compiler for these, and nothing is run
 #
 # i686 and musl run on an x86-64 kernel by themselves, the others under qemu-user. The last line is
@@ -84,6 +85,19 @@ oldest() {
         --target-dir "${CARGO_TARGET_DIR:-target}/oldest"
 }
 
+crate() {
+    timeout -k 5 600 cargo publish --dry-run --locked --allow-dirty --no-verify >"$log" 2>&1 &&
+        ! grep '^warning' "$log" | grep -v 'aborting upload due to dry run'
+    if [ $? -eq 0 ]; then
+        passed=$((passed + 1))
+        echo "ok: it can be packed for crates.io, without a warning"
+    else
+        failed=$((failed + 1))
+        echo "FAILED: to pack it for crates.io"
+        tail -n 20 "$log"
+    fi
+}
+
 systems() {
     for triple in x86_64-unknown-freebsd aarch64-apple-darwin; do
         rustup target add "$triple" >"$log" 2>&1 || {
@@ -99,7 +113,7 @@ systems() {
 
 for arch; do
     case $arch in
-    oldest | systems)
+    oldest | systems | crate)
         "$arch"
         continue
         ;;
