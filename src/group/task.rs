@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! What the queues of a pool hold: a job, or a group that has work to do.
 
-use std::num::NonZero;
+use std::ptr;
 use std::ptr::NonNull;
 
 use super::handle::GroupPtr;
@@ -43,9 +43,10 @@ impl Task {
 
     /// The request to look at all jobs.
     pub(crate) fn look() -> Self {
-        Self(NonNull::without_provenance(
-            const { NonZero::new(LOOK).expect("not zero") },
-        ))
+        // Rust 1.85 has no NonNull::without_provenance.
+        const { assert!(LOOK != 0) };
+        // SAFETY: it is not null.
+        Self(unsafe { NonNull::new_unchecked(ptr::without_provenance_mut(LOOK)) })
     }
 
     /// Which of these it is.

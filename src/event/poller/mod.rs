@@ -8,6 +8,7 @@
 //! foreign framework: libevent, tevent, or one of the application's own.
 
 mod contract;
+#[cfg_attr(not(target_os = "linux"), allow(dead_code))]
 mod custom;
 #[cfg(target_os = "linux")]
 mod linux;
