@@ -117,7 +117,7 @@ TOOLS_FOR_i686 := gcc-i686-linux-gnu libc6-dev-i386-cross
 TOOLS_FOR_riscv64 := gcc-riscv64-linux-gnu libc6-dev-riscv64-cross qemu-user
 TOOLS_FOR_s390x := gcc-s390x-linux-gnu libc6-dev-s390x-cross qemu-user
 TOOLS_FOR_musl := musl-dev musl-tools
-EVERYWHERE ?= oldest systems $(ARCHES)
+EVERYWHERE ?= oldest systems crate $(ARCHES)
 TOOLS_FOR_DOCS := $(TOOLS_FOR_MAN) python3-venv graphviz
 
 TOOLS_FOR_DEEP := $(TOOLS_FOR_CHECK) python3

@@ -87,7 +87,7 @@ static inline void hesitate(uint64_t *sequence, unsigned most)
 enum { HEAP_HELD = 1024, HEAP_LIVE = 0x11fe, HEAP_FREED = 0xdead };
 
 struct heap_block {
-    size_t size;
+    _Alignas(max_align_t) size_t size; /* and so what follows it is aligned for any type */
     int magic;
     int tag;
 };

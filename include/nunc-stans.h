@@ -1570,6 +1570,12 @@ static inline ns_result_t ns_thrpool_timedwait_time64(struct ns_thrpool_t *tp,
     return ns_thrpool_timedwait(tp, ns_time32_of(tv, &time));
 }
 
+static inline ns_result_t ns_thrpool_turn_time64(struct ns_thrpool_t *tp, const struct timeval *tv)
+{
+    struct ns_time32 time;
+    return ns_thrpool_turn(tp, ns_time32_of(tv, &time));
+}
+
 static inline ns_result_t ns_group_wait_time64(struct ns_group_t *group, const struct timeval *tv)
 {
     struct ns_time32 time;
@@ -1583,6 +1589,7 @@ static inline ns_result_t ns_group_wait_time64(struct ns_group_t *group, const s
 #define ns_job_rearm_after ns_job_rearm_after_time64
 #define ns_job_rearm_for ns_job_rearm_for_time64
 #define ns_thrpool_timedwait ns_thrpool_timedwait_time64
+#define ns_thrpool_turn ns_thrpool_turn_time64
 #define ns_group_wait ns_group_wait_time64
 #endif
 

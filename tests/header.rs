@@ -173,3 +173,32 @@ fn the_committed_header_is_in_step() {
 fn the_header_without_preprocessor_is_in_step() {
     in_step("nunc-stans-ffi.h", &ffi::declarations(&header()));
 }
+
+/// In programs of 32 bits whose times have 64, inline functions convert them: each function that takes
+/// a time needs one.
+#[test]
+fn each_function_that_takes_a_time_converts_it() {
+    let header = header();
+    let (declared, _) = header
+        .split_once("#undef timeval")
+        .expect("the inline functions");
+    let mut count = 0;
+    for statement in declared.split(';') {
+        let Some((before, arguments)) = statement.rsplit_once('(') else {
+            continue;
+        };
+        if !arguments.contains("struct timeval *") {
+            continue;
+        }
+        let name = before
+            .rsplit(|c: char| c != '_' && !c.is_alphanumeric())
+            .next();
+        let name = name.expect("a name");
+        assert!(
+            header.contains(&format!("#define {name} {name}_time64")),
+            "{name} takes a time: it needs a function in tests/header/time32.h"
+        );
+        count += 1;
+    }
+    assert!(count >= 9, "found only {count} functions");
+}

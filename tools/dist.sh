@@ -13,7 +13,9 @@ git archive HEAD | tar -xf - -C "$dist/$name"
 (
     cd "$dist/$name"
     mkdir .cargo
-    cargo vendor --quiet --locked vendor >.cargo/config.toml
+    cargo vendor --quiet --locked vendor >/dev/null
+    printf '[source.crates-io]\nreplace-with = "vendor"\n\n[source.vendor]\ndirectory = "vendor"\n' \
+        >.cargo/config.toml
 )
 tar --sort=name --mtime="@$(git log -1 --format=%ct)" --owner=0 --group=0 --numeric-owner --mode=go=rX,u+rw,a-s \
     -C "$dist" -cf - "$name" | xz -T1 >"$dist/$name.tar.xz"

@@ -42,7 +42,10 @@ impl Task {
 
     /// The request to look at all jobs.
     pub(crate) fn look() -> Self {
-        Self(NonNull::new(ptr::without_provenance_mut(LOOK)).expect("not zero"))
+        // Rust 1.85 has no NonNull::without_provenance.
+        const { assert!(LOOK != 0) };
+        // SAFETY: it is not null.
+        Self(unsafe { NonNull::new_unchecked(ptr::without_provenance_mut(LOOK)) })
     }
 
     /// Which of these it is.

@@ -39,7 +39,9 @@ use crate::probe::{field, probe, value};
 use crate::sync::{AtomicBool, Ordering, fence};
 use crate::sys;
 use rouse::Rouse;
-pub(crate) use rouse::{reaches, when_roused};
+pub(crate) use rouse::reaches;
+#[cfg(target_os = "linux")]
+pub(crate) use rouse::when_roused;
 pub(crate) use wait_fd::WaitFd;
 
 /// The flag that says whether the loop sleeps.

@@ -46,6 +46,7 @@ thread_local! {
 }
 
 /// Have a rouse of this thread call `stop`, or nothing.
+#[cfg_attr(not(target_os = "linux"), allow(dead_code))]
 pub(crate) fn when_roused(stop: Option<Stop>) {
     // An error means that the thread is about to end.
     let _ = STOP.try_with(|it| it.set(stop));

@@ -111,6 +111,7 @@ impl Batch {
     ///
     /// # Safety
     /// The last wait has written so many.
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
     pub(super) unsafe fn raw(&self, index: usize) -> Raw {
         // SAFETY: by the caller's promise.
         unsafe { self.events[index].assume_init() }

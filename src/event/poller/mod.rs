@@ -12,6 +12,7 @@ mod beside;
 mod contract;
 #[cfg(target_os = "linux")]
 mod framework;
+#[cfg_attr(not(target_os = "linux"), allow(dead_code))]
 mod functions;
 #[cfg(target_os = "linux")]
 mod libevent;
