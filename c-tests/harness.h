@@ -127,6 +127,16 @@ static inline double now_seconds(void)
     return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
+/*
+ * Lets some time pass, so that another thread most likely gets as far as the case is about. No test may
+ * need that it does: it only shows less then.
+ */
+static inline void let_time_pass(long microseconds)
+{
+    struct timespec time = {microseconds / 1000000, microseconds % 1000000 * 1000};
+    nanosleep(&time, NULL);
+}
+
 /* Poll until cond holds. Fail the test if it does not within LIMIT_SECONDS. */
 #define EVENTUALLY(cond)                                                                       \
     do {                                                                                       \

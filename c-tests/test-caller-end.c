@@ -173,7 +173,7 @@ TEST(others_wait_for_the_thread_that_was_last_inside)
 
 static void *shut_down_later(void *tp)
 {
-    usleep(1000);
+    let_time_pass(1000);
     ns_thrpool_shutdown(tp);
     return NULL;
 }

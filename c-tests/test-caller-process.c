@@ -173,8 +173,7 @@ static void work_after_close(void *arg)
         struct gate gate = GATE_INIT;
         CHILD_CHECK(ns_job_done(occupy(tp, NS_JOB_NONE, &gate)) == NS_SUCCESS);
         latch_add(&gate.leave, 1);
-        struct timespec pause = {0, 20000000};
-        nanosleep(&pause, NULL);
+        let_time_pass(20000);
         close_all();
         for (int i = 0; i < 10; i++) {
             CHILD_CHECK(ns_add_job(tp, NS_JOB_NONE, count_and_finish, &runs, NULL) == NS_SUCCESS);

@@ -31,7 +31,7 @@ struct add {
 static void *add_later(void *arg)
 {
     struct add *add = arg;
-    usleep((useconds_t)add->delay);
+    let_time_pass(add->delay);
     ns_add_job(add->tp, add->type, count_and_finish, add->runs, NULL);
     return NULL;
 }
@@ -252,7 +252,7 @@ static void *interrupt(void *arg)
 {
     pthread_t *thread = arg;
     for (int i = 0; i < 20; i++) {
-        usleep(1000);
+        let_time_pass(1000);
         pthread_kill(*thread, SIGUSR2);
     }
     return NULL;
