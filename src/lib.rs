@@ -24,16 +24,17 @@
 //! | `event` | the event loop: what the loop thread does | all below |
 //! | `run` | the worker threads; the calls of callbacks and done callbacks | all below |
 //! | `shared` | what all threads of a pool share, and how a job passes between them | all below |
-//! | `group` | groups: which of their jobs may run, and where | `job`, `alloc`, `list`, `sync`, `perturb`, `sys`, `abi` |
+//! | `group` | groups: which of their jobs may run, and where | `job`, `symbol`, `alloc`, `list`, `sync`, `perturb`, `sys`, `abi` |
 //! | `job` | the job, its state word, the threads that wait for it, whose callback a thread runs; its probes | `stats`, `timers`, `nspr`, `probe`, `symbol`, `alloc`, `fork`, `list`, `sync`, `perturb`, `sys`, `abi` |
 //! | `signals` | the process's signals: handler, registry, a mailbox for each pool | `wake`, `fork`, `sync`, `perturb`, `sys` |
 //! | `wake` | waking the loop | `fork`, `probe`, `sync`, `perturb`, `sys` |
 //! | `workq` | the work queues and their sleeping workers | `sync`, `perturb`, `sys` |
 //! | `stats` | what a pool counts of itself, a slot for each thread, and where the pools are | `alloc`, `fork`, `sync`, `perturb`, `sys` |
-//! | `fds`, `timers` | the descriptor table; the timer wheel | `alloc`, `list`, `confined`, `perturb` |
+//! | `fds`, `timers` | the descriptor table; the timer wheel | `alloc`, `list`, `symbol`, `confined`, `perturb` |
 //! | `log`, `nspr` | code outside the library: the application's logger, NSPR | `alloc`, `fork`, `sync`, `perturb`, `sys`, `abi` |
 //! | `alloc`, `sync`, `perturb`, `budget` | the allocator; primitives from std or loom; random delays, for tests; how long a step may take | `sys` |
-//! | `fork`, `list`, `confined`, `sys`, `abi`, `probe`, `symbol` | fork detection; intrusive lists; cells for one thread; system calls; the types and flags that C sees; what tracers look for; the names of functions | |
+//! | `list` | intrusive lists | `symbol` |
+//! | `fork`, `confined`, `sys`, `abi`, `probe`, `symbol` | fork detection; cells for one thread; system calls; the types and flags that C sees; what tracers look for; the names of functions and of fields | |
 //!
 //! `models` holds the loom models. Only tests compile it, and each model uses the code that it
 //! checks.
