@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* ns_thrpool_dump: a line for each job that is armed, queued in a group, or running. */
+#include "caller.h"
 #include "dumps.h"
 
 #include <sys/wait.h>
@@ -367,6 +368,68 @@ TEST(a_pool_that_is_busy_can_be_looked_at)
     close(ends[1]);
 }
 
+static void *be_the_loop(void *tp)
+{
+    return (void *)(intptr_t)(ns_thrpool_run(tp) == NS_SUCCESS);
+}
+
+TEST(where_the_application_runs_the_loop)
+{
+    struct ns_thrpool_t *tp = caller_pool(1);
+    struct latch ran = LATCH_INIT;
+    struct ns_job_t *timer;
+    pthread_t thread;
+    assert_int_equal(ns_add_timeout_job(tp, &hour, 0, on_event, NULL, &timer), NS_SUCCESS);
+    /* Nobody is the loop, and nobody has been: the request waits. */
+    struct dump dump = dump_of(tp);
+    assert_int_equal(dump.result, NS_SUCCESS);
+    assert_true(dump.seconds < 1);
+    assert_int_equal(dump.count, 1);
+    forget_dump(&dump);
+    while (ns_thrpool_turn(tp, &at_once) == NS_SUCCESS) {
+    }
+    for (int round = 0; round < 100; round++) {
+        dump = dump_of(tp);
+        assert_int_equal(dump.result, NS_SUCCESS);
+        assert_line(&dump, line_of(timer).text, "armed, due in 3599", NULL);
+        assert_int_equal(dump.count, 2);
+        forget_dump(&dump);
+    }
+    /* In a callback of a turn. */
+    assert_int_equal(ns_add_job(tp, 0, dump_here, &ran, NULL), NS_SUCCESS);
+    while (ns_thrpool_turn(tp, &at_once) == NS_SUCCESS) {
+    }
+    assert_int_equal(latch_count(&ran), 1);
+    assert_int_equal(inner.result, NS_SUCCESS);
+    assert_line(&inner, line_of(timer).text, "armed", NULL);
+    forget_dump(&inner);
+    /* While another thread comes and goes, and while it stays. */
+    for (int round = 0; round < scaled(200); round++) {
+        pthread_t asking;
+        void *result;
+        assert_int_equal(pthread_create(&asking, NULL, dump_in_thread, tp), 0);
+        for (int turn = 0; turn < round % 7; turn++) {
+            ns_thrpool_turn(tp, &at_once);
+        }
+        pthread_join(asking, &result);
+        struct dump *got = result;
+        assert_int_equal(got->result, NS_SUCCESS);
+        assert_line(got, line_of(timer).text, "armed", NULL);
+        forget_dump(got);
+        free(got);
+    }
+    assert_int_equal(pthread_create(&thread, NULL, be_the_loop, tp), 0);
+    dump = dump_of(tp);
+    assert_int_equal(dump.result, NS_SUCCESS);
+    assert_line(&dump, line_of(timer).text, "armed", NULL);
+    forget_dump(&dump);
+    ns_thrpool_shutdown(tp);
+    void *good;
+    pthread_join(thread, &good);
+    assert_non_null(good);
+    pool_end(tp);
+}
+
 TEST(it_answers_after_the_shutdown)
 {
     struct ns_thrpool_t *tp = pool_of(1);
@@ -453,6 +516,7 @@ int main(void)
         cmocka_unit_test(several_threads_take_turns),
         cmocka_unit_test(many_jobs_are_all_told_and_delay_no_timer),
         cmocka_unit_test(a_pool_that_is_busy_can_be_looked_at),
+        cmocka_unit_test(where_the_application_runs_the_loop),
         cmocka_unit_test(it_answers_after_the_shutdown),
         cmocka_unit_test(the_function_for_lines_may_destroy_the_pool),
         cmocka_unit_test(bad_input_forks_and_no_memory),

@@ -23,6 +23,9 @@ impl EventLoop {
     /// [`EventLoop::pause`], unless it makes another turn.
     pub(crate) fn turn_until(&mut self, pool: &Shared, limit: u64, quiet: impl FnOnce()) -> Turn {
         pool.wake.sleeping.end();
+        if pool.watch.is_on() {
+            pool.watch.woke();
+        }
         let done = loop {
             if self.quiet || pool.is_ending() {
                 self.quiet_step(pool, quiet);

@@ -27,7 +27,10 @@ impl EventLoop {
     #[inline(never)]
     pub(super) fn answer_look(&self, pool: &Shared) {
         let lists = self.lists();
-        pool.answer_look(|look| step(pool, lists, look));
+        pool.take_look();
+        if let Some(group) = pool.answer_look(|look| step(pool, lists, look)) {
+            pool.release_group(group);
+        }
     }
 }
 

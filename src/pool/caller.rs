@@ -68,6 +68,7 @@ impl Pool {
         });
         self.shared.slots.of_loop().leave();
         caller.leave();
+        self.look_alone();
         result
     }
 

@@ -329,7 +329,7 @@ impl Pool {
                 })
             } else if shared.desk.take(sys::now() + PATIENCE) {
                 let outcome = self.look(&mut look, &mut records, |look| {
-                    shared.ask_for_look(look, sys::now() + PATIENCE)
+                    shared.ask_for_look(look, sys::now() + PATIENCE, || self.look_alone())
                 });
                 shared.desk.give_back();
                 outcome
@@ -357,6 +357,24 @@ impl Pool {
         };
         report.tell(records.values(look.used), look.skipped, outcome, queues);
         outcome
+    }
+
+    /// If a thread has asked for a look, and no thread is the loop, answers.
+    pub(super) fn look_alone(&self) {
+        let shared = &self.shared;
+        let Some(caller) = shared.caller.as_ref().filter(|_| shared.desk.is_wanted()) else {
+            return;
+        };
+        let mut release = None;
+        caller.while_outside(|| {
+            release = shared.answer_look(|look| {
+                // SAFETY: the lists live as long as the pool, and no thread changes them meanwhile.
+                look_step(shared, unsafe { self.lists.as_ref() }, look);
+            });
+        });
+        if let Some(group) = release {
+            shared.release_group(group);
+        }
     }
 
     /// Notes what the threads do. A call that was seen before keeps its time.

@@ -130,6 +130,17 @@ impl Caller {
         true
     }
 
+    /// Calls `look` if no thread is inside, and lets none in meanwhile. False if one is. `look` is short, and
+    /// calls nothing of the application's.
+    pub(crate) fn while_outside(&self, look: impl FnOnce()) -> bool {
+        let inner = lock(&self.inner);
+        if inner.inside {
+            return false;
+        }
+        look();
+        true
+    }
+
     /// The calling thread is the loop no longer.
     pub(crate) fn leave(&self) {
         perturb("outside, and nobody can be the loop");

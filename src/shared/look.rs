@@ -10,6 +10,11 @@
 //! Everything on the desk happens under its lock, and the loop holds that for a whole step. So a thread
 //! that does not want to wait longer takes its memory back under the lock, and no step is under way then.
 //! A request that finds nothing on the desk has no effect; there is at most one in the queue.
+//!
+//! Where the loop runs in the application's threads, nobody may be the loop. Then the thread that asks looks
+//! for itself, and keeps others from being the loop meanwhile. The race: it finds that another thread is the
+//! loop, which has seen an empty desk and leaves. So it puts what it wants on the desk before it looks who is
+//! the loop, and a thread that has left looks at the desk.
 
 use libc::c_void;
 
@@ -17,7 +22,7 @@ use super::Shared;
 use crate::abi::ns_job_type_t;
 use crate::group::{GroupPtr, Task};
 use crate::job::{JobPtr, Kind, note, state};
-use crate::sync::{Condvar, Mutex, lock, wait_until};
+use crate::sync::{AtomicBool, Condvar, Mutex, Ordering, lock, wait_until};
 use crate::sys;
 
 /// What an armed job does.
@@ -199,6 +204,8 @@ unsafe impl Send for Inner {}
 
 /// See the module.
 pub(crate) struct Desk {
+    /// Something is asked for: a hint for a thread that was the loop.
+    wanted: AtomicBool,
     inner: Mutex<Inner>,
     moved_on: Condvar,
 }
@@ -207,6 +214,7 @@ impl Desk {
     /// Nobody looks.
     pub(crate) fn new() -> Self {
         Self {
+            wanted: AtomicBool::new(false),
             inner: Mutex::new(Inner {
                 taken: false,
                 sent: false,
@@ -219,6 +227,11 @@ impl Desk {
     /// Call it once, when the desk does not move any more.
     pub(crate) fn settle(&self) {
         self.moved_on.go_by_monotonic_clock();
+    }
+
+    /// Whether something is asked for.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::SeqCst)
     }
 
     /// Takes the desk, when it is free. False if it is not by `deadline`, in nanoseconds of the monotonic
@@ -243,41 +256,53 @@ impl Desk {
 }
 
 impl Shared {
-    /// Has the loop look at more. False if it does not by `deadline`. The caller has taken the desk.
-    pub(crate) fn ask_for_look(&self, look: &mut Look, deadline: u64) -> bool {
+    /// Has the loop look at more. False if it does not by `deadline`. The caller has taken the desk. `alone`
+    /// does it if no thread is the loop.
+    pub(crate) fn ask_for_look(
+        &self,
+        look: &mut Look,
+        deadline: u64,
+        alone: impl FnOnce(),
+    ) -> bool {
         let mut inner = lock(&self.desk.inner);
         inner.asked = look;
+        self.desk.wanted.store(true, Ordering::SeqCst);
         if !inner.sent {
             inner.sent = true;
             drop(inner);
             self.requests.push(Task::look());
             self.wake_loop();
-            inner = lock(&self.desk.inner);
+        } else {
+            drop(inner);
         }
+        alone();
+        let mut inner = lock(&self.desk.inner);
         while !inner.asked.is_null() && sys::now() < deadline {
             inner = wait_until(&self.desk.moved_on, inner, deadline);
         }
         let answered = inner.asked.is_null();
         inner.asked = std::ptr::null_mut();
+        self.desk.wanted.store(false, Ordering::SeqCst);
         answered
     }
 
-    /// The loop has come to a request to look: calls `step` with what is asked for, if it still is. `step`
-    /// calls nothing of the application's.
-    pub(crate) fn answer_look(&self, step: impl FnOnce(&mut Look)) {
+    /// The loop has come to a request to look.
+    pub(crate) fn take_look(&self) {
+        lock(&self.desk.inner).sent = false;
+    }
+
+    /// Calls `step` with what is asked for, if anything is; the caller is the loop, or keeps others from being
+    /// it. `step` calls nothing of the application's. The caller releases the group that this returns.
+    #[must_use]
+    pub(crate) fn answer_look(&self, step: impl FnOnce(&mut Look)) -> Option<GroupPtr> {
         let mut inner = lock(&self.desk.inner);
-        inner.sent = false;
         // SAFETY: it stays while it is on the desk.
-        let Some(look) = (unsafe { inner.asked.as_mut() }) else {
-            return;
-        };
+        let look = unsafe { inner.asked.as_mut() }?;
         step(look);
         let release = look.release.take();
         inner.asked = std::ptr::null_mut();
         drop(inner);
         self.desk.moved_on.notify_all();
-        if let Some(group) = release {
-            self.release_group(group);
-        }
+        release
     }
 }
