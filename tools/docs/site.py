@@ -29,7 +29,7 @@ LANGUAGES = {".c": "c", ".h": "c", ".sh": "bash", ".py": "python", ".rs": "rust"
 # The order of the pages; those in docs/ that are not here come at the end of "Inside".
 TABS = [
     ("Guide", ["docs/GUIDE.md", "docs/MODEL.md", "docs/NOTES.md", "docs/FRAMEWORKS.md",
-               "docs/OBSERVING.md", "docs/MIGRATING.md", "bindings/*/README.md"]),
+               "docs/OBSERVING.md", "docs/MIGRATING.md", "bindings/*/README.md", "adapters/README.md"]),
     ("Recipes", ["docs/recipes/README.md", "docs/recipes/*.md"]),
     ("Reference", ["reference/index.md", "reference/*.md"]),
     ("Inside", ["docs/ARCHITECTURE.md", "docs/PERFORMANCE.md", "docs/RELIABILITY.md", "docs/*.md",
@@ -52,8 +52,15 @@ def add_page(source, target, out, where):
         path = pathlib.Path(os.path.normpath(source.parent / to))
         if path.name == "README.md" and path.parent == pathlib.Path():
             return before + os.path.relpath("index.md", target.parent) + after
-        if path.is_dir() or not path.exists():
+        if not path.exists():
             return match.group(0)
+        if path.is_dir() and (path / "README.md").exists():
+            path, to = path / "README.md", to.rstrip("/") + "/README.md"
+            linked.add(path)
+            return before + to + after
+        if path.is_dir():
+            linked.add(path)
+            return before + to.rstrip("/") + "/index.md" + after
         linked.add(path)
         return match.group(0) if path.suffix in (".md", ".svg") else before + to + ".md" + after
 
@@ -78,9 +85,14 @@ def add_page(source, target, out, where):
 
 
 def add_source(path, out):
-    """A page that shows a source file, or a copy of a picture."""
+    """A page that shows a source file or lists a folder; or a copy of a picture."""
     page = out / path
     page.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        page.mkdir(exist_ok=True)
+        files = "\n".join(f"* `{p.name}`" for p in sorted(path.iterdir()) if not p.name.startswith("__"))
+        (page / "index.md").write_text(f"# {path}\n\nIn the source, this folder has:\n\n{files}\n", "utf-8")
+        return
     if path.suffix == ".svg":
         drawing = path.with_suffix(".dot")
         if drawing.exists():
@@ -177,7 +189,7 @@ def main():
     config = base / "mkdocs.yml"
     config.write_text(
         f"INHERIT: {os.path.relpath(HERE / 'mkdocs.yml', base)}\ndocs_dir: pages\nsite_dir: site\n"
-        + "not_in_nav: |\n  *.c.md\n  *.h.md\n  *.sh.md\n  *.csv.md\n  *.py.md\n  *.bt.md\n  COPYING*.md\n" + navigation(out, list(all_pages)), "utf-8")
+        + navigation(out, list(all_pages)), "utf-8")
     subprocess.run([sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-f", config], check=True,
                    env={**os.environ, "NO_MKDOCS_2_WARNING": "1"})
     count, links, broken = broken_links(site)
