@@ -107,7 +107,8 @@ TOOLS_FOR_LISTINGS := pkg-config netcat-openbsd socat systemd iproute2 dnsmasq-b
 TOOLS_FOR_DEB := $(TOOLS_FOR_BUILD) $(TOOLS_FOR_MAN) debhelper dpkg-dev fakeroot
 TOOLS_FOR_PACKAGE := $(TOOLS_FOR_DEB) abigail-tools debootstrap git lintian util-linux xz-utils
 TOOLS_FOR_CHECK := $(TOOLS_FOR_DEB) $(TOOLS_FOR_SQL) bindgen bpftrace clang g++ gdb libcmocka-dev \
-                   libevent-dev libglib2.0-dev libnspr4-dev libuv1-dev man-db mandoc strace valgrind \
+                   libevent-dev libglib2.0-dev libnspr4-dev libuv1-dev man-db mandoc prometheus strace \
+                   valgrind \
                    $(TOOLS_FOR_LISTINGS)
 
 # For the architectures in ARCHES, and for some of them.

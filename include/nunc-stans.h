@@ -1301,8 +1301,8 @@ size_t ns_group_get_length(struct ns_group_t *group);
  *
  * ns_thrpool_format_stats writes the same as text for Prometheus. docs/OBSERVING.md tells what to look at.
  *
- * With NS_POOL_TIMINGS in the options of the pool, it also measures how long jobs wait, how long callbacks
- * take, and how late timers are. That takes up to 60 ns a job, and makes each job up to 32 bytes larger.
+ * How long jobs wait and callbacks take is not measured in this version: the histograms and times at the
+ * end of the struct are zero.
  */
 
 /**
@@ -1360,7 +1360,7 @@ struct ns_thrpool_stats {
     /** Adds that were refused with NS_OVERLOADED, because of a pool's limit or a group's. */
     uint64_t refused_overload;
     /**
-     * The rest is kept with NS_POOL_TIMINGS, and zero without. In each histogram, element i counts values
+     * The rest needs NS_POOL_TIMINGS, which is not in this version: it is zero. In each histogram, element i counts values
      * from 2^(i-1) to below 2^i nanoseconds, element 0 those of zero, and the last all that are longer.
      * Here: from firing or add to the beginning of the callback, in the loop.
      */
@@ -1420,8 +1420,8 @@ void ns_thrpool_reset_stats(struct ns_thrpool_t *tp);
  * The statistics of a pool as text, in the format of Prometheus (text, version 0.0.4): to be served as
  * text/plain; version=0.0.4. Each metric has a help and a type. Their names are those of the fields,
  * with nunc_stans_ in front and _total behind where they only grow; the label pool has the pool's name and
- * number, as "ns-0". With NS_POOL_TIMINGS there are histograms, in seconds. Any thread, callbacks included.
- * It may run while other threads make pools and destroy them.
+ * number, as "ns-0". Any thread, callbacks included. It may run while other threads make pools and destroy
+ * them.
  *
  * @param tp the pool; NULL: all pools of the process in one text
  * @param text where it is written, at most size bytes with its NUL; may be NULL if size is 0

@@ -54,7 +54,7 @@ pub struct ns_thrpool_stats {
     pub wakes: u64,
     /// Adds that were refused with NS_OVERLOADED, because of a pool's limit or a group's.
     pub refused_overload: u64,
-    /// The rest is kept with NS_POOL_TIMINGS, and zero without. In each histogram, element i counts values
+    /// The rest needs NS_POOL_TIMINGS, which is not in this version: it is zero. In each histogram, element i counts values
     /// from 2^(i-1) to below 2^i nanoseconds, element 0 those of zero, and the last all that are longer.
     /// Here: from firing or add to the beginning of the callback, in the loop.
     pub queue_loop_ns: [u64; 64],

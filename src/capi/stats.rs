@@ -92,8 +92,8 @@ pub unsafe extern "C" fn ns_thrpool_reset_stats(tp: *mut ns_thrpool_t) {
 /// The statistics of a pool as text, in the format of Prometheus (text, version 0.0.4): to be served as
 /// `text/plain; version=0.0.4`. Each metric has a help and a type. Their names are those of the fields,
 /// with nunc_stans_ in front and _total behind where they only grow; the label pool has the pool's name and
-/// number, as "ns-0". With NS_POOL_TIMINGS there are histograms, in seconds. Any thread, callbacks included.
-/// It may run while other threads make pools and destroy them.
+/// number, as "ns-0". Any thread, callbacks included. It may run while other threads make pools and destroy
+/// them.
 ///
 /// @param tp the pool; NULL: all pools of the process in one text
 /// @param text where it is written, at most size bytes with its NUL; may be NULL if size is 0

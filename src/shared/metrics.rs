@@ -132,65 +132,10 @@ const NUMBERS: &[Number] = &[
     ),
 ];
 
-/// A metric that is a number of seconds, kept with the timings.
-const TIMES: &[Number] = &[
-    number!(
-        COUNTER,
-        loop_busy_ns,
-        "loop_busy_seconds_total",
-        "Time that the loop was at work."
-    ),
-    number!(
-        COUNTER,
-        loop_idle_ns,
-        "loop_idle_seconds_total",
-        "Time that the loop waited for events."
-    ),
-];
-
-/// A metric that is a histogram of times, kept with the timings.
-struct Histogram {
-    name: &'static str,
-    help: &'static str,
-    of: fn(&Stats) -> (&[u64; 64], u64),
-}
-
-const HISTOGRAMS: &[Histogram] = &[
-    Histogram {
-        name: "queue_loop_seconds",
-        help: "Time from firing or add to the beginning of the callback, in the loop.",
-        of: |stats| (&stats.queue_loop_ns, stats.queue_loop_sum),
-    },
-    Histogram {
-        name: "queue_worker_seconds",
-        help: "Time from firing or add to the beginning of the callback, in workers.",
-        of: |stats| (&stats.queue_worker_ns, stats.queue_worker_sum),
-    },
-    Histogram {
-        name: "run_loop_seconds",
-        help: "How long callbacks took in the loop.",
-        of: |stats| (&stats.run_loop_ns, stats.run_loop_sum),
-    },
-    Histogram {
-        name: "run_worker_seconds",
-        help: "How long callbacks took in workers.",
-        of: |stats| (&stats.run_worker_ns, stats.run_worker_sum),
-    },
-    Histogram {
-        name: "late_seconds",
-        help: "How long after its time a timer fired.",
-        of: |stats| (&stats.late_ns, stats.late_sum),
-    },
-];
-
-/// The bounds that are told: those of these elements of a histogram. The first is 255 ns, the last 69 s.
-const BOUNDS: std::ops::RangeInclusive<usize> = 8..=36;
-
 /// What one pool has to say.
 struct Snapshot {
     name: [u8; 16],
     number: u64,
-    timed: bool,
     stats: Stats,
 }
 
@@ -199,7 +144,6 @@ impl Snapshot {
         Self {
             name: *pool.slots.name(),
             number: pool.slots.number(),
-            timed: pool.is_timed(),
             stats: pool.stats(),
         }
     }
@@ -222,20 +166,6 @@ impl Display for Snapshot {
             }
         }
         write!(out, "-{}", self.number)
-    }
-}
-
-/// Nanoseconds, written as seconds.
-struct Seconds(u64);
-
-impl Display for Seconds {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            out,
-            "{}.{:09}",
-            self.0 / 1_000_000_000,
-            self.0 % 1_000_000_000
-        )
     }
 }
 
@@ -294,59 +224,7 @@ impl Text {
                 writeln!(self, "nunc_stans_{name}{{pool=\"{pool}\"}} {value}")?;
             }
         }
-        let timed = || pools.iter().filter(|pool| pool.timed);
-        if timed().next().is_none() {
-            return Ok(());
-        }
-        for Number {
-            name,
-            kind,
-            help,
-            of,
-        } in TIMES
-        {
-            self.head(name, kind, help)?;
-            for pool in timed() {
-                let value = Seconds(of(&pool.stats));
-                writeln!(self, "nunc_stans_{name}{{pool=\"{pool}\"}} {value}")?;
-            }
-        }
-        for Histogram { name, help, of } in HISTOGRAMS {
-            self.head(name, "histogram", help)?;
-            for pool in timed() {
-                let (counts, sum) = of(&pool.stats);
-                self.histogram(name, pool, counts, sum)?;
-            }
-        }
         Ok(())
-    }
-
-    fn histogram(
-        &mut self,
-        name: &str,
-        pool: &Snapshot,
-        counts: &[u64; 64],
-        sum: u64,
-    ) -> fmt::Result {
-        let mut below = 0;
-        for (element, count) in counts.iter().enumerate() {
-            below += count;
-            if BOUNDS.contains(&element) {
-                // A bound belongs to its bucket, and the next element begins with 2^element.
-                let bound = Seconds((1 << element) - 1);
-                writeln!(
-                    self,
-                    "nunc_stans_{name}_bucket{{pool=\"{pool}\",le=\"{bound}\"}} {below}"
-                )?;
-            }
-        }
-        let sum = Seconds(sum);
-        writeln!(
-            self,
-            "nunc_stans_{name}_bucket{{pool=\"{pool}\",le=\"+Inf\"}} {below}\n\
-             nunc_stans_{name}_sum{{pool=\"{pool}\"}} {sum}\n\
-             nunc_stans_{name}_count{{pool=\"{pool}\"}} {below}"
-        )
     }
 }
 

@@ -59,11 +59,6 @@ impl Shared {
         Jobs { made, disposed }
     }
 
-    /// Whether the pool measures times.
-    pub(crate) fn is_timed(&self) -> bool {
-        false
-    }
-
     /// The maxima begin anew.
     pub(crate) fn reset_stats(&self) {
         self.work.forget_length();
