@@ -107,7 +107,7 @@ TOOLS_FOR_LISTINGS := pkg-config netcat-openbsd socat systemd iproute2 dnsmasq-b
 TOOLS_FOR_DEB := $(TOOLS_FOR_BUILD) $(TOOLS_FOR_MAN) debhelper dpkg-dev fakeroot
 TOOLS_FOR_PACKAGE := $(TOOLS_FOR_DEB) abigail-tools debootstrap git lintian util-linux xz-utils
 TOOLS_FOR_CHECK := $(TOOLS_FOR_DEB) $(TOOLS_FOR_SQL) bindgen bpftrace clang g++ gdb libcmocka-dev \
-                   libevent-dev libglib2.0-dev libnspr4-dev libuv1-dev man-db mandoc strace valgrind \
+                   libevent-dev libglib2.0-dev libnspr4-dev libtevent-dev libuv1-dev man-db mandoc strace valgrind \
                    $(TOOLS_FOR_LISTINGS)
 
 # For the architectures in ARCHES, and for some of them.
@@ -251,7 +251,7 @@ $(B)/cmocka/libcmocka.a: tools/cmocka.sh
 
 examples: $(EXAMPLES) ## build the examples into build/examples
 
-c-tests: $(C_TESTS) $(if $(FOREIGN),,$(B)/c-tests/sql-clients) $(B)/c-tests/over-poll.so ## build the C tests into build/c-tests
+c-tests: $(C_TESTS) $(if $(FOREIGN),,$(B)/c-tests/sql-clients) $(B)/c-tests/over-poll.so $(B)/c-tests/one-pool ## build the C tests into build/c-tests
 
 demo: need-demo ## build, serve files over HTTP, load the server, stop it cleanly
 	@$(MAKE) --no-print-directory all $(B)/examples/httpd
@@ -290,6 +290,7 @@ check-full: need-check ## the documents, and the long counts: half an hour
 	@$(MAKE) --no-print-directory check-docs
 	NS_COUNT=full c-tests/run.sh -t 36000 $(B)/c-tests/test-fm-* $(B)/c-tests/test-random \
 	    $(B)/c-tests/test-faults
+	NS_LIMIT=600 c-tests/frameworks.sh $(B) all
 
 check-everywhere: ## build and test for other architectures and systems (EVERYWHERE="oldest aarch64")
 	@tools/need.sh dpkg-dev xz-utils $(TOOLS_FOR_BUILD) $(sort $(foreach a,$(EVERYWHERE),$(TOOLS_FOR_$a)))
