@@ -126,19 +126,19 @@ TOOLS_FOR_LANGUAGES := $(TOOLS_FOR_BUILD) g++ clang-16 luajit pkg-config python3
                        postgresql procps
 TOOLS_FOR_COUNTS := $(TOOLS_FOR_BUILD) python3 valgrind strace
 TOOLS_FOR_BENCH := $(TOOLS_FOR_BUILD) g++ pkg-config python3 libevent-dev libuv1-dev \
-                   libglib2.0-dev libasio-dev
+                   libglib2.0-dev libasio-dev libtevent-dev libtalloc-dev
 BENCHES := $(addprefix $(B)/bench/,ns floor libevent libuv glib asio)
 BENCH_HEADERS := $(wildcard bench/*.h)
 
 .PHONY: all help man docs pictures need-man need-docs need-demo need-demo-sql need-check need-deep need-deb \
         need-languages need-bench need-counts demo demo-sql check check-model check-deep check-full \
         check-everywhere check-languages check-docs check-package dist print-triple time64-tests soak header \
-        examples c-tests bench bench-plot bench-counts bench-profile install uninstall deb clean
+        examples c-tests bench bench-frameworks bench-plot bench-counts bench-profile install uninstall deb clean
 
 all: $(B)/lib/$(SHARED) $(B)/lib/libnunc-stans.a ## build the library into build/lib (release)
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(B)/link/libgcc_s.so:
 	@mkdir -p $(@D)/include
@@ -308,6 +308,7 @@ check-model: ## explore the models of the concurrent protocols with loom
 	    --release --locked --lib models -- --nocapture --test-threads=2
 
 $(B)/bench/libevent: LIBRARY = $(shell pkg-config --cflags --libs libevent libevent_pthreads)
+$(B)/bench/tevent: LIBRARY = $(shell pkg-config --cflags --libs tevent talloc)
 $(B)/bench/libuv: LIBRARY = $(shell pkg-config --cflags --libs libuv)
 $(B)/bench/glib: LIBRARY = $(shell pkg-config --cflags --libs glib-2.0)
 $(B)/bench/ns: LIBRARY = $(LINK)
@@ -325,6 +326,11 @@ bench: need-bench ## measure beside libevent, libuv, GLib, Asio and code by hand
 	@$(MAKE) --no-print-directory all
 	@$(MAKE) --no-print-directory -j2 $(BENCHES)
 	@bench/run.py $(BENCH_ARGS)
+
+bench-frameworks: need-bench ## measure pools over each event framework beside the same framework used bare (ROUNDS)
+	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory -j2 $(addprefix $(B)/bench/,ns floor libevent tevent) $(B)/c-tests/over-poll.so
+	@bench/frameworks.py $(ROUNDS)
 
 bench-plot: ## draw docs/performance.svg from the last bench
 	@bench/plot.py
