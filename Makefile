@@ -107,8 +107,8 @@ TOOLS_FOR_LISTINGS := pkg-config netcat-openbsd socat systemd iproute2 dnsmasq-b
 TOOLS_FOR_DEB := $(TOOLS_FOR_BUILD) $(TOOLS_FOR_MAN) debhelper dpkg-dev fakeroot
 TOOLS_FOR_PACKAGE := $(TOOLS_FOR_DEB) abigail-tools debootstrap git lintian util-linux xz-utils
 TOOLS_FOR_CHECK := $(TOOLS_FOR_DEB) $(TOOLS_FOR_SQL) bindgen bpftrace clang g++ gdb libcmocka-dev \
-                   libevent-dev libglib2.0-dev libnspr4-dev libuv1-dev man-db mandoc prometheus strace \
-                   valgrind \
+                   libevent-dev libglib2.0-dev libnspr4-dev libtevent-dev libuv1-dev man-db mandoc prometheus \
+                   strace valgrind \
                    $(TOOLS_FOR_LISTINGS)
 
 # For the architectures in ARCHES, and for some of them.
@@ -127,19 +127,19 @@ TOOLS_FOR_LANGUAGES := $(TOOLS_FOR_BUILD) g++ clang-16 luajit pkg-config python3
                        postgresql procps
 TOOLS_FOR_COUNTS := $(TOOLS_FOR_BUILD) python3 valgrind strace
 TOOLS_FOR_BENCH := $(TOOLS_FOR_BUILD) g++ pkg-config python3 libevent-dev libuv1-dev \
-                   libglib2.0-dev libasio-dev
+                   libglib2.0-dev libasio-dev libtevent-dev libtalloc-dev
 BENCHES := $(addprefix $(B)/bench/,ns floor libevent libuv glib asio)
 BENCH_HEADERS := $(wildcard bench/*.h)
 
 .PHONY: all help man docs pictures need-man need-docs need-demo need-demo-sql need-check need-deep need-deb \
         need-languages need-bench need-counts demo demo-sql check check-model check-deep check-full \
         check-everywhere check-languages check-docs check-package dist print-triple time64-tests soak header \
-        examples c-tests bench bench-plot bench-counts bench-profile install uninstall deb clean
+        examples c-tests bench bench-frameworks bench-plot bench-counts bench-profile install uninstall deb clean
 
 all: $(B)/lib/$(SHARED) $(B)/lib/libnunc-stans.a ## build the library into build/lib (release)
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(B)/link/libgcc_s.so:
 	@mkdir -p $(@D)/include
@@ -252,7 +252,7 @@ $(B)/cmocka/libcmocka.a: tools/cmocka.sh
 
 examples: $(EXAMPLES) ## build the examples into build/examples
 
-c-tests: $(C_TESTS) $(if $(FOREIGN),,$(B)/c-tests/sql-clients) $(B)/c-tests/over-poll.so ## build the C tests into build/c-tests
+c-tests: $(C_TESTS) $(if $(FOREIGN),,$(B)/c-tests/sql-clients) $(B)/c-tests/over-poll.so $(B)/c-tests/one-pool ## build the C tests into build/c-tests
 
 demo: need-demo ## build, serve files over HTTP, load the server, stop it cleanly
 	@$(MAKE) --no-print-directory all $(B)/examples/httpd
@@ -291,6 +291,7 @@ check-full: need-check ## the documents, and the long counts: half an hour
 	@$(MAKE) --no-print-directory check-docs
 	NS_COUNT=full c-tests/run.sh -t 36000 $(B)/c-tests/test-fm-* $(B)/c-tests/test-random \
 	    $(B)/c-tests/test-faults
+	NS_LIMIT=600 c-tests/frameworks.sh $(B) all
 
 check-everywhere: ## build and test for other architectures and systems (EVERYWHERE="oldest aarch64")
 	@tools/need.sh dpkg-dev xz-utils $(TOOLS_FOR_BUILD) $(sort $(foreach a,$(EVERYWHERE),$(TOOLS_FOR_$a)))
@@ -308,6 +309,7 @@ check-model: ## explore the models of the concurrent protocols with loom
 	    --release --locked --lib models -- --nocapture --test-threads=2
 
 $(B)/bench/libevent: LIBRARY = $(shell pkg-config --cflags --libs libevent libevent_pthreads)
+$(B)/bench/tevent: LIBRARY = $(shell pkg-config --cflags --libs tevent talloc)
 $(B)/bench/libuv: LIBRARY = $(shell pkg-config --cflags --libs libuv)
 $(B)/bench/glib: LIBRARY = $(shell pkg-config --cflags --libs glib-2.0)
 $(B)/bench/ns: LIBRARY = $(LINK)
@@ -325,6 +327,11 @@ bench: need-bench ## measure beside libevent, libuv, GLib, Asio and code by hand
 	@$(MAKE) --no-print-directory all
 	@$(MAKE) --no-print-directory -j2 $(BENCHES)
 	@bench/run.py $(BENCH_ARGS)
+
+bench-frameworks: need-bench ## measure pools over each event framework beside the same framework used bare (ROUNDS)
+	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory -j2 $(addprefix $(B)/bench/,ns floor libevent tevent) $(B)/c-tests/over-poll.so
+	@bench/frameworks.py $(ROUNDS)
 
 bench-plot: ## draw docs/performance.svg from the last bench
 	@bench/plot.py

@@ -8,7 +8,7 @@
 use crate::event::LISTS_LAYOUT;
 use crate::fds::FDS_LAYOUT;
 use crate::group::GROUP_LAYOUT;
-use crate::job::JOB_LAYOUT;
+use crate::job::layout::JOB_LAYOUT;
 use crate::list::LIST_LAYOUT;
 use crate::pool::POOL_LAYOUT;
 use crate::shared::SHARED_LAYOUT;

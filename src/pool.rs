@@ -12,8 +12,9 @@
 
 mod caller;
 mod ending;
-mod look;
+pub(crate) mod look;
 mod options;
+mod slow;
 mod threads;
 mod watchdog;
 
@@ -45,10 +46,9 @@ use crate::sys::CancelGuard;
 use crate::wake::Wake;
 use ending::Ending;
 pub(crate) use ending::Waited;
-pub(crate) use look::Dumped;
 use options::{Hooks, Name, Options, Refused, SlowFn};
+use slow::Watched;
 use threads::{Attributes, Body};
-use watchdog::Watched;
 
 /// A pool, in memory from the allocator that its config names.
 #[repr(C)]

@@ -3,8 +3,8 @@
 #
 # Runs the parts of `make check-deep`: tools/deep.sh BUILD-DIR [PART...]
 #
-# The parts are models, miri, counts, long_counts, perturbed, portable, memcheck, address and
-# thread. Without PART, all of them run. The script prints its random seed; NS_SEED=n repeats the
+# The parts are models, miri, counts, long_counts, perturbed, portable, frameworks, memcheck, address
+# and thread. Without PART, all of them run. The script prints its random seed; NS_SEED=n repeats the
 # random choices of that run. The last line is "N passed, N failed".
 build=$1
 shift
@@ -151,7 +151,14 @@ portable() {
     count "the portable poller"
 }
 
-# 7. valgrind memcheck, on the release build. Left out: test-abi, which only looks at values and at
+# 7. The tests that ask most of an event framework, over each of them.
+frameworks() {
+    NS_LIMIT=120 c-tests/frameworks.sh "$build" some >"$log" 2>&1
+    cat "$log"
+    count "event frameworks"
+}
+
+# 8. valgrind memcheck, on the release build. Left out: test-abi, which only looks at values and at
 # the file, and test-linger, because valgrind runs no other thread while one is in close.
 memcheck() {
     programs=
@@ -208,19 +215,21 @@ link_tests() {
 #                          stack, where instrumented code may not fit
 #   test-signals-adds      intercepts sigaction, as the sanitizers do, and loads a second copy of
 #                          the library
+#   test-frameworks        exports functions that libevent has too; RTLD_DEEPBIND, which keeps them
+#                          apart, does not work beside a sanitizer
 sanitizer_tests() {
     for file in c-tests/test-*.c; do
         name=$(basename "$file" .c)
         case $name in
         test-abi | test-dlopen | test-process | test-inherited-pools | test-forks | test-groups-forks) ;;
         test-caller-process) ;;
-        test-own-threads | test-signals-adds) ;;
+        test-own-threads | test-signals-adds | test-frameworks) ;;
         *) echo "$name" ;;
         esac
     done
 }
 
-# 8. AddressSanitizer and LeakSanitizer, in the library's code and in the tests. With NS_SLOW,
+# 9. AddressSanitizer and LeakSanitizer, in the library's code and in the tests. With NS_SLOW,
 # test-bad-input skips the cases that limit the address space, because the sanitizer needs all of
 # it. test-daemon-patterns runs with its full count.
 address() {
@@ -238,7 +247,7 @@ address() {
     count "AddressSanitizer, LeakSanitizer"
 }
 
-# 9. ThreadSanitizer, with the run-time library of Rust's compiler, because gcc's lacks functions
+# 10. ThreadSanitizer, with the run-time library of Rust's compiler, because gcc's lacks functions
 # that Rust's code calls. The code is optimised less, so that a report names the right function; see
 # the suppressions.
 # Left out in addition to those above:
@@ -265,7 +274,7 @@ thread() {
 }
 
 begin=$(date +%s)
-for part in ${*:-models miri counts long_counts perturbed portable memcheck address thread}; do
+for part in ${*:-models miri counts long_counts perturbed portable frameworks memcheck address thread}; do
     before=$(date +%s)
     $part
     echo "$part took $(($(date +%s) - before)) s"

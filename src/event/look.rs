@@ -27,8 +27,8 @@ impl EventLoop {
     #[inline(never)]
     pub(super) fn answer_look(&self, pool: &Shared) {
         let lists = self.lists();
-        pool.take_look();
-        if let Some(group) = pool.answer_look(|look| step(pool, lists, look)) {
+        pool.desk.take_request();
+        if let Some(group) = pool.desk.answer(|look| step(pool, lists, look)) {
             pool.release_group(group);
         }
     }

@@ -27,7 +27,7 @@ mod flags;
 pub(crate) mod free;
 pub(crate) mod here;
 pub(crate) mod idle;
-mod layout;
+pub(crate) mod layout;
 pub(crate) mod note;
 pub(crate) mod probes;
 mod spec;
@@ -48,7 +48,6 @@ use crate::abi::{
 };
 use crate::job::flags::Flags;
 pub(crate) use crate::job::flags::{Kind, Look};
-pub(crate) use crate::job::layout::JOB_LAYOUT;
 pub(crate) use crate::job::spec::{NEVER, Spec, Trigger};
 use crate::job::state::State;
 use crate::list::Node;

@@ -15,6 +15,7 @@ use super::options::Name;
 use crate::abi::*;
 use crate::alloc::Allocator;
 use crate::event::look_step;
+use crate::group::Task;
 use crate::job::Kind;
 use crate::job::here::on_loop_of;
 use crate::shared::look::{Doing, Look, Record};
@@ -324,19 +325,28 @@ impl Pool {
                     // SAFETY: the lists live as long as the pool. This thread is the loop, inside a
                     // callback: so nothing changes them meanwhile.
                     look_step(shared, unsafe { self.lists.as_ref() }, look);
-                    look.release(shared);
+                    if let Some(group) = look.take_released() {
+                        shared.release_group(group);
+                    }
                     true
                 })
             } else if shared.desk.take(sys::now() + PATIENCE) {
                 let outcome = self.look(&mut look, &mut records, |look| {
-                    shared.ask_for_look(look, sys::now() + PATIENCE, || self.look_alone())
+                    let send = || {
+                        shared.requests.push(Task::look());
+                        shared.wake_loop();
+                    };
+                    let deadline = sys::now() + PATIENCE;
+                    shared.desk.ask(look, deadline, send, || self.look_alone())
                 });
                 shared.desk.give_back();
                 outcome
             } else {
                 Dumped::TimedOut
             };
-            look.let_go(shared);
+            for group in look.let_go().into_iter().flatten() {
+                shared.release_group(group);
+            }
             self.see(&mut seen, Some(threads));
             queues = (
                 shared.requests.len(),
@@ -367,7 +377,7 @@ impl Pool {
         };
         let mut release = None;
         caller.while_outside(|| {
-            release = shared.answer_look(|look| {
+            release = shared.desk.answer(|look| {
                 // SAFETY: the lists live as long as the pool, and no thread changes them meanwhile.
                 look_step(shared, unsafe { self.lists.as_ref() }, look);
             });

@@ -42,7 +42,7 @@ pub(crate) fn run(pool: &Shared, slot: &Slot, job: JobPtr, arm: u32, dispose: u3
     trace!(pool.logger, "job {:p}: callback begins", job.as_c());
     let begin = || slot.begin(job.as_c().cast(), job.func() as *const c_void);
     if pool.watch.is_on() {
-        pool.watched(
+        pool.watch.watched(
             slot,
             job.data(),
             begin,
@@ -123,7 +123,8 @@ fn dispose(pool: &Shared, slot: &Slot, job: JobPtr) -> bool {
             probes::done_return(pool, job);
         };
         if pool.watch.is_on() {
-            pool.watched(slot, job.data(), begin, execute, || slot.end_ending());
+            pool.watch
+                .watched(slot, job.data(), begin, execute, || slot.end_ending());
         } else {
             begin();
             execute();

@@ -18,9 +18,8 @@
 
 use libc::c_void;
 
-use super::Shared;
 use crate::abi::ns_job_type_t;
-use crate::group::{GroupPtr, Task};
+use crate::group::GroupPtr;
 use crate::job::{JobPtr, Kind, note, state};
 use crate::sync::{AtomicBool, Condvar, Mutex, Ordering, lock, wait_until};
 use crate::sys;
@@ -155,20 +154,20 @@ impl Look {
         matches!(self.place, Place::End)
     }
 
-    /// Gives back what it holds. No lock is held.
-    pub(crate) fn let_go(&mut self, pool: &Shared) {
-        let place = std::mem::replace(&mut self.place, Place::End);
-        if let Place::Group(group) = place {
-            pool.release_group(group);
-        }
-        self.release(pool);
+    /// Gives up: the groups that it held are to be released, when no lock is held.
+    #[must_use]
+    pub(crate) fn let_go(&mut self) -> [Option<GroupPtr>; 2] {
+        let here = match std::mem::replace(&mut self.place, Place::End) {
+            Place::Group(group) => Some(group),
+            _ => None,
+        };
+        [here, self.release.take()]
     }
 
-    /// Gives back the group that it need not hold any more. No lock is held.
-    pub(crate) fn release(&mut self, pool: &Shared) {
-        if let Some(group) = self.release.take() {
-            pool.release_group(group);
-        }
+    /// The group that it need not hold any more, to be released when no lock is held.
+    #[must_use]
+    pub(crate) fn take_released(&mut self) -> Option<GroupPtr> {
+        self.release.take()
     }
 
     pub(crate) fn left(&self) -> usize {
@@ -253,56 +252,52 @@ impl Desk {
         lock(&self.inner).taken = false;
         self.moved_on.notify_all();
     }
-}
 
-impl Shared {
-    /// Has the loop look at more. False if it does not by `deadline`. The caller has taken the desk. `alone`
-    /// does it if no thread is the loop.
-    pub(crate) fn ask_for_look(
+    /// Has the loop look at more. False if it does not by `deadline`. The caller has taken the desk. `send`
+    /// sends the request; `alone` does what it asks for if no thread is the loop.
+    pub(crate) fn ask(
         &self,
         look: &mut Look,
         deadline: u64,
+        send: impl FnOnce(),
         alone: impl FnOnce(),
     ) -> bool {
-        let mut inner = lock(&self.desk.inner);
+        let mut inner = lock(&self.inner);
         inner.asked = look;
-        self.desk.wanted.store(true, Ordering::SeqCst);
-        if !inner.sent {
-            inner.sent = true;
-            drop(inner);
-            self.requests.push(Task::look());
-            self.wake_loop();
-        } else {
-            drop(inner);
+        self.wanted.store(true, Ordering::SeqCst);
+        let sent = std::mem::replace(&mut inner.sent, true);
+        drop(inner);
+        if !sent {
+            send();
         }
         alone();
-        let mut inner = lock(&self.desk.inner);
+        let mut inner = lock(&self.inner);
         while !inner.asked.is_null() && sys::now() < deadline {
-            inner = wait_until(&self.desk.moved_on, inner, deadline);
+            inner = wait_until(&self.moved_on, inner, deadline);
         }
         let answered = inner.asked.is_null();
         inner.asked = std::ptr::null_mut();
-        self.desk.wanted.store(false, Ordering::SeqCst);
+        self.wanted.store(false, Ordering::SeqCst);
         answered
     }
 
     /// The loop has come to a request to look.
-    pub(crate) fn take_look(&self) {
-        lock(&self.desk.inner).sent = false;
+    pub(crate) fn take_request(&self) {
+        lock(&self.inner).sent = false;
     }
 
     /// Calls `step` with what is asked for, if anything is; the caller is the loop, or keeps others from being
     /// it. `step` calls nothing of the application's. The caller releases the group that this returns.
     #[must_use]
-    pub(crate) fn answer_look(&self, step: impl FnOnce(&mut Look)) -> Option<GroupPtr> {
-        let mut inner = lock(&self.desk.inner);
+    pub(crate) fn answer(&self, step: impl FnOnce(&mut Look)) -> Option<GroupPtr> {
+        let mut inner = lock(&self.inner);
         // SAFETY: it stays while it is on the desk.
         let look = unsafe { inner.asked.as_mut() }?;
         step(look);
         let release = look.release.take();
         inner.asked = std::ptr::null_mut();
         drop(inner);
-        self.desk.moved_on.notify_all();
+        self.moved_on.notify_all();
         release
     }
 }

@@ -14,7 +14,7 @@ impl Shared {
     }
 
     /// Wakes the loop if it sleeps. Not for use in a signal handler.
-    pub(super) fn wake_loop(&self) {
+    pub(crate) fn wake_loop(&self) {
         if self.wake.sleeping.take() {
             self.write_wake();
         }

@@ -17,7 +17,6 @@
 
 use libc::c_void;
 
-use super::Shared;
 use crate::perturb::perturb;
 use crate::stats::Slot;
 use crate::sync::{AtomicBool, Ordering, Semaphore, fence};
@@ -96,9 +95,7 @@ impl Watch {
     pub(crate) fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::SeqCst)
     }
-}
 
-impl Shared {
     /// Calls `call`, a callback or done callback of a job with this data, and notes when it begins. `begin`
     /// notes which it is, and `end` that it is over.
     #[cold]
@@ -117,7 +114,7 @@ impl Shared {
         call();
         perturb("returned, and the mark not looked at");
         if slot.returned(since, sys::now) {
-            self.watch.ring();
+            self.ring();
         }
         end();
     }
