@@ -11,9 +11,9 @@ use crate::group::GROUP_LAYOUT;
 use crate::job::layout::JOB_LAYOUT;
 use crate::list::LIST_LAYOUT;
 use crate::pool::POOL_LAYOUT;
-use crate::shared::SHARED_LAYOUT;
+use crate::shared::layout::SHARED_LAYOUT;
 use crate::symbol::Field;
-use crate::timers::TIMERS_LAYOUT;
+use crate::timers::layout::TIMERS_LAYOUT;
 
 /// Counts the changes of meaning, not those of offsets.
 const VERSION: u32 = 1;

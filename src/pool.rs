@@ -12,9 +12,10 @@
 
 mod caller;
 mod ending;
-pub(crate) mod look;
+mod look;
 mod mains;
 mod options;
+pub(crate) mod report;
 mod slow;
 mod start;
 mod threads;

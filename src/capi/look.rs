@@ -7,7 +7,7 @@ use super::call::*;
 use crate::abi::_ns_result_t as R;
 use crate::abi::*;
 use crate::log::log;
-use crate::pool::look::Dumped;
+use crate::pool::report::Dumped;
 
 /// Tell what each job and each thread of a pool does, in lines of text for people: a line for each job
 /// that is armed, in the queue of its group, or running, and one with the lengths of the queues. A line

@@ -11,9 +11,12 @@
 pub(crate) mod caller;
 pub(crate) mod free;
 pub(crate) mod groups;
+pub(crate) mod layout;
 pub(crate) mod look;
 pub(crate) mod many;
+mod members;
 pub(crate) mod metrics;
+mod outcome;
 pub(crate) mod overload;
 mod stats;
 pub(crate) mod thread;
@@ -21,9 +24,8 @@ mod unusual;
 mod wake;
 pub(crate) mod watch;
 
-use std::mem::offset_of;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 use crossbeam_queue::SegQueue;
 use libc::c_int;
@@ -34,7 +36,7 @@ use crate::fds::{Entry, OWN, Table};
 use crate::fork;
 use crate::group::{Group, GroupPtr, Groups, Task};
 use crate::job::free::{DeferredFrees, Entering};
-use crate::job::here::{self, in_callback_of, on_loop_of, on_thread_of};
+use crate::job::here::{self, in_callback_of};
 use crate::job::idle::Idle;
 use crate::job::state::{self, Arm, End, State};
 use crate::job::wait::{Outcome, Waiters};
@@ -46,12 +48,12 @@ use crate::shared::look::Desk;
 use crate::shared::overload::Overload;
 use crate::shared::watch::Watch;
 use crate::signals::{self, Mailbox, NotSubscribed};
-use crate::stats::{Made, Slot, Slots, Thread};
-use crate::symbol::Field;
+use crate::stats::{Made, Slots};
 use crate::sync::{Mutex, tsan_acquire, tsan_release};
 use crate::sys;
 use crate::wake::Wake;
 use crate::workq::WorkQueue;
+pub(crate) use outcome::{Armed, Ended, MakeError};
 
 /// How far the loop of a pool has come in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -124,24 +126,6 @@ pub(crate) struct Shared {
     pub(crate) busy_max: AtomicUsize,
 }
 
-/// Where the list of groups is in its mutex. Loom's does not tell, and no debugger looks there.
-#[cfg(not(loom))]
-const IN_MUTEX: usize = Mutex::<Groups>::VALUE;
-#[cfg(loom)]
-const IN_MUTEX: usize = 0;
-
-/// See [`layout`](crate::layout).
-pub(crate) const SHARED_LAYOUT: &[Field] = &[
-    ("shared.fds", offset_of!(Shared, fds), size_of::<Table>()),
-    (
-        "shared.groups",
-        offset_of!(Shared, groups) + IN_MUTEX,
-        size_of::<Groups>(),
-    ),
-    ("shared.gate", offset_of!(Shared, gate), 1),
-    ("shared.phase", offset_of!(Shared, phase), 1),
-];
-
 /// Bits of [`Shared::gate`]. Where none is set, an add has nothing to look at.
 mod gate {
     /// The pool is shutting down: no job is armed any more.
@@ -166,37 +150,6 @@ impl Job {
         // SAFETY: a pool outlives its live jobs, and `Shared::as_c` made the pointer.
         unsafe { self.pool_as_c().cast().as_ref() }
     }
-}
-
-/// The result of a request to arm a job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Armed {
-    Yes,
-    ShuttingDown,
-    NotNow,
-}
-
-/// The result of a request to finish with a job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ended {
-    /// No callback is running, or only the one that makes this call.
-    Yes,
-    /// The callback is running on another thread, for the last time.
-    Running,
-    /// The job is armed, and the caller did not ask to finish with armed jobs.
-    Armed,
-}
-
-/// Why a job could not be made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum MakeError {
-    NoMemory,
-    /// The system refuses to deliver the signal.
-    NoSignal,
-    /// The descriptor is one of the pool's own.
-    OwnDescriptor,
-    /// The pool belongs to the parent process.
-    Forked,
 }
 
 /// What the application's options chose for the part that all threads share.
@@ -257,47 +210,6 @@ impl Shared {
     /// The pool pointer that C has: the shared part is the first field of a pool.
     pub(crate) fn as_c(&self) -> NonNull<ns_thrpool_t> {
         NonNull::from(self).cast()
-    }
-
-    /// Makes the calling thread a thread of the pool.
-    pub(crate) fn enter(&self, slot: &Slot, is_loop: bool) {
-        slot.enter(if is_loop {
-            Thread::Loop
-        } else {
-            Thread::Worker
-        });
-        here::enter_pool(self.as_c(), is_loop, slot);
-    }
-
-    /// The calling thread is the loop for a while. Returns the loop's slot.
-    pub(crate) fn enter_loop(&self) -> &Slot {
-        let slot = self.slots.of_loop();
-        slot.enter(Thread::Loop);
-        slot
-    }
-
-    /// Whether the calling thread belongs to the pool.
-    pub(crate) fn is_here(&self) -> bool {
-        on_thread_of(self.as_c())
-    }
-
-    /// Whether what the calling thread waits for could wait for it as the loop: it is the loop of the
-    /// pool, or was last.
-    pub(crate) fn is_loop_here(&self) -> bool {
-        on_loop_of(self.as_c()) || self.caller.as_ref().is_some_and(Caller::was_here)
-    }
-
-    /// Notes how many workers are busy, if that may be more than ever before.
-    ///
-    /// A worker first says that it is busy, and then looks at the others. So the last of several that begin
-    /// at once sees them all.
-    pub(crate) fn note_busy(&self) {
-        let most = self.busy_max.load(Ordering::Relaxed);
-        if self.work.awake() > most {
-            fence(Ordering::SeqCst);
-            self.busy_max
-                .fetch_max(self.slots.busy(), Ordering::Relaxed);
-        }
     }
 
     /// Whether the pool is shutting down: no job is armed any more.

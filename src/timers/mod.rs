@@ -12,13 +12,13 @@
 //! the timer. So a restart is a single store. The deadline is an atomic because another thread may
 //! store it while the loop reads it.
 
-use std::mem::offset_of;
+pub(crate) mod layout;
+
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::list::{Link, Ring};
 use crate::perturb::perturb;
-use crate::symbol::Field;
 
 /// A timer, which one wheel can link.
 #[repr(C)]
@@ -99,13 +99,6 @@ pub(crate) struct Rings {
     /// linked.
     due: Ring,
 }
-
-/// See [`layout`](crate::layout). Rings hold nothing but rings.
-pub(crate) const TIMERS_LAYOUT: &[Field] = &[
-    ("timer.link", offset_of!(Timer, link), 0),
-    ("timer.deadline", offset_of!(Timer, deadline), 8),
-    ("RINGS", size_of::<Rings>() / size_of::<Ring>(), 0),
-];
 
 impl Rings {
     /// The timers of ring number `index`; `None` if there are no more. A ring to which the timers of
