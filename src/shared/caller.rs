@@ -203,12 +203,10 @@ impl Caller {
         lock(&self.inner).bells.ring();
     }
 
-    /// Calls `call` if a thread is inside. It does not leave meanwhile.
-    pub(crate) fn while_inside(&self, call: impl FnOnce()) {
+    /// Calls `call` if a thread is inside, which does not leave meanwhile. `None` if there is none.
+    pub(crate) fn while_inside<T>(&self, call: impl FnOnce() -> T) -> Option<T> {
         let inner = lock(&self.inner);
-        if inner.inside {
-            call();
-        }
+        inner.inside.then(call)
     }
 
     /// Whether the calling thread was the last inside.

@@ -103,7 +103,7 @@ impl Thread {
     }
 
     /// A new thread.
-    pub(super) fn new() -> Option<Self> {
+    pub(crate) fn new() -> Option<Self> {
         // Not a pool's allocator: the token may outlive all pools.
         let place = Allocator::new(None, None).block::<Token>()?;
         // SAFETY: the block has the size of a token, and the alignment of any C type.
@@ -122,7 +122,7 @@ impl Thread {
     }
 
     /// The thread ends: wakes those who wait for that.
-    pub(super) fn end(self) {
+    pub(crate) fn end(self) {
         let mut life = lock(&self.token().life);
         life.ended = true;
         life.bells.ring();

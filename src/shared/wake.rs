@@ -34,15 +34,14 @@ impl Shared {
     /// Interrupts the loop's wait when the wake pipe is closed: the application has closed the
     /// pool's descriptors.
     fn rouse_loop(&self) {
-        match &self.caller {
-            None => self.rouse_thread(),
+        let rouse = || self.wake.rouse.rouse();
+        let roused = match &self.caller {
+            None => rouse(),
             // If nobody is inside, the next who comes looks.
-            Some(caller) => caller.while_inside(|| self.rouse_thread()),
-        }
-    }
-
-    fn rouse_thread(&self) {
-        if !self.wake.rouse.rouse() && !self.wake.hopeless.swap(true, Ordering::SeqCst) {
+            Some(caller) => caller.while_inside(rouse).unwrap_or(true),
+        };
+        // Without the lock that keeps a thread inside: the logger is the application's.
+        if !roused && !self.wake.hopeless.swap(true, Ordering::SeqCst) {
             log!(
                 self.logger,
                 LOG_CRIT,
