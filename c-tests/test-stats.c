@@ -271,7 +271,8 @@ TEST(refusals_of_overload_are_counted)
 TEST(any_size_is_written_as_far_as_it_goes)
 {
     struct ns_thrpool_t *tp = pool_of(1);
-    assert_int_equal(ns_add_job(tp, NS_JOB_UNARMED, idle, NULL, &(struct ns_job_t *){NULL}), NS_SUCCESS);
+    struct ns_job_t *job;
+    assert_int_equal(ns_add_job(tp, NS_JOB_UNARMED, idle, NULL, &job), NS_SUCCESS);
     struct { struct ns_thrpool_stats stats; char more[64]; } room, want;
     const size_t sizes[] = {sizeof(size_t), sizeof(size_t) + 1, offsetof(struct ns_thrpool_stats, runs_loop),
                             offsetof(struct ns_thrpool_stats, late_ns), sizeof(struct ns_thrpool_stats),
@@ -295,6 +296,7 @@ TEST(any_size_is_written_as_far_as_it_goes)
         assert_memory_equal(&room, &want, sizeof room);
     }
     ns_thrpool_stats_init(NULL, sizeof room);
+    assert_int_equal(ns_job_done(job), NS_SUCCESS);
     pool_end(tp);
 }
 
@@ -379,10 +381,12 @@ static void ask_in_child(void *arg)
 
 TEST(a_forked_child_is_told_nothing_of_its_parents_pools)
 {
+    struct ns_job_t *job;
     parents = pool_of(1);
-    assert_int_equal(ns_add_job(parents, NS_JOB_UNARMED, idle, NULL, &(struct ns_job_t *){NULL}), NS_SUCCESS);
+    assert_int_equal(ns_add_job(parents, NS_JOB_UNARMED, idle, NULL, &job), NS_SUCCESS);
     assert_exits(in_child(ask_in_child, NULL), 0);
     assert_int_equal(stats_of(parents).jobs_made, 1);
+    assert_int_equal(ns_job_done(job), NS_SUCCESS);
     pool_end(parents);
 }
 
