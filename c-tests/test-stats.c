@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* The statistics of a pool: each field, the struct's sizes, who may ask and when, and the text.
- * test-random compares them with its model at the end of each pool; test-stats.sh hands the text to
- * Prometheus.
+ * test-random compares them with its model at the end of each pool; test-prometheus.sh hands the text to
+ * Prometheus; test-stats-forks.c asks in a child.
  *
  * To see it fail: leave out count_disposed in EventLoop::detach for one kind; count a group's job before it is
  * added; in Shared::note_busy, look before the worker says that it is busy; in Text::write_str, write all. */
-#include "children.h"
+#include "harness.h"
 
 static struct ns_thrpool_stats stats_of(struct ns_thrpool_t *tp)
 {
@@ -271,7 +271,8 @@ TEST(refusals_of_overload_are_counted)
 TEST(any_size_is_written_as_far_as_it_goes)
 {
     struct ns_thrpool_t *tp = pool_of(1);
-    assert_int_equal(ns_add_job(tp, NS_JOB_UNARMED, idle, NULL, &(struct ns_job_t *){NULL}), NS_SUCCESS);
+    struct ns_job_t *job;
+    assert_int_equal(ns_add_job(tp, NS_JOB_UNARMED, idle, NULL, &job), NS_SUCCESS);
     struct { struct ns_thrpool_stats stats; char more[64]; } room, want;
     const size_t sizes[] = {sizeof(size_t), sizeof(size_t) + 1, offsetof(struct ns_thrpool_stats, runs_loop),
                             offsetof(struct ns_thrpool_stats, late_ns), sizeof(struct ns_thrpool_stats),
@@ -295,6 +296,7 @@ TEST(any_size_is_written_as_far_as_it_goes)
         assert_memory_equal(&room, &want, sizeof room);
     }
     ns_thrpool_stats_init(NULL, sizeof room);
+    assert_int_equal(ns_job_done(job), NS_SUCCESS);
     pool_end(tp);
 }
 
@@ -346,44 +348,6 @@ TEST(callbacks_may_ask)
         assert_int_equal(i == 0 ? seen_inside.runs_loop : seen_inside.runs_worker, 1);
     }
     pool_end(tp);
-}
-
-static struct ns_thrpool_t *parents;
-
-static void ask_in_child(void *arg)
-{
-    UNUSED(arg);
-    struct ns_thrpool_stats stats;
-    char text[16] = "unchanged";
-    ns_thrpool_stats_init(&stats, sizeof stats);
-    if (ns_thrpool_get_stats(parents, &stats) != NS_SHUTDOWN || stats.jobs_made != 0) {
-        _exit(1);
-    }
-    ns_thrpool_reset_stats(parents);
-    if (ns_thrpool_format_stats(parents, text, sizeof text) != 0 || text[0] != 0) {
-        _exit(2);
-    }
-    /* The parent's pools are none of this process. */
-    size_t none = ns_thrpool_format_stats(NULL, NULL, 0);
-    struct ns_thrpool_config config;
-    ns_thrpool_config_init(&config);
-    config.log_fct = quiet_log;
-    struct ns_thrpool_t *own = ns_thrpool_new(&config);
-    if (own == NULL || ns_thrpool_format_stats(NULL, NULL, 0) <= none) {
-        _exit(3);
-    }
-    ns_thrpool_destroy(parents);
-    ns_thrpool_destroy(own);
-    _exit(ns_thrpool_format_stats(NULL, NULL, 0) == none ? 0 : 4);
-}
-
-TEST(a_forked_child_is_told_nothing_of_its_parents_pools)
-{
-    parents = pool_of(1);
-    assert_int_equal(ns_add_job(parents, NS_JOB_UNARMED, idle, NULL, &(struct ns_job_t *){NULL}), NS_SUCCESS);
-    assert_exits(in_child(ask_in_child, NULL), 0);
-    assert_int_equal(stats_of(parents).jobs_made, 1);
-    pool_end(parents);
 }
 
 static int lines_with(const char *text, const char *what)
@@ -513,7 +477,6 @@ int main(void)
         cmocka_unit_test(any_size_is_written_as_far_as_it_goes),
         cmocka_unit_test(bad_arguments_are_refused),
         cmocka_unit_test(callbacks_may_ask),
-        cmocka_unit_test(a_forked_child_is_told_nothing_of_its_parents_pools),
         cmocka_unit_test(the_text_has_all_pools_and_keeps_to_snprintfs_rule),
         cmocka_unit_test(four_threads_read_during_a_flood_while_pools_come_and_go),
         cmocka_unit_test(there_may_be_more_pools_than_the_first_places),

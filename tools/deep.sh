@@ -207,7 +207,8 @@ link_tests() {
 
 # The tests that run with the library linked in. Left out, for both sanitizers:
 #   test-abi, test-dlopen  look at the shared library as a file
-#   test-process, test-inherited-pools, test-forks, test-groups-forks, test-caller-process
+#   test-process, test-inherited-pools, test-forks, test-groups-forks, test-caller-process,
+#   test-stats-forks
 #                          their children make threads and allocate. gcc's AddressSanitizer does not
 #                          guard its heap across a fork: a child of a process whose threads allocate
 #                          hangs, with or without this library. ThreadSanitizer does not support it
@@ -222,7 +223,7 @@ sanitizer_tests() {
         name=$(basename "$file" .c)
         case $name in
         test-abi | test-dlopen | test-process | test-inherited-pools | test-forks | test-groups-forks) ;;
-        test-caller-process) ;;
+        test-caller-process | test-stats-forks) ;;
         test-own-threads | test-signals-adds | test-frameworks) ;;
         *) echo "$name" ;;
         esac
