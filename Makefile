@@ -5,6 +5,7 @@ prefix ?= /usr/local
 exec_prefix ?= $(prefix)
 libdir ?= $(exec_prefix)/lib
 includedir ?= $(prefix)/include
+bindir ?= $(exec_prefix)/bin
 mandir ?= $(prefix)/share/man
 docdir ?= $(prefix)/share/doc/nunc-stans
 DESTDIR ?=
@@ -136,7 +137,11 @@ BENCH_HEADERS := $(wildcard bench/*.h)
         check-everywhere check-languages check-docs check-package dist print-triple time64-tests soak header \
         examples c-tests bench bench-frameworks bench-plot bench-counts bench-profile install uninstall deb clean
 
-all: $(B)/lib/$(SHARED) $(B)/lib/libnunc-stans.a ## build the library into build/lib (release)
+all: $(B)/lib/$(SHARED) $(B)/lib/libnunc-stans.a $(B)/ns-top/ns-top ## build the library into build/lib (release), and ns-top
+
+$(B)/ns-top/ns-top: $(wildcard ns-top/*.c ns-top/*.h)
+	@mkdir -p $(@D)
+	$(CC) $(C_FLAGS) $(filter %.c,$^) -o $@ $(LDFLAGS)
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -375,7 +380,7 @@ install uninstall: export NS_VERSION = $(VERSION)
 install uninstall: export NS_SONAME = $(SONAME)
 install uninstall: export NS_DOCS ?= yes
 install uninstall: export NS_FFI_EDIT = $(if $(filter musl,$(ARCH)),$(FFI_FOR_MUSL))
-$(foreach d,DESTDIR prefix exec_prefix libdir includedir mandir docdir,$(eval install uninstall: export $d = $(value $d)))
+$(foreach d,DESTDIR prefix exec_prefix bindir libdir includedir mandir docdir,$(eval install uninstall: export $d = $(value $d)))
 
 install: all man ## install library, headers, manual, pkg-config file; DESTDIR, prefix, libdir, includedir, mandir
 	@tools/install.sh install

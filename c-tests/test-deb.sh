@@ -30,6 +30,8 @@ tap $? "they can be installed"
 
 # Documentation aside, these files and links are in the packages, and no others.
 cat >"$work/want" <<END
+usr/bin/ns-top
+usr/share/gdb/auto-load/$libdir/libnunc-stans.so.0.2.0-gdb.py
 usr/include/nunc-stans-coroutines.hpp -> nunc-stans/nunc-stans-coroutines.hpp
 usr/include/nunc-stans-ffi.h -> nunc-stans/nunc-stans-ffi.h
 usr/include/nunc-stans.h -> nunc-stans/nunc-stans.h

@@ -102,6 +102,12 @@ gdb_says -ex "source $script" -ex 'info ns-pools' /bin/true
 grep -q 'has not loaded nunc-stans' "$work/why"
 tap $? "without the library: an error"
 
-# By itself, from where make install puts it.
-LD_LIBRARY_PATH=
+# By itself, from the directory for that, below which make install puts it by the library's path.
+real=$(realpath "$work/lib/libnunc-stans.so.0.2.0")
+mkdir -p "$work/auto-load$(dirname "$real")" && cp "$script" "$work/auto-load$real-gdb.py"
+LD_LIBRARY_PATH="$work/lib" timeout 60 gdb -batch -nx -iex "set auto-load scripts-directory $work/auto-load" \
+    -iex "set auto-load safe-path /" "$work/looked-at" "$work/core" -ex 'info ns-pools' >"$work/why" 2>&1
+echo "$pools" | see
+tap $? "gdb loads the commands by itself"
+
 echo "1..$count"

@@ -1,19 +1,21 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-3.0-or-later
 # What `make install` and `make uninstall` do: tools/install.sh install|uninstall. Directories come from
-# the environment, so that they may have any characters: DESTDIR, prefix, exec_prefix, libdir, includedir,
+# the environment, so that they may have any characters: DESTDIR, prefix, exec_prefix, bindir, libdir, includedir,
 # mandir, docdir. NS_BUILD is where the library was built, NS_VERSION and NS_SONAME are the library's.
 # NS_FFI_EDIT is what sed changes in nunc-stans-ffi.h for this C library.
 # With NS_DOCS=no neither documents nor examples are installed.
 set -e
 shared=libnunc-stans.so.$NS_VERSION
 cmake=$libdir/cmake/nunc-stans
+autoload=$prefix/share/gdb/auto-load$libdir
 examples=$docdir/examples
 
 # What does not depend on where it is: lines of MODE, FILE, DIRECTORY's variable and place below it.
 files() {
     echo "755 $NS_BUILD/lib/$shared libdir ."
     echo "644 $NS_BUILD/lib/libnunc-stans.a libdir ."
+    [ ! -f "$NS_BUILD/ns-top/ns-top" ] || echo "755 $NS_BUILD/ns-top/ns-top bindir ."
     for file in include/*; do
         echo "644 $file includedir nunc-stans"
     done
@@ -21,6 +23,9 @@ files() {
         [ ! -f "$file" ] || echo "644 $file mandir $(basename "$(dirname "$file")")"
     done
     [ "$NS_DOCS" != no ] || return 0
+    for file in tools/*.bt; do
+        echo "755 $file docdir tools"
+    done
     for file in README.md CHANGELOG.md COPYING COPYING.openssl; do
         echo "644 $file docdir ."
     done
@@ -74,6 +79,9 @@ install)
     done
     [ -z "$NS_FFI_EDIT" ] || sed -i "$NS_FFI_EDIT" "$DESTDIR$includedir/nunc-stans/nunc-stans-ffi.h"
     export version="$NS_VERSION" soname="$NS_SONAME" prefix exec_prefix libdir includedir
+    # gdb loads this by itself with a library of that name.
+    install -d "$DESTDIR$autoload"
+    install -m 644 gdb/nunc-stans-gdb.py "$DESTDIR$autoload/$shared-gdb.py"
     install -d "$DESTDIR$libdir/pkgconfig" "$DESTDIR$cmake"
     fill nunc-stans.pc.in pkg-config >"$DESTDIR$libdir/pkgconfig/nunc-stans.pc"
     from_cmake=$(relative "$includedir" "$cmake")
@@ -89,6 +97,7 @@ uninstall)
     for file in include/*; do
         rm -f "$DESTDIR$includedir/$(basename "$file")"
     done
+    rm -f "$DESTDIR$autoload/$shared-gdb.py"
     rm -f "$DESTDIR$libdir/$NS_SONAME" "$DESTDIR$libdir/libnunc-stans.so" \
         "$DESTDIR$libdir/pkgconfig/nunc-stans.pc" "$cmake/nunc-stans-config.cmake" \
         "$DESTDIR$cmake"/nunc-stans-config*.cmake
