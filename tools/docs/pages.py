@@ -91,6 +91,10 @@ EXAMPLES = {
         "What a callback asks of its job:", "examples/recipes/child-processes.c", ["on_end"]),
     "ns_thrpool_run": (
         "A pool in a loop of the application's own:", "docs/GUIDE.md:guest.c", ["on_time", "main"]),
+    "ns_thrpool_get_stats": (
+        "A number, and the whole as text for Prometheus:", "docs/GUIDE.md:stats.c", ["main"]),
+    "ns_thrpool_dump": (
+        "SIGUSR1 has the program print what its pool does:", "docs/GUIDE.md:stuck.c", ["print", "on_usr1"]),
     "ns_group_new": (
         "Parts of a computation, and what is done when the last is finished:",
         "examples/recipes/fan-in.c", ["count", "all_done", "main"]),
