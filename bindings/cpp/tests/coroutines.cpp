@@ -318,6 +318,26 @@ TEST(groups_are_cancelled_under_running_tasks)
     CHECK(others == 0);
 }
 
+/* The cancel comes while a wait is being made: before its job is in the group, or before it is armed. */
+TEST(groups_are_cancelled_while_waits_begin)
+{
+    ns::pool pool(workers(3));
+    auto busy = [](ns::pool &, ns::group g) -> ns::task<> {
+        counted c;
+        for (;;)
+            co_await g.enter();
+    };
+    for (int round = 0; round < 1500; round++) {
+        ns::group group(pool, static_cast<std::size_t>(round % 2 ? 0 : 3));
+        for (int i = 0; i < 4; i++)
+            group.spawn(busy(pool, group));
+        for (int spin = 0; spin < round % 50 * 20; spin++)
+            static_cast<void>(group.length());
+        group.cancel();
+        EVENTUALLY(counted::live == 0);
+    }
+}
+
 TEST(a_pool_ends_under_running_tasks)
 {
     auto busy = [](ns::pool &in, ns::group g, int fd) -> ns::task<> {
