@@ -164,7 +164,8 @@ $(B)/lib/$(SHARED): $(RELEASE)/libnunc_stans.so
 $(B)/lib/libnunc-stans.a: $(RELEASE)/libnunc_stans.a c-tests/symbols.txt
 	@mkdir -p $(@D)
 	$(BINUTILS)ld -r --force-group-allocation $(shell sed 's/^/-u /' c-tests/symbols.txt) $< -o $@.o
-	$(BINUTILS)objcopy --strip-debug --keep-global-symbols=c-tests/symbols.txt $@.o
+	$(BINUTILS)objcopy --strip-debug --remove-section=.llvmbc --remove-section=.llvmcmd \
+	    --keep-global-symbols=c-tests/symbols.txt $@.o
 	rm -f $@
 	$(BINUTILS)ar rcsD $@ $@.o
 	rm -f $@.o
