@@ -69,6 +69,9 @@ ifneq ($(TRIPLE),)
     CMOCKA_LIBRARY := $(B)/cmocka/libcmocka.a
     CMOCKA := -I$(B)/cmocka $(CMOCKA_LIBRARY)
     FOREIGN := 1
+    ifeq ($(ARCH),riscv64)
+        LDFLAGS += -latomic
+    endif
     ifeq ($(ARCH),i686)
         LDFLAGS += -Wl,--dynamic-linker=/usr/i686-linux-gnu/lib/ld-linux.so.2 -Wl,-rpath,/usr/i686-linux-gnu/lib
     endif
