@@ -70,6 +70,9 @@ ifneq ($(TRIPLE),)
     CMOCKA_LIBRARY := $(B)/cmocka/libcmocka.a
     CMOCKA := -I$(B)/cmocka $(CMOCKA_LIBRARY)
     FOREIGN := 1
+    ifeq ($(ARCH),riscv64)
+        LDFLAGS += -latomic
+    endif
     ifeq ($(ARCH),i686)
         LDFLAGS += -Wl,--dynamic-linker=/usr/i686-linux-gnu/lib/ld-linux.so.2 -Wl,-rpath,/usr/i686-linux-gnu/lib
     endif
@@ -169,7 +172,8 @@ $(B)/lib/$(SHARED): $(RELEASE)/libnunc_stans.so
 $(B)/lib/libnunc-stans.a: $(RELEASE)/libnunc_stans.a c-tests/symbols.txt
 	@mkdir -p $(@D)
 	$(BINUTILS)ld -r --force-group-allocation $(shell sed 's/^/-u /' c-tests/symbols.txt) $< -o $@.o
-	$(BINUTILS)objcopy --strip-debug --keep-global-symbols=c-tests/symbols.txt $@.o
+	$(BINUTILS)objcopy --strip-debug --remove-section=.llvmbc --remove-section=.llvmcmd \
+	    --keep-global-symbols=c-tests/symbols.txt $@.o
 	rm -f $@
 	$(BINUTILS)ar rcsD $@ $@.o
 	rm -f $@.o

@@ -27,7 +27,7 @@ tap $? "pkg-config's words survive the shell, and an example builds with them an
 (cd "$here/share/doc/nunc-stans" && grep -o '](\.\{0,2\}[^):#]*\.\(md\|c\|h\|svg\)' README.md docs/*.md |
     sed 's/:](/ /' | while read -r from to; do
     [ -e "$(dirname "$from")/$to" ] || echo "$from: $to"
-done) | grep -v -e ' \(\.\./\)\?\(c-tests\|src\|include\|bench\|tests\|tools\)/' -e CONTRIBUTING >"$work/why"
+done) | grep -v -e ' \(\.\./\)\?\(adapters\|bindings\|c-tests\|src\|include\|bench\|tests\|tools\)/' -e CONTRIBUTING >"$work/why"
 [ ! -s "$work/why" ]
 tap $? "the links between the installed documents and examples lead to what is there"
 

@@ -56,7 +56,9 @@ how() {
         forks groups-forks inherited-pools"
     NS_LEAVE_OUT="a_handler_is_called_by_its_own_conventions_where_nobody_watches \
 real_time_signals_are_watched_too fm49_no_test_sleeps_to_be_right_or_needs_ipv6 all_signals_blocked_the_loop_comes_round_by_itself"
-    [ -n "$run" ] || NS_LEAVE_OUT=
+    # valgrind is this machine's.
+    [ -n "$run" ] || NS_LEAVE_OUT="valgrind_finds_nothing_in_a_small_form_of_it_all \
+valgrind_finds_nothing_in_a_small_form_of_it"
     export NS_LEAVE_OUT
 }
 
