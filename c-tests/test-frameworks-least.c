@@ -191,7 +191,7 @@ TEST(a_file_that_outlives_its_number_costs_nothing)
     loop_passes(tp, 20000);
     double before = cpu_seconds();
     loop_passes(tp, 200000);
-    assert_true(cpu_seconds() - before < 0.1);
+    assert_true(getenv("NS_SLOW") != NULL || cpu_seconds() - before < 0.1);
     close(copy);
     close(ends[1]);
 }
@@ -208,7 +208,7 @@ TEST(a_closed_number_costs_nothing_and_the_loop_goes_on)
     loop_passes(tp, 20000);
     double before = cpu_seconds();
     loop_passes(tp, 100000);
-    assert_true(cpu_seconds() - before < 0.05);
+    assert_true(getenv("NS_SLOW") != NULL || cpu_seconds() - before < 0.05);
     assert_latch(&probe.runs, 0);
     probe_cancel(job, &probe);
     socket_pair(ends);

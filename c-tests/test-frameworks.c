@@ -310,7 +310,7 @@ TEST(a_wait_that_fails_is_logged_once_and_tried_again)
     for (int i = 0; i < 5; i++) {
         loop_passes(tp, 20000);
     }
-    assert_true(cpu_seconds() - cpu < 0.05);
+    assert_true(getenv("NS_SLOW") != NULL || cpu_seconds() - cpu < 0.05);
     assert_true(atomic_load(&faulty.waits) - waits < 200);
     atomic_store(&faulty.wait_error, 0);
     assert_int_equal(write(ends[1], "x", 1), 1);
@@ -430,7 +430,7 @@ TEST(an_event_of_another_file_under_the_number_is_nobodys)
         assert_latch(&probe.runs, 0);
         double before = cpu_seconds();
         loop_passes(tp, 50000);
-        assert_true(cpu_seconds() - before < 0.04);
+        assert_true(getenv("NS_SLOW") != NULL || cpu_seconds() - before < 0.04);
         probe_cancel(job, &probe);
         works(tp);
         pool_end(tp);
