@@ -147,7 +147,9 @@ pub(crate) struct AnyPoller {
     found: Batch,
 }
 
-/// A poller of one of the frameworks.
+/// A poller of one of the frameworks. With a tag of its own, so that a wait finds the poller by one
+/// comparison.
+#[repr(u8)]
 enum Inner {
     #[cfg(target_os = "linux")]
     Epoll(Epoll),

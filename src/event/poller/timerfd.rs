@@ -35,6 +35,8 @@ pub(super) fn register(timer: &OwnedFd, registry: &Registry) -> io::Result<()> {
 
 /// Set `timer` to a time of the monotonic clock, in nanoseconds; `u64::MAX` for none. False if that failed;
 /// then errno says why.
+// Inlined in the loop's wait, its divisions would be made for waits that set no timer, too.
+#[inline(never)]
 pub(super) fn set(timer: &OwnedFd, deadline: u64) -> bool {
     // Zero disarms the timer.
     let deadline = match deadline {
