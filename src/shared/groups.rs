@@ -254,7 +254,7 @@ impl Shared {
     #[cold]
     #[inline(never)]
     pub(super) fn end_member(&self, group: GroupPtr, job: JobPtr, even_armed: bool) -> Ended {
-        let own = here::in_callback_of(&job);
+        let own = here::in_callback_of(job);
         let state = &raw const job.state;
         tsan_release(state);
         let guard = self.lock_group(&group);

@@ -402,23 +402,22 @@ impl Shared {
     /// `ns_job_done` and, with `even_armed`, `ns_job_cancel`.
     #[inline(always)]
     pub(crate) fn end(&self, job: JobPtr, even_armed: bool) -> Ended {
-        let own = in_callback_of(&job);
         // A raw pointer, because the job may be freed as soon as it is finished with. From then on
         // we use its address alone.
         let state = &raw const job.state;
         tsan_release(state);
         // While its own callback runs, a job is neither idle nor in any queue: it ends like most.
-        if !own && job.is_unusual() {
+        if job.is_unusual() && !in_callback_of(job) {
             return self.end_unusual(job, even_armed);
         }
         let end = job.state.end_from(&self.waiters, even_armed);
-        self.ended(job, state, own, end)
+        self.ended(job, state, end)
     }
 
     /// `job`, whose state is at `state`, was asked to end. It may be gone, unless the caller must push
     /// it.
     #[inline(always)]
-    fn ended(&self, job: JobPtr, state: *const State, own: bool, end: End) -> Ended {
+    fn ended(&self, job: JobPtr, state: *const State, end: End) -> Ended {
         match end {
             end @ (End::Push | End::PushIdle) => {
                 tsan_acquire(state);
@@ -432,7 +431,8 @@ impl Shared {
                 tsan_acquire(state);
                 Ended::Yes
             }
-            End::Marked | End::OverRunning if own => Ended::Yes,
+            // A job whose callback this thread runs is not freed before that returns.
+            End::Marked | End::OverRunning if in_callback_of(job) => Ended::Yes,
             End::Marked | End::OverRunning => Ended::Running,
             End::Armed => Ended::Armed,
         }
@@ -450,7 +450,7 @@ impl Shared {
             tsan_acquire(&raw const job.state);
             return Some(Outcome::Idle);
         }
-        if in_callback_of(&job) || self.is_loop_here() {
+        if in_callback_of(job) || self.is_loop_here() {
             return None;
         }
         let own = |group: &GroupPtr| here::callbacks_of(group.as_ptr().cast()) > 0;

@@ -53,7 +53,7 @@ impl Shared {
         if self.is_shutting_down() {
             return Armed::ShuttingDown;
         }
-        let own = here::in_callback_of(&job);
+        let own = here::in_callback_of(job);
         tsan_release(&raw const job.state);
         if !job.state.claim(own, job.has(NS_JOB_PERSIST)) {
             return Armed::NotNow;
@@ -105,6 +105,6 @@ impl Shared {
             // It was armed, so it waited for a worker, and does not any more.
             self.overload.remove();
         }
-        self.ended(job, state, false, end)
+        self.ended(job, state, end)
     }
 }
