@@ -352,6 +352,9 @@ fn every_result_is_there() {
 }
 RS
 if command -v bindgen >/dev/null && command -v rustc >/dev/null; then
+    # Debian's bindgen does not understand the names that libclang 16 and later give to unnamed types.
+    oldest=$(find /usr/lib/llvm-*/lib -maxdepth 1 -name 'libclang.so*' 2>/dev/null | sort -V | head -n 1)
+    [ -z "$oldest" ] || export LIBCLANG_PATH="${oldest%/*}"
     try "bindgen finds every result" sh -c 'bindgen --rustified-enum _ns_result_t -o \
         "$0/bindings.rs" "$1/nunc-stans.h" -- -DNS_EXTENDED_RESULTS -DNS_NO_NSPR &&
         rustc --edition 2021 --test "$0/bound.rs" -o "$0/bound" && "$0/bound"' "$work" "$include"
