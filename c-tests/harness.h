@@ -38,7 +38,7 @@
 
 #include <nunc-stans.h>
 
-/* Whether NS_SKIP, a list of words, names this test. */
+/* Whether NS_SKIP, a list of words, names this test: what the machine, or an event framework, can't do. */
 static inline int is_left_out(const char *name)
 {
     const char *list = getenv("NS_SKIP");
@@ -86,30 +86,8 @@ static inline int run_cases(const char *group, const struct CMUnitTest *tests, s
 /* A stack for which there is no room. In an address space of 32 bits there may be for a fourth of it. */
 #define NO_STACK (sizeof(size_t) > 4 ? SIZE_MAX / 4 : SIZE_MAX / 16 * 15)
 
-/* Whether NS_LEAVE_OUT, names between spaces, has this one: tests that the machine can't run. */
-static inline int left_out(const char *name)
-{
-    const char *all = getenv("NS_LEAVE_OUT");
-    size_t length = strlen(name);
-    for (const char *at = all; at != NULL && (at = strstr(at, name)) != NULL; at += length) {
-        if ((at == all || at[-1] == ' ') && (at[length] == ' ' || at[length] == '\0')) {
-            return 1;
-        }
-    }
-    return 0;
-}
-
 /* The head of a test that needs nothing of what cmocka hands it. */
-#define TEST(name)                                                                             \
-    static void name##_body(void);                                                             \
-    static void name(void **state __attribute__((unused)))                                     \
-    {                                                                                          \
-        if (left_out(#name)) {                                                                 \
-            skip();                                                                            \
-        }                                                                                      \
-        name##_body();                                                                         \
-    }                                                                                          \
-    static void name##_body(void)
+#define TEST(name) static void name(void **state __attribute__((unused)))
 
 /* A time that does not come during a test, and one that has come. */
 static struct timeval far_away __attribute__((unused)) = {1000000, 0};

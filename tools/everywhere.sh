@@ -23,9 +23,11 @@
 #   test-fm-calls        counts the system calls of the process, which are qemu's too
 #   test-fm-memory, test-bad-input
 #                        limit the address space, in which qemu itself lives
-#   test-forks, test-groups-forks, test-inherited-pools
+#   test-forks, test-groups-forks, test-inherited-pools, test-caller-process, test-stats-forks,
+#   forks_do_not_disturb
 #                        a child of a process with threads makes threads, at which qemu fails an assertion
 #                        of its own (qemu_plugin_vcpu_init_hook)
+#   test-frameworks      needs libevent and tevent of that architecture
 #   a_handler_is_called_by_its_own_conventions_where_nobody_watches, real_time_signals_are_watched_too
 #                        qemu keeps some of the real-time signals to itself
 #   fm49_no_test_sleeps_to_be_right_or_needs_ipv6
@@ -52,14 +54,16 @@ how() {
     case $1 in
     armhf | i686) more="$more time64-tests" ;;
     esac
+    # There are no such libraries of another architecture.
+    left_out=frameworks
     [ -z "$run" ] || left_out="dlopen refusals bounded-steps realtime fm-calls fm-memory bad-input \
-        forks groups-forks inherited-pools"
-    NS_LEAVE_OUT="a_handler_is_called_by_its_own_conventions_where_nobody_watches \
+        forks groups-forks inherited-pools caller-process stats-forks frameworks"
+    NS_SKIP="a_handler_is_called_by_its_own_conventions_where_nobody_watches forks_do_not_disturb \
 real_time_signals_are_watched_too fm49_no_test_sleeps_to_be_right_or_needs_ipv6 all_signals_blocked_the_loop_comes_round_by_itself"
     # valgrind is this machine's.
-    [ -n "$run" ] || NS_LEAVE_OUT="valgrind_finds_nothing_in_a_small_form_of_it_all \
+    [ -n "$run" ] || NS_SKIP="valgrind_finds_nothing_in_a_small_form_of_it_all \
 valgrind_finds_nothing_in_a_small_form_of_it"
-    export NS_LEAVE_OUT
+    export NS_SKIP
 }
 
 # Compile without linking: compiles WHAT CARGO-ARGUMENTS...
