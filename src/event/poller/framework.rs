@@ -72,7 +72,7 @@ pub(super) trait Framework {
     /// The pool ends, or its poller is replaced: free everything.
     fn close(self: Box<Self>);
 
-    /// In a forked child: leave everything that is the parent's too as it is. The descriptors that
-    /// this library knows of are closed elsewhere.
-    fn leave_in_child(self: Box<Self>);
+    /// In a forked child. To free the context would take the parent's registrations out of the kernel,
+    /// so nothing is freed. The descriptors that this library knows of are closed elsewhere.
+    fn leave_in_child(&mut self) {}
 }

@@ -393,9 +393,4 @@ impl Framework for Libevent {
             (api.base_free)((*state).base);
         }
     }
-
-    fn leave_in_child(self: Box<Self>) {
-        // To free the base would take the parent's registrations out of the kernel.
-        std::mem::forget(self);
-    }
 }

@@ -20,6 +20,8 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 use libc::c_int;
 
@@ -180,6 +182,26 @@ impl Over {
             self.slots.resize(index + 1, Slot::default());
         }
         Some(&mut self.slots[index])
+    }
+}
+
+/// A poller of the parent's, in a forked child. Its memory stays as the fork found it, perhaps in the
+/// middle of a change; tools that look for lost memory find it here.
+struct Kept {
+    _poller: Over,
+    before: *mut Kept,
+}
+
+static KEPT: AtomicPtr<Kept> = AtomicPtr::new(ptr::null_mut());
+
+impl Kept {
+    fn keep(poller: Over) {
+        let kept = Box::into_raw(Box::new(Self {
+            _poller: poller,
+            before: ptr::null_mut(),
+        }));
+        // SAFETY: it is never freed, and only this thread writes to it.
+        unsafe { (*kept).before = KEPT.swap(kept, Ordering::AcqRel) };
     }
 }
 
@@ -372,7 +394,7 @@ impl Poller for Over {
     }
 
     fn release_in_child(mut self) {
-        if let Some(framework) = self.framework.take() {
+        if let Some(framework) = &mut self.framework {
             framework.leave_in_child();
         }
         // To close a number has no effect on the parent's registrations.
@@ -380,7 +402,7 @@ impl Poller for Over {
             sys::close(fd);
         }
         sys::close(self.beside.number());
-        std::mem::forget(self);
+        Kept::keep(self);
     }
 }
 

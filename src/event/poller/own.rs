@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! An event framework of the application's own.
 
+use std::io;
 use std::os::fd::RawFd;
 use std::ptr::NonNull;
-use std::{io, mem};
 
 use libc::{c_int, c_void};
 
@@ -109,10 +109,8 @@ impl Framework for Custom {
         unsafe { (self.functions.close)(self.context.as_ptr(), 0) };
     }
 
-    fn leave_in_child(self: Box<Self>) {
+    fn leave_in_child(&mut self) {
         // SAFETY: as above.
         unsafe { (self.functions.close)(self.context.as_ptr(), 1) };
-        // The memory may have been in the middle of a change when the process forked.
-        mem::forget(self);
     }
 }

@@ -404,11 +404,6 @@ impl Framework for Tevent {
             }
         }
     }
-
-    fn leave_in_child(self: Box<Self>) {
-        // To free the context would take the parent's registrations out of the kernel.
-        std::mem::forget(self);
-    }
 }
 
 /// The time of the wall clock, by which tevent's timers go, at which the monotonic clock will show
