@@ -44,7 +44,7 @@ add_up() {
 
 # 1. The models. Prints how much each of them explored.
 models() {
-    RUSTFLAGS="--cfg loom -C debug-assertions" CARGO_TARGET_DIR=$target/loom timeout -k 5 900 \
+    RUSTFLAGS="--cfg loom -C debug-assertions" CARGO_TARGET_DIR=$target/loom timeout -k 5 1500 \
         cargo test --release --locked --lib models -- --nocapture --test-threads=2 >"$log" 2>&1
     status=$?
     grep -E 'executions|panicked|^test .*FAILED' "$log"
