@@ -94,6 +94,7 @@ TEST(a_slow_callback_is_reported_while_it_runs_and_when_it_has_returned)
         EVENTUALLY(now_seconds() > end);
         assert_int_equal(latch_count(&said.count), 1);
         double left = now_seconds();
+        assert_int_equal(ns_job_done(job), NS_SUCCESS);
         latch_add(&gate.leave, 1);
         assert_latch(&said.count, 2);
         assert_ptr_equal(said.calls[1].job, job);
@@ -214,7 +215,7 @@ TEST(its_thread_is_the_pools)
     struct ns_thrpool_t *tp = ns_thrpool_new_with(&config, &options);
     assert_non_null(tp);
     assert_int_equal(count_threads(), threads + 3);
-    occupy(tp, 0, &gate);
+    assert_int_equal(ns_job_done(occupy(tp, 0, &gate)), NS_SUCCESS);
     assert_latch(&started, 1);
     assert_latch(&said.count, 2);
     assert_true(ns_thrpool_is_shutdown(tp));
@@ -280,7 +281,7 @@ TEST(it_sleeps_while_the_pool_does)
     /* And it wakes. */
     forget_reports();
     struct gate gate = GATE_INIT;
-    occupy(tp, 0, &gate);
+    assert_int_equal(ns_job_done(occupy(tp, 0, &gate)), NS_SUCCESS);
     assert_latch(&said.count, 1);
     latch_add(&gate.leave, 1);
     assert_latch(&said.count, 2);
