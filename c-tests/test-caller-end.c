@@ -41,7 +41,7 @@ static void fill_pool(struct ns_thrpool_t *tp, struct latch *gone, int ends[2])
 
 TEST(a_pool_that_nobody_turned_ends)
 {
-    int fds = count_fds(), threads = count_threads();
+    int fds = count_fds(), threads = first_count_of_threads();
     for (int how = 0; how < 4; how++) {
         struct latch gone = LATCH_INIT;
         int ends[2];

@@ -238,9 +238,9 @@ static void turn_another(struct ns_job_t *job)
     while (ns_thrpool_turn(nest->inner, &at_once) == NS_SUCCESS) {
     }
     /* The thread is in its own callback again, and in no other. */
-    nest->runs.count += ns_job_wait(job) == NS_INVALID_STATE;
-    nest->runs.count += ns_group_is_current(nest->group);
-    latch_add(&nest->runs, 1);
+    int right = ns_job_wait(job) == NS_INVALID_STATE;
+    right += ns_group_is_current(nest->group);
+    latch_add(&nest->runs, right + 1);
 }
 
 /* The outer pool's callback runs in its loop thread, in a worker, or in the caller. */

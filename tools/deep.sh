@@ -205,7 +205,8 @@ link_tests() {
     done >>"$log" 2>&1
 }
 
-# The tests that run with the library linked in. Left out, for both sanitizers:
+# The tests that run with the library linked in. Left out, for both sanitizers (and forks_do_not_disturb of
+# test-frameworks-least, for the reason of test-forks):
 #   test-abi, test-dlopen  look at the shared library as a file
 #   test-process, test-inherited-pools, test-forks, test-groups-forks, test-caller-process,
 #   test-stats-forks
@@ -239,7 +240,7 @@ address() {
         link_tests address -fsanitize=address -fsanitize=address $(sanitizer_tests); then
         export ASAN_OPTIONS=allocator_may_return_null=1:detect_stack_use_after_return=1
         # shellcheck disable=SC2046
-        NS_SLOW=1 c-tests/run.sh -t 120 $(sanitizer_tests | grep -vx test-daemon-patterns |
+        NS_SKIP=forks_do_not_disturb NS_SLOW=1 c-tests/run.sh -t 120 $(sanitizer_tests | grep -vx test-daemon-patterns |
             sed "s|^|$deep/address/|") >"$log" 2>&1
         c-tests/run.sh -t 120 "$deep/address/test-daemon-patterns" >>"$log" 2>&1
         unset ASAN_OPTIONS
@@ -268,7 +269,7 @@ thread() {
         # setarch -R: the run-time library does not accept every randomised address layout.
         # shellcheck disable=SC2046
         TSAN_OPTIONS="suppressions=$PWD/tools/tsan.supp exitcode=66 allocator_may_return_null=1" \
-            NS_SLOW=1 c-tests/run.sh -t 120 -w "setarch -R" $(echo "$tests" | sed "s|^|$deep/thread/|") >"$log" 2>&1
+            NS_SKIP=forks_do_not_disturb NS_SLOW=1 c-tests/run.sh -t 120 -w "setarch -R" $(echo "$tests" | sed "s|^|$deep/thread/|") >"$log" 2>&1
         cat "$log"
     fi
     count "ThreadSanitizer"

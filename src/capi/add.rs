@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! The functions of 0.2 that make jobs, and the common part of all functions that do.
+//! The functions of 0.2 that make jobs, and the common part of all functions that do. docs/ARCHITECTURE.md
+//! follows a job from here to its callback.
 
 use libc::{c_void, timeval};
 
@@ -378,7 +379,7 @@ impl<'a> Make<'a> {
                 if flags & NS_JOB_THREAD != 0 {
                     return self.refuse(NO_WORKERS);
                 }
-            } else if group.is_none() && spec.is_for_work_queue() {
+            } else if group.is_none() && spec.is_threaded_run_now() {
                 return self.finish_counted(shared, &spec);
             }
         }

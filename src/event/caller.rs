@@ -128,7 +128,7 @@ impl EventLoop {
             match pool.work.pop().map(|task| task.kind()) {
                 Some(group::Kind::Group(group)) => self.serve(pool, group, Came::FromWork),
                 // No function makes a job for workers that there are not, and a look is a request.
-                Some(group::Kind::Job(_) | group::Kind::Look) => {
+                Some(group::Kind::Job(_) | group::Kind::LookAtAll) => {
                     debug_assert!(false, "a task for a worker");
                 }
                 None => break,

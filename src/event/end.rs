@@ -61,7 +61,7 @@ impl EventLoop {
                     self.finish_members(pool, group);
                     continue;
                 }
-                group::Kind::Look => {
+                group::Kind::LookAtAll => {
                     self.answer_look(pool);
                     continue;
                 }
@@ -81,7 +81,7 @@ impl EventLoop {
             match task.kind() {
                 group::Kind::Job(_) => pool.work.push_quietly(task),
                 group::Kind::Group(group) => self.serve(pool, group, Came::FromWork),
-                group::Kind::Look => {}
+                group::Kind::LookAtAll => {}
             }
         }
         for _ in 0..pool.loop_work.len() {
@@ -91,7 +91,7 @@ impl EventLoop {
             match task.kind() {
                 group::Kind::Job(_) => pool.loop_work.push(task),
                 group::Kind::Group(group) => self.serve(pool, group, Came::FromLoop),
-                group::Kind::Look => {}
+                group::Kind::LookAtAll => {}
             }
         }
     }
@@ -108,7 +108,7 @@ impl EventLoop {
                     self.serve(pool, group, came);
                     continue;
                 }
-                group::Kind::Look => continue,
+                group::Kind::LookAtAll => continue,
             };
             if job.state.drop_work() {
                 // SAFETY: the job is disposed of, and `drop_work` says that this queue was the last

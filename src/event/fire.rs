@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Firing: by time or by a signal; passing a fired job on; and running the loop's own jobs.
+//! Firing, whatever the trigger; passing a fired job on; and running the loop's own jobs.
 
 use std::mem;
 
@@ -13,7 +13,6 @@ use crate::group::core::{Came, Place};
 use crate::group::{self, GroupPtr, Task};
 use crate::job::state::{self, After, Work};
 use crate::job::{JobPtr, Kind, note, probes};
-
 use crate::list::Ring;
 use crate::log::trace;
 use crate::perturb::perturb;
@@ -146,6 +145,7 @@ impl EventLoop {
         }
         job.set_output(output);
         probes::fired(pool, job);
+        // Without THREAD and outside groups: `run_ready` runs it, in this turn.
         if !job.look_in_hand().leaves_loop() {
             job.mark(note::READY | note::HEARD);
             self.lists().ready.push(job);
@@ -158,6 +158,7 @@ impl EventLoop {
             if let Some(group) = job.group() {
                 return pool.enqueue(group, job);
             }
+            // `run::work` takes it there, once `notify_workers` has announced it.
             pool.work.push_quietly(Task::job(job));
             self.dispatched += 1;
         }
@@ -241,7 +242,7 @@ impl EventLoop {
                     }
                     continue;
                 }
-                group::Kind::Look => continue,
+                group::Kind::LookAtAll => continue,
             };
             match job.state.take_work() {
                 Work::Run => match run::run(pool, slot, job, state::WORK, 0) {

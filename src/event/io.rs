@@ -157,6 +157,7 @@ impl EventLoop {
         job.mark(note::ATTACHED);
         let fd = job.fd();
         let entry = pool.fds.entry(fd);
+        // The number was closed after the add.
         if job.watch().seen.get() != entry.closes() {
             return self.attach_late(pool, job);
         }
@@ -252,6 +253,7 @@ impl EventLoop {
             fd,
             serial: entry.serial(),
         };
+        // When it is ready, `EventLoop::poll` calls `on_ready` with this key.
         self.poller.arm(key, interest, mode, known)?;
         entry.set_registration(Registration::Polled(interest, mode));
         Ok(())
@@ -292,8 +294,8 @@ impl EventLoop {
         }
     }
 
-    /// Handle an event. Returns whether it changed anything: a job fired, or a registration
-    /// changed.
+    /// Handle an event that [`EventLoop::poll`] took from the poller. Returns whether it changed anything:
+    /// a job fired, or a registration changed.
     pub(super) fn on_ready(&mut self, pool: &Shared, key: Key, ready: Interest) -> bool {
         let entry = pool.fds.find(key.fd);
         let known = entry.filter(|entry| key.is_of(entry.serial()));

@@ -42,7 +42,7 @@ impl EventLoop {
                     }
                     return taken + 1;
                 }
-                group::Kind::Look => {
+                group::Kind::LookAtAll => {
                     self.answer_look(pool);
                     continue;
                 }
@@ -143,6 +143,7 @@ impl EventLoop {
     pub(super) fn watch(&mut self, pool: &Shared, job: JobPtr) {
         trace!(pool.logger, "job {:p}: armed", job.as_c());
         let look = job.look_in_hand();
+        // In a group, counted against a limit, armed with a delay or in another way, with a cadence.
         if look.is_unusual() {
             return self.watch_unusual(pool, job);
         }

@@ -25,7 +25,7 @@ pub(crate) enum Kind {
     Job(JobPtr),
     Group(GroupPtr),
     /// Somebody has asked to see all jobs. Only among requests.
-    Look,
+    LookAtAll,
 }
 
 impl Task {
@@ -55,7 +55,7 @@ impl Task {
             // SAFETY: `job` made it, and the queue keeps the job.
             Kind::Job(unsafe { JobPtr::new(self.0.cast()) })
         } else if self.0.addr().get() == LOOK {
-            Kind::Look
+            Kind::LookAtAll
         } else {
             let at = self.0.as_ptr().map_addr(|at| at & !GROUP);
             // SAFETY: `group` made it, and the slot keeps the group.

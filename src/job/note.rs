@@ -6,7 +6,7 @@
 pub(crate) const ATTACHED: u8 = 1;
 /// The job is armed in the loop: it may fire.
 pub(crate) const MAY_FIRE: u8 = 2;
-/// The job is in the ready list, about to fire.
+/// The job has fired and is in the ready list, about to run.
 pub(crate) const READY: u8 = 4;
 /// The job's number refers to another file now: the job never fires for I/O and never closes
 /// the number.

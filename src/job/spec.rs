@@ -40,7 +40,7 @@ pub(crate) struct Spec {
 
 impl Spec {
     /// Whether the job goes straight to the workers when it is armed, outside groups.
-    pub(crate) fn is_for_work_queue(&self) -> bool {
+    pub(crate) fn is_threaded_run_now(&self) -> bool {
         self.trigger == Trigger::Now && self.flags & NS_JOB_THREAD != 0
     }
 

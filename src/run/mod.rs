@@ -33,6 +33,123 @@ thread_local! {
 /// The type of a job's callback.
 type Func = unsafe extern "C" fn(*mut ns_job_t);
 
+/// The main function of a worker: runs jobs until the work queue is closed and empty.
+pub(crate) fn work(pool: &Shared, index: usize) {
+    let mut seat = pool.work.seat(index);
+    let slot = pool.slots.of_worker(index);
+    let mut batch = FreeBatch::new(pool);
+    // It begins without work: what it takes first makes it busy.
+    let mut next = wait(pool, slot, &mut seat, &mut batch);
+    while let Some(task) = next {
+        run_task(pool, slot, task, &seat, &mut batch);
+        next = match pool.work.take(&mut seat) {
+            None => wait(pool, slot, &mut seat, &mut batch),
+            task => task,
+        };
+    }
+    debug_assert!(batch.is_empty());
+}
+
+/// Does what `task` asks for.
+#[inline(always)]
+fn run_task(pool: &Shared, slot: &Slot, task: Task, seat: &Seat, batch: &mut FreeBatch<'_>) {
+    let job = match task.kind() {
+        group::Kind::Job(job) => job,
+        group::Kind::Group(group) => return serve(pool, slot, group, batch),
+        group::Kind::LookAtAll => return,
+    };
+    match job.state.take_work() {
+        Work::Run if job.is_unusual() => run_unusual(pool, slot, job, seat, batch),
+        Work::Run => run_job(pool, slot, job, seat, batch, || {}),
+        Work::Leave => {}
+        Work::Close => close(pool, job),
+        // SAFETY: the job is disposed of, and the work queue was its last holder.
+        Work::Free => unsafe { batch.free(job) },
+    }
+}
+
+/// The worker has found nothing: waits for the next task.
+#[cold]
+#[inline(never)]
+fn wait(pool: &Shared, slot: &Slot, seat: &mut Seat, batch: &mut FreeBatch<'_>) -> Option<Task> {
+    slot.set_busy(false);
+    let task = pool.work.next(seat, || batch.give_back())?;
+    slot.set_busy(true);
+    if pool.watch.is_on() {
+        pool.watch.woke();
+    }
+    pool.note_busy();
+    Some(task)
+}
+
+/// Closes the descriptor of `job`. The loop leaves this to a worker because the close may block.
+#[cold]
+#[inline(never)]
+fn close(pool: &Shared, job: JobPtr) {
+    // The loop has counted a close already. Count again: a job added for this number since then was
+    // added for the file that we close now.
+    pool.fds.entry(job.fd()).count_close();
+    job.close();
+    job.state.closed();
+    perturb("closed by a worker, and the loop not asked for the rest");
+    pool.request(job);
+}
+
+/// Serves a group whose slot came to this worker.
+// Out of line, so that jobs outside groups take a short path.
+#[cold]
+#[inline(never)]
+fn serve(pool: &Shared, slot: &Slot, group: GroupPtr, batch: &mut FreeBatch<'_>) {
+    // SAFETY: `serve` calls this for a job that nothing else holds.
+    let free = |job| unsafe { batch.free(job) };
+    agent::serve(pool, slot, group, Place::Worker, Came::FromWork, free);
+}
+
+/// Runs a job. `again` is called when a run-now job is about to be queued again.
+#[inline(always)]
+fn run_job(
+    pool: &Shared,
+    slot: &Slot,
+    job: JobPtr,
+    seat: &Seat,
+    batch: &mut FreeBatch<'_>,
+    again: impl FnOnce(),
+) {
+    let kind = job.kind();
+    let now = kind == Kind::Now;
+    // Only the loop releases descriptors and signals. It holds no part of a timer or run-now job at
+    // this point, so the worker disposes of those itself.
+    let own = now || kind == Kind::Timer;
+    let arm = queue_of(kind);
+    let disposal = if own { 0 } else { state::REQ };
+    match run(pool, slot, job, arm, disposal) {
+        After::Idle => count_idle(pool),
+        After::Armed if now => {
+            again();
+            pool.work.push_local(seat, Task::job(job));
+        }
+        After::Dispose if own => {
+            slot.count_disposed(if now { Kind::Now } else { Kind::Timer });
+            if dispose(pool, slot, job) {
+                // SAFETY: `dispose` returned true: nothing else holds the job.
+                unsafe { batch.free(job) };
+            }
+        }
+        After::Armed | After::Dispose => pool.request(job),
+    }
+}
+
+/// Runs a job that may count against the pool's limit while it waits.
+#[cold]
+#[inline(never)]
+fn run_unusual(pool: &Shared, slot: &Slot, job: JobPtr, seat: &Seat, batch: &mut FreeBatch<'_>) {
+    if !job.is_counted() {
+        return run_job(pool, slot, job, seat, batch, || {});
+    }
+    pool.overload.remove();
+    run_job(pool, slot, job, seat, batch, || pool.overload.add(1));
+}
+
 /// Calls the callback of `job`, whose state is already RUNNING, and moves the job to its next
 /// state. `arm` and `dispose` are the queue bits to set if the job is armed again or finished with.
 ///
@@ -73,6 +190,7 @@ pub(crate) fn run(pool: &Shared, slot: &Slot, job: JobPtr, arm: u32, dispose: u3
     after
 }
 
+/// Calls the callback; under ThreadSanitizer with what it has to be told.
 #[inline(always)]
 fn execute(pool: &Shared, job: JobPtr) {
     probes::run_begin(pool, job);
@@ -165,121 +283,4 @@ fn abort_if_forked(pool: &Shared) {
         );
         std::process::abort();
     }
-}
-
-/// The main function of a worker: runs jobs until the work queue is closed and empty.
-pub(crate) fn work(pool: &Shared, index: usize) {
-    let mut seat = pool.work.seat(index);
-    let slot = pool.slots.of_worker(index);
-    let mut batch = FreeBatch::new(pool);
-    // It begins without work: what it takes first makes it busy.
-    let mut next = wait(pool, slot, &mut seat, &mut batch);
-    while let Some(task) = next {
-        run_task(pool, slot, task, &seat, &mut batch);
-        next = match pool.work.take(&mut seat) {
-            None => wait(pool, slot, &mut seat, &mut batch),
-            task => task,
-        };
-    }
-    debug_assert!(batch.is_empty());
-}
-
-/// Does what `task` asks for.
-#[inline(always)]
-fn run_task(pool: &Shared, slot: &Slot, task: Task, seat: &Seat, batch: &mut FreeBatch<'_>) {
-    let job = match task.kind() {
-        group::Kind::Job(job) => job,
-        group::Kind::Group(group) => return serve(pool, slot, group, batch),
-        group::Kind::Look => return,
-    };
-    match job.state.take_work() {
-        Work::Run if job.is_unusual() => run_counted(pool, slot, job, seat, batch),
-        Work::Run => run_job(pool, slot, job, seat, batch, || {}),
-        Work::Leave => {}
-        Work::Close => close(pool, job),
-        // SAFETY: the job is disposed of, and the work queue was its last holder.
-        Work::Free => unsafe { batch.free(job) },
-    }
-}
-
-/// The worker has found nothing: waits for the next task.
-#[cold]
-#[inline(never)]
-fn wait(pool: &Shared, slot: &Slot, seat: &mut Seat, batch: &mut FreeBatch<'_>) -> Option<Task> {
-    slot.set_busy(false);
-    let task = pool.work.next(seat, || batch.give_back())?;
-    slot.set_busy(true);
-    if pool.watch.is_on() {
-        pool.watch.woke();
-    }
-    pool.note_busy();
-    Some(task)
-}
-
-/// Closes the descriptor of `job`. The loop leaves this to a worker because the close may block.
-#[cold]
-#[inline(never)]
-fn close(pool: &Shared, job: JobPtr) {
-    // The loop has counted a close already. Count again: a job added for this number since then was
-    // added for the file that we close now.
-    pool.fds.entry(job.fd()).count_close();
-    job.close();
-    job.state.closed();
-    perturb("closed by a worker, and the loop not asked for the rest");
-    pool.request(job);
-}
-
-/// Serves a group whose slot came to this worker.
-// Out of line, so that jobs outside groups take a short path.
-#[cold]
-#[inline(never)]
-fn serve(pool: &Shared, slot: &Slot, group: GroupPtr, batch: &mut FreeBatch<'_>) {
-    // SAFETY: `serve` calls this for a job that nothing else holds.
-    let free = |job| unsafe { batch.free(job) };
-    agent::serve(pool, slot, group, Place::Worker, Came::FromWork, free);
-}
-
-/// Runs a job. `again` is called when a run-now job is about to be queued again.
-#[inline(always)]
-fn run_job(
-    pool: &Shared,
-    slot: &Slot,
-    job: JobPtr,
-    seat: &Seat,
-    batch: &mut FreeBatch<'_>,
-    again: impl FnOnce(),
-) {
-    let kind = job.kind();
-    let now = kind == Kind::Now;
-    // Only the loop releases descriptors and signals. It holds no part of a timer or run-now job at
-    // this point, so the worker disposes of those itself.
-    let own = now || kind == Kind::Timer;
-    let arm = queue_of(kind);
-    let disposal = if own { 0 } else { state::REQ };
-    match run(pool, slot, job, arm, disposal) {
-        After::Idle => count_idle(pool),
-        After::Armed if now => {
-            again();
-            pool.work.push_local(seat, Task::job(job));
-        }
-        After::Dispose if own => {
-            slot.count_disposed(if now { Kind::Now } else { Kind::Timer });
-            if dispose(pool, slot, job) {
-                // SAFETY: `dispose` returned true: nothing else holds the job.
-                unsafe { batch.free(job) };
-            }
-        }
-        After::Armed | After::Dispose => pool.request(job),
-    }
-}
-
-/// Runs a job that may count against the pool's limit while it waits.
-#[cold]
-#[inline(never)]
-fn run_counted(pool: &Shared, slot: &Slot, job: JobPtr, seat: &Seat, batch: &mut FreeBatch<'_>) {
-    if !job.is_counted() {
-        return run_job(pool, slot, job, seat, batch, || {});
-    }
-    pool.overload.remove();
-    run_job(pool, slot, job, seat, batch, || pool.overload.add(1));
 }

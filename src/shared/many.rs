@@ -46,7 +46,7 @@ impl<'a> Batch<'a> {
             State::waiting()
         };
         // Short, since all that `Shared::make` reserves is for jobs with a trigger.
-        debug_assert!(spec.is_for_work_queue());
+        debug_assert!(spec.is_threaded_run_now());
         let job = JobPtr::make(&pool.alloc, pool.as_c(), spec, state, 0)?;
         if !self.armed {
             pool.idle.add(spec.func);

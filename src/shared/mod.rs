@@ -265,8 +265,9 @@ impl Shared {
         self.wake_loop();
     }
 
-    /// Hands a run-now job to the threads that run it. Its state word has WORK set.
-    fn run_now(&self, job: JobPtr, look: Look) {
+    /// Hands a run-now job to the threads that run it: `run::work` takes it there, or
+    /// `EventLoop::run_now`. Its state word has WORK set.
+    fn queue_now(&self, job: JobPtr, look: Look) {
         perturb("its state says that it is queued, and it is not pushed");
         if look.has(NS_JOB_THREAD) {
             self.work.push(Task::job(job));
@@ -367,7 +368,7 @@ impl Shared {
         probes::armed(self, job);
         let look = job.look_in_hand();
         if look.kind() == Kind::Now {
-            return self.run_now(job, look);
+            return self.queue_now(job, look);
         }
         // No other thread sets the timer before the job is handed on.
         if job.has_time() {
