@@ -237,7 +237,7 @@ sanitizer_tests() {
 address() {
     # shellcheck disable=SC2046 # a list of words
     if sanitized address CARGO_PROFILE_RELEASE_DEBUG=1 &&
-        link_tests address -fsanitize=address -fsanitize=address $(sanitizer_tests); then
+        link_tests address -fsanitize=address "-fsanitize=address -rdynamic" $(sanitizer_tests); then
         export ASAN_OPTIONS=allocator_may_return_null=1:detect_stack_use_after_return=1
         # shellcheck disable=SC2046
         NS_SKIP=forks_do_not_disturb NS_SLOW=1 c-tests/run.sh -t 120 $(sanitizer_tests | grep -vx test-daemon-patterns |
