@@ -606,8 +606,8 @@ int ns_job_is_func(struct ns_job_t *job, ns_job_func_t func);
 #define NS_JOB_UNARMED (1 << 10)
 /**
  * A flag for ns_add_timeout_job, with PERSIST and a time that is not zero: the n-th firing is due n
- * times that after the job was armed, however long its callback takes. What is missed meanwhile is one
- * firing.
+ * intervals after the job was armed, however long its callback takes. If firings were missed, one firing
+ * makes up for all of them.
  */
 #define NS_JOB_CADENCE (1 << 11)
 
@@ -682,9 +682,9 @@ ns_result_t ns_add_fd_timeout_job(struct ns_thrpool_t *tp,
 int ns_job_get_native_fd(struct ns_job_t *job);
 
 /**
- * Finish with a job in whatever state, armed too. Any thread, any time; never waits. As after
- * ns_job_done, the job is the library's: its descriptor is closed, unless it has PRESERVE_FD,
- * and its done callback runs.
+ * Finish with a job in any state, armed or not. Any thread, any time; never waits. As after
+ * ns_job_done, the job belongs to the library, which closes its descriptor, unless it has
+ * PRESERVE_FD, and calls its done callback.
  *
  * @param job a live job
  * @return NS_SUCCESS: no run is in progress and none will start (also from the job's own
@@ -695,7 +695,7 @@ int ns_job_get_native_fd(struct ns_job_t *job);
 ns_result_t ns_job_cancel(struct ns_job_t *job);
 
 /**
- * As ns_job_wait, but for no longer than a time.
+ * As ns_job_wait, but with a time limit.
  *
  * @param job a live job
  * @param tv how long; not negative
@@ -745,16 +745,16 @@ ns_result_t ns_job_rearm_after(struct ns_job_t *job,
                                const struct timeval *tv);
 
 /**
- * As ns_job_rearm, but from now on for other directions, or with another time. So one job serves a
- * connection that reads, then writes: ns_job_rearm_for(job, NS_JOB_WRITE, NULL). ns_job_get_type
- * shows the new flags, from this call on: TIMER too, for a descriptor that has got a time-out. In its
- * own callback a PERSIST job may be armed so, too. Any thread.
+ * As ns_job_rearm, but from now on for other directions, or with another time. So one job can serve
+ * a connection that reads first and writes next: ns_job_rearm_for(job, NS_JOB_WRITE, NULL). From this
+ * call on ns_job_get_type shows the new flags: TIMER too, if a descriptor now has a time-out. Unlike
+ * with ns_job_rearm, a PERSIST job may be rearmed in its own callback. Any thread.
  *
  * @param job a live job for a descriptor or a time, WAITING or RUNNING
- * @param directions READ, WRITE, CONNECT, in the place of those that it had; 0: as before, and the
+ * @param directions READ, WRITE, CONNECT, which replace those that it had; 0: as before, and the
  * only choice for a timer
- * @param tv the time-out, or a timer's time; zero is none, or the next turn of the loop; NULL: as
- * before; not negative
+ * @param tv for a descriptor, the time-out (zero: none); for a timer, its time (zero: the next turn of
+ * the loop); NULL: as before; not negative
  * @return NS_SUCCESS; NS_SHUTDOWN; NS_INVALID_STATE as ns_job_rearm_after; NS_INVALID_REQUEST for a
  * run-now or signal job, for NULL, for other flags, for directions without a descriptor, for a negative
  * tv, and for a tv of zero with NS_JOB_CADENCE
@@ -803,12 +803,12 @@ const char *ns_result_name(ns_result_t result);
 const char *ns_result_message(ns_result_t result);
 
 /**
- * As ns_thrpool_wait, but for no longer than a time. Unlike all other waits, it may end before its
- * time with NS_TIMEOUT when a signal handler has run in the calling thread: so an interpreter comes to
- * look after its own signals between two calls.
+ * As ns_thrpool_wait, but with a time limit. Unlike all other waits, it may return NS_TIMEOUT early
+ * when a signal handler has run in the calling thread. So an interpreter can handle its own signals
+ * between two calls.
  *
  * @param tp the pool
- * @param tv how long; not negative
+ * @param tv how long to wait at most; not negative
  * @return as ns_thrpool_wait; NS_TIMEOUT when the time is up; NS_INVALID_REQUEST also if tv is NULL
  * or negative
  */

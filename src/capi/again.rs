@@ -43,16 +43,16 @@ pub unsafe extern "C" fn ns_job_rearm_after(job: *mut ns_job_t, tv: *const timev
     unsafe { on_job(NAME, job, call) }
 }
 
-/// As `ns_job_rearm`, but from now on for other directions, or with another time. So one job serves a
-/// connection that reads, then writes: `ns_job_rearm_for(job, NS_JOB_WRITE, NULL)`. `ns_job_get_type`
-/// shows the new flags, from this call on: TIMER too, for a descriptor that has got a time-out. In its
-/// own callback a PERSIST job may be armed so, too. Any thread.
+/// As `ns_job_rearm`, but from now on for other directions, or with another time. So one job can serve
+/// a connection that reads first and writes next: `ns_job_rearm_for(job, NS_JOB_WRITE, NULL)`. From this
+/// call on `ns_job_get_type` shows the new flags: TIMER too, if a descriptor now has a time-out. Unlike
+/// with `ns_job_rearm`, a PERSIST job may be rearmed in its own callback. Any thread.
 ///
 /// @param job a live job for a descriptor or a time, WAITING or RUNNING
-/// @param directions READ, WRITE, CONNECT, in the place of those that it had; 0: as before, and the
+/// @param directions READ, WRITE, CONNECT, which replace those that it had; 0: as before, and the
 /// only choice for a timer
-/// @param tv the time-out, or a timer's time; zero is none, or the next turn of the loop; NULL: as
-/// before; not negative
+/// @param tv for a descriptor, the time-out (zero: none); for a timer, its time (zero: the next turn of
+/// the loop); NULL: as before; not negative
 /// @return NS_SUCCESS; NS_SHUTDOWN; NS_INVALID_STATE as `ns_job_rearm_after`; NS_INVALID_REQUEST for a
 /// run-now or signal job, for NULL, for other flags, for directions without a descriptor, for a negative
 /// tv, and for a tv of zero with NS_JOB_CADENCE
