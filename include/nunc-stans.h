@@ -478,11 +478,11 @@ ns_result_t ns_add_signal_job(struct ns_thrpool_t *tp,
 ns_result_t ns_job_rearm(struct ns_job_t *job);
 
 /**
- * Finish with a job. It is disposed of soon: its descriptor is closed, unless it has
- * PRESERVE_FD, its done callback runs, it is freed. If its callback is running, that happens when
- * the callback returns. An armed job can't be done (but see ns_job_cancel) until the pool is
- * shutting down. Any thread; never waits. On success the job is the library's: do not use it
- * again, but in its own callback and its done callback.
+ * Finish with a job. The library disposes of it soon: it closes the job's descriptor, unless the job has
+ * PRESERVE_FD, calls its done callback, and frees it. If the job's callback is running, that happens when
+ * the callback returns. An armed job is refused until the pool is shutting down: use ns_job_cancel
+ * for it. Any thread; never waits. On success the job belongs to the library: after that use it only in
+ * its own callback and its done callback.
  *
  * @param job a live job, or, in its callbacks, one that is finished with
  * @return NS_SUCCESS, also if it is finished with already; NS_INVALID_STATE if it is armed;
@@ -494,9 +494,9 @@ ns_result_t ns_job_done(struct ns_job_t *job);
  * Block until a job is idle. Any number of threads. Nobody may finish with the job until the
  * waiting thread is inside this call; then anybody may. It can't wait in the pool's loop thread,
  * in the job's own callback or, if the job is in a group of width 1, in a callback of that group.
- * In a callback in one of the pool's workers the wait ends when the pool shuts down, for that
- * waits for the workers. A worker that waits runs nothing: if all of them wait for jobs that are
- * queued for workers, none of these runs.
+ * In a callback in one of the pool's workers the wait ends when the pool shuts down, because the
+ * shutdown waits for the workers. A worker that waits here runs no other job: if all workers wait for
+ * jobs that are queued for workers, none of these jobs runs.
  *
  * @param job a live job
  * @return NS_SUCCESS when it is WAITING; NS_DELETING when it is being disposed of; NS_SHUTDOWN
@@ -570,7 +570,7 @@ struct ns_thrpool_t *ns_job_get_tp(struct ns_job_t *job);
  * The NSPR descriptor that a job was made with. Any thread, any state.
  *
  * @param job a live job
- * @return the very pointer; NULL if it has none, and for NULL
+ * @return the same pointer; NULL if it has none, and for NULL
  */
 struct PRFileDesc *ns_job_get_fd(struct ns_job_t *job);
 
@@ -728,12 +728,12 @@ void ns_set_log(void (*text)(void *arg, int priority, const char *message),
                 void *arg);
 
 /**
- * As ns_job_rearm, but the job begins to watch for its trigger only when a time has passed: from the
- * callback's return if this is called there, else from this call. So a listener that has run out of
- * descriptors rests: ns_job_rearm_after(job, &tenth). The delay is for this arming alone. Until it is
- * over the job is armed, and can be cancelled. A time-out or a timer's time counts from then; signals
- * that arrive meanwhile fire the job then. In its own callback a PERSIST job may be armed so, too: it
- * delays the next arming. Any thread.
+ * As ns_job_rearm, but the job begins to watch for its trigger only after a delay. The delay begins when
+ * the callback returns if this is called in the callback, otherwise with this call. So a listener can pause
+ * when the process has run out of descriptors: ns_job_rearm_after(job, &tenth). The delay applies to this
+ * arming only. During the delay the job is armed, and can be cancelled. A time-out or a timer's time begins
+ * at the end of the delay; signals that arrive during it fire the job at its end. Unlike with
+ * ns_job_rearm, a PERSIST job may be rearmed in its own callback: this delays its next arming. Any thread.
  *
  * @param job a live job with a trigger, WAITING or RUNNING
  * @param tv the delay; not negative

@@ -10,12 +10,12 @@ use crate::job::{JobPtr, Kind, NEVER};
 use crate::log::log;
 use crate::shared::Shared;
 
-/// As `ns_job_rearm`, but the job begins to watch for its trigger only when a time has passed: from the
-/// callback's return if this is called there, else from this call. So a listener that has run out of
-/// descriptors rests: `ns_job_rearm_after(job, &tenth)`. The delay is for this arming alone. Until it is
-/// over the job is armed, and can be cancelled. A time-out or a timer's time counts from then; signals
-/// that arrive meanwhile fire the job then. In its own callback a PERSIST job may be armed so, too: it
-/// delays the next arming. Any thread.
+/// As `ns_job_rearm`, but the job begins to watch for its trigger only after a delay. The delay begins when
+/// the callback returns if this is called in the callback, otherwise with this call. So a listener can pause
+/// when the process has run out of descriptors: `ns_job_rearm_after(job, &tenth)`. The delay applies to this
+/// arming only. During the delay the job is armed, and can be cancelled. A time-out or a timer's time begins
+/// at the end of the delay; signals that arrive during it fire the job at its end. Unlike with
+/// `ns_job_rearm`, a PERSIST job may be rearmed in its own callback: this delays its next arming. Any thread.
 ///
 /// @param job a live job with a trigger, WAITING or RUNNING
 /// @param tv the delay; not negative
