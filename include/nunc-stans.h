@@ -1031,7 +1031,7 @@ const char *ns_thrpool_get_framework(struct ns_thrpool_t *tp);
  *
  *     void on_ready(void) { ns_thrpool_turn(tp, &zero); }
  *
- * A thread with nothing else to do can call ns_thrpool_run(tp) instead, which returns when the pool has
+ * A thread with nothing else to do can call ns_thrpool_run instead, which returns when the pool has
  * stopped.
  *
  * Who is the loop. Whatever this header says of "the loop thread" applies to the thread that is inside one

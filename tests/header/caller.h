@@ -12,7 +12,7 @@
  *
  *     void on_ready(void) { ns_thrpool_turn(tp, &zero); }
  *
- * A thread with nothing else to do can call ns_thrpool_run(tp) instead, which returns when the pool has
+ * A thread with nothing else to do can call ns_thrpool_run instead, which returns when the pool has
  * stopped.
  *
  * Who is the loop. Whatever this header says of "the loop thread" applies to the thread that is inside one
