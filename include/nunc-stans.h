@@ -34,23 +34,24 @@
  * fire, and even be gone, before the call that armed it has returned. When its callback returns
  * the job is WAITING, unless it was rearmed or finished with meanwhile, or has NS_JOB_PERSIST.
  *
- * Whose it is. Each job is to be finished with once: by ns_job_done, as a rule in its own
- * callback, or by ns_job_cancel, which ends an ARMED job too. A job that nobody finishes with
- * stays, idle. Once finished with it is the library's: its descriptor is closed (not with
- * NS_JOB_PRESERVE_FD), its done callback runs, once, and its memory goes. Do not use it again
- * after that call, but in its own callback, until that returns, and in its done callback. Inside a
- * callback rearm and done may both be called: done wins. What a job's data points to is always the
- * application's, which may free it in the done callback. Below, "a live job" is one that is not
- * finished with.
+ * Ownership. Finish with each job once: with ns_job_done, usually in its own callback, or with
+ * ns_job_cancel, which ends an ARMED job too. A job that nobody finishes with stays idle. Once it is
+ * finished with, the job belongs to the library, which closes its descriptor (unless it has
+ * NS_JOB_PRESERVE_FD), calls its done callback once, and frees the job. After the call that finishes
+ * with a job, use the job only in its own callback, until that returns, and in its done callback. A
+ * callback may call both rearm and done: done wins. What a job's data points to always belongs to the
+ * application, which may free it in the done callback. Below, "a live job" is one that is not finished
+ * with.
  *
- * The end. ns_thrpool_shutdown, from anywhere; then ns_thrpool_wait: no callback runs any more;
- * then ns_job_done for the jobs that the application still has; then ns_thrpool_destroy.
+ * The end. Call ns_thrpool_shutdown, from any thread; then ns_thrpool_wait: when it returns, no job's
+ * callback runs any more; then ns_job_done for each job that the application still has, armed or idle;
+ * then ns_thrpool_destroy.
  *
- * Descriptors. They should not block: what was readable may be gone when a callback reads it, and a
- * callback that blocks holds its worker, or the loop and all that waits for it. Have a socket listen
- * or connect before its job is added: until then it counts as hung up, and fires. A descriptor
- * fires for as long as it is in error, so take the error, and what is in the error queue, too. It
- * does not fire for urgent data alone. docs/NOTES.md, in the source, says more.
+ * Descriptors. Make them non-blocking: what was readable may be gone when a callback reads it, and a
+ * callback that blocks holds up its worker, or the loop and all that waits for it. Call listen or
+ * connect on a socket before you add its job: until then the kernel reports it as hung up, and the job
+ * fires. A job fires for as long as its descriptor has an error, so read the error, and the error queue
+ * too. It does not fire for urgent data alone. docs/NOTES.md, in the source, says more.
  *
  * Threads. Every function may be called from any thread, callbacks included; where one may not,
  * it says so. Only the wait functions (ns_job_wait, ns_job_timedwait, ns_group_wait,
@@ -477,11 +478,11 @@ ns_result_t ns_add_signal_job(struct ns_thrpool_t *tp,
 ns_result_t ns_job_rearm(struct ns_job_t *job);
 
 /**
- * Finish with a job. It is disposed of soon: its descriptor is closed, unless it has
- * PRESERVE_FD, its done callback runs, it is freed. If its callback is running, that happens when
- * the callback returns. An armed job can't be done (but see ns_job_cancel) until the pool is
- * shutting down. Any thread; never waits. On success the job is the library's: do not use it
- * again, but in its own callback and its done callback.
+ * Finish with a job. The library disposes of it soon: it closes the job's descriptor, unless the job has
+ * PRESERVE_FD, calls its done callback, and frees it. If the job's callback is running, that happens when
+ * the callback returns. An armed job is refused until the pool is shutting down: use ns_job_cancel
+ * for it. Any thread; never waits. On success the job belongs to the library: after that use it only in
+ * its own callback and its done callback.
  *
  * @param job a live job, or, in its callbacks, one that is finished with
  * @return NS_SUCCESS, also if it is finished with already; NS_INVALID_STATE if it is armed;
@@ -493,9 +494,9 @@ ns_result_t ns_job_done(struct ns_job_t *job);
  * Block until a job is idle. Any number of threads. Nobody may finish with the job until the
  * waiting thread is inside this call; then anybody may. It can't wait in the pool's loop thread,
  * in the job's own callback or, if the job is in a group of width 1, in a callback of that group.
- * In a callback in one of the pool's workers the wait ends when the pool shuts down, for that
- * waits for the workers. A worker that waits runs nothing: if all of them wait for jobs that are
- * queued for workers, none of these runs.
+ * In a callback in one of the pool's workers the wait ends when the pool shuts down, because the
+ * shutdown waits for the workers. A worker that waits here runs no other job: if all workers wait for
+ * jobs that are queued for workers, none of these jobs runs.
  *
  * @param job a live job
  * @return NS_SUCCESS when it is WAITING; NS_DELETING when it is being disposed of; NS_SHUTDOWN
@@ -569,7 +570,7 @@ struct ns_thrpool_t *ns_job_get_tp(struct ns_job_t *job);
  * The NSPR descriptor that a job was made with. Any thread, any state.
  *
  * @param job a live job
- * @return the very pointer; NULL if it has none, and for NULL
+ * @return the same pointer; NULL if it has none, and for NULL
  */
 struct PRFileDesc *ns_job_get_fd(struct ns_job_t *job);
 
@@ -605,8 +606,8 @@ int ns_job_is_func(struct ns_job_t *job, ns_job_func_t func);
 #define NS_JOB_UNARMED (1 << 10)
 /**
  * A flag for ns_add_timeout_job, with PERSIST and a time that is not zero: the n-th firing is due n
- * times that after the job was armed, however long its callback takes. What is missed meanwhile is one
- * firing.
+ * intervals after the job was armed, however long its callback takes. If firings were missed, one firing
+ * makes up for all of them.
  */
 #define NS_JOB_CADENCE (1 << 11)
 
@@ -681,9 +682,9 @@ ns_result_t ns_add_fd_timeout_job(struct ns_thrpool_t *tp,
 int ns_job_get_native_fd(struct ns_job_t *job);
 
 /**
- * Finish with a job in whatever state, armed too. Any thread, any time; never waits. As after
- * ns_job_done, the job is the library's: its descriptor is closed, unless it has PRESERVE_FD,
- * and its done callback runs.
+ * Finish with a job in any state, armed or not. Any thread, any time; never waits. As after
+ * ns_job_done, the job belongs to the library, which closes its descriptor, unless it has
+ * PRESERVE_FD, and calls its done callback.
  *
  * @param job a live job
  * @return NS_SUCCESS: no run is in progress and none will start (also from the job's own
@@ -694,7 +695,7 @@ int ns_job_get_native_fd(struct ns_job_t *job);
 ns_result_t ns_job_cancel(struct ns_job_t *job);
 
 /**
- * As ns_job_wait, but for no longer than a time.
+ * As ns_job_wait, but with a time limit.
  *
  * @param job a live job
  * @param tv how long; not negative
@@ -727,12 +728,12 @@ void ns_set_log(void (*text)(void *arg, int priority, const char *message),
                 void *arg);
 
 /**
- * As ns_job_rearm, but the job begins to watch for its trigger only when a time has passed: from the
- * callback's return if this is called there, else from this call. So a listener that has run out of
- * descriptors rests: ns_job_rearm_after(job, &tenth). The delay is for this arming alone. Until it is
- * over the job is armed, and can be cancelled. A time-out or a timer's time counts from then; signals
- * that arrive meanwhile fire the job then. In its own callback a PERSIST job may be armed so, too: it
- * delays the next arming. Any thread.
+ * As ns_job_rearm, but the job begins to watch for its trigger only after a delay. The delay begins when
+ * the callback returns if this is called in the callback, otherwise with this call. So a listener can pause
+ * when the process has run out of descriptors: ns_job_rearm_after(job, &tenth). The delay applies to this
+ * arming only. During the delay the job is armed, and can be cancelled. A time-out or a timer's time begins
+ * at the end of the delay; signals that arrive during it fire the job at its end. Unlike with
+ * ns_job_rearm, a PERSIST job may be rearmed in its own callback: this delays its next arming. Any thread.
  *
  * @param job a live job with a trigger, WAITING or RUNNING
  * @param tv the delay; not negative
@@ -744,16 +745,16 @@ ns_result_t ns_job_rearm_after(struct ns_job_t *job,
                                const struct timeval *tv);
 
 /**
- * As ns_job_rearm, but from now on for other directions, or with another time. So one job serves a
- * connection that reads, then writes: ns_job_rearm_for(job, NS_JOB_WRITE, NULL). ns_job_get_type
- * shows the new flags, from this call on: TIMER too, for a descriptor that has got a time-out. In its
- * own callback a PERSIST job may be armed so, too. Any thread.
+ * As ns_job_rearm, but from now on for other directions, or with another time. So one job can serve
+ * a connection that reads first and writes next: ns_job_rearm_for(job, NS_JOB_WRITE, NULL). From this
+ * call on ns_job_get_type shows the new flags: TIMER too, if a descriptor now has a time-out. Unlike
+ * with ns_job_rearm, a PERSIST job may be rearmed in its own callback. Any thread.
  *
  * @param job a live job for a descriptor or a time, WAITING or RUNNING
- * @param directions READ, WRITE, CONNECT, in the place of those that it had; 0: as before, and the
+ * @param directions READ, WRITE, CONNECT, which replace those that it had; 0: as before, and the
  * only choice for a timer
- * @param tv the time-out, or a timer's time; zero is none, or the next turn of the loop; NULL: as
- * before; not negative
+ * @param tv for a descriptor, the time-out (zero: none); for a timer, its time (zero: the next turn of
+ * the loop); NULL: as before; not negative
  * @return NS_SUCCESS; NS_SHUTDOWN; NS_INVALID_STATE as ns_job_rearm_after; NS_INVALID_REQUEST for a
  * run-now or signal job, for NULL, for other flags, for directions without a descriptor, for a negative
  * tv, and for a tv of zero with NS_JOB_CADENCE
@@ -802,12 +803,12 @@ const char *ns_result_name(ns_result_t result);
 const char *ns_result_message(ns_result_t result);
 
 /**
- * As ns_thrpool_wait, but for no longer than a time. Unlike all other waits, it may end before its
- * time with NS_TIMEOUT when a signal handler has run in the calling thread: so an interpreter comes to
- * look after its own signals between two calls.
+ * As ns_thrpool_wait, but with a time limit. Unlike all other waits, it may return NS_TIMEOUT early
+ * when a signal handler has run in the calling thread. So an interpreter can handle its own signals
+ * between two calls.
  *
  * @param tp the pool
- * @param tv how long; not negative
+ * @param tv how long to wait at most; not negative
  * @return as ns_thrpool_wait; NS_TIMEOUT when the time is up; NS_INVALID_REQUEST also if tv is NULL
  * or negative
  */
@@ -817,7 +818,7 @@ ns_result_t ns_thrpool_timedwait(struct ns_thrpool_t *tp,
 /*
  * Options of a pool
  *
- * Beside its config, a pool can be given options, which grow from version to version:
+ * In addition to its config, a pool can have options. Later versions may add more:
  *
  *     struct ns_thrpool_options options;
  *     ns_thrpool_options_init(&options, sizeof options);
@@ -825,153 +826,167 @@ ns_result_t ns_thrpool_timedwait(struct ns_thrpool_t *tp,
  *     options.queue_limit = 1000;
  *     tp = ns_thrpool_new_with(&config, &options);
  *
- * Overload. With queue_limit, an add of an armed run-now job with NS_JOB_THREAD that finds so many of
- * those waiting for workers returns NS_OVERLOADED, and nothing has happened: a daemon answers "busy"
- * instead of running out of memory. It is logged at LOG_DEBUG. What waits in groups does not count: see
- * ns_group_set_limit. The limit may be passed by as many jobs as there are threads that add at that
- * moment. Never refused are a job that fires or is armed again, the first rearm of an unarmed job
- * included, and what a worker of the pool adds in a callback. What the loop adds may be refused: that is
- * where daemons take requests in.
+ * Overload. queue_limit limits how many armed run-now jobs with NS_JOB_THREAD may wait for workers. When so
+ * many wait, adding another returns NS_OVERLOADED and has no effect: a daemon can answer "busy" instead of
+ * running out of memory. The refusal is logged at LOG_DEBUG. What waits in groups does not count: see
+ * ns_group_set_limit. The queue may exceed the limit by as many jobs as there are threads that add at that
+ * moment. The limit never refuses a job that fires, a job that is armed again (the first rearm of an unarmed
+ * job included), or a job that a worker of the pool adds in a callback. It may refuse what a callback in
+ * the loop adds, because that is where daemons take requests in.
  *
- * Environment. NUNC_STANS_FRAMEWORK names the event framework of each pool whose options name none, or
- * that has no options. A program with privileges of its own (setuid, file capabilities) does not look
- * at it. Empty is as if it were not set. It does not count for pools with NS_POOL_CALLER_LOOP.
+ * Environment. NUNC_STANS_FRAMEWORK names the event framework of each pool that has no options or whose
+ * options name none. Privileged programs (setuid, file capabilities) and pools with NS_POOL_CALLER_LOOP
+ * ignore it. An empty value counts as unset.
  */
 
 struct ns_slow_call;
 
-/** A flag for the options: no loop thread is started; see "The loop in the caller's thread". */
+/** A flag for the options: start no loop thread; see "The loop in the caller's thread". */
 #define NS_POOL_CALLER_LOOP (1 << 0)
-/** A flag for the options: the statistics have times too. Not in this version. */
+/** A flag for the options: measure times for the statistics too. Not in this version. */
 #define NS_POOL_TIMINGS (1 << 1)
 
-/** A flag for watch: report it once, then nothing until it is watched again. */
+/** A flag for watch: report the descriptor once, and then not until it is watched again. */
 #define NS_FRAMEWORK_ONCE 1
-/** A flag for watch: the descriptor is watched already. */
+/** A flag for watch: the descriptor is already being watched. */
 #define NS_FRAMEWORK_KNOWN 2
 
-/** A descriptor is ready. */
+/** An event: a descriptor is ready. */
 struct ns_framework_event {
-    /** The key that it was watched with. */
+    /** The key that the descriptor is watched with. */
     uint64_t key;
-    /** NS_JOB_READ, NS_JOB_WRITE or both. An error or a hang-up is both. */
+    /** NS_JOB_READ, NS_JOB_WRITE or both. Report an error or a hang-up as both. */
     uint32_t ready;
 };
 
 /**
- * An event framework of the application's own, for ns_thrpool_options. The pool watches
- * descriptors through it, and waits by it. examples/framework-poll.c puts a pool over poll(2).
+ * An event framework of the application's own, for ns_thrpool_options. The pool watches descriptors
+ * through it, and waits with it. examples/framework-poll.c runs a pool over poll(2).
  *
- * All functions but arg and wait_fd are required. The pool copies the struct and its name. It
- * calls the functions from its loop thread, one at a time; open and close also from the threads
- * that make and destroy the pool, and close in a forked child. They must not call functions of this
- * library on the pool.
+ * All functions but wait_fd are required; arg may be NULL. The pool copies the struct and its
+ * name. It calls the functions from its loop thread, one at a time. It also calls open and close
+ * from the threads that make and destroy the pool, and close in a forked child. The functions must
+ * not call functions of this library on the pool.
  *
- * The library's own descriptors, such as the pipe that wakes the loop, are watched in the same way.
- * An event for a descriptor that is not ready does no harm, nor does one with a key that was watched
- * before. The library verifies each event, so a framework may watch numbers, as poll(2) does, and need
+ * The pool watches the library's own descriptors, such as the pipe that wakes the loop, in the same
+ * way. An event for a descriptor that is not ready does no harm, nor does one with an earlier key. The
+ * library verifies each event. So a framework may watch descriptor numbers, as poll(2) does, and need
  * not notice that a number was closed or reused.
  */
 struct ns_framework {
     /** sizeof(struct ns_framework). Members are only ever added at the end. */
     size_t size;
-    /** What ns_thrpool_get_framework says. Not NULL, not empty. */
+    /** The name, which ns_thrpool_get_framework returns. Not NULL, not empty. */
     const char *name;
-    /** For open; the application's own. What it points at must outlive the pool. */
+    /** The argument of open; the application's own. What it points to must outlive the pool. */
     void *arg;
     /**
-     * Make a context, which is fw for the other functions. NULL: no pool is made. The pool calls
-     * this again, for a second context, before it closes the first, when it has to begin anew: when
-     * wait fails, when the pool's own descriptors were closed, and when a file may live on though
-     * its number was closed.
+     * Make a context. The other functions get it as fw. If it is NULL, no pool is made. The pool
+     * also calls this when it has to start over with a new context: when wait fails, when the pool's
+     * own descriptors were closed, and when a file may live on although its number was closed. Then it
+     * opens the new context before it closes the old one.
      */
     void *(*open)(void *arg);
     /**
-     * Watch fd, or, with NS_FRAMEWORK_KNOWN, watch it in another way. interest has NS_JOB_READ
-     * and NS_JOB_WRITE bits; if it has none, nothing is to be reported. key comes back with the
-     * events; a later call may change it. Returns 0 or an errno: EPERM if it cannot be watched
-     * because it is always ready, as files are; ENOENT if one that is known is gone; EBADF if it
-     * is closed. After any other errno the pool logs it and tries again, later and later.
+     * Watch fd. With NS_FRAMEWORK_KNOWN it is watched already: change how. interest has
+     * NS_JOB_READ and NS_JOB_WRITE bits; if it has none, report nothing. Events carry key; a later
+     * call may change it. Returns 0 or an errno: EPERM if fd cannot be watched because it is always
+     * ready, as regular files are; ENOENT if NS_FRAMEWORK_KNOWN was given but fd is no longer
+     * watched; EBADF if it is closed. After any other errno the pool logs it and tries again, at
+     * growing intervals.
      */
     int (*watch)(void *fw, int fd, uint64_t key, int interest, int flags);
-    /** Watch fd no more. It may be closed by now. Returns 0 or an errno, which changes nothing. */
+    /**
+     * Stop watching fd. It may already be closed. Returns 0 or an errno; the pool does nothing about
+     * an errno.
+     */
     int (*unwatch)(void *fw, int fd);
     /**
-     * Wait until something is ready or the monotonic clock shows until nanoseconds; with 0 do not
-     * wait, with -1 wait without limit. Write at most max events and return their number: 0 also
-     * if a signal interrupts the wait, which it must. Report all that is ready in turn, if it is
-     * more than max. -1 with errno if waiting fails: then the pool begins anew, by open.
+     * Wait until something is ready or the monotonic clock reaches until, in nanoseconds. If until
+     * is 0, do not wait; if it is -1, wait without limit. Write at most max events and return their
+     * number. A signal must interrupt the wait; then return 0 if nothing is ready. If more than max
+     * descriptors are ready, report them in turn. Return -1 and set errno if waiting fails: the pool
+     * then starts over with open.
      */
     int (*wait)(void *fw, struct ns_framework_event *events, int max, int64_t until);
-    /** A descriptor that polls readable when wait would find something ready, or -1. May be NULL. */
+    /**
+     * Return a descriptor that polls readable when wait would find something ready, or -1. May be
+     * NULL.
+     */
     int (*wait_fd)(void *fw);
     /**
-     * Free the context. With in_child 1 this is a forked child, whose parent still uses its own: do
-     * nothing that has an effect there (for epoll: no epoll_ctl), and do not rely on a lock that the
-     * parent's loop thread may have held. Not called if the application has closed the pool's own
-     * descriptors: the context's may be closed too, and their numbers in use for other files.
+     * Free the context. If in_child is 1, this is a forked child, and its parent still uses its own
+     * copy of the context: do nothing that affects the parent (with epoll: no epoll_ctl), and do not
+     * rely on a lock that the parent's loop thread may have held. The pool does not call this if the
+     * application has closed the pool's own descriptors: those of the context may be closed too, and
+     * their numbers reused for other files.
      */
     void (*close)(void *fw, int in_child);
 };
 
 /**
- * What can be chosen when a pool is made, beside its config. Make it ready with
- * ns_thrpool_options_init, set what differs, pass it to ns_thrpool_new_with. It is copied, and so
- * is what its strings say.
+ * Options of a pool, in addition to its config. Initialize the struct with ns_thrpool_options_init,
+ * set the fields that differ from the defaults, and pass it to ns_thrpool_new_with. The pool copies
+ * the struct and its strings.
  */
 struct ns_thrpool_options {
     /**
-     * The size of this struct in the program that fills it in: set by ns_thrpool_options_init.
-     * Fields are only ever added at the end. What a program does not know of is default; what the
-     * library does not know of must be zero.
+     * The size of this struct in the program that fills it in, set by ns_thrpool_options_init. Fields
+     * are only ever added at the end. A field that the program does not know has its default; one that
+     * the library does not know must be zero.
      */
     size_t size;
     /** NS_POOL_... flags, or'ed together. */
     uint64_t flags;
     /**
-     * 1 to 8 characters, with which the names of the pool's threads begin: NAME-loop, NAME-worker.
-     * NULL: ns.
+     * The prefix of the names of the pool's threads, 1 to 8 characters: NAME-loop, NAME-worker. NULL
+     * means "ns".
      */
     const char *name;
     /**
      * The event framework that the pool runs over: "native" (epoll and timerfd on Linux), "portable"
-     * (the polling crate alone), "libevent", "libevent:epoll", "libevent:poll", "libevent:select",
-     * "tevent", which is "tevent:standard", or "tevent:poll". The libraries of libevent and tevent are
-     * loaded when a pool asks for them; if one is not there, or lacks a function, no pool is made, and
-     * the log names it. NULL, and custom NULL too: what the environment variable
-     * NUNC_STANS_FRAMEWORK says (not in a program with privileges of its own; empty is unset), else
-     * native. docs/FRAMEWORKS.md says what each costs, and what differs.
+     * (only the polling crate), "libevent", "libevent:epoll", "libevent:poll", "libevent:select",
+     * "tevent", which is "tevent:standard", or "tevent:poll". The library loads libevent or tevent when
+     * a pool asks for it. If it is missing or lacks a function, no pool is made, and the log names it.
+     * If this and custom are NULL, the environment variable NUNC_STANS_FRAMEWORK decides, or else the
+     * pool is native. An empty variable counts as unset, and privileged programs (setuid, file
+     * capabilities) ignore it. docs/FRAMEWORKS.md says what each framework costs, and how they differ.
      */
     const char *framework;
-    /** An event framework of the application's own, on Linux; then framework must be NULL. Copied. */
+    /**
+     * An event framework of the application's own, on Linux; then framework must be NULL. The pool
+     * copies it.
+     */
     const struct ns_framework *custom;
     /**
-     * How many run-now jobs with NS_JOB_THREAD, outside groups, may wait for workers: an add that
-     * finds so many is refused with NS_OVERLOADED. 0: no limit. See "Overload".
+     * How many run-now jobs with NS_JOB_THREAD, outside groups, may wait for workers. When so many wait,
+     * adding another returns NS_OVERLOADED. 0 means no limit. See "Overload".
      */
     size_t queue_limit;
     /**
-     * Report callbacks and done callbacks of jobs that run longer than this: once while one still runs,
-     * and once when it has returned. Zero reports none. The pool has one more thread for it, NAME-watch,
-     * and reads the clock twice for each callback. A time below a millisecond counts as one.
+     * Report callbacks and done callbacks of jobs that run longer than this: once while the callback is
+     * still running, and once when it has returned. Zero reports none. For this the pool has an
+     * additional thread, NAME-watch, and reads the clock twice for each callback. A time below a
+     * millisecond counts as one millisecond.
      */
     struct timeval slow;
     /**
-     * Gets these reports, in the thread NAME-watch, which is one of the pool's own. Its argument is valid
-     * during the call. NULL: the reports go to the log, at LOG_WARNING.
+     * Called with each of these reports, in the thread NAME-watch, which is one of the pool's own
+     * threads. Its argument is valid during the call. If it is NULL, the reports go to the log, at
+     * LOG_WARNING.
      */
     void (*slow_fct)(const struct ns_slow_call *call);
     /**
-     * Called first in each thread that the pool starts, with thread_arg and the thread's name: to
-     * attach it to a language's runtime, or to pin it to a processor. May be NULL.
+     * Called first in each thread that the pool starts, with thread_arg and the thread's name: for
+     * example to attach the thread to a language's runtime, or to pin it to a processor. May be NULL.
      */
     void (*thread_start_fct)(void *arg, const char *name);
     /**
-     * Called last in each thread that the pool starts. ns_thrpool_wait returns after those of the
-     * workers have returned, and ns_thrpool_destroy after that of the loop. May be NULL.
+     * Called last in each thread that the pool starts. ns_thrpool_wait returns after these calls in
+     * the workers have returned, and ns_thrpool_destroy after that in the loop thread. May be NULL.
      */
     void (*thread_end_fct)(void *arg, const char *name);
-    /** For these two; the application's own. */
+    /** The argument of these two functions; the application's own. */
     void *thread_arg;
 };
 
@@ -979,36 +994,36 @@ struct ns_thrpool_options {
  * Set options to their defaults, which are those of ns_thrpool_new.
  *
  * @param options the options; NULL does nothing
- * @param size sizeof *options; smaller than a size_t does nothing
+ * @param size sizeof *options; if it is smaller than a size_t, the call does nothing
  */
 void ns_thrpool_options_init(struct ns_thrpool_options *options, size_t size);
 
 /**
- * As ns_thrpool_new, with options.
+ * Make a pool, as ns_thrpool_new does, with options.
  *
  * @param tp_config as for ns_thrpool_new
- * @param options made ready by ns_thrpool_options_init; copied; NULL for none
- * @return the pool, or NULL, as ns_thrpool_new; NULL also if an option is wrong, names what is not
- * known, or asks for what this version does not have: the log says which
+ * @param options initialized by ns_thrpool_options_init; copied; NULL for none
+ * @return the pool, or NULL, as ns_thrpool_new; NULL also if an option is wrong, unknown, or not
+ * available in this version: the log says which
  */
 struct ns_thrpool_t *ns_thrpool_new_with(struct ns_thrpool_config *tp_config,
                                          const struct ns_thrpool_options *options);
 
 /**
- * The event framework that a pool runs over. Any thread; in a forked child too.
+ * Get the name of the event framework that a pool runs over. Any thread; in a forked child too.
  *
  * @param tp the pool
- * @return its name, as it was asked for, valid as long as the pool; NULL for NULL
+ * @return the name, as it was requested, valid as long as the pool; NULL for NULL
  */
 const char *ns_thrpool_get_framework(struct ns_thrpool_t *tp);
 
 /*
  * The loop in the caller's thread
  *
- * A pool that is made with NS_POOL_CALLER_LOOP starts no loop thread. A thread of the application's is
- * the loop while it is inside ns_thrpool_run or ns_thrpool_turn, and callbacks without NS_JOB_THREAD run
- * there. So a pool can live in another event loop (GLib, libuv, Qt, libevent), or serve a language whose
- * callbacks must all come on one thread:
+ * A pool that is made with NS_POOL_CALLER_LOOP starts no loop thread. Instead, a thread of the application
+ * acts as the loop while it is inside ns_thrpool_run or ns_thrpool_turn, and callbacks without
+ * NS_JOB_THREAD run there. So a pool can live in another event loop (GLib, libuv, Qt, libevent), or serve a
+ * language whose callbacks must all come on one thread:
  *
  *     options.flags = NS_POOL_CALLER_LOOP;
  *     tp = ns_thrpool_new_with(&config, &options);
@@ -1016,68 +1031,74 @@ const char *ns_thrpool_get_framework(struct ns_thrpool_t *tp);
  *
  *     void on_ready(void) { ns_thrpool_turn(tp, &zero); }
  *
- * Turn the pool until it is quiet, or be the loop for good: ns_thrpool_run(tp).
+ * A thread with nothing else to do can call ns_thrpool_run instead, which returns when the pool has
+ * stopped.
  *
- * Who is the loop. Whatever this header says of "the loop thread" goes for the thread that is inside.
- * While nobody is, what is due waits. Threads may be the loop one after the other, and each sees what
- * the one before wrote. To ns_job_wait and the other waits, the thread that was last inside counts as
- * the loop: they return NS_INVALID_STATE there rather than wait for what only the caller could run.
+ * Who is the loop. Whatever this header says of "the loop thread" applies to the thread that is inside one
+ * of these calls. While no thread is inside, work for the loop waits. Different threads may be the loop one
+ * after the other; each sees what the one before wrote. For ns_job_wait and the other waits, the thread that
+ * was last inside counts as the loop thread: there they return NS_INVALID_STATE, because they would wait for
+ * work that only this thread could run.
  *
- * Threads. The caller's signal mask and name are not touched, and thread_start_fct and thread_end_fct
- * are not called for it. A signal that a job watches must be unblocked in some thread. max_threads may
- * be 0: then no thread is started at all, and a job with NS_JOB_THREAD is NS_INVALID_REQUEST. A close
- * that lingers is then done in the loop. A callback must not end the thread (pthread_exit): the process
- * would end.
+ * Threads. The library does not touch the caller's signal mask and thread name, and does not call
+ * thread_start_fct and thread_end_fct for it. A signal that a job watches must be unblocked in some thread.
+ * max_threads may be 0: then the pool starts no thread at all, and adding a job with NS_JOB_THREAD returns
+ * NS_INVALID_REQUEST. The loop then also does closes that linger. A callback must not end the thread
+ * (pthread_exit): the process would end.
  *
- * The end. ns_thrpool_wait before the shutdown only waits. After the shutdown, also one that comes while
- * it waits, it is the loop itself until the pool is quiet: if its caller was the last inside, or nobody
- * ever was, or the thread that was has ended. Of several that wait, one is. Else it waits for the thread
- * that was last inside to turn the pool on. ns_thrpool_destroy is the loop whoever calls it, and waits
- * for a thread that is inside. So a thread that calls shutdown, wait and destroy without another turn
- * does not hang. Once ns_thrpool_turn has returned NS_SHUTDOWN, the wait descriptor tells only of jobs
- * and groups that were finished with: stop watching it before ns_thrpool_destroy, which closes it.
+ * The end. Before the shutdown, ns_thrpool_wait only waits. After the shutdown (also if that comes during
+ * the wait) it acts as the loop itself until the pool has stopped, if its caller was the last thread inside,
+ * if no thread ever was inside, or if the thread that was last inside has ended. If several threads wait,
+ * one of them is the loop. In all other cases ns_thrpool_wait waits for the thread that was last inside to
+ * go on turning the pool. ns_thrpool_destroy acts as the loop whichever thread calls it; it first waits for
+ * a thread that is inside. So a thread that calls shutdown, wait and destroy without another turn does not
+ * hang. Once ns_thrpool_turn has returned NS_SHUTDOWN, the wait descriptor is readable only for jobs and
+ * groups that were finished with. Stop watching it before ns_thrpool_destroy, which closes it.
  *
- * NUNC_STANS_FRAMEWORK is not for such pools: they are native unless their options say otherwise.
+ * Pools with this flag ignore NUNC_STANS_FRAMEWORK: they are native unless their options say otherwise.
  */
 
 /**
- * Be the loop of a pool that was made with NS_POOL_CALLER_LOOP, until the pool has stopped: somebody has
- * called ns_thrpool_shutdown, every worker has left, and from now on no job's callback runs. Any thread
- * but one that is in a callback of the pool. Cancellation is disabled meanwhile.
+ * Act as the loop of a pool that was made with NS_POOL_CALLER_LOOP, until the pool has stopped: somebody
+ * has called ns_thrpool_shutdown, every worker has left, and from now on no job's callback runs. Any
+ * thread may call this, except one that is in a callback of the pool. Cancellation is disabled during
+ * the call.
  *
  * @param tp the pool
  * @return NS_SUCCESS; NS_THREAD_FAILURE if a worker could not be joined; NS_INVALID_STATE, at once, on a
- * pool without the flag, in a callback of the pool (also one further out on the thread's stack), and
- * while another thread is the loop; NS_SHUTDOWN in a forked child; NS_INVALID_REQUEST for NULL
+ * pool without the flag, in a callback of the pool (also an outer one on the thread's stack), and while
+ * another thread is the loop; NS_SHUTDOWN in a forked child; NS_INVALID_REQUEST for NULL
  */
 ns_result_t ns_thrpool_run(struct ns_thrpool_t *tp);
 
 /**
- * Be the loop of a pool that was made with NS_POOL_CALLER_LOOP for one turn: wait until there is something
- * to do, and do it. A turn is bounded: what it leaves over is for the next. Any thread but one that is in
- * a callback of the pool; another each time, if you like. Cancellation is disabled meanwhile.
+ * Act as the loop of a pool that was made with NS_POOL_CALLER_LOOP for one turn: wait until there is
+ * something to do, and do it. The work of one turn is bounded; what it leaves over is for the next. Any
+ * thread may call this, except one that is in a callback of the pool. Different threads may take
+ * different turns. Cancellation is disabled during the call.
  *
  * @param tp the pool
- * @param tv how long to wait at most; zero: not at all; NULL: without limit; not negative
+ * @param tv how long to wait at most: zero does not wait, NULL waits without limit; not negative
  * @return NS_SUCCESS if there was something to do, for the application or for the library itself;
- * NS_TIMEOUT if there was nothing, never before tv has passed; NS_SHUTDOWN once the pool has stopped (then
- * it has disposed of what was done), and in a forked child; NS_INVALID_STATE as for ns_thrpool_run;
- * NS_INVALID_REQUEST for NULL, and if tv is negative
+ * NS_TIMEOUT if there was nothing, never before tv has passed; NS_SHUTDOWN once the pool has stopped
+ * (then this call has disposed of what was done), and in a forked child; NS_INVALID_STATE as for
+ * ns_thrpool_run; NS_INVALID_REQUEST for NULL, and if tv is negative
  */
 ns_result_t ns_thrpool_turn(struct ns_thrpool_t *tp,
                             const struct timeval *tv);
 
 /**
- * A descriptor that polls readable when a turn of the pool would find something to do: a request from
- * another thread, a timer that is due, a descriptor that is ready, a signal, what a turn left over. After
- * each turn it is readable again, or nothing is left to do; after one that returned NS_TIMEOUT it is not
- * readable until something new comes. Under an edge-triggered poller, turn until NS_TIMEOUT. Any thread.
+ * Get a descriptor that polls readable when a turn of the pool would find something to do: a request
+ * from another thread, a timer that is due, a descriptor that is ready, a signal, or work that a turn
+ * left over. After each turn the descriptor is readable again, unless nothing is left to do. After a
+ * turn that returned NS_TIMEOUT it is not readable until something new comes. Under an edge-triggered
+ * poller, call ns_thrpool_turn until its result is not NS_SUCCESS. Any thread.
  *
  * @param tp the pool, made with NS_POOL_CALLER_LOOP
- * @return the descriptor, always the same, valid until ns_thrpool_destroy. It is the pool's: do not read
- * or close it. -1 if the event framework has none, if the system is out of descriptors, on a pool without
- * the flag, in a forked child, and for NULL. If the application has closed descriptors of the pool's, call
- * this again
+ * @return the descriptor, always the same, valid until ns_thrpool_destroy. It belongs to the pool: do
+ * not read or close it. -1 if the event framework has none, if the system is out of descriptors, on a
+ * pool without the flag, in a forked child, and for NULL. If the application has closed descriptors of
+ * the pool's, call this again
  */
 int ns_thrpool_get_wait_fd(struct ns_thrpool_t *tp);
 
@@ -1088,8 +1109,8 @@ int ns_thrpool_get_wait_fd(struct ns_thrpool_t *tp);
  * width 1 is what others call a strand or a serial queue: one callback at a time, in order, on
  * whichever thread is free, with no lock and no thread of its own. Give each connection one, put
  * all its jobs in it, whatever their kind, and nothing that belongs to the connection needs a lock.
- * A group of width n limits a class of work to n at once. Width 0 sets no limit and keeps no order:
- * it is for cancelling, and waiting for, many jobs together.
+ * A group of width n runs at most n of its callbacks at once. Width 0 sets no limit and keeps no order:
+ * use it to cancel many jobs together, or to wait for them.
  *
  * Order. A job that fires, or a run-now job when it is armed, joins the end of the group's queue. It
  * begins when it is at the head and fewer than `width` of the group's callbacks run, in a worker or
@@ -1098,12 +1119,12 @@ int ns_thrpool_get_wait_fd(struct ns_thrpool_t *tp);
  * application a job in the queue is armed.
  *
  * Exclusion. In a group of width 1 no two callbacks run at once, done callbacks included, and each
- * sees all that those before it wrote. A done callback takes its turn in the queue; its descriptor
- * is closed before, at once. It runs in the loop or in a worker.
+ * sees all that those before it wrote. The done callback of a job takes its turn in the queue, and runs
+ * in the loop or in a worker. The job's descriptor is closed earlier, without waiting for that turn.
  *
  * Lifetime. The maker of a group has one hold on it, and each job in it is another. When the last
- * is gone, the group's done callback runs once, after those of all its jobs, and then its memory is
- * freed: so the done callback may free what all the callbacks use. A thread that calls a function
+ * is gone, the group's done callback runs once, after those of all its jobs, and then the library frees
+ * the group. So the group's done callback may free what all the callbacks use. A thread that calls a function
  * with a group must have a hold, or be in a callback of one of its jobs. ns_thrpool_destroy ends the
  * groups that are still held, and logs how many there were.
  *
@@ -1292,41 +1313,41 @@ size_t ns_group_get_length(struct ns_group_t *group);
 /* ---- Looking in: statistics ---- */
 
 /*
- * What a pool counts of itself, all the time: it costs a few instructions a job, and no system call. Any
- * thread may ask, callbacks included, at any time until ns_thrpool_destroy begins.
+ * A pool always keeps statistics. They cost a few instructions per job, and no system call. Any thread may
+ * read them, callbacks included, at any time until ns_thrpool_destroy begins.
  *
  *     struct ns_thrpool_stats stats;
  *     ns_thrpool_stats_init(&stats, sizeof stats);
  *     ns_thrpool_get_stats(tp, &stats);
  *
- * ns_thrpool_format_stats writes the same as text for Prometheus. docs/OBSERVING.md tells what to look at.
+ * ns_thrpool_format_stats writes the same as text for Prometheus. docs/OBSERVING.md says what to look at.
  *
- * How long jobs wait and callbacks take is not measured in this version: the histograms and times at the
- * end of the struct are zero.
+ * This version does not measure how long jobs wait and how long callbacks take: the histograms and times at
+ * the end of the struct are zero.
  */
 
 /**
- * What a pool has done, and what it is doing. Make it ready with ns_thrpool_stats_init, pass it to
- * ns_thrpool_get_stats.
+ * What a pool has done so far, and what it is doing. Initialize it with ns_thrpool_stats_init, then
+ * pass it to ns_thrpool_get_stats.
  *
- * Numbers of jobs agree at every moment: jobs_made is jobs_disposed and all that live. Counts that threads
- * are changing while they are read may be behind by what is under way.
+ * The numbers of jobs are consistent at every moment: jobs_made is jobs_disposed plus all live jobs.
+ * Other counts may lag slightly behind what threads are doing while they are read.
  */
 struct ns_thrpool_stats {
     /**
-     * The size of this struct in the program: set by ns_thrpool_stats_init. Fields are only ever added
-     * at the end. What the library does not know of becomes zero.
+     * The size of this struct in the program, set by ns_thrpool_stats_init. Fields are only ever added
+     * at the end. Fields that the library does not know are set to zero.
      */
     size_t size;
-    /** Jobs that were made since the pool began. */
+    /** Jobs made since the pool began. */
     uint64_t jobs_made;
-    /** Jobs that were disposed of. A job counts before its done callback is called. */
+    /** Jobs disposed of. A job is counted before its done callback is called. */
     uint64_t jobs_disposed;
-    /** Callbacks that have begun in the loop. Done callbacks do not count. */
+    /** Callbacks that have begun in the loop. Done callbacks are not counted. */
     uint64_t runs_loop;
     /** Callbacks that have begun in workers. */
     uint64_t runs_worker;
-    /** Jobs that live now, by kind: run-now jobs. */
+    /** Live jobs, by kind: run-now jobs. */
     uint64_t live_run_now;
     /** Jobs with a descriptor. */
     uint64_t live_io;
@@ -1336,42 +1357,43 @@ struct ns_thrpool_stats {
     uint64_t live_signals;
     /** Requests that wait for the loop now: to watch for a job's trigger, or to dispose of a job. */
     uint64_t requests;
-    /** What waits to run in the loop now: run-now jobs, and groups whose next job is the loop's. */
+    /** What waits to run in the loop now: run-now jobs, and groups whose next job runs in the loop. */
     uint64_t loop_queue;
     /** What waits for workers now: jobs, and groups that have a job for a worker. */
     uint64_t work_queue;
     /**
-     * The most that waited for workers, as far as the loop, workers and readers of statistics saw when
-     * they looked.
+     * The most jobs and groups that waited for workers. The loop, workers and readers of statistics
+     * sample it, so a short peak may be missed.
      */
     uint64_t work_queue_max;
-    /** Workers that live now. */
+    /** Workers that exist now. */
     uint64_t workers;
-    /** Workers that have something to do now. */
+    /** Workers that are busy now. */
     uint64_t workers_busy;
-    /** The most that had something to do at once. */
+    /** The most workers that were busy at once. */
     uint64_t workers_busy_max;
     /** Turns of the loop. */
     uint64_t turns;
     /** How often the loop asked its event framework for events. It sleeps in some of these calls. */
     uint64_t waits;
-    /** How often the loop was woken by another thread, at the cost of a system call. */
+    /** How often another thread woke the loop, at the cost of a system call. */
     uint64_t wakes;
-    /** Adds that were refused with NS_OVERLOADED, because of a pool's limit or a group's. */
+    /** Adds that returned NS_OVERLOADED, because of a pool's limit or a group's. */
     uint64_t refused_overload;
     /**
-     * The rest needs NS_POOL_TIMINGS, which is not in this version: it is zero. In each histogram, element i counts values
-     * from 2^(i-1) to below 2^i nanoseconds, element 0 those of zero, and the last all that are longer.
-     * Here: from firing or add to the beginning of the callback, in the loop.
+     * The fields from here on need NS_POOL_TIMINGS, which this version does not have: they are zero. In
+     * each histogram, element 0 counts values of zero, element i those from 2^(i-1) to below 2^i
+     * nanoseconds, and the last element all longer ones. This one: the time from firing, or from the
+     * add, to the beginning of the callback, in the loop.
      */
     uint64_t queue_loop_ns[64];
     /** The same in workers. */
     uint64_t queue_worker_ns[64];
-    /** How long callbacks took in the loop. Done callbacks do not count. */
+    /** How long callbacks took in the loop. Done callbacks are not counted. */
     uint64_t run_loop_ns[64];
     /** The same in workers. */
     uint64_t run_worker_ns[64];
-    /** How long after its time a timer job fired. */
+    /** How late timer jobs fired. */
     uint64_t late_ns[64];
     /** The sum of what is in queue_loop_ns, in nanoseconds. */
     uint64_t queue_loop_sum;
@@ -1383,51 +1405,52 @@ struct ns_thrpool_stats {
     uint64_t run_worker_sum;
     /** The sum of what is in late_ns. */
     uint64_t late_sum;
-    /** How long the loop was at work, in nanoseconds. */
+    /** How long the loop was busy, in nanoseconds. */
     uint64_t loop_busy_ns;
-    /** How long the loop waited for events. */
+    /** How long the loop waited for events, in nanoseconds. */
     uint64_t loop_idle_ns;
 };
 
 /**
- * Make a struct ready for ns_thrpool_get_stats: all zero but its size.
+ * Initialize a struct for ns_thrpool_get_stats: all zero except its size.
  *
  * @param stats the struct; NULL does nothing
- * @param size sizeof *stats; smaller than a size_t does nothing
+ * @param size sizeof *stats; if it is smaller than a size_t, the call does nothing
  */
 void ns_thrpool_stats_init(struct ns_thrpool_stats *stats, size_t size);
 
 /**
- * What a pool has done so far, and what it is doing. Any thread, callbacks included, also while the pool
- * shuts down and after it has stopped. Neither waits nor allocates.
+ * Get what a pool has done so far, and what it is doing. Any thread, callbacks included, also while the
+ * pool shuts down and after it has stopped. The call neither waits nor allocates.
  *
  * @param tp the pool
- * @param stats made ready by ns_thrpool_stats_init; written up to its size
- * @return NS_SUCCESS; NS_SHUTDOWN in a forked child, where stats stays as it is; NS_INVALID_REQUEST if tp
- * or stats is NULL, or its size is not one that ns_thrpool_stats_init has set
+ * @param stats initialized by ns_thrpool_stats_init; written up to its size
+ * @return NS_SUCCESS; NS_SHUTDOWN in a forked child, where stats is left unchanged; NS_INVALID_REQUEST
+ * if tp or stats is NULL, or if its size is not one that ns_thrpool_stats_init has set
  */
 ns_result_t ns_thrpool_get_stats(struct ns_thrpool_t *tp,
                                  struct ns_thrpool_stats *stats);
 
 /**
- * Begin the maxima of a pool anew: work_queue_max and workers_busy_max. All else goes on. Any thread.
+ * Reset the maxima of a pool: work_queue_max and workers_busy_max. All other numbers stay. Any thread.
  *
  * @param tp the pool; NULL does nothing, nor does a pool of the parent process
  */
 void ns_thrpool_reset_stats(struct ns_thrpool_t *tp);
 
 /**
- * The statistics of a pool as text, in the format of Prometheus (text, version 0.0.4): to be served as
- * text/plain; version=0.0.4. Each metric has a help and a type. Their names are those of the fields,
- * with nunc_stans_ in front and _total behind where they only grow; the label pool has the pool's name and
- * number, as "ns-0". Any thread, callbacks included. It may run while other threads make pools and destroy
- * them.
+ * Write the statistics of a pool as text, in the text format of Prometheus (version 0.0.4): serve it as
+ * text/plain; version=0.0.4. Each metric has a help text and a type. It is named after its field, with
+ * the prefix nunc_stans_; names of counters end in _total. The label pool has the pool's name and
+ * number, as in "ns-0". Any thread, callbacks included. Other threads may make and destroy pools
+ * meanwhile.
  *
  * @param tp the pool; NULL: all pools of the process in one text
- * @param text where it is written, at most size bytes with its NUL; may be NULL if size is 0
+ * @param text where to write it, at most size bytes with its NUL; may be NULL if size is 0
  * @param size how many bytes there are
- * @return the length of the whole text without its NUL, also if that did not fit: as snprintf. 0, and an
- * empty text, for a pool of the parent process, if text is NULL and size is not 0, or if there is no memory
+ * @return the length of the whole text without its NUL, even if it did not fit, like snprintf. 0, and an
+ * empty text, for a pool of the parent process, if text is NULL and size is not 0, or if there is no
+ * memory
  */
 size_t ns_thrpool_format_stats(struct ns_thrpool_t *tp,
                                char *text,
@@ -1436,22 +1459,23 @@ size_t ns_thrpool_format_stats(struct ns_thrpool_t *tp,
 /* ---- Looking in: where a pool is stuck ---- */
 
 /*
- * Two ways from inside the process; docs/OBSERVING.md has those from outside (ns-top, gdb, probes).
+ * There are two ways from inside the process. docs/OBSERVING.md describes those from outside: ns-top, gdb
+ * and probes.
  *
- * Ask. ns_thrpool_dump tells what each job and each thread of a pool does, also when the loop is stuck.
+ * Ask. ns_thrpool_dump reports what each job and each thread of a pool is doing, even when the loop is stuck.
  *
- * Be told. A pool with `slow` in its options has a watchdog: a thread that reports each callback that runs
- * longer, while it still runs and again when it has returned, to slow_fct or to the log. The watchdog
- * sleeps while all threads of the pool do.
+ * Be told. If a pool has `slow` in its options, it has a watchdog: a thread that reports each callback that
+ * runs longer, while it is still running and again when it has returned, to slow_fct or to the log. The
+ * watchdog sleeps while all threads of the pool sleep.
  *
  *     options.slow = (struct timeval){1, 0};
  *     options.slow_fct = on_slow_callback;
  *
- * Without a watchdog the pool does not note when a callback begins. Then a dump and ns-top tell how long it
- * has been running since they saw it first.
+ * Without a watchdog the pool does not record when a callback begins. Then a dump and ns-top show how long
+ * the callback has been running since they first saw it.
  */
 
-/** A report on a callback that takes long: see slow in the options of a pool. */
+/** A report on a callback that takes too long: see slow in the options of a pool. */
 struct ns_slow_call {
     /** The size of this struct in the library. Fields are only ever added at the end. */
     size_t size;
@@ -1465,39 +1489,44 @@ struct ns_slow_call {
     const char *name;
     /** The job's data when the callback began. For comparing only. */
     void *data;
-    /** The thread, as gettid(2) numbers it; 0 on systems that do not. */
+    /** The thread's ID, as from gettid(2); 0 on systems without it. */
     pid_t thread;
-    /** 1 if the thread is the pool's loop, 0 if it is a worker. */
+    /** 1 if it runs in the pool's loop, 0 if in a worker. */
     int in_loop;
     /** 0 while the callback runs, 1 when it has returned. */
     int ended;
-    /** For how many nanoseconds it has run so far, or ran in all. At least so long. */
+    /**
+     * For how many nanoseconds it has run so far or, once it has returned, in all. The real time may be
+     * longer.
+     */
     uint64_t ns;
 };
 
 /**
- * Tell what each job and each thread of a pool does, in lines of text for people: a line for each job
- * that is armed, in the queue of its group, or running, and one with the lengths of the queues. A line
- * has the job's address, its flags, its descriptor or signal, what it does, how much time it has left,
- * for how long it has been running and in which thread, its callback by name (where the dynamic linker
- * knows one: link the program with -rdynamic), its data, and its group. The form of the lines may change.
+ * Report what each job and each thread of a pool is doing, in lines of text for people: one line for
+ * each job that is armed, in the queue of its group, or running, and one with the lengths of the queues.
+ * The line of a job has its address, its flags, its descriptor or signal, what it is doing, how much
+ * time it has left, for how long it has been running and in which thread, its callback by name (where
+ * the dynamic linker knows one: link the program with -rdynamic), its data, and its group. The form of
+ * the lines may change.
  *
- * The pool goes on meanwhile. All lines are collected by the loop, some thousand jobs a turn, before the
- * first is told. A job that is armed again in the meantime may be missing, if there are more. Jobs in the
- * queues of workers, and run-now jobs of the loop's, are only counted, except in groups.
+ * The pool goes on meanwhile. The loop collects all lines, some thousand jobs in each turn, before the
+ * first is passed to line. If there are more jobs, one that is armed again meanwhile may be missing.
+ * Jobs in the queue of the workers, and run-now jobs that wait for the loop, are only counted, unless
+ * they are in groups.
  *
  * If the loop does not answer within a second, the last line says in which callback it is, and for how
- * long it has been. Other lines then tell what the workers do.
+ * long. Other lines then say what the workers are doing.
  *
- * Any thread, callbacks included; in the loop it answers at once. Threads that call this at the same time
- * do so one after the other. After the shutdown too.
+ * Any thread, callbacks included; in the loop it answers at once. If several threads call this at the
+ * same time, they take turns. It works after the shutdown too.
  *
  * @param tp the pool
  * @param line called with each line, without a newline at its end, in the calling thread, when the call
  * has nothing more to do with the pool; the text is valid during the call
- * @param arg its first argument
- * @return NS_SUCCESS; NS_TIMEOUT if the loop did not answer; NS_ALLOCATION_FAILURE, and no line was told;
- * NS_SHUTDOWN in a forked child; NS_INVALID_REQUEST if tp or line is NULL
+ * @param arg the first argument of line
+ * @return NS_SUCCESS; NS_TIMEOUT if the loop did not answer; NS_ALLOCATION_FAILURE, and line was not
+ * called; NS_SHUTDOWN in a forked child; NS_INVALID_REQUEST if tp or line is NULL
  */
 ns_result_t ns_thrpool_dump(struct ns_thrpool_t *tp,
                             void (*line)(void *arg, const char *text),

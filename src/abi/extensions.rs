@@ -17,8 +17,8 @@ pub const NS_VERSION_PATCH: i32 = 0;
 pub const NS_JOB_UNARMED: ns_job_type_t = 1 << 10;
 
 /// A flag for `ns_add_timeout_job`, with PERSIST and a time that is not zero: the n-th firing is due n
-/// times that after the job was armed, however long its callback takes. What is missed meanwhile is one
-/// firing.
+/// intervals after the job was armed, however long its callback takes. If firings were missed, one firing
+/// makes up for all of them.
 pub const NS_JOB_CADENCE: ns_job_type_t = 1 << 11;
 
 /// A group as C sees it, opaque: `group` knows what is inside.

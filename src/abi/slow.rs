@@ -5,7 +5,7 @@ use libc::{c_char, c_int, c_void, pid_t, size_t};
 
 use super::types::{ns_job_func_t, ns_job_t, ns_thrpool_t};
 
-/// A report on a callback that takes long: see `slow` in the options of a pool.
+/// A report on a callback that takes too long: see `slow` in the options of a pool.
 #[allow(non_camel_case_types)]
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -22,12 +22,13 @@ pub struct ns_slow_call {
     pub name: *const c_char,
     /// The job's data when the callback began. For comparing only.
     pub data: *mut c_void,
-    /// The thread, as gettid(2) numbers it; 0 on systems that do not.
+    /// The thread's ID, as from gettid(2); 0 on systems without it.
     pub thread: pid_t,
-    /// 1 if the thread is the pool's loop, 0 if it is a worker.
+    /// 1 if it runs in the pool's loop, 0 if in a worker.
     pub in_loop: c_int,
     /// 0 while the callback runs, 1 when it has returned.
     pub ended: c_int,
-    /// For how many nanoseconds it has run so far, or ran in all. At least so long.
+    /// For how many nanoseconds it has run so far or, once it has returned, in all. The real time may be
+    /// longer.
     pub ns: u64,
 }

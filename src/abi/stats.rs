@@ -3,27 +3,27 @@
 
 use libc::size_t;
 
-/// What a pool has done, and what it is doing. Make it ready with `ns_thrpool_stats_init`, pass it to
-/// `ns_thrpool_get_stats`.
+/// What a pool has done so far, and what it is doing. Initialize it with `ns_thrpool_stats_init`, then
+/// pass it to `ns_thrpool_get_stats`.
 ///
-/// Numbers of jobs agree at every moment: jobs_made is jobs_disposed and all that live. Counts that threads
-/// are changing while they are read may be behind by what is under way.
+/// The numbers of jobs are consistent at every moment: jobs_made is jobs_disposed plus all live jobs.
+/// Other counts may lag slightly behind what threads are doing while they are read.
 #[allow(non_camel_case_types)]
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct ns_thrpool_stats {
-    /// The size of this struct in the program: set by `ns_thrpool_stats_init`. Fields are only ever added
-    /// at the end. What the library does not know of becomes zero.
+    /// The size of this struct in the program, set by `ns_thrpool_stats_init`. Fields are only ever added
+    /// at the end. Fields that the library does not know are set to zero.
     pub size: size_t,
-    /// Jobs that were made since the pool began.
+    /// Jobs made since the pool began.
     pub jobs_made: u64,
-    /// Jobs that were disposed of. A job counts before its done callback is called.
+    /// Jobs disposed of. A job is counted before its done callback is called.
     pub jobs_disposed: u64,
-    /// Callbacks that have begun in the loop. Done callbacks do not count.
+    /// Callbacks that have begun in the loop. Done callbacks are not counted.
     pub runs_loop: u64,
     /// Callbacks that have begun in workers.
     pub runs_worker: u64,
-    /// Jobs that live now, by kind: run-now jobs.
+    /// Live jobs, by kind: run-now jobs.
     pub live_run_now: u64,
     /// Jobs with a descriptor.
     pub live_io: u64,
@@ -33,38 +33,39 @@ pub struct ns_thrpool_stats {
     pub live_signals: u64,
     /// Requests that wait for the loop now: to watch for a job's trigger, or to dispose of a job.
     pub requests: u64,
-    /// What waits to run in the loop now: run-now jobs, and groups whose next job is the loop's.
+    /// What waits to run in the loop now: run-now jobs, and groups whose next job runs in the loop.
     pub loop_queue: u64,
     /// What waits for workers now: jobs, and groups that have a job for a worker.
     pub work_queue: u64,
-    /// The most that waited for workers, as far as the loop, workers and readers of statistics saw when
-    /// they looked.
+    /// The most jobs and groups that waited for workers. The loop, workers and readers of statistics
+    /// sample it, so a short peak may be missed.
     pub work_queue_max: u64,
-    /// Workers that live now.
+    /// Workers that exist now.
     pub workers: u64,
-    /// Workers that have something to do now.
+    /// Workers that are busy now.
     pub workers_busy: u64,
-    /// The most that had something to do at once.
+    /// The most workers that were busy at once.
     pub workers_busy_max: u64,
     /// Turns of the loop.
     pub turns: u64,
     /// How often the loop asked its event framework for events. It sleeps in some of these calls.
     pub waits: u64,
-    /// How often the loop was woken by another thread, at the cost of a system call.
+    /// How often another thread woke the loop, at the cost of a system call.
     pub wakes: u64,
-    /// Adds that were refused with NS_OVERLOADED, because of a pool's limit or a group's.
+    /// Adds that returned NS_OVERLOADED, because of a pool's limit or a group's.
     pub refused_overload: u64,
-    /// The rest needs NS_POOL_TIMINGS, which is not in this version: it is zero. In each histogram, element i counts values
-    /// from 2^(i-1) to below 2^i nanoseconds, element 0 those of zero, and the last all that are longer.
-    /// Here: from firing or add to the beginning of the callback, in the loop.
+    /// The fields from here on need NS_POOL_TIMINGS, which this version does not have: they are zero. In
+    /// each histogram, element 0 counts values of zero, element i those from 2^(i-1) to below 2^i
+    /// nanoseconds, and the last element all longer ones. This one: the time from firing, or from the
+    /// add, to the beginning of the callback, in the loop.
     pub queue_loop_ns: [u64; 64],
     /// The same in workers.
     pub queue_worker_ns: [u64; 64],
-    /// How long callbacks took in the loop. Done callbacks do not count.
+    /// How long callbacks took in the loop. Done callbacks are not counted.
     pub run_loop_ns: [u64; 64],
     /// The same in workers.
     pub run_worker_ns: [u64; 64],
-    /// How long after its time a timer job fired.
+    /// How late timer jobs fired.
     pub late_ns: [u64; 64],
     /// The sum of what is in queue_loop_ns, in nanoseconds.
     pub queue_loop_sum: u64,
@@ -76,8 +77,8 @@ pub struct ns_thrpool_stats {
     pub run_worker_sum: u64,
     /// The sum of what is in late_ns.
     pub late_sum: u64,
-    /// How long the loop was at work, in nanoseconds.
+    /// How long the loop was busy, in nanoseconds.
     pub loop_busy_ns: u64,
-    /// How long the loop waited for events.
+    /// How long the loop waited for events, in nanoseconds.
     pub loop_idle_ns: u64,
 }

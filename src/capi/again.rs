@@ -10,12 +10,12 @@ use crate::job::{JobPtr, Kind, NEVER};
 use crate::log::log;
 use crate::shared::Shared;
 
-/// As `ns_job_rearm`, but the job begins to watch for its trigger only when a time has passed: from the
-/// callback's return if this is called there, else from this call. So a listener that has run out of
-/// descriptors rests: `ns_job_rearm_after(job, &tenth)`. The delay is for this arming alone. Until it is
-/// over the job is armed, and can be cancelled. A time-out or a timer's time counts from then; signals
-/// that arrive meanwhile fire the job then. In its own callback a PERSIST job may be armed so, too: it
-/// delays the next arming. Any thread.
+/// As `ns_job_rearm`, but the job begins to watch for its trigger only after a delay. The delay begins when
+/// the callback returns if this is called in the callback, otherwise with this call. So a listener can pause
+/// when the process has run out of descriptors: `ns_job_rearm_after(job, &tenth)`. The delay applies to this
+/// arming only. During the delay the job is armed, and can be cancelled. A time-out or a timer's time begins
+/// at the end of the delay; signals that arrive during it fire the job at its end. Unlike with
+/// `ns_job_rearm`, a PERSIST job may be rearmed in its own callback: this delays its next arming. Any thread.
 ///
 /// @param job a live job with a trigger, WAITING or RUNNING
 /// @param tv the delay; not negative
@@ -43,16 +43,16 @@ pub unsafe extern "C" fn ns_job_rearm_after(job: *mut ns_job_t, tv: *const timev
     unsafe { on_job(NAME, job, call) }
 }
 
-/// As `ns_job_rearm`, but from now on for other directions, or with another time. So one job serves a
-/// connection that reads, then writes: `ns_job_rearm_for(job, NS_JOB_WRITE, NULL)`. `ns_job_get_type`
-/// shows the new flags, from this call on: TIMER too, for a descriptor that has got a time-out. In its
-/// own callback a PERSIST job may be armed so, too. Any thread.
+/// As `ns_job_rearm`, but from now on for other directions, or with another time. So one job can serve
+/// a connection that reads first and writes next: `ns_job_rearm_for(job, NS_JOB_WRITE, NULL)`. From this
+/// call on `ns_job_get_type` shows the new flags: TIMER too, if a descriptor now has a time-out. Unlike
+/// with `ns_job_rearm`, a PERSIST job may be rearmed in its own callback. Any thread.
 ///
 /// @param job a live job for a descriptor or a time, WAITING or RUNNING
-/// @param directions READ, WRITE, CONNECT, in the place of those that it had; 0: as before, and the
+/// @param directions READ, WRITE, CONNECT, which replace those that it had; 0: as before, and the
 /// only choice for a timer
-/// @param tv the time-out, or a timer's time; zero is none, or the next turn of the loop; NULL: as
-/// before; not negative
+/// @param tv for a descriptor, the time-out (zero: none); for a timer, its time (zero: the next turn of
+/// the loop); NULL: as before; not negative
 /// @return NS_SUCCESS; NS_SHUTDOWN; NS_INVALID_STATE as `ns_job_rearm_after`; NS_INVALID_REQUEST for a
 /// run-now or signal job, for NULL, for other flags, for directions without a descriptor, for a negative
 /// tv, and for a tv of zero with NS_JOB_CADENCE

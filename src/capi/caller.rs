@@ -12,14 +12,15 @@ use crate::pool::{Pool, Waited};
 use crate::shared::caller::NotInside;
 use crate::sys;
 
-/// Be the loop of a pool that was made with NS_POOL_CALLER_LOOP, until the pool has stopped: somebody has
-/// called `ns_thrpool_shutdown`, every worker has left, and from now on no job's callback runs. Any thread
-/// but one that is in a callback of the pool. Cancellation is disabled meanwhile.
+/// Act as the loop of a pool that was made with NS_POOL_CALLER_LOOP, until the pool has stopped: somebody
+/// has called `ns_thrpool_shutdown`, every worker has left, and from now on no job's callback runs. Any
+/// thread may call this, except one that is in a callback of the pool. Cancellation is disabled during
+/// the call.
 ///
 /// @param tp the pool
 /// @return NS_SUCCESS; NS_THREAD_FAILURE if a worker could not be joined; NS_INVALID_STATE, at once, on a
-/// pool without the flag, in a callback of the pool (also one further out on the thread's stack), and
-/// while another thread is the loop; NS_SHUTDOWN in a forked child; NS_INVALID_REQUEST for NULL
+/// pool without the flag, in a callback of the pool (also an outer one on the thread's stack), and while
+/// another thread is the loop; NS_SHUTDOWN in a forked child; NS_INVALID_REQUEST for NULL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_thrpool_run(tp: *mut ns_thrpool_t) -> ns_result_t {
     const NAME: &str = "ns_thrpool_run";
@@ -38,16 +39,17 @@ pub unsafe extern "C" fn ns_thrpool_run(tp: *mut ns_thrpool_t) -> ns_result_t {
     unsafe { as_loop(NAME, tp, Ok(()), |pool, ()| call(pool)) }
 }
 
-/// Be the loop of a pool that was made with NS_POOL_CALLER_LOOP for one turn: wait until there is something
-/// to do, and do it. A turn is bounded: what it leaves over is for the next. Any thread but one that is in
-/// a callback of the pool; another each time, if you like. Cancellation is disabled meanwhile.
+/// Act as the loop of a pool that was made with NS_POOL_CALLER_LOOP for one turn: wait until there is
+/// something to do, and do it. The work of one turn is bounded; what it leaves over is for the next. Any
+/// thread may call this, except one that is in a callback of the pool. Different threads may take
+/// different turns. Cancellation is disabled during the call.
 ///
 /// @param tp the pool
-/// @param tv how long to wait at most; zero: not at all; NULL: without limit; not negative
+/// @param tv how long to wait at most: zero does not wait, NULL waits without limit; not negative
 /// @return NS_SUCCESS if there was something to do, for the application or for the library itself;
-/// NS_TIMEOUT if there was nothing, never before tv has passed; NS_SHUTDOWN once the pool has stopped (then
-/// it has disposed of what was done), and in a forked child; NS_INVALID_STATE as for `ns_thrpool_run`;
-/// NS_INVALID_REQUEST for NULL, and if tv is negative
+/// NS_TIMEOUT if there was nothing, never before tv has passed; NS_SHUTDOWN once the pool has stopped
+/// (then this call has disposed of what was done), and in a forked child; NS_INVALID_STATE as for
+/// `ns_thrpool_run`; NS_INVALID_REQUEST for NULL, and if tv is negative
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_thrpool_turn(
     tp: *mut ns_thrpool_t,
@@ -73,16 +75,17 @@ pub unsafe extern "C" fn ns_thrpool_turn(
     unsafe { as_loop("ns_thrpool_turn", tp, limit, call) }
 }
 
-/// A descriptor that polls readable when a turn of the pool would find something to do: a request from
-/// another thread, a timer that is due, a descriptor that is ready, a signal, what a turn left over. After
-/// each turn it is readable again, or nothing is left to do; after one that returned NS_TIMEOUT it is not
-/// readable until something new comes. Under an edge-triggered poller, turn until NS_TIMEOUT. Any thread.
+/// Get a descriptor that polls readable when a turn of the pool would find something to do: a request
+/// from another thread, a timer that is due, a descriptor that is ready, a signal, or work that a turn
+/// left over. After each turn the descriptor is readable again, unless nothing is left to do. After a
+/// turn that returned NS_TIMEOUT it is not readable until something new comes. Under an edge-triggered
+/// poller, call `ns_thrpool_turn` until its result is not NS_SUCCESS. Any thread.
 ///
 /// @param tp the pool, made with NS_POOL_CALLER_LOOP
-/// @return the descriptor, always the same, valid until `ns_thrpool_destroy`. It is the pool's: do not read
-/// or close it. -1 if the event framework has none, if the system is out of descriptors, on a pool without
-/// the flag, in a forked child, and for NULL. If the application has closed descriptors of the pool's, call
-/// this again
+/// @return the descriptor, always the same, valid until `ns_thrpool_destroy`. It belongs to the pool: do
+/// not read or close it. -1 if the event framework has none, if the system is out of descriptors, on a
+/// pool without the flag, in a forked child, and for NULL. If the application has closed descriptors of
+/// the pool's, call this again
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_thrpool_get_wait_fd(tp: *mut ns_thrpool_t) -> c_int {
     let call = |pool: Option<&Pool>| match pool {

@@ -103,9 +103,9 @@ pub unsafe extern "C" fn ns_job_get_native_fd(job: *mut ns_job_t) -> c_int {
     unsafe { query(job, -1, JobPtr::fd) }
 }
 
-/// Finish with a job in whatever state, armed too. Any thread, any time; never waits. As after
-/// `ns_job_done`, the job is the library's: its descriptor is closed, unless it has PRESERVE_FD,
-/// and its done callback runs.
+/// Finish with a job in any state, armed or not. Any thread, any time; never waits. As after
+/// `ns_job_done`, the job belongs to the library, which closes its descriptor, unless it has
+/// PRESERVE_FD, and calls its done callback.
 ///
 /// @param job a live job
 /// @return NS_SUCCESS: no run is in progress and none will start (also from the job's own
@@ -122,7 +122,7 @@ pub unsafe extern "C" fn ns_job_cancel(job: *mut ns_job_t) -> ns_result_t {
     unsafe { on_job("ns_job_cancel", job, call) }
 }
 
-/// As `ns_job_wait`, but for no longer than a time.
+/// As `ns_job_wait`, but with a time limit.
 ///
 /// @param job a live job
 /// @param tv how long; not negative

@@ -29,11 +29,11 @@ pub unsafe extern "C" fn ns_job_rearm(job: *mut ns_job_t) -> ns_result_t {
     unsafe { on_job(NAME, job, call) }
 }
 
-/// Finish with a job. It is disposed of soon: its descriptor is closed, unless it has
-/// PRESERVE_FD, its done callback runs, it is freed. If its callback is running, that happens when
-/// the callback returns. An armed job can't be done (but see `ns_job_cancel`) until the pool is
-/// shutting down. Any thread; never waits. On success the job is the library's: do not use it
-/// again, but in its own callback and its done callback.
+/// Finish with a job. The library disposes of it soon: it closes the job's descriptor, unless the job has
+/// PRESERVE_FD, calls its done callback, and frees it. If the job's callback is running, that happens when
+/// the callback returns. An armed job is refused until the pool is shutting down: use `ns_job_cancel`
+/// for it. Any thread; never waits. On success the job belongs to the library: after that use it only in
+/// its own callback and its done callback.
 ///
 /// @param job a live job, or, in its callbacks, one that is finished with
 /// @return NS_SUCCESS, also if it is finished with already; NS_INVALID_STATE if it is armed;
@@ -52,9 +52,9 @@ pub unsafe extern "C" fn ns_job_done(job: *mut ns_job_t) -> ns_result_t {
 /// Block until a job is idle. Any number of threads. Nobody may finish with the job until the
 /// waiting thread is inside this call; then anybody may. It can't wait in the pool's loop thread,
 /// in the job's own callback or, if the job is in a group of width 1, in a callback of that group.
-/// In a callback in one of the pool's workers the wait ends when the pool shuts down, for that
-/// waits for the workers. A worker that waits runs nothing: if all of them wait for jobs that are
-/// queued for workers, none of these runs.
+/// In a callback in one of the pool's workers the wait ends when the pool shuts down, because the
+/// shutdown waits for the workers. A worker that waits here runs no other job: if all workers wait for
+/// jobs that are queued for workers, none of these jobs runs.
 ///
 /// @param job a live job
 /// @return NS_SUCCESS when it is WAITING; NS_DELETING when it is being disposed of; NS_SHUTDOWN
@@ -145,7 +145,7 @@ pub unsafe extern "C" fn ns_job_get_tp(job: *mut ns_job_t) -> *mut ns_thrpool_t 
 /// The NSPR descriptor that a job was made with. Any thread, any state.
 ///
 /// @param job a live job
-/// @return the very pointer; NULL if it has none, and for NULL
+/// @return the same pointer; NULL if it has none, and for NULL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_job_get_fd(job: *mut ns_job_t) -> *mut PRFileDesc {
     // SAFETY: the C interface requires `job` to be NULL or a live job.

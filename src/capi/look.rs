@@ -9,28 +9,30 @@ use crate::abi::*;
 use crate::log::log;
 use crate::pool::report::Dumped;
 
-/// Tell what each job and each thread of a pool does, in lines of text for people: a line for each job
-/// that is armed, in the queue of its group, or running, and one with the lengths of the queues. A line
-/// has the job's address, its flags, its descriptor or signal, what it does, how much time it has left,
-/// for how long it has been running and in which thread, its callback by name (where the dynamic linker
-/// knows one: link the program with -rdynamic), its data, and its group. The form of the lines may change.
+/// Report what each job and each thread of a pool is doing, in lines of text for people: one line for
+/// each job that is armed, in the queue of its group, or running, and one with the lengths of the queues.
+/// The line of a job has its address, its flags, its descriptor or signal, what it is doing, how much
+/// time it has left, for how long it has been running and in which thread, its callback by name (where
+/// the dynamic linker knows one: link the program with -rdynamic), its data, and its group. The form of
+/// the lines may change.
 ///
-/// The pool goes on meanwhile. All lines are collected by the loop, some thousand jobs a turn, before the
-/// first is told. A job that is armed again in the meantime may be missing, if there are more. Jobs in the
-/// queues of workers, and run-now jobs of the loop's, are only counted, except in groups.
+/// The pool goes on meanwhile. The loop collects all lines, some thousand jobs in each turn, before the
+/// first is passed to `line`. If there are more jobs, one that is armed again meanwhile may be missing.
+/// Jobs in the queue of the workers, and run-now jobs that wait for the loop, are only counted, unless
+/// they are in groups.
 ///
 /// If the loop does not answer within a second, the last line says in which callback it is, and for how
-/// long it has been. Other lines then tell what the workers do.
+/// long. Other lines then say what the workers are doing.
 ///
-/// Any thread, callbacks included; in the loop it answers at once. Threads that call this at the same time
-/// do so one after the other. After the shutdown too.
+/// Any thread, callbacks included; in the loop it answers at once. If several threads call this at the
+/// same time, they take turns. It works after the shutdown too.
 ///
 /// @param tp the pool
 /// @param line called with each line, without a newline at its end, in the calling thread, when the call
 /// has nothing more to do with the pool; the text is valid during the call
-/// @param arg its first argument
-/// @return NS_SUCCESS; NS_TIMEOUT if the loop did not answer; NS_ALLOCATION_FAILURE, and no line was told;
-/// NS_SHUTDOWN in a forked child; NS_INVALID_REQUEST if `tp` or `line` is NULL
+/// @param arg the first argument of `line`
+/// @return NS_SUCCESS; NS_TIMEOUT if the loop did not answer; NS_ALLOCATION_FAILURE, and `line` was not
+/// called; NS_SHUTDOWN in a forked child; NS_INVALID_REQUEST if `tp` or `line` is NULL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_thrpool_dump(
     tp: *mut ns_thrpool_t,

@@ -10,7 +10,7 @@ use crate::abi::*;
 /// Set options to their defaults, which are those of `ns_thrpool_new`.
 ///
 /// @param options the options; NULL does nothing
-/// @param size `sizeof *options`; smaller than a size_t does nothing
+/// @param size `sizeof *options`; if it is smaller than a size_t, the call does nothing
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_thrpool_options_init(options: *mut ns_thrpool_options, size: size_t) {
     if options.is_null() || size < size_of::<size_t>() {
@@ -23,12 +23,12 @@ pub unsafe extern "C" fn ns_thrpool_options_init(options: *mut ns_thrpool_option
     }
 }
 
-/// As `ns_thrpool_new`, with options.
+/// Make a pool, as `ns_thrpool_new` does, with options.
 ///
 /// @param tp_config as for `ns_thrpool_new`
-/// @param options made ready by `ns_thrpool_options_init`; copied; NULL for none
-/// @return the pool, or NULL, as `ns_thrpool_new`; NULL also if an option is wrong, names what is not
-/// known, or asks for what this version does not have: the log says which
+/// @param options initialized by `ns_thrpool_options_init`; copied; NULL for none
+/// @return the pool, or NULL, as `ns_thrpool_new`; NULL also if an option is wrong, unknown, or not
+/// available in this version: the log says which
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_thrpool_new_with(
     tp_config: *mut ns_thrpool_config,
@@ -38,10 +38,10 @@ pub unsafe extern "C" fn ns_thrpool_new_with(
     unsafe { start("ns_thrpool_new_with", tp_config, options) }
 }
 
-/// The event framework that a pool runs over. Any thread; in a forked child too.
+/// Get the name of the event framework that a pool runs over. Any thread; in a forked child too.
 ///
 /// @param tp the pool
-/// @return its name, as it was asked for, valid as long as the pool; NULL for NULL
+/// @return the name, as it was requested, valid as long as the pool; NULL for NULL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_thrpool_get_framework(tp: *mut ns_thrpool_t) -> *const c_char {
     // SAFETY: the C interface requires `tp` to be NULL or a live pool.

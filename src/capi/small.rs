@@ -73,12 +73,12 @@ pub extern "C" fn ns_result_message(result: ns_result_t) -> *const c_char {
     told(result).1.as_ptr()
 }
 
-/// As `ns_thrpool_wait`, but for no longer than a time. Unlike all other waits, it may end before its
-/// time with NS_TIMEOUT when a signal handler has run in the calling thread: so an interpreter comes to
-/// look after its own signals between two calls.
+/// As `ns_thrpool_wait`, but with a time limit. Unlike all other waits, it may return NS_TIMEOUT early
+/// when a signal handler has run in the calling thread. So an interpreter can handle its own signals
+/// between two calls.
 ///
 /// @param tp the pool
-/// @param tv how long; not negative
+/// @param tv how long to wait at most; not negative
 /// @return as `ns_thrpool_wait`; NS_TIMEOUT when the time is up; NS_INVALID_REQUEST also if tv is NULL
 /// or negative
 #[unsafe(no_mangle)]

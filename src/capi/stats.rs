@@ -14,10 +14,10 @@ use crate::shared::metrics::format;
 /// More than any version will have. It keeps us from writing far beyond a struct that was never made ready.
 const LARGEST: usize = 1 << 16;
 
-/// Make a struct ready for `ns_thrpool_get_stats`: all zero but its size.
+/// Initialize a struct for `ns_thrpool_get_stats`: all zero except its size.
 ///
 /// @param stats the struct; NULL does nothing
-/// @param size `sizeof *stats`; smaller than a size_t does nothing
+/// @param size `sizeof *stats`; if it is smaller than a size_t, the call does nothing
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_thrpool_stats_init(stats: *mut ns_thrpool_stats, size: size_t) {
     if stats.is_null() || size < size_of::<size_t>() {
@@ -30,13 +30,13 @@ pub unsafe extern "C" fn ns_thrpool_stats_init(stats: *mut ns_thrpool_stats, siz
     }
 }
 
-/// What a pool has done so far, and what it is doing. Any thread, callbacks included, also while the pool
-/// shuts down and after it has stopped. Neither waits nor allocates.
+/// Get what a pool has done so far, and what it is doing. Any thread, callbacks included, also while the
+/// pool shuts down and after it has stopped. The call neither waits nor allocates.
 ///
 /// @param tp the pool
-/// @param stats made ready by `ns_thrpool_stats_init`; written up to its size
-/// @return NS_SUCCESS; NS_SHUTDOWN in a forked child, where stats stays as it is; NS_INVALID_REQUEST if tp
-/// or stats is NULL, or its size is not one that `ns_thrpool_stats_init` has set
+/// @param stats initialized by `ns_thrpool_stats_init`; written up to its size
+/// @return NS_SUCCESS; NS_SHUTDOWN in a forked child, where stats is left unchanged; NS_INVALID_REQUEST
+/// if tp or stats is NULL, or if its size is not one that `ns_thrpool_stats_init` has set
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_thrpool_get_stats(
     tp: *mut ns_thrpool_t,
@@ -75,7 +75,7 @@ pub unsafe extern "C" fn ns_thrpool_get_stats(
     unsafe { on_pool(tp, call) }
 }
 
-/// Begin the maxima of a pool anew: work_queue_max and workers_busy_max. All else goes on. Any thread.
+/// Reset the maxima of a pool: work_queue_max and workers_busy_max. All other numbers stay. Any thread.
 ///
 /// @param tp the pool; NULL does nothing, nor does a pool of the parent process
 #[unsafe(no_mangle)]
@@ -89,17 +89,18 @@ pub unsafe extern "C" fn ns_thrpool_reset_stats(tp: *mut ns_thrpool_t) {
     unsafe { on_pool(tp, call) };
 }
 
-/// The statistics of a pool as text, in the format of Prometheus (text, version 0.0.4): to be served as
-/// `text/plain; version=0.0.4`. Each metric has a help and a type. Their names are those of the fields,
-/// with nunc_stans_ in front and _total behind where they only grow; the label pool has the pool's name and
-/// number, as "ns-0". Any thread, callbacks included. It may run while other threads make pools and destroy
-/// them.
+/// Write the statistics of a pool as text, in the text format of Prometheus (version 0.0.4): serve it as
+/// `text/plain; version=0.0.4`. Each metric has a help text and a type. It is named after its field, with
+/// the prefix nunc_stans_; names of counters end in _total. The label pool has the pool's name and
+/// number, as in "ns-0". Any thread, callbacks included. Other threads may make and destroy pools
+/// meanwhile.
 ///
 /// @param tp the pool; NULL: all pools of the process in one text
-/// @param text where it is written, at most size bytes with its NUL; may be NULL if size is 0
+/// @param text where to write it, at most size bytes with its NUL; may be NULL if size is 0
 /// @param size how many bytes there are
-/// @return the length of the whole text without its NUL, also if that did not fit: as snprintf. 0, and an
-/// empty text, for a pool of the parent process, if text is NULL and size is not 0, or if there is no memory
+/// @return the length of the whole text without its NUL, even if it did not fit, like snprintf. 0, and an
+/// empty text, for a pool of the parent process, if text is NULL and size is not 0, or if there is no
+/// memory
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ns_thrpool_format_stats(
     tp: *mut ns_thrpool_t,

@@ -1,10 +1,10 @@
 /*
  * The loop in the caller's thread
  *
- * A pool that is made with NS_POOL_CALLER_LOOP starts no loop thread. A thread of the application's is
- * the loop while it is inside ns_thrpool_run or ns_thrpool_turn, and callbacks without NS_JOB_THREAD run
- * there. So a pool can live in another event loop (GLib, libuv, Qt, libevent), or serve a language whose
- * callbacks must all come on one thread:
+ * A pool that is made with NS_POOL_CALLER_LOOP starts no loop thread. Instead, a thread of the application
+ * acts as the loop while it is inside ns_thrpool_run or ns_thrpool_turn, and callbacks without
+ * NS_JOB_THREAD run there. So a pool can live in another event loop (GLib, libuv, Qt, libevent), or serve a
+ * language whose callbacks must all come on one thread:
  *
  *     options.flags = NS_POOL_CALLER_LOOP;
  *     tp = ns_thrpool_new_with(&config, &options);
@@ -12,26 +12,29 @@
  *
  *     void on_ready(void) { ns_thrpool_turn(tp, &zero); }
  *
- * Turn the pool until it is quiet, or be the loop for good: ns_thrpool_run(tp).
+ * A thread with nothing else to do can call ns_thrpool_run instead, which returns when the pool has
+ * stopped.
  *
- * Who is the loop. Whatever this header says of "the loop thread" goes for the thread that is inside.
- * While nobody is, what is due waits. Threads may be the loop one after the other, and each sees what
- * the one before wrote. To ns_job_wait and the other waits, the thread that was last inside counts as
- * the loop: they return NS_INVALID_STATE there rather than wait for what only the caller could run.
+ * Who is the loop. Whatever this header says of "the loop thread" applies to the thread that is inside one
+ * of these calls. While no thread is inside, work for the loop waits. Different threads may be the loop one
+ * after the other; each sees what the one before wrote. For ns_job_wait and the other waits, the thread that
+ * was last inside counts as the loop thread: there they return NS_INVALID_STATE, because they would wait for
+ * work that only this thread could run.
  *
- * Threads. The caller's signal mask and name are not touched, and thread_start_fct and thread_end_fct
- * are not called for it. A signal that a job watches must be unblocked in some thread. max_threads may
- * be 0: then no thread is started at all, and a job with NS_JOB_THREAD is NS_INVALID_REQUEST. A close
- * that lingers is then done in the loop. A callback must not end the thread (pthread_exit): the process
- * would end.
+ * Threads. The library does not touch the caller's signal mask and thread name, and does not call
+ * thread_start_fct and thread_end_fct for it. A signal that a job watches must be unblocked in some thread.
+ * max_threads may be 0: then the pool starts no thread at all, and adding a job with NS_JOB_THREAD returns
+ * NS_INVALID_REQUEST. The loop then also does closes that linger. A callback must not end the thread
+ * (pthread_exit): the process would end.
  *
- * The end. ns_thrpool_wait before the shutdown only waits. After the shutdown, also one that comes while
- * it waits, it is the loop itself until the pool is quiet: if its caller was the last inside, or nobody
- * ever was, or the thread that was has ended. Of several that wait, one is. Else it waits for the thread
- * that was last inside to turn the pool on. ns_thrpool_destroy is the loop whoever calls it, and waits
- * for a thread that is inside. So a thread that calls shutdown, wait and destroy without another turn
- * does not hang. Once ns_thrpool_turn has returned NS_SHUTDOWN, the wait descriptor tells only of jobs
- * and groups that were finished with: stop watching it before ns_thrpool_destroy, which closes it.
+ * The end. Before the shutdown, ns_thrpool_wait only waits. After the shutdown (also if that comes during
+ * the wait) it acts as the loop itself until the pool has stopped, if its caller was the last thread inside,
+ * if no thread ever was inside, or if the thread that was last inside has ended. If several threads wait,
+ * one of them is the loop. In all other cases ns_thrpool_wait waits for the thread that was last inside to
+ * go on turning the pool. ns_thrpool_destroy acts as the loop whichever thread calls it; it first waits for
+ * a thread that is inside. So a thread that calls shutdown, wait and destroy without another turn does not
+ * hang. Once ns_thrpool_turn has returned NS_SHUTDOWN, the wait descriptor is readable only for jobs and
+ * groups that were finished with. Stop watching it before ns_thrpool_destroy, which closes it.
  *
- * NUNC_STANS_FRAMEWORK is not for such pools: they are native unless their options say otherwise.
+ * Pools with this flag ignore NUNC_STANS_FRAMEWORK: they are native unless their options say otherwise.
  */

@@ -34,23 +34,24 @@
  * fire, and even be gone, before the call that armed it has returned. When its callback returns
  * the job is WAITING, unless it was rearmed or finished with meanwhile, or has NS_JOB_PERSIST.
  *
- * Whose it is. Each job is to be finished with once: by ns_job_done, as a rule in its own
- * callback, or by ns_job_cancel, which ends an ARMED job too. A job that nobody finishes with
- * stays, idle. Once finished with it is the library's: its descriptor is closed (not with
- * NS_JOB_PRESERVE_FD), its done callback runs, once, and its memory goes. Do not use it again
- * after that call, but in its own callback, until that returns, and in its done callback. Inside a
- * callback rearm and done may both be called: done wins. What a job's data points to is always the
- * application's, which may free it in the done callback. Below, "a live job" is one that is not
- * finished with.
+ * Ownership. Finish with each job once: with ns_job_done, usually in its own callback, or with
+ * ns_job_cancel, which ends an ARMED job too. A job that nobody finishes with stays idle. Once it is
+ * finished with, the job belongs to the library, which closes its descriptor (unless it has
+ * NS_JOB_PRESERVE_FD), calls its done callback once, and frees the job. After the call that finishes
+ * with a job, use the job only in its own callback, until that returns, and in its done callback. A
+ * callback may call both rearm and done: done wins. What a job's data points to always belongs to the
+ * application, which may free it in the done callback. Below, "a live job" is one that is not finished
+ * with.
  *
- * The end. ns_thrpool_shutdown, from anywhere; then ns_thrpool_wait: no callback runs any more;
- * then ns_job_done for the jobs that the application still has; then ns_thrpool_destroy.
+ * The end. Call ns_thrpool_shutdown, from any thread; then ns_thrpool_wait: when it returns, no job's
+ * callback runs any more; then ns_job_done for each job that the application still has, armed or idle;
+ * then ns_thrpool_destroy.
  *
- * Descriptors. They should not block: what was readable may be gone when a callback reads it, and a
- * callback that blocks holds its worker, or the loop and all that waits for it. Have a socket listen
- * or connect before its job is added: until then it counts as hung up, and fires. A descriptor
- * fires for as long as it is in error, so take the error, and what is in the error queue, too. It
- * does not fire for urgent data alone. docs/NOTES.md, in the source, says more.
+ * Descriptors. Make them non-blocking: what was readable may be gone when a callback reads it, and a
+ * callback that blocks holds up its worker, or the loop and all that waits for it. Call listen or
+ * connect on a socket before you add its job: until then the kernel reports it as hung up, and the job
+ * fires. A job fires for as long as its descriptor has an error, so read the error, and the error queue
+ * too. It does not fire for urgent data alone. docs/NOTES.md, in the source, says more.
  *
  * Threads. Every function may be called from any thread, callbacks included; where one may not,
  * it says so. Only the wait functions (ns_job_wait, ns_job_timedwait, ns_group_wait,
