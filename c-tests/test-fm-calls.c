@@ -32,16 +32,13 @@ static void *real(const char *name)
     return dlsym(RTLD_NEXT, name);
 }
 
-long syscall(long number, ...)
+/* As the C library's, it takes six arguments, however many its caller gave. */
+__attribute__((no_sanitize("address"))) long syscall(long number, ...)
 {
     static long (*next)(long, ...);
     if (next == NULL) {
         void *at = real("syscall");
         memcpy(&next, &at, sizeof next);
-    }
-    if (number == SYS_gettid) { /* no arguments, which AddressSanitizer would miss; once for each thread */
-        calls.others++;
-        return next(number);
     }
     va_list args;
     va_start(args, number);
