@@ -143,6 +143,8 @@ for arch; do
         *) programs="$programs build/$arch/c-tests/$name" ;;
         esac
     done
+    unset NS_QEMU
+    [ -z "$run" ] || export NS_QEMU=1
     # shellcheck disable=SC2086 # words
     NS_SLOW=1 NS_NO_NSPR=1 NS_EXAMPLES=build/$arch/examples NS_LIBRARY=build/$arch/lib/libnunc-stans.so.0 \
         c-tests/run.sh -t 300 -w "$run" $programs >"$log" 2>&1
