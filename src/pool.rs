@@ -40,7 +40,7 @@ use crate::sys::CancelGuard;
 use ending::Ending;
 pub(crate) use ending::Waited;
 use options::{Hooks, Name, SlowFn};
-use slow::Watched;
+use slow::Known;
 
 /// A pool, in memory from the allocator that its config names.
 #[repr(C)]
@@ -62,7 +62,7 @@ pub(crate) struct Pool {
     /// is one.
     threads: NonNull<pthread_t>,
     /// What the watchdog knows of each thread.
-    watched: NonNull<Watched>,
+    known: NonNull<Known>,
     /// Gets its reports, instead of the log.
     slow_fct: Option<SlowFn>,
     workers: usize,
@@ -108,8 +108,8 @@ impl Pool {
 
     /// Ends the watchdog, if there is one.
     fn stop_watchdog(&self) {
-        if self.shared.watch.is_on() {
-            self.shared.watch.stop();
+        if self.shared.watchdog.is_on() {
+            self.shared.watchdog.stop();
             self.join(self.workers + 1);
         }
     }
@@ -229,7 +229,7 @@ impl Pool {
             alloc.free((*this).threads);
             alloc.free((*this).framework);
             alloc.free((*this).lists);
-            alloc.free((*this).watched);
+            alloc.free((*this).known);
             (*this).shared.slots.free(&alloc);
             let block = (*this).block;
             ptr::drop_in_place(this);

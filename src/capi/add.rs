@@ -48,7 +48,7 @@ pub(super) unsafe extern "C" fn ns_create_job(
     if job.is_null() {
         return make.refuse("job is NULL");
     }
-    make.finish(
+    make.add(
         default_trigger(job_type),
         job_type,
         NS_JOB_TIMER,
@@ -81,7 +81,7 @@ pub(super) unsafe extern "C" fn ns_add_job(
 ) -> ns_result_t {
     // SAFETY: the C interface requires `tp` and `job` to be NULL or valid.
     let make = unsafe { Make::new("ns_add_job", tp, job) };
-    make.finish(
+    make.add(
         default_trigger(job_type),
         job_type,
         NS_JOB_TIMER,
@@ -117,9 +117,9 @@ pub(super) unsafe extern "C" fn ns_add_io_job(
     // SAFETY: the C interface requires `tp` and `job` to be NULL or valid.
     let make = unsafe { Make::new("ns_add_io_job", tp, job) };
     // SAFETY: the C interface requires `fd` to be NULL or open.
-    match unsafe { make.nspr(fd, NEVER) } {
+    match unsafe { make.nspr_trigger(fd, NEVER) } {
         // Clients of 0.2 pass NS_JOB_TIMER here too. Without a time-out it has no effect.
-        Ok(trigger) => make.finish(
+        Ok(trigger) => make.add(
             trigger,
             job_type,
             NS_JOB_IO | NS_JOB_TIMER,
@@ -162,7 +162,7 @@ pub(super) unsafe extern "C" fn ns_add_timeout_job(
                     .refuse("job_type has CADENCE, which takes PERSIST, and a tv above zero");
             }
             let allowed = NS_JOB_TIMER | NS_JOB_CADENCE;
-            make.finish(Trigger::Timer(time), flags, allowed, func, data, true)
+            make.add(Trigger::Timer(time), flags, allowed, func, data, true)
         }
         Err(why) => make.refuse(why),
     }
@@ -194,13 +194,13 @@ pub(super) unsafe extern "C" fn ns_add_io_timeout_job(
     let make = unsafe { Make::new("ns_add_io_timeout_job", tp, job) };
     // SAFETY: the C interface requires `fd` to be NULL or open, and `tv` to be NULL or valid.
     let trigger = unsafe {
-        make.idle_time(tv)
-            .and_then(|timeout| make.nspr(fd, timeout))
+        make.timeout_of(tv)
+            .and_then(|timeout| make.nspr_trigger(fd, timeout))
     };
     match trigger {
         Ok(trigger) => {
             let flags = job_type | NS_JOB_TIMER;
-            make.finish(trigger, flags, NS_JOB_IO | NS_JOB_TIMER, func, data, true)
+            make.add(trigger, flags, NS_JOB_IO | NS_JOB_TIMER, func, data, true)
         }
         Err(refused) => refused,
     }
@@ -237,7 +237,7 @@ pub(super) unsafe extern "C" fn ns_add_signal_job(
         return make.refuse("signum is not a signal that can be watched");
     }
     let flags = job_type | NS_JOB_SIGNAL;
-    make.finish(
+    make.add(
         Trigger::Signal(signum),
         flags,
         NS_JOB_SIGNAL,
@@ -309,7 +309,7 @@ impl<'a> Make<'a> {
     ///
     /// `allowed` are the flags that this call accepts in addition to those that all calls accept.
     #[inline]
-    pub(super) fn finish(
+    pub(super) fn add(
         &self,
         trigger: Trigger,
         flags: ns_job_type_t,
@@ -318,16 +318,16 @@ impl<'a> Make<'a> {
         data: *mut c_void,
         armed: bool,
     ) -> ns_result_t {
-        self.finish_in(None, trigger, flags, allowed, func, data, armed)
+        self.add_in(None, trigger, flags, allowed, func, data, armed)
     }
 
-    /// As [`Make::finish`], in a group.
+    /// As [`Make::add`], in a group.
     #[expect(
         clippy::too_many_arguments,
         reason = "they are those of the C functions"
     )]
     #[inline(always)]
-    pub(super) fn finish_in(
+    pub(super) fn add_in(
         &self,
         group: Option<GroupPtr>,
         trigger: Trigger,
@@ -371,7 +371,7 @@ impl<'a> Make<'a> {
             armed: !unarmed,
             room_for_group: unarmed || group.is_some(),
         };
-        if !shared.is_open() || shared.is_forked() {
+        if !shared.needs_no_checks() || shared.is_forked() {
             if shared.is_shutting_down() || shared.is_forked() {
                 return self.shut_down(pool);
             }
@@ -380,25 +380,25 @@ impl<'a> Make<'a> {
                     return self.refuse(NO_WORKERS);
                 }
             } else if group.is_none() && spec.is_threaded_run_now() {
-                return self.finish_counted(shared, &spec);
+                return self.add_counted(shared, &spec);
             }
         }
-        self.complete(shared, group, &spec, false)
+        self.make_and_start(shared, group, &spec, false)
     }
 
     /// Makes a job that counts against the pool's limit.
     #[cold]
     #[inline(never)]
-    fn finish_counted(&self, shared: &Shared, spec: &Spec) -> ns_result_t {
+    fn add_counted(&self, shared: &Shared, spec: &Spec) -> ns_result_t {
         if spec.armed && shared.is_overloaded() {
             return refused(shared, self.function, Refused::Full);
         }
-        self.complete(shared, None, spec, true)
+        self.make_and_start(shared, None, spec, true)
     }
 
     /// Makes the job, and arms it.
     #[inline(always)]
-    fn complete(
+    fn make_and_start(
         &self,
         shared: &Shared,
         group: Option<GroupPtr>,

@@ -47,8 +47,8 @@ pub unsafe extern "C" fn ns_add_fd_job(
 ) -> ns_result_t {
     // SAFETY: the C interface requires `tp` and `job` to be NULL or valid.
     let make = unsafe { Make::new("ns_add_fd_job", tp, job) };
-    match make.plain(fd, NEVER) {
-        Ok(trigger) => make.finish(
+    match make.fd_trigger(fd, NEVER) {
+        Ok(trigger) => make.add(
             trigger,
             job_type,
             NS_JOB_IO | NS_JOB_TIMER,
@@ -83,11 +83,11 @@ pub unsafe extern "C" fn ns_add_fd_timeout_job(
     // SAFETY: the C interface requires `tp` and `job` to be NULL or valid.
     let make = unsafe { Make::new("ns_add_fd_timeout_job", tp, job) };
     // SAFETY: the C interface requires `tv` to be NULL or a valid time.
-    let trigger = unsafe { make.idle_time(tv) }.and_then(|timeout| make.plain(fd, timeout));
+    let trigger = unsafe { make.timeout_of(tv) }.and_then(|timeout| make.fd_trigger(fd, timeout));
     match trigger {
         Ok(trigger) => {
             let flags = job_type | NS_JOB_TIMER;
-            make.finish(trigger, flags, NS_JOB_IO | NS_JOB_TIMER, func, data, true)
+            make.add(trigger, flags, NS_JOB_IO | NS_JOB_TIMER, func, data, true)
         }
         Err(refused) => refused,
     }

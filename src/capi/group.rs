@@ -149,7 +149,7 @@ pub unsafe extern "C" fn ns_add_group_job(
     let Some(group) = at else {
         return make.refuse("group is NULL");
     };
-    make.finish_in(Some(group), Trigger::Now, job_type, 0, func, data, true)
+    make.add_in(Some(group), Trigger::Now, job_type, 0, func, data, true)
 }
 
 /// Put a job into a group, for good. The job is of any kind, was made by `ns_create_job` or with

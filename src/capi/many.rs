@@ -65,7 +65,7 @@ pub unsafe extern "C" fn ns_add_jobs(
         return SUCCESS;
     }
     let mut counted = false;
-    if !shared.is_open() {
+    if !shared.needs_no_checks() {
         if shared.is_shutting_down() {
             return make.shut_down(pool);
         }

@@ -15,7 +15,7 @@ impl Make<'_> {
     ///
     /// # Safety
     /// `fd` is NULL or an open NSPR descriptor.
-    pub(super) unsafe fn nspr(
+    pub(super) unsafe fn nspr_trigger(
         &self,
         fd: *mut PRFileDesc,
         timeout: u64,
@@ -38,7 +38,7 @@ impl Make<'_> {
     }
 
     /// The trigger of a job for a plain descriptor.
-    pub(super) fn plain(&self, fd: c_int, timeout: u64) -> Result<Trigger, ns_result_t> {
+    pub(super) fn fd_trigger(&self, fd: c_int, timeout: u64) -> Result<Trigger, ns_result_t> {
         if !sys::is_open(fd) {
             return Err(self.refuse("fd is not an open descriptor"));
         }
@@ -53,7 +53,7 @@ impl Make<'_> {
     ///
     /// # Safety
     /// `tv` is NULL or a valid time.
-    pub(super) unsafe fn idle_time(&self, tv: *const timeval) -> Result<u64, ns_result_t> {
+    pub(super) unsafe fn timeout_of(&self, tv: *const timeval) -> Result<u64, ns_result_t> {
         // SAFETY: guaranteed by the caller.
         match unsafe { nanoseconds(tv) } {
             Ok(0) => Ok(NEVER),

@@ -23,8 +23,8 @@ impl EventLoop {
     /// [`EventLoop::pause`], unless it makes another turn.
     pub(crate) fn turn_until(&mut self, pool: &Shared, limit: u64, quiet: impl FnOnce()) -> Turn {
         pool.wake.sleeping.end();
-        if pool.watch.is_on() {
-            pool.watch.woke();
+        if pool.watchdog.is_on() {
+            pool.watchdog.woke();
         }
         let done = loop {
             if self.quiet || pool.is_ending() {
@@ -126,9 +126,9 @@ impl EventLoop {
         }
         for _ in 0..pool.work.len() {
             match pool.work.pop().map(|task| task.kind()) {
-                Some(group::Kind::Group(group)) => self.serve(pool, group, Came::FromWork),
+                Some(group::TaskKind::Group(group)) => self.serve(pool, group, Came::FromWork),
                 // No function makes a job for workers that there are not, and a look is a request.
-                Some(group::Kind::Job(_) | group::Kind::LookAtAll) => {
+                Some(group::TaskKind::Job(_) | group::TaskKind::LookAtAll) => {
                     debug_assert!(false, "a task for a worker");
                 }
                 None => break,

@@ -30,18 +30,18 @@ impl EventLoop {
             Kind::Now => count(Kind::Now),
             Kind::Timer => {
                 count(Kind::Timer);
-                Wheel::remove(&job.watch().timer);
-                job.watch().link.unlink();
+                Wheel::remove(&job.trigger_part().timer);
+                job.trigger_part().link.unlink();
             }
             Kind::Io => {
-                Wheel::remove(&job.watch().timer);
+                Wheel::remove(&job.trigger_part().timer);
                 return self.detach_io(pool, job);
             }
             Kind::Signal => {
                 count(Kind::Signal);
                 // If it rests.
-                Wheel::remove(&job.watch().timer);
-                job.watch().link.unlink();
+                Wheel::remove(&job.trigger_part().timer);
+                job.trigger_part().link.unlink();
                 self.detach_signal(job);
                 signals::unsubscribe(&pool.mailbox, job.signum());
             }
@@ -61,7 +61,7 @@ impl EventLoop {
             if job.signum() == signum {
                 return;
             }
-            node = job.watch().link.next();
+            node = job.trigger_part().link.next();
         }
         // SAFETY: `EventLoop::new` filled the mask.
         if unsafe { libc::sigismember(&self.mask, signum) } == 1 {

@@ -45,8 +45,8 @@ impl EventLoop {
         if pool.wake.sleeping.begin(idle) {
             self.doze(pool, -1);
             pool.wake.sleeping.end();
-            if pool.watch.is_on() {
-                pool.watch.woke();
+            if pool.watchdog.is_on() {
+                pool.watchdog.woke();
             }
         }
     }
@@ -56,12 +56,12 @@ impl EventLoop {
     pub(super) fn take_late(&mut self, pool: &Shared) {
         while let Some(task) = pool.requests.pop() {
             let job = match task.kind() {
-                group::Kind::Job(job) => job,
-                group::Kind::Group(group) => {
+                group::TaskKind::Job(job) => job,
+                group::TaskKind::Group(group) => {
                     self.finish_members(pool, group);
                     continue;
                 }
-                group::Kind::LookAtAll => {
+                group::TaskKind::LookAtAll => {
                     self.answer_look(pool);
                     continue;
                 }
@@ -79,9 +79,9 @@ impl EventLoop {
         for _ in 0..pool.work.len() {
             let Some(task) = pool.work.pop() else { break };
             match task.kind() {
-                group::Kind::Job(_) => pool.work.push_quietly(task),
-                group::Kind::Group(group) => self.serve(pool, group, Came::FromWork),
-                group::Kind::LookAtAll => {}
+                group::TaskKind::Job(_) => pool.work.push_quietly(task),
+                group::TaskKind::Group(group) => self.serve(pool, group, Came::FromWork),
+                group::TaskKind::LookAtAll => {}
             }
         }
         for _ in 0..pool.loop_work.len() {
@@ -89,9 +89,9 @@ impl EventLoop {
                 break;
             };
             match task.kind() {
-                group::Kind::Job(_) => pool.loop_work.push(task),
-                group::Kind::Group(group) => self.serve(pool, group, Came::FromLoop),
-                group::Kind::LookAtAll => {}
+                group::TaskKind::Job(_) => pool.loop_work.push(task),
+                group::TaskKind::Group(group) => self.serve(pool, group, Came::FromLoop),
+                group::TaskKind::LookAtAll => {}
             }
         }
     }
@@ -103,12 +103,12 @@ impl EventLoop {
         while let Some((task, came)) = Self::pop_any(pool) {
             any = true;
             let job = match task.kind() {
-                group::Kind::Job(job) => job,
-                group::Kind::Group(group) => {
+                group::TaskKind::Job(job) => job,
+                group::TaskKind::Group(group) => {
                     self.serve(pool, group, came);
                     continue;
                 }
-                group::Kind::LookAtAll => continue,
+                group::TaskKind::LookAtAll => continue,
             };
             if job.state.drop_work() {
                 // SAFETY: the job is disposed of, and `drop_work` says that this queue was the last
@@ -134,7 +134,7 @@ impl EventLoop {
     /// job is finished, its disposal is already requested, and unlinks it.
     fn keep(&mut self, job: JobPtr) {
         job.unmark(note::MAY_FIRE);
-        if !job.watch().link.is_linked() {
+        if !job.trigger_part().link.is_linked() {
             // SAFETY: the node is not linked, and `dispose` unlinks it before the job is freed.
             unsafe { self.lists().strays.push(job.link()) };
         }
@@ -198,7 +198,7 @@ impl EventLoop {
                 // * It is in the queue of a cancelled group, whose agent disposes of it.
                 // * A done callback finished with it, and the pending request disposes of it.
                 // * It is idle, and the application failed to finish with it.
-                _ => job.watch().link.unlink(),
+                _ => job.trigger_part().link.unlink(),
             }
         }
         any

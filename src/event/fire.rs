@@ -28,6 +28,33 @@ const AGAIN: u64 = 1_000_000;
 const TIMERS: usize = 1024;
 
 impl EventLoop {
+    /// Start the time-out of `job`, if it has one.
+    #[inline]
+    pub(super) fn start_timer(&mut self, job: JobPtr) {
+        if job.trigger_has_timer() {
+            self.link_timer(job);
+        }
+    }
+
+    /// Link the timer of `job`. If it is still linked from an earlier arming, leave it there: the
+    /// wheel moves it when the old deadline comes.
+    fn link_timer(&mut self, job: JobPtr) {
+        if job.trigger_part().timer.is_linked() {
+            return;
+        }
+        let timer = job.timer();
+        if job.is_due_at_once() {
+            // SAFETY: the timer is not linked, a job does not move, and disposal unlinks the timer
+            // before the job is freed.
+            return unsafe { self.wheel.insert_due(timer) };
+        }
+        if self.wheel.is_empty() {
+            self.wheel.restart(job.armed_at());
+        }
+        // SAFETY: as above.
+        unsafe { self.wheel.insert(timer) };
+    }
+
     /// Fire the timers that are due.
     ///
     /// A job must not be told of a time-out if its data came first. So the loop asks the poller
@@ -97,10 +124,10 @@ impl EventLoop {
             if !all_seen && io::is_ready(job) {
                 // The poller will most likely report its event next. The readiness may also belong
                 // to another file that has the number now; so the time-out stays set.
-                job.watch().timer.set_deadline(sys::now() + AGAIN);
+                job.trigger_part().timer.set_deadline(sys::now() + AGAIN);
                 self.link_timer(job);
             } else {
-                let in_loop = !job.leaves_loop();
+                let in_loop = !job.goes_to_queue();
                 self.fire(pool, job, NS_JOB_TIMER);
                 if in_loop {
                     // It fired by its time-out, which says nothing about its descriptor.
@@ -121,7 +148,7 @@ impl EventLoop {
             // SAFETY: a linked node belongs to a live job: disposal unlinks a job before it frees
             // it.
             let job = unsafe { JobPtr::of_link(node) };
-            node = job.watch().link.next();
+            node = job.trigger_part().link.next();
             if job.is(note::MAY_FIRE) {
                 self.fire_if_signalled(pool, job);
             }
@@ -130,7 +157,7 @@ impl EventLoop {
 
     pub(super) fn fire_if_signalled(&mut self, pool: &Shared, job: JobPtr) {
         let count = pool.mailbox.count(job.signum());
-        if job.watch().seen.replace(count) != count {
+        if job.trigger_part().seen.replace(count) != count {
             self.fire(pool, job, NS_JOB_SIGNAL);
         }
     }
@@ -145,8 +172,9 @@ impl EventLoop {
         }
         job.set_output(output);
         probes::fired(pool, job);
-        // Without THREAD and outside groups: `run_ready` runs it, in this turn.
-        if !job.look_in_hand().leaves_loop() {
+        // Without THREAD and outside groups: `run_ready` (below) runs it in this turn, or in the next if it is
+        // under way.
+        if !job.look_in_hand().goes_to_queue() {
             job.mark(note::READY | note::HEARD);
             self.lists().ready.push(job);
             return;
@@ -234,15 +262,15 @@ impl EventLoop {
                 return;
             };
             let job = match task.kind() {
-                group::Kind::Job(job) => job,
-                group::Kind::Group(group) => {
+                group::TaskKind::Job(job) => job,
+                group::TaskKind::Group(group) => {
                     self.serve(pool, group, Came::FromLoop);
                     if most != usize::MAX && slice.is_over() {
                         return;
                     }
                     continue;
                 }
-                group::Kind::LookAtAll => continue,
+                group::TaskKind::LookAtAll => continue,
             };
             match job.state.take_work() {
                 Work::Run => match run::run(pool, slot, job, state::WORK, 0) {

@@ -53,14 +53,14 @@ pub(super) fn jobs(entry: &Entry) -> impl Iterator<Item = JobPtr> {
         }
         // SAFETY: a linked node belongs to a live job: disposal unlinks a job before it frees it.
         let job = unsafe { JobPtr::of_link(node) };
-        node = job.watch().link.next();
+        node = job.trigger_part().link.next();
         Some(job)
     })
 }
 
 /// Put `job`, which is in no list, in the list of its descriptor.
 fn link(entry: &Entry, job: JobPtr) {
-    debug_assert!(!job.watch().link.is_linked());
+    debug_assert!(!job.trigger_part().link.is_linked());
     // SAFETY: the node is not linked, a job does not move, and disposal unlinks it before the job
     // is freed.
     unsafe { entry.jobs.push(job.link()) };
@@ -68,7 +68,7 @@ fn link(entry: &Entry, job: JobPtr) {
 
 /// The mode that `job` alone needs.
 fn mode_of(job: &Job) -> Mode {
-    if job.leaves_loop() {
+    if job.goes_to_queue() {
         Mode::Oneshot
     } else {
         Mode::Level
@@ -158,7 +158,7 @@ impl EventLoop {
         let fd = job.fd();
         let entry = pool.fds.entry(fd);
         // The number was closed after the add.
-        if job.watch().seen.get() != entry.closes() {
+        if job.trigger_part().seen.get() != entry.closes() {
             return self.attach_late(pool, job);
         }
         link(entry, job);
@@ -171,7 +171,7 @@ impl EventLoop {
                 Err(Refusal::Failed(errno)) => return self.refuse(pool, fd, errno),
                 // The number now refers to another file; the jobs registered under it are orphans.
                 Err(Refusal::Lost | Refusal::AlwaysReady | Refusal::Closed) => {
-                    job.watch().link.unlink();
+                    job.trigger_part().link.unlink();
                     self.orphan_all(pool, fd);
                     link(entry, job);
                 }
@@ -180,6 +180,7 @@ impl EventLoop {
         if before == Registration::Always {
             return self.attach_to_file(pool, job);
         }
+        // The usual case: nothing is registered under the number yet.
         if let Err(refusal) = self.register_wanted(entry, fd) {
             self.refused(pool, fd, refusal, Some(job));
         }
@@ -195,7 +196,7 @@ impl EventLoop {
         if done != Err(Refusal::AlwaysReady) {
             // The number refers to another file now, so the other jobs are orphans.
             let registration = entry.registration();
-            job.watch().link.unlink();
+            job.trigger_part().link.unlink();
             self.orphan_all(pool, fd);
             entry.set_registration(if done.is_ok() {
                 registration
@@ -236,6 +237,12 @@ impl EventLoop {
         self.fire(pool, job, output(interest(&job)));
     }
 
+    /// Register `fd`, which the poller does not have, for what its jobs want.
+    pub(super) fn register_wanted(&mut self, entry: &Entry, fd: c_int) -> Result<(), Refusal> {
+        let (interest, mode) = wanted(entry);
+        self.register(entry, fd, interest, mode, false)
+    }
+
     /// Register `fd` with the poller, and record that in `entry`. `known`: the poller has it
     /// already, so change that registration.
     pub(super) fn register(
@@ -253,16 +260,10 @@ impl EventLoop {
             fd,
             serial: entry.serial(),
         };
-        // When it is ready, `EventLoop::poll` calls `on_ready` with this key.
+        // When it is ready, `on_ready` (below) gets this key, from `EventLoop::poll`.
         self.poller.arm(key, interest, mode, known)?;
         entry.set_registration(Registration::Polled(interest, mode));
         Ok(())
-    }
-
-    /// Register `fd`, which the poller does not have, for what its jobs want.
-    pub(super) fn register_wanted(&mut self, entry: &Entry, fd: c_int) -> Result<(), Refusal> {
-        let (interest, mode) = wanted(entry);
-        self.register(entry, fd, interest, mode, false)
     }
 
     /// Whether an armed job waits for the descriptor of `entry`.
@@ -377,12 +378,12 @@ impl EventLoop {
 
     #[inline(always)]
     fn take_out(&mut self, pool: &Shared, job: JobPtr) -> bool {
-        job.watch().link.unlink();
+        job.trigger_part().link.unlink();
         let fd = job.fd();
         let entry = pool.fds.entry(fd);
         // Another job of the pool or the application has closed the file. If the number is open, it
         // is not this job's to close.
-        if job.is(note::ORPHAN) || job.watch().seen.get() != entry.closes() {
+        if job.is(note::ORPHAN) || job.trigger_part().seen.get() != entry.closes() {
             // Or a worker has closed it at our request.
             self.closing -= usize::from(job.is(note::CLOSING));
             return true;
@@ -449,7 +450,7 @@ impl EventLoop {
                 debug_assert!(false, "counted, and not in the queue");
                 return;
             };
-            let group::Kind::Job(job) = task.kind() else {
+            let group::TaskKind::Job(job) = task.kind() else {
                 pool.work.push_quietly(task);
                 continue;
             };

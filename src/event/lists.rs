@@ -57,10 +57,10 @@ pub(super) struct Ready {
 impl Ready {
     /// Append `job`.
     pub(super) fn push(&self, job: JobPtr) {
-        job.watch().next_ready.set(None);
+        job.trigger_part().next_ready.set(None);
         match self.last.replace(Some(job)) {
             None => self.first.set(Some(job)),
-            Some(last) => last.watch().next_ready.set(Some(job)),
+            Some(last) => last.trigger_part().next_ready.set(Some(job)),
         }
     }
 
@@ -72,13 +72,13 @@ impl Ready {
 
     /// All jobs, which stay.
     pub(super) fn jobs(&self) -> impl Iterator<Item = JobPtr> {
-        std::iter::successors(self.first.get(), |job| job.watch().next_ready.get())
+        std::iter::successors(self.first.get(), |job| job.trigger_part().next_ready.get())
     }
 
     /// Take the first job.
     pub(super) fn pop(&self) -> Option<JobPtr> {
         let job = self.first.get()?;
-        let next = job.watch().next_ready.take();
+        let next = job.trigger_part().next_ready.take();
         self.first.set(next);
         if next.is_none() {
             self.last.set(None);
@@ -141,7 +141,7 @@ mod tests {
     }
 
     fn free(job: JobPtr) {
-        assert!(!job.watch().link.is_linked() && !job.watch().timer.is_linked());
+        assert!(!job.trigger_part().link.is_linked() && !job.trigger_part().timer.is_linked());
         // SAFETY: `make` allocated it from the same allocator, and no list points to it.
         unsafe { job.give_back(&ALLOC()) };
     }
@@ -220,7 +220,7 @@ mod tests {
             got.extend(jobs.iter().position(|&other| other == job));
         }
         assert_eq!(got, [0, 1, 2, 4, 5, 6, 7, 8, 9, 10]);
-        Wheel::remove(&jobs[12].watch().timer);
+        Wheel::remove(&jobs[12].trigger_part().timer);
         let mut left = 0;
         while let Some(timer) = own.wheel.take_any() {
             // SAFETY: the timer belongs to a live job.
@@ -284,7 +284,7 @@ mod tests {
             unsafe { list.push(job.link()) };
         }
         own.start(jobs[1], 0);
-        jobs[1].watch().link.unlink();
+        jobs[1].trigger_part().link.unlink();
         // SAFETY: as above.
         unsafe { own.lists().strays.push(jobs[1].link()) };
         own.expire(9_000);
@@ -294,7 +294,7 @@ mod tests {
             while !list.is_empty() {
                 // SAFETY: every node of these lists belongs to a live job.
                 let job = unsafe { JobPtr::of_link(list.first()) };
-                job.watch().link.unlink();
+                job.trigger_part().link.unlink();
                 found.extend(jobs.iter().position(|&other| other == job));
             }
         }

@@ -82,7 +82,7 @@ fn nodes(head: &Head) -> impl Iterator<Item = JobPtr> + use<> {
         }
         // SAFETY: a linked node belongs to a live job.
         let job = unsafe { JobPtr::of_link(node) };
-        node = job.watch().link.next();
+        node = job.trigger_part().link.next();
         Some(job)
     })
 }

@@ -58,7 +58,7 @@ impl EventLoop {
                 let registered = matches!(entry.registration(), Registration::Polled(..));
                 entry.set_registration(Registration::Absent);
                 for job in jobs(entry) {
-                    job.watch().link.unlink();
+                    job.trigger_part().link.unlink();
                     self.orphan(job);
                     if !job.is(note::MAY_FIRE) {
                         continue;
@@ -137,7 +137,7 @@ impl EventLoop {
         let entry = pool.fds.entry(fd);
         entry.set_registration(Registration::Absent);
         for job in jobs(entry) {
-            job.watch().link.unlink();
+            job.trigger_part().link.unlink();
             self.orphan(job);
             if job.is(note::MAY_FIRE) {
                 self.report_lost(pool, job);

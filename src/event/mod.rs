@@ -122,8 +122,8 @@ impl EventLoop {
                 .wait(until)
                 .unwrap_or_else(|error| self.on_wait_error(pool, error, until));
             pool.wake.sleeping.end();
-            if pool.watch.is_on() {
-                pool.watch.woke();
+            if pool.watchdog.is_on() {
+                pool.watchdog.woke();
             }
             perturb("waited, and nothing dispatched");
             events += count;

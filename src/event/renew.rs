@@ -175,8 +175,8 @@ impl EventLoop {
             };
             self.sleep(pool, until, self.renewal.next.min(now + PAUSE));
             pool.wake.sleeping.end();
-            if pool.watch.is_on() {
-                pool.watch.woke();
+            if pool.watchdog.is_on() {
+                pool.watchdog.woke();
             }
             pool.wake.nudged.store(true, Ordering::SeqCst);
             return;

@@ -35,14 +35,14 @@ impl EventLoop {
                 return taken;
             };
             let job = match task.kind() {
-                group::Kind::Job(job) => job,
-                group::Kind::Group(group) => {
+                group::TaskKind::Job(job) => job,
+                group::TaskKind::Group(group) => {
                     if self.finish_members(pool, group) {
                         continue;
                     }
                     return taken + 1;
                 }
-                group::Kind::LookAtAll => {
+                group::TaskKind::LookAtAll => {
                     self.answer_look(pool);
                     continue;
                 }
@@ -143,14 +143,14 @@ impl EventLoop {
     pub(super) fn watch(&mut self, pool: &Shared, job: JobPtr) {
         trace!(pool.logger, "job {:p}: armed", job.as_c());
         let look = job.look_in_hand();
-        // In a group, counted against a limit, armed with a delay or in another way, with a cadence.
+        // Unusual: in a group, counted against a limit, with a cadence, or armed in another way than before.
         if look.is_unusual() {
             return self.watch_unusual(pool, job);
         }
         self.watch_kind(pool, job, look.kind());
     }
 
-    /// The same, for a job that is not like most.
+    /// As `watch`, for an unusual job.
     // A tail call, so that others need no frame.
     #[cold]
     #[inline(never)]
@@ -172,33 +172,6 @@ impl EventLoop {
             Kind::Signal => self.watch_signal(pool, job),
             Kind::Io => self.watch_fd(pool, job),
         }
-    }
-
-    /// Start the time-out of `job`, if it has one.
-    #[inline]
-    pub(super) fn start_timer(&mut self, job: JobPtr) {
-        if job.has_time() {
-            self.link_timer(job);
-        }
-    }
-
-    /// Link the timer of `job`. If it is still linked from an earlier arming, leave it there: the
-    /// wheel moves it when the old deadline comes.
-    pub(super) fn link_timer(&mut self, job: JobPtr) {
-        if job.watch().timer.is_linked() {
-            return;
-        }
-        let timer = job.timer();
-        if job.is_due_at_once() {
-            // SAFETY: the timer is not linked, a job does not move, and disposal unlinks the timer
-            // before the job is freed.
-            return unsafe { self.wheel.insert_due(timer) };
-        }
-        if self.wheel.is_empty() {
-            self.wheel.restart(job.armed_at());
-        }
-        // SAFETY: as above.
-        unsafe { self.wheel.insert(timer) };
     }
 
     fn watch_signal(&mut self, pool: &Shared, job: JobPtr) {
@@ -231,7 +204,7 @@ impl EventLoop {
     /// `job` ran in the loop and was not armed again: stop its time-out and adapt the registration
     /// of its descriptor.
     pub(super) fn stop_watching(&mut self, pool: &Shared, job: JobPtr) {
-        Wheel::remove(&job.watch().timer);
+        Wheel::remove(&job.trigger_part().timer);
         if job.kind() == Kind::Io && !job.is(note::ORPHAN) {
             self.sync(pool, job.fd());
         }

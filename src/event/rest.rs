@@ -20,7 +20,7 @@ impl EventLoop {
         }
         job.settle();
         // Its new time may be earlier than that by which it is linked.
-        Wheel::remove(&job.watch().timer);
+        Wheel::remove(&job.trigger_part().timer);
         if !delayed {
             return false;
         }
@@ -41,7 +41,7 @@ impl EventLoop {
     #[cold]
     #[inline(never)]
     pub(super) fn end_rest(&mut self, pool: &Shared, job: JobPtr) {
-        if job.has_timeout() {
+        if job.has_timer() {
             job.restart(sys::now());
         }
         self.watch(pool, job);

@@ -21,4 +21,4 @@ mod tests;
 pub(crate) use handle::{Group, GroupPtr};
 pub(crate) use layout::GROUP_LAYOUT;
 pub(crate) use list::Groups;
-pub(crate) use task::{Kind, Task};
+pub(crate) use task::{Task, TaskKind};

@@ -21,7 +21,7 @@ pub(crate) struct Task(NonNull<u8>);
 unsafe impl Send for Task {}
 
 /// What a [`Task`] stands for.
-pub(crate) enum Kind {
+pub(crate) enum TaskKind {
     Job(JobPtr),
     Group(GroupPtr),
     /// Somebody has asked to see all jobs. Only among requests.
@@ -50,16 +50,16 @@ impl Task {
 
     /// Which of these it is.
     #[inline(always)]
-    pub(crate) fn kind(self) -> Kind {
+    pub(crate) fn kind(self) -> TaskKind {
         if self.0.addr().get() & (GROUP | LOOK) == 0 {
             // SAFETY: `job` made it, and the queue keeps the job.
-            Kind::Job(unsafe { JobPtr::new(self.0.cast()) })
+            TaskKind::Job(unsafe { JobPtr::new(self.0.cast()) })
         } else if self.0.addr().get() == LOOK {
-            Kind::LookAtAll
+            TaskKind::LookAtAll
         } else {
             let at = self.0.as_ptr().map_addr(|at| at & !GROUP);
             // SAFETY: `group` made it, and the slot keeps the group.
-            Kind::Group(unsafe { GroupPtr::new(NonNull::new_unchecked(at).cast()) })
+            TaskKind::Group(unsafe { GroupPtr::new(NonNull::new_unchecked(at).cast()) })
         }
     }
 }

@@ -38,10 +38,10 @@ impl JobPtr {
     /// Changes the job to what `again` says. The caller has claimed it. `own`: in its own callback. The
     /// result is for [`JobPtr::restore`].
     pub(crate) fn change(self, again: Again, own: bool, now: u64) -> Before {
-        let watch = self.watch();
+        let part = self.trigger_part();
         let before = Before {
             flags: self.flags(),
-            timeout: watch.timeout.get(),
+            timeout: part.timeout.get(),
         };
         if let Some(delay) = again.delay {
             let delay = delay.min(LENGTH - 1);
@@ -50,7 +50,7 @@ impl JobPtr {
             } else {
                 now.saturating_add(delay).min(LENGTH - 1)
             };
-            watch.timer.set_deadline(deadline);
+            part.timer.set_deadline(deadline);
             self.flags.set_delayed();
             return before;
         }
@@ -59,7 +59,7 @@ impl JobPtr {
             (old, new) = (NS_JOB_IO, directions);
         }
         if let Some(timeout) = again.timeout {
-            watch.timeout.set(timeout);
+            part.timeout.set(timeout);
             if before.flags & NS_JOB_IO != 0 {
                 old |= NS_JOB_TIMER;
                 new |= if timeout == NEVER { 0 } else { NS_JOB_TIMER };
@@ -71,7 +71,7 @@ impl JobPtr {
 
     /// The job could not be armed: undoes [`JobPtr::change`]. The caller still has it claimed.
     pub(crate) fn restore(self, before: &Before) {
-        self.watch().timeout.set(before.timeout);
+        self.trigger_part().timeout.set(before.timeout);
         self.flags.set_changed(
             NS_JOB_IO | NS_JOB_TIMER,
             before.flags & (NS_JOB_IO | NS_JOB_TIMER),
@@ -86,10 +86,10 @@ impl JobPtr {
         if !self.look().is_cadence() {
             return;
         }
-        let watch = self.watch();
-        let (deadline, interval) = (watch.timer.deadline(), watch.timeout.get());
+        let part = self.trigger_part();
+        let (deadline, interval) = (part.timer.deadline(), part.timeout.get());
         let missed = now.saturating_sub(deadline) / interval;
-        watch.timer.set_deadline(deadline + missed * interval);
+        part.timer.set_deadline(deadline + missed * interval);
     }
 
     /// The callback has returned, and the job is armed again: its timer starts now, if it has one.
@@ -99,7 +99,7 @@ impl JobPtr {
         if look.kind() == Kind::Now {
         } else if look.is_unusual() {
             self.restart_unusual(sys::now());
-        } else if self.has_time() {
+        } else if self.trigger_has_timer() {
             self.restart(sys::now());
         }
     }
@@ -107,8 +107,8 @@ impl JobPtr {
     #[cold]
     #[inline(never)]
     fn restart_unusual(self, now: u64) {
-        let watch = self.watch();
-        let deadline = watch.timer.deadline();
+        let part = self.trigger_part();
+        let deadline = part.timer.deadline();
         let look = self.look();
         if here::on_loop_of(self.pool_as_c()) && (look.is_delayed() || look.is_changed()) {
             // The loop is not to take it for a job that waits for the same as before.
@@ -117,15 +117,14 @@ impl JobPtr {
         if look.is_delayed() {
             if deadline & LENGTH != 0 {
                 let over = now.saturating_add(deadline & !LENGTH);
-                watch.timer.set_deadline(over.min(LENGTH - 1));
+                part.timer.set_deadline(over.min(LENGTH - 1));
             }
-        } else if !self.has_time() {
+        } else if !self.trigger_has_timer() {
         } else if look.is_cadence() && !look.is_changed() {
-            let interval = watch.timeout.get();
+            let interval = part.timeout.get();
             // Periods that were missed are one firing, which is due at once.
             let periods = (now.saturating_sub(deadline) / interval).max(1);
-            watch
-                .timer
+            part.timer
                 .set_deadline(deadline.saturating_add(periods.saturating_mul(interval)));
         } else {
             self.restart(now);
@@ -134,12 +133,12 @@ impl JobPtr {
 
     /// Marks the job as resting. It is in no ready list.
     pub(crate) fn rest(self) {
-        self.watch().next_ready.set(Some(self));
+        self.trigger_part().next_ready.set(Some(self));
     }
 
     /// Whether the job is resting.
     pub(crate) fn is_resting(self) -> bool {
-        self.watch().next_ready.get() == Some(self)
+        self.trigger_part().next_ready.get() == Some(self)
     }
 }
 

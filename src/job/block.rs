@@ -10,12 +10,12 @@ use libc::c_void;
 
 use super::flags::Flags;
 use super::state::{self, State};
-use super::{Job, JobPtr, Spec, Watch, Watched};
+use super::{Job, JobPtr, Spec, TriggerPart, WithTrigger};
 use crate::abi::{ns_job_t, ns_job_type_t, ns_thrpool_t};
 use crate::alloc::Allocator;
 use crate::list::Link;
 
-/// The block of a job that has room for a group: `J` is a [`Job`] or a [`Watched`].
+/// The block of a job that has room for a group: `J` is a [`Job`] or a [`WithTrigger`].
 #[repr(C)]
 struct Roomy<J> {
     /// Links the job into one of its group's lists.
@@ -26,7 +26,7 @@ struct Roomy<J> {
 /// Where a job begins in a [`Roomy`] block.
 pub(super) const ROOM: usize = size_of::<Link>();
 const _: () =
-    assert!(offset_of!(Roomy<Job>, job) == ROOM && offset_of!(Roomy<Watched>, job) == ROOM);
+    assert!(offset_of!(Roomy<Job>, job) == ROOM && offset_of!(Roomy<WithTrigger>, job) == ROOM);
 
 impl JobPtr {
     /// Makes a job in the given state. Returns `None` if there is no memory.
@@ -44,15 +44,15 @@ impl JobPtr {
         }
         // SAFETY: in both cases the block has the size and alignment of the value that is written.
         unsafe {
-            match Watch::new(spec.trigger, seen) {
+            match TriggerPart::new(spec.trigger, seen) {
                 None => {
                     let at = alloc.block::<Job>()?;
                     at.write(job);
                     Some(Self(at))
                 }
-                Some(watch) => {
-                    let at = alloc.block::<Watched>()?;
-                    at.write(Watched { job, watch });
+                Some(part) => {
+                    let at = alloc.block::<WithTrigger>()?;
+                    at.write(WithTrigger { job, part });
                     Some(Self(at.cast()))
                 }
             }
@@ -97,15 +97,15 @@ impl JobPtr {
         // SAFETY: in both cases the block has the size and alignment of the value that is written, and
         // the job begins in it where `ROOM` says.
         let job = unsafe {
-            match Watch::new(spec.trigger, seen) {
+            match TriggerPart::new(spec.trigger, seen) {
                 None => {
                     let at = alloc.block::<Roomy<Job>>()?;
                     at.write(Roomy { link, job });
                     Self(at.byte_add(ROOM).cast())
                 }
-                Some(watch) => {
-                    let at = alloc.block::<Roomy<Watched>>()?;
-                    let job = Watched { job, watch };
+                Some(part) => {
+                    let at = alloc.block::<Roomy<WithTrigger>>()?;
+                    let job = WithTrigger { job, part };
                     at.write(Roomy { link, job });
                     Self(at.byte_add(ROOM).cast())
                 }

@@ -51,9 +51,9 @@ impl Flags {
         Look(self.0.load(Ordering::Relaxed))
     }
 
-    /// The same, for a thread that has the job in hand: armed and about to be handed on, to fire or to
-    /// wait again; or finished with. Then no other thread changes the flags, and the compiler may look
-    /// once for several questions.
+    /// As `look`, by a plain load, which the compiler may share between several questions. Only for the
+    /// thread that hands an armed job on, fires it, watches it again or disposes of it: no other thread
+    /// changes the flags then.
     #[inline(always)]
     pub(crate) fn look_in_hand(&self) -> Look {
         // SAFETY: flags are written only by a thread that has claimed the job, which is then neither
@@ -143,7 +143,7 @@ impl Look {
 
     /// Whether the job runs in a worker, or from a group's queue.
     #[inline(always)]
-    pub(crate) fn leaves_loop(self) -> bool {
+    pub(crate) fn goes_to_queue(self) -> bool {
         self.0 & (NS_JOB_THREAD as u16 | GROUPED) != 0
     }
 

@@ -5,7 +5,7 @@ use std::mem::offset_of;
 
 use super::block::ROOM;
 use super::flags::{GROUPED, PUBLIC};
-use super::{Job, Watched, note, state};
+use super::{Job, WithTrigger, note, state};
 use crate::symbol::Field;
 
 /// See [`layout`](crate::layout).
@@ -17,13 +17,13 @@ pub(crate) const JOB_LAYOUT: &[Field] = &[
     ("job.pool", offset_of!(Job, pool), size_of::<usize>()),
     ("job.func", offset_of!(Job, func), size_of::<usize>()),
     ("job.data", offset_of!(Job, data), size_of::<usize>()),
-    ("job.link", offset_of!(Watched, watch.link), 0),
-    ("job.number", offset_of!(Watched, watch.number), 4),
-    ("job.timeout", offset_of!(Watched, watch.timeout), 8),
-    ("job.timer", offset_of!(Watched, watch.timer), 0),
+    ("job.link", offset_of!(WithTrigger, part.link), 0),
+    ("job.number", offset_of!(WithTrigger, part.number), 4),
+    ("job.timeout", offset_of!(WithTrigger, part.timeout), 8),
+    ("job.timer", offset_of!(WithTrigger, part.timer), 0),
     (
         "job.next",
-        offset_of!(Watched, watch.next_ready),
+        offset_of!(WithTrigger, part.next_ready),
         size_of::<usize>(),
     ),
     ("ROOM", ROOM, 0),

@@ -5,7 +5,7 @@
 //! They are made and freed most often. Without the second part they take a third of the memory,
 //! which fits the second smallest block of malloc. That matters because the threads that make jobs
 //! and the threads that run them exchange the cache lines of these blocks. A job that waits for a
-//! trigger has a [`Watch`] behind its [`Job`], in the same block.
+//! trigger has a [`TriggerPart`] behind its [`Job`], in the same block.
 //!
 //! Which thread may touch which field, and when:
 //!
@@ -77,7 +77,7 @@ pub(crate) struct Job {
 
 /// The part that only a job with a trigger has. It follows the [`Job`] in the same block.
 #[repr(C)]
-pub(crate) struct Watch {
+pub(crate) struct TriggerPart {
     /// Links the job into its descriptor's list, the loop's list of signal jobs, or the loop's list
     /// of strays.
     pub(crate) link: Node,
@@ -98,9 +98,9 @@ pub(crate) struct Watch {
 
 /// The block of a job that has both parts.
 #[repr(C)]
-pub(crate) struct Watched {
+pub(crate) struct WithTrigger {
     job: Job,
-    watch: Watch,
+    part: TriggerPart,
 }
 
 /// Bits of [`Job::output`] that a group's queue uses, under the group's lock. They are not among the
@@ -114,7 +114,7 @@ const _: () = assert!(
 );
 #[cfg(not(loom))]
 const _: () = assert!(
-    size_of::<Watched>() <= 120,
+    size_of::<WithTrigger>() <= 120,
     "a job must fit a 128 byte block"
 );
 
@@ -138,7 +138,8 @@ impl Job {
         self.flags.look()
     }
 
-    /// The same, for the thread that has the job in hand: see [`flags`].
+    /// As `look`, by a plain load: only for the thread that hands an armed job on, fires it, watches it
+    /// again or disposes of it.
     #[inline(always)]
     pub(crate) fn look_in_hand(&self) -> Look {
         self.flags.look_in_hand()
@@ -191,8 +192,8 @@ impl Job {
     }
 
     /// Whether the callback runs in a worker or from a group's queue.
-    pub(crate) fn leaves_loop(&self) -> bool {
-        self.look().leaves_loop()
+    pub(crate) fn goes_to_queue(&self) -> bool {
+        self.look().goes_to_queue()
     }
 
     /// The marks of its group's queue.
@@ -276,7 +277,7 @@ impl Job {
         self.output.store(output as u8, Ordering::Release);
     }
 
-    /// Whether a bit of [`note`] is set.
+    /// Whether any of these bits of [`note`] is set.
     pub(crate) fn is(&self, bit: u8) -> bool {
         self.notes.get() & bit != 0
     }
@@ -292,7 +293,7 @@ impl Job {
     }
 }
 
-impl Watch {
+impl TriggerPart {
     /// Returns `None` for a run-now job, which has no trigger to wait for.
     fn new(trigger: Trigger, seen: u32) -> Option<Self> {
         let (prfd, number, timeout) = match trigger {
@@ -343,33 +344,35 @@ impl JobPtr {
         Self(at)
     }
 
-    /// The job's [`Watch::link`], for a list. [`JobPtr::of_link`] gets from there back to the job.
+    /// The job's [`TriggerPart::link`], for a list. [`JobPtr::of_link`] gets from there back to the job.
     pub(crate) fn link(self) -> *const Node {
         debug_assert!(self.kind() != Kind::Now);
-        // SAFETY: as for `watch`. No reference in between: a pointer made from a reference to the
+        // SAFETY: as for `trigger_part`. No reference in between: a pointer made from a reference to the
         // link could access the link alone.
-        unsafe { &raw const (*self.0.cast::<Watched>().as_ptr()).watch.link }
+        unsafe { &raw const (*self.0.cast::<WithTrigger>().as_ptr()).part.link }
     }
 
-    /// The job's [`Watch::timer`], for the timer wheel. [`JobPtr::of_timer`] gets from there back
+    /// The job's [`TriggerPart::timer`], for the timer wheel. [`JobPtr::of_timer`] gets from there back
     /// to the job.
     pub(crate) fn timer(self) -> NonNull<Timer> {
         debug_assert!(self.kind() != Kind::Now);
         // SAFETY: as for `link`; the address of a field is not null.
-        unsafe { NonNull::new_unchecked(&raw mut (*self.0.cast::<Watched>().as_ptr()).watch.timer) }
+        unsafe {
+            NonNull::new_unchecked(&raw mut (*self.0.cast::<WithTrigger>().as_ptr()).part.timer)
+        }
     }
 
-    /// The second part of the job. Run-now jobs have none.
-    pub(crate) fn watch(&self) -> &Watch {
+    /// The part of the job that its trigger needs. Run-now jobs have none.
+    pub(crate) fn trigger_part(&self) -> &TriggerPart {
         debug_assert!(self.kind() != Kind::Now);
-        // SAFETY: every job that is not a run-now job is the first part of a `Watched`.
-        unsafe { &self.0.cast::<Watched>().as_ref().watch }
+        // SAFETY: every job that is not a run-now job is the first part of a `WithTrigger`.
+        unsafe { &self.0.cast::<WithTrigger>().as_ref().part }
     }
 
     /// The job's descriptor, or -1.
     pub(crate) fn fd(self) -> c_int {
         match self.kind() {
-            Kind::Io => self.watch().number,
+            Kind::Io => self.trigger_part().number,
             _ => -1,
         }
     }
@@ -377,7 +380,7 @@ impl JobPtr {
     /// The number of the job's signal, or -1.
     pub(crate) fn signum(self) -> c_int {
         match self.kind() {
-            Kind::Signal => self.watch().number,
+            Kind::Signal => self.trigger_part().number,
             _ => -1,
         }
     }
@@ -385,7 +388,7 @@ impl JobPtr {
     /// The job's NSPR descriptor, or NULL.
     pub(crate) fn prfd(self) -> *mut PRFileDesc {
         match self.kind() {
-            Kind::Io => self.watch().prfd,
+            Kind::Io => self.trigger_part().prfd,
             _ => ptr::null_mut(),
         }
     }
@@ -402,35 +405,34 @@ impl JobPtr {
         }
     }
 
-    /// Whether the job has a timer.
-    pub(crate) fn has_timeout(self) -> bool {
-        self.kind() != Kind::Now && self.has_time()
+    /// Whether the job, of any kind, has a timer.
+    pub(crate) fn has_timer(self) -> bool {
+        self.kind() != Kind::Now && self.trigger_has_timer()
     }
 
-    /// Whether the job, which has a trigger, has a timer.
+    /// Whether the job, which is not a run-now job, has a timer.
     #[inline(always)]
-    pub(crate) fn has_time(self) -> bool {
-        self.watch().timeout.get() != NEVER
+    pub(crate) fn trigger_has_timer(self) -> bool {
+        self.trigger_part().timeout.get() != NEVER
     }
 
     /// Whether the job's time is zero, so that it is due in the loop's next turn. Such jobs must
     /// keep their order, however long the queue.
     pub(crate) fn is_due_at_once(self) -> bool {
-        self.watch().timeout.get() == 0
+        self.trigger_part().timeout.get() == 0
     }
 
     /// Restarts the job's timer from `now`.
     pub(crate) fn restart(self, now: u64) {
-        let watch = self.watch();
-        watch
-            .timer
-            .set_deadline(now.saturating_add(watch.timeout.get()));
+        let part = self.trigger_part();
+        part.timer
+            .set_deadline(now.saturating_add(part.timeout.get()));
     }
 
     /// The time at which the timer was last started, or an earlier one.
     pub(crate) fn armed_at(self) -> u64 {
-        let watch = self.watch();
-        watch.timer.deadline().saturating_sub(watch.timeout.get())
+        let part = self.trigger_part();
+        part.timer.deadline().saturating_sub(part.timeout.get())
     }
 
     /// The first part of the job, at the start of its memory.
@@ -443,26 +445,26 @@ impl JobPtr {
         self.0.as_ptr().cast()
     }
 
-    /// The job whose [`Watch::link`] is `node`.
+    /// The job whose [`TriggerPart::link`] is `node`.
     ///
     /// # Safety
     /// `node` came from [`JobPtr::link`], and its job is live.
     pub(crate) unsafe fn of_link(node: *const Node) -> Self {
-        // SAFETY: the caller guarantees that the field is inside a live `Watched`.
-        unsafe { Self::around(node.cast(), offset_of!(Watched, watch.link)) }
+        // SAFETY: the caller guarantees that the field is inside a live `WithTrigger`.
+        unsafe { Self::around(node.cast(), offset_of!(WithTrigger, part.link)) }
     }
 
-    /// The job whose [`Watch::timer`] is `timer`.
+    /// The job whose [`TriggerPart::timer`] is `timer`.
     ///
     /// # Safety
     /// `timer` came from [`JobPtr::timer`], and its job is live.
     pub(crate) unsafe fn of_timer(timer: NonNull<Timer>) -> Self {
-        // SAFETY: the caller guarantees that the field is inside a live `Watched`.
-        unsafe { Self::around(timer.as_ptr().cast(), offset_of!(Watched, watch.timer)) }
+        // SAFETY: the caller guarantees that the field is inside a live `WithTrigger`.
+        unsafe { Self::around(timer.as_ptr().cast(), offset_of!(WithTrigger, part.timer)) }
     }
 
     unsafe fn around(field: *const u8, offset: usize) -> Self {
-        // SAFETY: the field is `offset` bytes behind the start of a `Watched`, so the result is its
+        // SAFETY: the field is `offset` bytes behind the start of a `WithTrigger`, so the result is its
         // start and not null.
         unsafe { Self(NonNull::new_unchecked(field.sub(offset).cast_mut().cast())) }
     }

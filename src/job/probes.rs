@@ -7,7 +7,7 @@
 
 use super::JobPtr;
 #[cfg(ns_probes)]
-use super::{Job, Watched};
+use super::{Job, WithTrigger};
 #[cfg(ns_probes)]
 use crate::probe::{constant, field, probe, value};
 #[cfg(ns_probes)]
@@ -51,7 +51,7 @@ macro_rules! number {
 }
 
 #[cfg(ns_probes)]
-const NUMBER: usize = offset_of!(Watched, watch.number);
+const NUMBER: usize = offset_of!(WithTrigger, part.number);
 
 /// `job` was made: no other thread knows it yet.
 #[inline(always)]

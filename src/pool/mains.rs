@@ -46,7 +46,7 @@ unsafe extern "C" fn watchdog_body(pool: *mut c_void) {
     // It is one of the pool's own, and runs no jobs.
     here::enter_pool(pool.shared.as_c(), false, &NOBODY);
     pool.hooks.start(name.as_c());
-    pool.watch();
+    pool.run_watchdog();
     pool.hooks.end(name.as_c());
 }
 

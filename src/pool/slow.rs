@@ -16,7 +16,7 @@ struct Slow {
 }
 
 /// What the watchdog knows of one thread. All zero is a valid value: nothing.
-pub(super) struct Watched {
+pub(super) struct Known {
     /// Whether there is one.
     reported: bool,
     slow: Slow,
@@ -30,7 +30,7 @@ pub(super) struct Report {
     pub(super) ended: bool,
 }
 
-impl Watched {
+impl Known {
     /// Looks at a thread. Returns a report, if there is one, and when to look again.
     pub(super) fn look(&mut self, slot: &Slot, slow: u64) -> (Option<Report>, u64) {
         // Before the slot: a callback that is found there ran at that time.

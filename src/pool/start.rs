@@ -13,7 +13,7 @@ use super::Pool;
 use super::ending::Ending;
 use super::mains::{loop_main, watchdog_main, worker_main};
 use super::options::{Options, Refused};
-use super::slow::Watched;
+use super::slow::Known;
 use super::threads::Attributes;
 use crate::abi::{INIT_FLAG, ns_thrpool_config, ns_thrpool_options};
 use crate::alloc::Allocator;
@@ -21,7 +21,7 @@ use crate::event::{EventLoop, Lists};
 use crate::log::{Logger, log};
 use crate::shared::caller::Caller;
 use crate::shared::overload::Overload;
-use crate::shared::watch::Watch;
+use crate::shared::watchdog::Watchdog;
 use crate::shared::{Chosen, Shared};
 use crate::stats::{self, Slots};
 use crate::wake::Wake;
@@ -146,13 +146,13 @@ impl Pool {
             free_name(error)
         };
         // All zero is a thread of which nothing is known.
-        let watched = alloc
-            .zeroed::<Watched>(workers + 1)
+        let known = alloc
+            .zeroed::<Known>(workers + 1)
             .ok_or(StartError::NoMemory)
             .map_err(free_slots)?;
         let free_slots = |error| {
             // SAFETY: as above.
-            unsafe { alloc.free(watched) };
+            unsafe { alloc.free(known) };
             free_slots(error)
         };
         let wake = Wake::new()
@@ -181,7 +181,7 @@ impl Pool {
                     Chosen {
                         overload: Overload::new(options.queue_limit),
                         caller: options.caller_loop.then(Caller::new),
-                        watch: Watch::new(options.slow),
+                        watchdog: Watchdog::new(options.slow),
                     },
                     slots,
                 ),
@@ -191,7 +191,7 @@ impl Pool {
                 ending: Ending::new(),
                 event_loop: UnsafeCell::new(MaybeUninit::new(event_loop)),
                 threads,
-                watched,
+                known,
                 slow_fct: options.slow_fct,
                 workers,
                 lists,
@@ -215,7 +215,7 @@ impl Pool {
             event_loop.pause(&pool.shared);
         }
         // The watchdog is the last in the array, and the first to start: it can be stopped by itself.
-        let watchdog = pool.shared.watch.is_on().then_some(workers + 1);
+        let watchdog = pool.shared.watchdog.is_on().then_some(workers + 1);
         let others = 0..workers + usize::from(!options.caller_loop);
         for index in watchdog.into_iter().chain(others) {
             let main = match index {

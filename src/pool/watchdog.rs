@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! The watchdog: a thread that reports callbacks that take long. See [`watch`](crate::shared::watch) for how
-//! it and the pool's threads learn of each other.
+//! The watchdog: a thread that reports callbacks that take long.
+//! See [`shared::watchdog`](crate::shared::watchdog) for how it and the pool's threads learn of each other.
 
 use std::ffi::CStr;
 use std::mem;
@@ -20,16 +20,16 @@ const PAUSE: u64 = 1_000_000;
 
 impl Pool {
     /// The watchdog's work, until the pool is destroyed.
-    pub(super) fn watch(&self) {
-        let watch = &self.shared.watch;
+    pub(super) fn run_watchdog(&self) {
+        let watchdog = &self.shared.watchdog;
         loop {
-            let stopped = watch.is_stopped();
+            let stopped = watchdog.is_stopped();
             let mut next = u64::MAX;
             for (number, slot) in self.shared.slots.all().enumerate() {
                 // SAFETY: there is one for each slot, and only this thread uses them.
-                let known = unsafe { &mut *self.watched.as_ptr().add(number) };
+                let known = unsafe { &mut *self.known.as_ptr().add(number) };
                 loop {
-                    let (report, at) = known.look(slot, watch.slow);
+                    let (report, at) = known.look(slot, watchdog.slow);
                     next = next.min(at);
                     let Some(report) = report else { break };
                     self.report(&report, number);
@@ -39,12 +39,12 @@ impl Pool {
                 return;
             }
             if next != u64::MAX {
-                watch.sleep_until(next.max(sys::now() + PAUSE));
-            } else if !watch.sleep(|| self.all_sleep()) {
-                watch.sleep_until(sys::now() + watch.slow.max(PAUSE));
-            } else if !watch.is_stopped() {
+                watchdog.sleep_until(next.max(sys::now() + PAUSE));
+            } else if !watchdog.sleep(|| self.all_sleep()) {
+                watchdog.sleep_until(sys::now() + watchdog.slow.max(PAUSE));
+            } else if !watchdog.is_stopped() {
                 // What runs now has begun since, and is not slow before that.
-                watch.sleep_until(sys::now() + watch.slow.max(PAUSE));
+                watchdog.sleep_until(sys::now() + watchdog.slow.max(PAUSE));
             }
         }
     }

@@ -54,9 +54,9 @@ pub(crate) fn work(pool: &Shared, index: usize) {
 #[inline(always)]
 fn run_task(pool: &Shared, slot: &Slot, task: Task, seat: &Seat, batch: &mut FreeBatch<'_>) {
     let job = match task.kind() {
-        group::Kind::Job(job) => job,
-        group::Kind::Group(group) => return serve(pool, slot, group, batch),
-        group::Kind::LookAtAll => return,
+        group::TaskKind::Job(job) => job,
+        group::TaskKind::Group(group) => return serve(pool, slot, group, batch),
+        group::TaskKind::LookAtAll => return,
     };
     match job.state.take_work() {
         Work::Run if job.is_unusual() => run_unusual(pool, slot, job, seat, batch),
@@ -75,8 +75,8 @@ fn wait(pool: &Shared, slot: &Slot, seat: &mut Seat, batch: &mut FreeBatch<'_>) 
     slot.set_busy(false);
     let task = pool.work.next(seat, || batch.give_back())?;
     slot.set_busy(true);
-    if pool.watch.is_on() {
-        pool.watch.woke();
+    if pool.watchdog.is_on() {
+        pool.watchdog.woke();
     }
     pool.note_busy();
     Some(task)
@@ -158,8 +158,8 @@ fn run_unusual(pool: &Shared, slot: &Slot, job: JobPtr, seat: &Seat, batch: &mut
 pub(crate) fn run(pool: &Shared, slot: &Slot, job: JobPtr, arm: u32, dispose: u32) -> After {
     trace!(pool.logger, "job {:p}: callback begins", job.as_c());
     let begin = || slot.begin(job.as_c().cast(), job.func() as *const c_void);
-    if pool.watch.is_on() {
-        pool.watch.watched(
+    if pool.watchdog.is_on() {
+        pool.watchdog.timed(
             slot,
             job.data(),
             begin,
@@ -172,7 +172,7 @@ pub(crate) fn run(pool: &Shared, slot: &Slot, job: JobPtr, arm: u32, dispose: u3
         slot.end();
     }
     perturb("the callback returned, its state says that it runs");
-    let after = job.state.finish_noting(
+    let after = job.state.callback_returned(
         &pool.waiters,
         job.has(NS_JOB_PERSIST),
         || !pool.is_shutting_down(),
@@ -240,9 +240,9 @@ fn dispose(pool: &Shared, slot: &Slot, job: JobPtr) -> bool {
             call(pool, job, done);
             probes::done_return(pool, job);
         };
-        if pool.watch.is_on() {
-            pool.watch
-                .watched(slot, job.data(), begin, execute, || slot.end_ending());
+        if pool.watchdog.is_on() {
+            pool.watchdog
+                .timed(slot, job.data(), begin, execute, || slot.end_ending());
         } else {
             begin();
             execute();

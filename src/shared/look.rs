@@ -80,14 +80,14 @@ impl Record {
             Doing::Fired
         };
         let timed = matches!(doing, Doing::Waiting | Doing::Resting)
-            && (doing == Doing::Resting || job.has_timeout());
+            && (doing == Doing::Resting || job.has_timer());
         Some(Self {
             job: job.as_c().addr(),
             func: job.func() as *mut c_void,
             data: job.data(),
             group: job.group().map_or(0, |group| group.as_c().addr()),
             due: match timed {
-                true => job.watch().timer.deadline(),
+                true => job.trigger_part().timer.deadline(),
                 false => u64::MAX,
             },
             flags: job.flags(),

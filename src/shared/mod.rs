@@ -22,7 +22,7 @@ mod stats;
 pub(crate) mod thread;
 mod unusual;
 mod wake;
-pub(crate) mod watch;
+pub(crate) mod watchdog;
 
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
@@ -46,7 +46,7 @@ use crate::perturb::perturb;
 use crate::shared::caller::Caller;
 use crate::shared::look::Desk;
 use crate::shared::overload::Overload;
-use crate::shared::watch::Watch;
+use crate::shared::watchdog::Watchdog;
 use crate::signals::{self, Mailbox, NotSubscribed};
 use crate::stats::{Made, Slots};
 use crate::sync::{Mutex, tsan_acquire, tsan_release};
@@ -108,7 +108,7 @@ pub(crate) struct Shared {
     /// Where threads ask the loop for a look at all jobs.
     pub(crate) desk: Desk,
     /// Callbacks that take long.
-    pub(crate) watch: Watch,
+    pub(crate) watchdog: Watchdog,
     /// The number of workers that have not left yet.
     pub(crate) workers: AtomicUsize,
     /// Who is the loop, if the pool has no thread for it.
@@ -156,7 +156,7 @@ impl Job {
 pub(crate) struct Chosen {
     pub(crate) overload: Overload,
     pub(crate) caller: Option<Caller>,
-    pub(crate) watch: Watch,
+    pub(crate) watchdog: Watchdog,
 }
 
 impl Shared {
@@ -172,7 +172,7 @@ impl Shared {
         let Chosen {
             overload,
             caller,
-            watch,
+            watchdog,
         } = chosen;
         let bit = |set, bit| if set { bit } else { 0 };
         let gate = bit(overload.has_limit(), gate::LIMITED) | bit(workers == 0, gate::NO_WORKERS);
@@ -195,7 +195,7 @@ impl Shared {
             gate: AtomicU8::new(gate),
             overload,
             desk: Desk::new(),
-            watch,
+            watchdog,
             workers: AtomicUsize::new(workers),
             caller,
             phase: AtomicU8::new(Phase::Active as u8),
@@ -217,8 +217,9 @@ impl Shared {
         self.gate.load(Ordering::SeqCst) & gate::SHUT != 0
     }
 
-    /// Whether an add has nothing to look at: the pool is not shutting down, has workers, and no limit.
-    pub(crate) fn is_open(&self) -> bool {
+    /// Whether no bit of the gate is set: then an add need not ask about shutdown, missing workers or a
+    /// limit.
+    pub(crate) fn needs_no_checks(&self) -> bool {
         self.gate.load(Ordering::SeqCst) == 0
     }
 
@@ -254,27 +255,6 @@ impl Shared {
     /// Moves on to `phase`.
     pub(crate) fn set_phase(&self, phase: Phase) {
         self.phase.store(phase as u8, Ordering::SeqCst);
-    }
-
-    /// Hands `job` to the loop: `EventLoop::take_requests` takes it there. Its state word has REQ
-    /// set.
-    pub(crate) fn request(&self, job: JobPtr) {
-        perturb("its state says that it is queued, it is not pushed");
-        self.requests.push(Task::job(job));
-        perturb("pushed, and the loop not woken");
-        self.wake_loop();
-    }
-
-    /// Hands a run-now job to the threads that run it: `run::work` takes it there, or
-    /// `EventLoop::run_now`. Its state word has WORK set.
-    fn queue_now(&self, job: JobPtr, look: Look) {
-        perturb("its state says that it is queued, and it is not pushed");
-        if look.has(NS_JOB_THREAD) {
-            self.work.push(Task::job(job));
-        } else {
-            self.loop_work.push(Task::job(job));
-            self.wake_loop();
-        }
     }
 
     /// Makes a job and reserves all that it needs until it is disposed of: no later step can fail.
@@ -315,15 +295,15 @@ impl Shared {
             .ok_or_else(|| failed(MakeError::NoMemory))?;
         if let Trigger::Signal(signum) = spec.trigger {
             // This comes last, so that we catch no signal for a job that could not be allocated.
-            let watched = signals::subscribe(&self.mailbox, &self.wake, signum);
+            let subscribed = signals::subscribe(&self.mailbox, &self.wake, signum);
             // Signals were blocked until now. The handler of one that arrived meanwhile may have
             // forked, and then we are in the child. The child must not wait for the parent's
             // threads, which may have been in the middle of a push.
-            let watched = watched.and_then(|()| match self.is_forked() {
+            let subscribed = subscribed.and_then(|()| match self.is_forked() {
                 true => Err(NotSubscribed::Forked),
                 false => Ok(()),
             });
-            watched.map_err(|why| {
+            subscribed.map_err(|why| {
                 // SAFETY: no other thread knows the job.
                 unsafe { self.free_job(job) };
                 failed(match why {
@@ -361,20 +341,6 @@ impl Shared {
         self.wake.lose();
         self.nudge();
         entry.closes()
-    }
-
-    /// Hands on a job that is ARMED and has the bit of its queue set.
-    pub(crate) fn start(&self, job: JobPtr) {
-        probes::armed(self, job);
-        let look = job.look_in_hand();
-        if look.kind() == Kind::Now {
-            return self.queue_now(job, look);
-        }
-        // No other thread sets the timer before the job is handed on.
-        if job.has_time() {
-            job.restart(sys::now());
-        }
-        self.request(job);
     }
 
     /// `ns_job_rearm`.
@@ -437,6 +403,42 @@ impl Shared {
             End::Marked | End::OverRunning => Ended::Running,
             End::Armed => Ended::Armed,
         }
+    }
+
+    /// Hands on a job that is ARMED: a run-now job to its queue, any other to the loop. `make` or `arm` has
+    /// set that queue's bit.
+    pub(crate) fn start(&self, job: JobPtr) {
+        probes::armed(self, job);
+        let look = job.look_in_hand();
+        if look.kind() == Kind::Now {
+            return self.queue_now(job, look);
+        }
+        // No other thread sets the timer before the job is handed on.
+        if job.trigger_has_timer() {
+            job.restart(sys::now());
+        }
+        self.request(job);
+    }
+
+    /// Hands a run-now job to the threads that run it, which take it in `run::work` (run/mod.rs) or in
+    /// `EventLoop::run_now` (event/fire.rs). The caller's step on the state word has set WORK.
+    fn queue_now(&self, job: JobPtr, look: Look) {
+        perturb("its state says that it is queued, and it is not pushed");
+        if look.has(NS_JOB_THREAD) {
+            self.work.push(Task::job(job));
+        } else {
+            self.loop_work.push(Task::job(job));
+            self.wake_loop();
+        }
+    }
+
+    /// Hands `job` to the loop, which takes it in `EventLoop::take_requests` (event/requests.rs). The
+    /// caller's step on the state word has set REQ.
+    pub(crate) fn request(&self, job: JobPtr) {
+        perturb("its state says that it is queued, it is not pushed");
+        self.requests.push(Task::job(job));
+        perturb("pushed, and the loop not woken");
+        self.wake_loop();
     }
 
     /// `ns_job_wait` and `ns_job_timedwait`. Returns `None` if the calling thread would block what

@@ -75,7 +75,7 @@ impl Shared {
         match armed {
             Arm::Push => {
                 self.idle.remove(job.func());
-                if again.delay.is_none() && job.has_timeout() {
+                if again.delay.is_none() && job.has_timer() {
                     job.restart(now);
                 }
                 probes::armed(self, job);

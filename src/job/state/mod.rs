@@ -356,13 +356,13 @@ impl State {
         arm: u32,
         dispose: u32,
     ) -> After {
-        self.finish_noting(waiters, persist, again, arm, dispose, || {})
+        self.callback_returned(waiters, persist, again, arm, dispose, || {})
     }
 
     /// As [`State::finish`]. `note` is called each time that a step to WAITING is about to be
     /// tried; the step may fail. It is called before the step because the job may be freed right
     /// after.
-    pub(crate) fn finish_noting(
+    pub(crate) fn callback_returned(
         &self,
         waiters: &Waiters,
         persist: bool,

@@ -23,7 +23,7 @@ use crate::sync::{AtomicBool, Ordering, Semaphore, fence};
 use crate::sys;
 
 /// See the module.
-pub(crate) struct Watch {
+pub(crate) struct Watchdog {
     /// After how many nanoseconds a callback is slow; 0 if there is no watchdog.
     pub(crate) slow: u64,
     /// The watchdog sleeps until a thread of the pool wakes.
@@ -33,7 +33,7 @@ pub(crate) struct Watch {
     rings: Semaphore,
 }
 
-impl Watch {
+impl Watchdog {
     /// The watchdog of a pool; for 0, of one that has none.
     pub(crate) fn new(slow: u64) -> Self {
         Self {
@@ -100,7 +100,7 @@ impl Watch {
     /// notes which it is, and `end` that it is over.
     #[cold]
     #[inline(never)]
-    pub(crate) fn watched(
+    pub(crate) fn timed(
         &self,
         slot: &Slot,
         data: *mut c_void,
