@@ -4,7 +4,7 @@
 
 use libc::{c_void, timeval};
 
-use super::call::{SHUTDOWN, SUCCESS, nanoseconds, pool_of, refuse, refused};
+use super::call::{SHUTDOWN, SUCCESS, nanoseconds, pool_of, refuse, refused, shut_down};
 use crate::abi::_ns_result_t as R;
 use crate::abi::*;
 use crate::group::GroupPtr;
@@ -296,13 +296,7 @@ impl<'a> Make<'a> {
     }
 
     pub(super) fn shut_down(&self, pool: &Pool) -> ns_result_t {
-        log!(
-            pool.shared.logger,
-            LOG_DEBUG,
-            "{}: the pool is shutting down",
-            self.function
-        );
-        SHUTDOWN
+        shut_down(&pool.shared, self.function)
     }
 
     /// Checks the remaining arguments, makes the job and, unless `armed` is false, arms it.
@@ -321,7 +315,7 @@ impl<'a> Make<'a> {
         self.add_in(None, trigger, flags, allowed, func, data, armed)
     }
 
-    /// As [`Make::add`], in a group.
+    /// As [`Make::add`]; in `group`, if there is one.
     #[expect(
         clippy::too_many_arguments,
         reason = "they are those of the C functions"
@@ -396,7 +390,7 @@ impl<'a> Make<'a> {
         self.make_and_start(shared, None, spec, true)
     }
 
-    /// Makes the job, and arms it.
+    /// Makes the job, already ARMED if `spec.armed`, and then hands it on.
     #[inline(always)]
     fn make_and_start(
         &self,

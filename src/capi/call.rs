@@ -48,6 +48,8 @@ pub(super) fn group_at(at: *mut c_void) -> Option<GroupPtr> {
 
 /// Logs why `function` refuses a call: to the pool's log or, without a pool, to the log that
 /// `ns_set_log` has set.
+#[cold]
+#[inline(never)]
 pub(super) fn refuse(pool: Option<&Pool>, function: &str, why: &str) -> ns_result_t {
     let logger = pool.map_or(Logger::NoPool, |pool| pool.shared.logger);
     log!(logger, LOG_ERR, "{function}: {why}");
@@ -117,6 +119,8 @@ pub(super) unsafe fn on_pool<T>(tp: *mut ns_thrpool_t, call: impl FnOnce(Option<
 }
 
 /// Logs that `function` was called in a forked child.
+#[cold]
+#[inline(never)]
 pub(super) fn forked(pool: &Shared, function: &str) -> ns_result_t {
     let why = "the pool belongs to the parent process";
     log!(pool.logger, LOG_DEBUG, "{function}: {why}");
@@ -124,6 +128,8 @@ pub(super) fn forked(pool: &Shared, function: &str) -> ns_result_t {
 }
 
 /// Logs that the state of the job does not allow a call of `function`.
+#[cold]
+#[inline(never)]
 pub(super) fn wrong_state(pool: &Shared, function: &str, why: &str) -> ns_result_t {
     log!(pool.logger, LOG_DEBUG, "{function}: the job {why}");
     INVALID_STATE
@@ -135,24 +141,33 @@ pub(super) fn rearmed(pool: &Shared, function: &str, armed: Armed) -> ns_result_
     match armed {
         Armed::Yes => SUCCESS,
         Armed::NotNow => wrong_state(pool, function, "can't be armed now"),
-        Armed::ShuttingDown => {
-            log!(
-                pool.logger,
-                LOG_DEBUG,
-                "{function}: the pool is shutting down"
-            );
-            SHUTDOWN
-        }
+        Armed::ShuttingDown => shut_down(pool, function),
     }
 }
 
+/// Logs that the pool of `function` is shutting down.
+#[cold]
+#[inline(never)]
+pub(super) fn shut_down(pool: &Shared, function: &str) -> ns_result_t {
+    log!(
+        pool.logger,
+        LOG_DEBUG,
+        "{function}: the pool is shutting down"
+    );
+    SHUTDOWN
+}
+
 /// Logs that `function` named a group that is cancelled.
+#[cold]
+#[inline(never)]
 pub(super) fn cancelled(pool: &Shared, function: &str) -> ns_result_t {
     log!(pool.logger, LOG_DEBUG, "{function}: the group is cancelled");
     R::NS_DELETING as ns_result_t
 }
 
 /// Logs why a group refuses the job of `function`.
+#[cold]
+#[inline(never)]
 pub(super) fn refused(pool: &Shared, function: &str, why: Refused) -> ns_result_t {
     match why {
         Refused::Cancelled => cancelled(pool, function),

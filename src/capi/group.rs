@@ -53,12 +53,7 @@ pub unsafe extern "C" fn ns_group_new(
     }
     let shared = &pool.shared;
     if shared.is_shutting_down() || shared.is_forked() {
-        log!(
-            shared.logger,
-            LOG_DEBUG,
-            "{NAME}: the pool is shutting down"
-        );
-        return SHUTDOWN;
+        return shut_down(shared, NAME);
     }
     let Some(made) = shared.make_group(width, data, done) else {
         log!(shared.logger, LOG_ERR, "{NAME}: no memory");

@@ -5,6 +5,8 @@
 //! job in a group, an agent may do the second. Workers dispose of their own run-now and timer jobs
 //! directly (`run::dispose`).
 
+use libc::c_int;
+
 use super::event_loop::EventLoop;
 use crate::job::{JobPtr, Kind};
 use crate::run;
@@ -39,20 +41,26 @@ impl EventLoop {
             }
             Kind::Signal => {
                 count(Kind::Signal);
-                // If it rests.
-                Wheel::remove(&job.trigger_part().timer);
-                job.trigger_part().link.unlink();
-                self.detach_signal(job);
-                signals::unsubscribe(&pool.mailbox, job.signum());
+                self.detach_signal(pool, job);
             }
         }
         true
     }
 
-    /// When the last job for a signal goes, block the signal again if the thread's original mask
+    // Out of line, so that other jobs need no frame for the masks.
+    #[cold]
+    #[inline(never)]
+    fn detach_signal(&self, pool: &Shared, job: JobPtr) {
+        // If it rests.
+        Wheel::remove(&job.trigger_part().timer);
+        job.trigger_part().link.unlink();
+        self.restore_mask(job.signum());
+        signals::unsubscribe(&pool.mailbox, job.signum());
+    }
+
+    /// When the last job for a signal has gone, block the signal again if the thread's original mask
     /// did.
-    fn detach_signal(&self, gone: JobPtr) {
-        let signum = gone.signum();
+    fn restore_mask(&self, signum: c_int) {
         let mut node = self.lists().signal_jobs.first();
         while !node.is_null() {
             // SAFETY: a linked node belongs to a live job: disposal unlinks a job before it frees

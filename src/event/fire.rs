@@ -162,7 +162,7 @@ impl EventLoop {
         }
     }
 
-    /// Fire `job`: pass it to the workers, or to the loop's ready list. A job that goes to the
+    /// Fire `job`: pass it to the workers, to its group's queue, or to the loop's ready list. A job that goes to the
     /// workers may be freed by the time this returns.
     pub(super) fn fire(&mut self, pool: &Shared, job: JobPtr, output: ns_job_type_t) {
         trace!(pool.logger, "job {:p}: fires with {output:#x}", job.as_c());
@@ -172,8 +172,8 @@ impl EventLoop {
         }
         job.set_output(output);
         probes::fired(pool, job);
-        // Without THREAD and outside groups: `run_ready` (below) runs it in this turn, or in the next if it is
-        // under way.
+        // Without THREAD and outside groups: `run_ready` (below) runs it: in this turn, unless `run_ready` has
+        // begun already or its time runs out; then in a later one.
         if !job.look_in_hand().goes_to_queue() {
             job.mark(note::READY | note::HEARD);
             self.lists().ready.push(job);
@@ -186,7 +186,8 @@ impl EventLoop {
             if let Some(group) = job.group() {
                 return pool.enqueue(group, job);
             }
-            // `run::work` takes it there, once `notify_workers` has announced it.
+            // A worker takes it in `run::work` (run/mod.rs): one that is awake, at any moment from now; else
+            // one that `notify_workers` (below) wakes.
             pool.work.push_quietly(Task::job(job));
             self.dispatched += 1;
         }

@@ -4,8 +4,8 @@
 //! The poller has one registration per descriptor, which several jobs may share. It is registered
 //! for the union of what the armed jobs want. It is level-triggered if all of them run in the loop,
 //! so that a job that is armed again when its callback returns costs no system call. It is oneshot
-//! if one of them runs in a worker, so that the poller does not report the descriptor while that
-//! job is queued or runs.
+//! if one of them runs in a worker or in a group, so that the poller does not report the descriptor
+//! while that job is queued or runs.
 //!
 //! The system reuses descriptor numbers, and a registration can outlive its number. The first
 //! arming of a job always makes a system call, whose result shows whether the registration still
@@ -116,7 +116,7 @@ impl EventLoop {
         if !job.is(note::ATTACHED) {
             self.attach(pool, job);
         } else if !job.is(note::ORPHAN) {
-            self.rearm(pool, job);
+            self.watch_attached(pool, job);
         } else if sys::is_open(job.fd()) {
             self.report_lost(pool, job);
         } else {
@@ -151,8 +151,8 @@ impl EventLoop {
         self.check_later(pool, job);
     }
 
-    /// Arm `job` for the first time: tell the kernel, and learn whether the number still refers to
-    /// the registered file.
+    /// Begin to watch the descriptor of `job`, which is ARMED, for the first time: tell the kernel, and
+    /// learn whether the number still refers to the registered file.
     fn attach(&mut self, pool: &Shared, job: JobPtr) {
         job.mark(note::ATTACHED);
         let fd = job.fd();
@@ -186,7 +186,7 @@ impl EventLoop {
         }
     }
 
-    /// Arm `job` for the first time, when the number last referred to a file that is always ready.
+    /// Begin to watch the descriptor of `job` for the first time, when the number last referred to a file that is always ready.
     #[cold]
     #[inline(never)]
     fn attach_to_file(&mut self, pool: &Shared, job: JobPtr) {
@@ -210,8 +210,8 @@ impl EventLoop {
         }
     }
 
-    /// Arm `job` again. This makes no system call if the registration is already right.
-    fn rearm(&mut self, pool: &Shared, job: JobPtr) {
+    /// Begin to watch the descriptor of `job` again. This makes no system call if the registration is already right.
+    fn watch_attached(&mut self, pool: &Shared, job: JobPtr) {
         let fd = job.fd();
         let entry = pool.fds.entry(fd);
         let done = match entry.registration() {
@@ -260,7 +260,7 @@ impl EventLoop {
             fd,
             serial: entry.serial(),
         };
-        // When it is ready, `on_ready` (below) gets this key, from `EventLoop::poll`.
+        // When it is ready, `on_ready` (below) gets this key, from `EventLoop::poll` (event/mod.rs).
         self.poller.arm(key, interest, mode, known)?;
         entry.set_registration(Registration::Polled(interest, mode));
         Ok(())

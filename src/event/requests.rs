@@ -141,7 +141,7 @@ impl EventLoop {
 
     /// Watch for the trigger of `job`, whose state is ARMED already.
     pub(super) fn watch(&mut self, pool: &Shared, job: JobPtr) {
-        trace!(pool.logger, "job {:p}: armed", job.as_c());
+        trace!(pool.logger, "job {:p}: watched", job.as_c());
         let look = job.look_in_hand();
         // Unusual: in a group, counted against a limit, with a cadence, or armed in another way than before.
         if look.is_unusual() {

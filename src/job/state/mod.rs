@@ -275,7 +275,7 @@ impl State {
         before.state()
     }
 
-    /// A threaded job has fired: ARMED stays ARMED, and WORK is set. Returns false if the job was
+    /// A job that goes to a queue (THREAD, or in a group) has fired: ARMED stays ARMED, and WORK is set. Returns false if the job was
     /// cancelled.
     pub(crate) fn dispatch(&self) -> bool {
         self.change(|word| word.is_armed().then_some(word.queued(WORK)))
