@@ -11,6 +11,7 @@ use super::job::wait_until;
 use crate::abi::_ns_result_t as R;
 use crate::abi::*;
 use crate::job::free::Entering;
+use crate::job::here::in_callback_of;
 use crate::job::{JobPtr, NEVER};
 use crate::log::{Logger, log};
 use crate::shared::{Ended, Shared};
@@ -116,6 +117,8 @@ pub unsafe extern "C" fn ns_job_get_native_fd(job: *mut ns_job_t) -> c_int {
 pub unsafe extern "C" fn ns_job_cancel(job: *mut ns_job_t) -> ns_result_t {
     let call = |job: JobPtr, pool: &Shared| match pool.end(job, true) {
         Ended::Yes => SUCCESS,
+        // Only its address is used: a job whose callback runs on another thread may be gone.
+        Ended::Running if in_callback_of(job) => SUCCESS,
         Ended::Running | Ended::Armed => R::NS_RUNNING as ns_result_t,
     };
     // SAFETY: the C interface requires `job` to be NULL or a live job.

@@ -18,7 +18,7 @@ impl EventLoop {
     /// Dispose of `job`, which is NEEDS_DELETE and whose callback does not run.
     pub(super) fn dispose(&mut self, pool: &Shared, job: JobPtr) {
         if self.detach(pool, job) {
-            run::farewell(pool, pool.slots.of_loop(), job, self.place());
+            run::farewell(pool, pool.slots.of_loop(), job, || self.place());
         }
     }
 

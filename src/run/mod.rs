@@ -234,31 +234,38 @@ fn dispose(pool: &Shared, slot: &Slot, job: JobPtr) -> bool {
     tsan_acquire(&raw const job.state);
     perturb("being disposed of, and the done callback not called");
     if let Some(done) = job.done_cb() {
-        let begin = || slot.begin_ending(job.as_c().cast(), done as *const c_void);
-        let execute = || {
-            probes::done_begin(pool, job);
-            call(pool, job, done);
-            probes::done_return(pool, job);
-        };
-        if pool.watchdog.is_on() {
-            pool.watchdog
-                .timed(slot, job.data(), begin, execute, || slot.end_ending());
-        } else {
-            begin();
-            execute();
-            slot.end_ending();
-        }
+        call_done(pool, slot, job, done);
     }
     probes::disposed(pool, job);
     job.state.end_disposal()
 }
 
+/// Calls the done callback `done` of `job`.
+// Out of line, so that jobs without one need no frame for it.
+#[inline(never)]
+fn call_done(pool: &Shared, slot: &Slot, job: JobPtr, done: unsafe extern "C" fn(*mut ns_job_t)) {
+    let begin = || slot.begin_ending(job.as_c().cast(), done as *const c_void);
+    let execute = || {
+        probes::done_begin(pool, job);
+        call(pool, job, done);
+        probes::done_return(pool, job);
+    };
+    if pool.watchdog.is_on() {
+        pool.watchdog
+            .timed(slot, job.data(), begin, execute, || slot.end_ending());
+    } else {
+        begin();
+        execute();
+        slot.end_ending();
+    }
+}
+
 /// Calls the done callback of a job that is in no queue and no list, and frees the job. The loop does
 /// this, in `place`; in a group the done callback takes its turn.
 #[inline(always)]
-pub(crate) fn farewell(pool: &Shared, slot: &Slot, job: JobPtr, place: Place) {
+pub(crate) fn farewell(pool: &Shared, slot: &Slot, job: JobPtr, place: impl FnOnce() -> Place) {
     if let Some(group) = job.group() {
-        return agent::farewell(pool, slot, group, job, place);
+        return agent::farewell(pool, slot, group, job, place());
     }
     if dispose(pool, slot, job) {
         // SAFETY: `dispose` returned true: nothing else holds the job.

@@ -254,7 +254,6 @@ impl Shared {
     #[cold]
     #[inline(never)]
     pub(super) fn end_member(&self, group: GroupPtr, job: JobPtr, even_armed: bool) -> Ended {
-        let own = here::in_callback_of(job);
         let state = &raw const job.state;
         tsan_release(state);
         let guard = self.lock_group(&group);
@@ -270,7 +269,6 @@ impl Shared {
         self.send(group, send);
         match end {
             End::Push | End::PushIdle | End::Queued | End::Over => Ended::Yes,
-            End::Marked | End::OverRunning if own => Ended::Yes,
             End::Marked | End::OverRunning => Ended::Running,
             End::Armed => Ended::Armed,
         }

@@ -398,8 +398,6 @@ impl Shared {
                 tsan_acquire(state);
                 Ended::Yes
             }
-            // A job whose callback this thread runs is not freed before that returns.
-            End::Marked | End::OverRunning if in_callback_of(job) => Ended::Yes,
             End::Marked | End::OverRunning => Ended::Running,
             End::Armed => Ended::Armed,
         }

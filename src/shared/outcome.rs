@@ -12,9 +12,9 @@ pub(crate) enum Armed {
 /// The result of a request to finish with a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
-    /// No callback is running, or only the one that makes this call.
+    /// Its callback is not running.
     Yes,
-    /// The callback is running on another thread, for the last time.
+    /// Its callback is running, for the last time: perhaps on this thread, which makes the request.
     Running,
     /// The job is armed, and the caller did not ask to finish with armed jobs.
     Armed,
