@@ -10,7 +10,6 @@ use crate::abi::*;
 use crate::group::GroupPtr;
 use crate::group::core::Refused;
 use crate::job::{JobPtr, Kind, NEVER, Spec, Trigger, probes};
-use crate::log::log;
 use crate::pool::Pool;
 use crate::shared::{MakeError, Shared};
 use crate::signals::can_catch;
@@ -295,10 +294,6 @@ impl<'a> Make<'a> {
         refuse(self.pool, self.function, why)
     }
 
-    pub(super) fn shut_down(&self, pool: &Pool) -> ns_result_t {
-        shut_down(&pool.shared, self.function)
-    }
-
     /// Checks the remaining arguments, makes the job and, unless `armed` is false, arms it.
     ///
     /// `allowed` are the flags that this call accepts in addition to those that all calls accept.
@@ -367,27 +362,17 @@ impl<'a> Make<'a> {
         };
         if !shared.needs_no_checks() || shared.is_forked() {
             if shared.is_shutting_down() || shared.is_forked() {
-                return self.shut_down(pool);
+                return shut_down(shared, self.function);
             }
             if shared.has_no_workers() {
                 if flags & NS_JOB_THREAD != 0 {
                     return self.refuse(NO_WORKERS);
                 }
             } else if group.is_none() && spec.is_threaded_run_now() {
-                return self.add_counted(shared, &spec);
+                return add_counted(self.function, pool, self.out, &spec);
             }
         }
         self.make_and_start(shared, group, &spec, false)
-    }
-
-    /// Makes a job that counts against the pool's limit.
-    #[cold]
-    #[inline(never)]
-    fn add_counted(&self, shared: &Shared, spec: &Spec) -> ns_result_t {
-        if spec.armed && shared.is_overloaded() {
-            return refused(shared, self.function, Refused::Full);
-        }
-        self.make_and_start(shared, None, spec, true)
     }
 
     /// Makes the job, already ARMED if `spec.armed`, and then hands it on.
@@ -409,7 +394,7 @@ impl<'a> Make<'a> {
         };
         let job = match made {
             Ok(job) => job,
-            Err(why) => return self.not_made(shared, why),
+            Err(why) => return not_made(self.function, self.pool, why),
         };
         probes::made(shared, job);
         if counted {
@@ -431,20 +416,46 @@ impl<'a> Make<'a> {
         }
         SUCCESS
     }
+}
 
-    /// Says why there is no job.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn not_made(&self, shared: &Shared, why: MakeError) -> ns_result_t {
-        match why {
-            MakeError::NoMemory => {
-                log!(shared.logger, LOG_ERR, "{}: no memory", self.function);
-                R::NS_ALLOCATION_FAILURE as ns_result_t
-            }
-            MakeError::OwnDescriptor => self.refuse("fd is one of the pool's own descriptors"),
-            MakeError::NoSignal => self.refuse("the system refuses to catch signum"),
-            MakeError::Forked => self.pool.map_or(SHUTDOWN, |pool| self.shut_down(pool)),
+// The functions below take what they need of a [`Make`] by value: so the compiler can keep it in registers.
+
+/// Makes a job that counts against the pool's limit.
+#[cold]
+#[inline(never)]
+fn add_counted(
+    function: &'static str,
+    pool: &Pool,
+    out: *mut *mut ns_job_t,
+    spec: &Spec,
+) -> ns_result_t {
+    let make = Make {
+        function,
+        pool: Some(pool),
+        out,
+        _errno: ErrnoGuard::new(),
+    };
+    if spec.armed && pool.shared.is_overloaded() {
+        return refused(&pool.shared, function, Refused::Full);
+    }
+    make.make_and_start(&pool.shared, None, spec, true)
+}
+
+/// Says why there is no job.
+#[cold]
+#[inline(never)]
+pub(super) fn not_made(function: &str, pool: Option<&Pool>, why: MakeError) -> ns_result_t {
+    match (why, pool) {
+        (MakeError::NoMemory, _) => {
+            refuse(pool, function, "no memory");
+            R::NS_ALLOCATION_FAILURE as ns_result_t
         }
+        (MakeError::OwnDescriptor, _) => {
+            refuse(pool, function, "fd is one of the pool's own descriptors")
+        }
+        (MakeError::NoSignal, _) => refuse(pool, function, "the system refuses to catch signum"),
+        (MakeError::Forked, Some(pool)) => shut_down(&pool.shared, function),
+        (MakeError::Forked, None) => SHUTDOWN,
     }
 }
 

@@ -5,7 +5,7 @@ use std::ptr;
 
 use libc::{c_void, size_t};
 
-use super::add::{KEPT, MODIFIERS, Make, NO_WORKERS};
+use super::add::{KEPT, MODIFIERS, Make, NO_WORKERS, not_made};
 use super::call::*;
 use crate::abi::*;
 use crate::group::core::Refused;
@@ -59,7 +59,7 @@ pub unsafe extern "C" fn ns_add_jobs(
     }
     let shared = &pool.shared;
     if shared.is_forked() {
-        return make.shut_down(pool);
+        return shut_down(shared, make.function);
     }
     if n == 0 {
         return SUCCESS;
@@ -67,7 +67,7 @@ pub unsafe extern "C" fn ns_add_jobs(
     let mut counted = false;
     if !shared.needs_no_checks() {
         if shared.is_shutting_down() {
-            return make.shut_down(pool);
+            return shut_down(shared, make.function);
         }
         if shared.has_no_workers() {
             return make.refuse(NO_WORKERS);
@@ -99,7 +99,7 @@ pub unsafe extern "C" fn ns_add_jobs(
                 batch.unmake();
                 // SAFETY: as above.
                 unsafe { forget(jobs, at) };
-                return make.not_made(shared, MakeError::NoMemory);
+                return not_made(make.function, make.pool, MakeError::NoMemory);
             }
         }
     }
