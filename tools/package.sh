@@ -59,10 +59,12 @@ inside base apt-get update -q >"$log" 2>&1
 tools/dist.sh "$version" >"$log" 2>&1
 tell $? "make dist"
 rm -rf "$package"/*.dsc "$package"/*.deb "$package"/*.tar.* "$package/source"
-cp "build/dist/nunc-stans-$version.tar.xz" "$package/nunc-stans_$version.orig.tar.xz"
+# As a distribution has it: the release without debian/, and that beside it.
+xz -dc "build/dist/nunc-stans-$version.tar.xz" | tar -f - --delete "nunc-stans-$version/debian" |
+    xz -T1 >"$package/nunc-stans_$version.orig.tar.xz"
 (
     mkdir "$package/source" && tar -xf "$package/nunc-stans_$version.orig.tar.xz" -C "$package/source" --strip-components=1 &&
-        cd "$package/source" && dpkg-source -b . && rm -rf "$package/source"
+        git archive HEAD debian | tar -xf - -C "$package/source" && cd "$package/source" && dpkg-source -b . && rm -rf "$package/source"
 ) >"$log" 2>&1
 tell $? "the source package"
 
@@ -99,13 +101,21 @@ tell $? "there is a package with debug symbols"
 lintian --allow-root --fail-on error,warning "$package"/*.dsc "$package"/*.deb >"$log" 2>&1
 tell $? "lintian finds no error and nothing to warn of"
 
-if [ -f debian/abi/libnunc-stans.so.0.abi ]; then
-    mkdir -p "$systems/unpacked" "$systems/debug"
-    dpkg-deb -x "$package"/libnunc-stans0_*.deb "$systems/unpacked"
-    dpkg-deb -x "$package"/libnunc-stans0-dbgsym_*.deb "$systems/unpacked"
-    abidiff --no-added-syms --debug-info-dir2 "$systems/unpacked/usr/lib/debug" \
-        debian/abi/libnunc-stans.so.0.abi "$(echo "$systems"/unpacked/usr/lib/*/libnunc-stans.so.0)" >"$log" 2>&1
+# The dump is of one architecture, and each has its own.
+dump=debian/abi/libnunc-stans.so.0.$(dpkg --print-architecture).abi
+debug=$systems/unpacked/usr/lib/debug
+mkdir "$systems/unpacked"
+dpkg-deb -x "$package"/libnunc-stans0_*.deb "$systems/unpacked"
+dpkg-deb -x "$package"/libnunc-stans0-dbgsym_*.deb "$systems/unpacked"
+library=$(echo "$systems"/unpacked/usr/lib/*/libnunc-stans.so.0)
+tools/abi.py "$library" "$debug" >"$package/$(basename "$dump")" 2>"$log"
+tell $? "abidw dumps the interface"
+if [ -f "$dump" ]; then
+    abidiff --no-added-syms --debug-info-dir2 "$debug" "$dump" "$library" >"$log" 2>&1
     tell $? "abidiff: the interface of the last release is as it was"
+    sed 's/layout-offset-in-bits="64"/layout-offset-in-bits="96"/' "$dump" >"$systems/other.abi"
+    ! abidiff --no-added-syms --debug-info-dir2 "$debug" "$systems/other.abi" "$library" >"$log" 2>&1
+    tell $? "and it is told if a member has moved"
 fi
 
 fresh user
