@@ -5,8 +5,8 @@
 # From the tarball of `make dist` it makes a source package. In a fresh system of Debian's (debootstrap)
 # it installs what the package says that it needs, takes the network away, and builds: twice, in two
 # places and at two times. Then lintian, and abidiff with the last release. In another fresh system the
-# packages are installed, used and removed. They stay in build/package. The last line is
-# "N passed, N failed".
+# packages are installed, used and removed. They stay in build/package. NS_SUITE is the release of Debian.
+# The last line is "N passed, N failed".
 version=$1
 suite=${NS_SUITE:-bookworm}
 package=$PWD/build/package
@@ -35,8 +35,13 @@ finish() {
 # The systems are temporary; nothing is mounted in them.
 systems=$(mktemp -d)
 trap 'rm -rf "$systems" "$log"' EXIT
-mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' "Codename: $suite" | head -n 1)
-security=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' "Codename: $suite-security" | head -n 1)
+# From where this machine has its packages, whatever release of Debian it is.
+uri() {
+    apt-get indextargets --format '$(REPO_URI) $(CODENAME)' 'Created-By: Packages' 'Origin: Debian' |
+        awk -v is_security="$1" '($2 ~ /-security$/) == is_security { print $1; exit }'
+}
+mirror=$(uri 0)
+security=$(uri 1)
 
 # Run in a system, as root: inside SYSTEM COMMAND...
 inside() {
