@@ -124,15 +124,19 @@ if [ -f "$dump" ]; then
 fi
 
 fresh user
-cp "$package"/libnunc-stans*.deb examples/run-now.c "$systems/user/root/"
+cp "$package"/*.deb examples/run-now.c "$systems/user/root/"
 inside user sh -c 'apt-get install -y -q --no-install-recommends gcc libc6-dev pkg-config man-db' >"$log" 2>&1
 (cd "$systems/user" && find . -xdev ! -path './var/*' ! -path './root/*' ! -name '*.cache' | LC_ALL=C sort) >"$systems/before"
-inside user sh -c 'apt-get install -y -q --no-install-recommends /root/libnunc-stans*.deb' >"$log" 2>&1
+inside user sh -c 'apt-get install -y -q --no-install-recommends /root/*.deb' >"$log" 2>&1
 tell $? "in another fresh system they are installed"
+python3 tools/docs/links.py check "$systems/user/usr/share/doc/libnunc-stans-dev" >"$log" 2>&1
+tell $? "the links of the installed documents lead to what is there"
+inside user sh -c 'man -w ns_add_job nunc-stans ns-top && ns-top -h' >"$log" 2>&1
+tell $? "with the manual and ns-top"
 inside user sh -c 'cd /root && gcc -Wall -Werror run-now.c -o shared $(pkg-config --cflags --libs nunc-stans) && ./shared &&
     gcc -Wall run-now.c -o static -static $(pkg-config --static --cflags --libs nunc-stans) && ./static' >"$log" 2>&1
 tell $? "used, shared and static"
-inside user sh -c 'apt-get purge -y -q "libnunc-stans*"' >"$log" 2>&1 &&
+inside user sh -c 'apt-get purge -y -q "libnunc-stans*" "nunc-stans*"' >"$log" 2>&1 &&
     (cd "$systems/user" && find . -xdev ! -path './var/*' ! -path './root/*' ! -name '*.cache' | LC_ALL=C sort) |
     diff "$systems/before" - >"$log"
 tell $? "and removed, and nothing is left"
