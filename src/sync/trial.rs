@@ -13,42 +13,57 @@ use std::sync::{LazyLock, Mutex};
 use loom::sync::atomic as looms;
 pub(crate) use loom::sync::atomic::Ordering;
 
-/// The place, which of its orderings, and what that is to be.
-static TRIAL: LazyLock<Option<(String, usize, Ordering)>> = LazyLock::new(|| {
+/// One ordering of a call, and what it is to be.
+struct Trial {
+    file: String,
+    line: u32,
+    column: u32,
+    argument: usize,
+    ordering: Ordering,
+}
+
+static TRIAL: LazyLock<Option<Trial>> = LazyLock::new(|| {
     let trial = std::env::var("NS_TRIAL").ok()?;
-    let mut words = trial.split(' ');
-    let mut next = || words.next().expect("NS_TRIAL: PLACE ARGUMENT ORDERING");
-    let (place, argument) = (next().to_owned(), next().parse().expect("a number"));
-    let ordering = match next() {
-        "Relaxed" => Ordering::Relaxed,
-        "Acquire" => Ordering::Acquire,
-        "Release" => Ordering::Release,
-        "AcqRel" => Ordering::AcqRel,
-        "SeqCst" => Ordering::SeqCst,
-        other => panic!("NS_TRIAL: {other} is no ordering"),
-    };
-    Some((place, argument, ordering))
+    let mut words = trial.split([':', ' ']);
+    let mut next = || words.next().expect("FILE:LINE:COLUMN ARGUMENT ORDERING");
+    Some(Trial {
+        file: next().to_owned(),
+        line: next().parse().expect("a line"),
+        column: next().parse().expect("a column"),
+        argument: next().parse().expect("which of the orderings"),
+        ordering: match next() {
+            "Relaxed" => Ordering::Relaxed,
+            "Acquire" => Ordering::Acquire,
+            "Release" => Ordering::Release,
+            "AcqRel" => Ordering::AcqRel,
+            "SeqCst" => Ordering::SeqCst,
+            other => panic!("NS_TRIAL: {other} is no ordering"),
+        },
+    })
 });
 
 /// The calls met so far, if they are to be printed.
-static SITES: LazyLock<Option<Mutex<HashSet<String>>>> =
+static SITES: LazyLock<Option<Mutex<HashSet<Location<'static>>>>> =
     LazyLock::new(|| std::env::var_os("NS_SITES").map(|_| Mutex::default()));
 
 /// The ordering for the caller's caller, whose ordering number `argument` is `written`.
 #[track_caller]
 fn ordering(argument: usize, written: Ordering) -> Ordering {
-    if TRIAL.is_none() && SITES.is_none() {
-        return written;
-    }
-    let place = Location::caller().to_string();
+    let place = Location::caller();
     if let Some(sites) = &*SITES {
         let mut sites = sites.lock().expect("nobody panics inside");
-        if sites.insert(place.clone()) {
+        if sites.insert(*place) {
             println!("site {place}");
         }
     }
     match &*TRIAL {
-        Some((tried, which, ordering)) if *tried == place && *which == argument => *ordering,
+        Some(trial)
+            if (place.line(), place.column()) == (trial.line, trial.column)
+                && argument == trial.argument
+                && place.file() == trial.file =>
+        {
+            trial.ordering
+        }
         _ => written,
     }
 }
