@@ -21,11 +21,12 @@ tap $? "which leaves nothing behind in debian/"
 
 runtime=$(echo build/deb/libnunc-stans0_*.deb)
 devel=$(echo build/deb/libnunc-stans-dev_*.deb)
+more=$(echo build/deb/nunc-stans-tools_*.deb)
 libdir=usr/lib/$(dpkg-architecture -q DEB_HOST_MULTIARCH)
 
 mkdir -p "$root/var/lib/dpkg/info" "$root/var/lib/dpkg/updates"
 : >"$root/var/lib/dpkg/status"
-in_root -i "$runtime" "$devel" >"$work/why" 2>&1
+in_root -i "$runtime" "$devel" "$more" >"$work/why" 2>&1
 tap $? "they can be installed"
 
 # Documentation aside, these files and links are in the packages, and no others.
@@ -53,15 +54,23 @@ END
 LC_ALL=C sort "$work/want" | diff - "$work/have" >"$work/why"
 tap $? "the packages' files and links are those that are to be there (< missing, > too many)"
 
-for name in nunc-stans $(cat c-tests/symbols.txt); do
+for name in nunc-stans ns-top $(cat c-tests/symbols.txt); do
     man -M "$root/usr/share/man" -w "$name" >/dev/null || echo "$name"
 done >"$work/why" 2>&1
 [ ! -s "$work/why" ]
 tap $? "man finds every function in them"
 
 doc=$root/usr/share/doc
-ls -l "$doc/libnunc-stans0/copyright" "$doc/libnunc-stans-dev/copyright" >"$work/why" 2>&1
-tap $? "the licence is with both"
+ls -l "$doc/libnunc-stans0/copyright" "$doc/libnunc-stans-dev/copyright" "$doc/nunc-stans-tools/copyright" \
+    >"$work/why" 2>&1
+tap $? "the licence is with each"
+
+# The licence is that of the system, which has no packages here.
+mkdir -p "$root/usr/share/common-licenses" && : >"$root/usr/share/common-licenses/GPL-3"
+python3 tools/docs/links.py check "$doc/libnunc-stans-dev" >"$work/why" 2>&1 &&
+    [ "$(python3 tools/docs/links.py list "$doc/libnunc-stans-dev" | wc -l)" -gt 80 ]
+tap $? "the links of the documents lead to what is there"
+rm -r "$root/usr/share/common-licenses"
 
 dpkg-deb -f "$runtime" Depends | tr ',' '\n' | grep -v -e libc6 -e libgcc-s1 >"$work/why"
 [ ! -s "$work/why" ]
@@ -87,7 +96,7 @@ cc -Wall -Wextra -Werror examples/run-now.c -o "$work/static" $(pkg-config --cfl
     "$work/static" >"$work/why" 2>&1
 tap $? "and with the static library"
 
-in_root --purge libnunc-stans-dev libnunc-stans0 >"$work/why" 2>&1 &&
+in_root --purge nunc-stans-tools libnunc-stans-dev libnunc-stans0 >"$work/why" 2>&1 &&
     find "$root" -mindepth 1 ! -path "$root/var*" >"$work/why" && [ ! -s "$work/why" ]
 tap $? "they can be removed, and nothing is left"
 

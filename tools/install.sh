@@ -15,7 +15,10 @@ examples=$docdir/examples
 files() {
     echo "755 $NS_BUILD/lib/$shared libdir ."
     echo "644 $NS_BUILD/lib/libnunc-stans.a libdir ."
-    [ ! -f "$NS_BUILD/ns-top/ns-top" ] || echo "755 $NS_BUILD/ns-top/ns-top bindir ."
+    if [ -f "$NS_BUILD/ns-top/ns-top" ]; then
+        echo "755 $NS_BUILD/ns-top/ns-top bindir ."
+        echo "644 ns-top/ns-top.1 mandir man1"
+    fi
     for file in include/*; do
         echo "644 $file includedir nunc-stans"
     done
@@ -30,7 +33,8 @@ files() {
         echo "644 $file docdir ."
     done
     # With the folders that the documents' links name.
-    find docs examples -type f ! -name '*.pyc' | LC_ALL=C sort | while read -r file; do
+    find docs examples adapters bindings -type f ! -name '*.pyc' ! -name '*.so' ! -name '*.o' ! -path '*/tests/*' \
+        ! -path '*/build/*' ! -path '*.egg-info/*' | LC_ALL=C sort | while read -r file; do
         mode=644
         [ ! -x "$file" ] || mode=755
         echo "$mode $file docdir $(dirname "$file")"
@@ -77,6 +81,11 @@ install)
     for file in include/*; do
         ln -sf "nunc-stans/$(basename "$file")" "$DESTDIR$includedir/"
     done
+    if [ "$NS_DOCS" != no ]; then
+        # The documents link to the headers; what they link to and is not installed is text.
+        ln -sfn "$(relative "$includedir/nunc-stans" "$docdir")" "$DESTDIR$docdir/include"
+        python3 tools/docs/links.py prune "$DESTDIR$docdir"
+    fi
     [ -z "$NS_FFI_EDIT" ] || sed -i "$NS_FFI_EDIT" "$DESTDIR$includedir/nunc-stans/nunc-stans-ffi.h"
     export version="$NS_VERSION" soname="$NS_SONAME" prefix exec_prefix libdir includedir
     # gdb loads this by itself with a library of that name.
@@ -97,7 +106,7 @@ uninstall)
     for file in include/*; do
         rm -f "$DESTDIR$includedir/$(basename "$file")"
     done
-    rm -f "$DESTDIR$autoload/$shared-gdb.py"
+    rm -f "$DESTDIR$autoload/$shared-gdb.py" "$DESTDIR$docdir/include"
     rm -f "$DESTDIR$libdir/$NS_SONAME" "$DESTDIR$libdir/libnunc-stans.so" \
         "$DESTDIR$libdir/pkgconfig/nunc-stans.pc" "$cmake/nunc-stans-config.cmake" \
         "$DESTDIR$cmake"/nunc-stans-config*.cmake

@@ -5,8 +5,8 @@
 # From the tarball of `make dist` it makes a source package. In a fresh system of Debian's (debootstrap)
 # it installs what the package says that it needs, takes the network away, and builds: twice, in two
 # places and at two times. Then lintian, and abidiff with the last release. In another fresh system the
-# packages are installed, used and removed. They stay in build/package. The last line is
-# "N passed, N failed".
+# packages are installed, used and removed. They stay in build/package. NS_SUITE is the release of Debian.
+# The last line is "N passed, N failed".
 version=$1
 suite=${NS_SUITE:-bookworm}
 package=$PWD/build/package
@@ -35,8 +35,13 @@ finish() {
 # The systems are temporary; nothing is mounted in them.
 systems=$(mktemp -d)
 trap 'rm -rf "$systems" "$log"' EXIT
-mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' "Codename: $suite" | head -n 1)
-security=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' "Codename: $suite-security" | head -n 1)
+# From where this machine has its packages, whatever release of Debian it is.
+uri() {
+    apt-get indextargets --format '$(REPO_URI) $(CODENAME)' 'Created-By: Packages' 'Origin: Debian' |
+        awk -v is_security="$1" '($2 ~ /-security$/) == is_security { print $1; exit }'
+}
+mirror=$(uri 0)
+security=$(uri 1)
 
 # Run in a system, as root: inside SYSTEM COMMAND...
 inside() {
@@ -59,10 +64,12 @@ inside base apt-get update -q >"$log" 2>&1
 tools/dist.sh "$version" >"$log" 2>&1
 tell $? "make dist"
 rm -rf "$package"/*.dsc "$package"/*.deb "$package"/*.tar.* "$package/source"
-cp "build/dist/nunc-stans-$version.tar.xz" "$package/nunc-stans_$version.orig.tar.xz"
+# As a distribution has it: the release without debian/, and that beside it.
+xz -dc "build/dist/nunc-stans-$version.tar.xz" | tar -f - --delete "nunc-stans-$version/debian" |
+    xz -T1 >"$package/nunc-stans_$version.orig.tar.xz"
 (
     mkdir "$package/source" && tar -xf "$package/nunc-stans_$version.orig.tar.xz" -C "$package/source" --strip-components=1 &&
-        cd "$package/source" && dpkg-source -b . && rm -rf "$package/source"
+        git archive HEAD debian | tar -xf - -C "$package/source" && cd "$package/source" && dpkg-source -b . && rm -rf "$package/source"
 ) >"$log" 2>&1
 tell $? "the source package"
 
@@ -99,25 +106,37 @@ tell $? "there is a package with debug symbols"
 lintian --allow-root --fail-on error,warning "$package"/*.dsc "$package"/*.deb >"$log" 2>&1
 tell $? "lintian finds no error and nothing to warn of"
 
-if [ -f debian/abi/libnunc-stans.so.0.abi ]; then
-    mkdir -p "$systems/unpacked" "$systems/debug"
-    dpkg-deb -x "$package"/libnunc-stans0_*.deb "$systems/unpacked"
-    dpkg-deb -x "$package"/libnunc-stans0-dbgsym_*.deb "$systems/unpacked"
-    abidiff --no-added-syms --debug-info-dir2 "$systems/unpacked/usr/lib/debug" \
-        debian/abi/libnunc-stans.so.0.abi "$(echo "$systems"/unpacked/usr/lib/*/libnunc-stans.so.0)" >"$log" 2>&1
+# The dump is of one architecture, and each has its own.
+dump=debian/abi/libnunc-stans.so.0.$(dpkg --print-architecture).abi
+debug=$systems/unpacked/usr/lib/debug
+mkdir "$systems/unpacked"
+dpkg-deb -x "$package"/libnunc-stans0_*.deb "$systems/unpacked"
+dpkg-deb -x "$package"/libnunc-stans0-dbgsym_*.deb "$systems/unpacked"
+library=$(echo "$systems"/unpacked/usr/lib/*/libnunc-stans.so.0)
+tools/abi.py "$library" "$debug" >"$package/$(basename "$dump")" 2>"$log"
+tell $? "abidw dumps the interface"
+if [ -f "$dump" ]; then
+    abidiff --no-added-syms --debug-info-dir2 "$debug" "$dump" "$library" >"$log" 2>&1
     tell $? "abidiff: the interface of the last release is as it was"
+    sed 's/layout-offset-in-bits="64"/layout-offset-in-bits="96"/' "$dump" >"$systems/other.abi"
+    ! abidiff --no-added-syms --debug-info-dir2 "$debug" "$systems/other.abi" "$library" >"$log" 2>&1
+    tell $? "and it is told if a member has moved"
 fi
 
 fresh user
-cp "$package"/libnunc-stans*.deb examples/run-now.c "$systems/user/root/"
+cp "$package"/*.deb examples/run-now.c "$systems/user/root/"
 inside user sh -c 'apt-get install -y -q --no-install-recommends gcc libc6-dev pkg-config man-db' >"$log" 2>&1
 (cd "$systems/user" && find . -xdev ! -path './var/*' ! -path './root/*' ! -name '*.cache' | LC_ALL=C sort) >"$systems/before"
-inside user sh -c 'apt-get install -y -q --no-install-recommends /root/libnunc-stans*.deb' >"$log" 2>&1
+inside user sh -c 'apt-get install -y -q --no-install-recommends /root/*.deb' >"$log" 2>&1
 tell $? "in another fresh system they are installed"
+python3 tools/docs/links.py check "$systems/user/usr/share/doc/libnunc-stans-dev" >"$log" 2>&1
+tell $? "the links of the installed documents lead to what is there"
+inside user sh -c 'man -w ns_add_job nunc-stans ns-top && ns-top -h' >"$log" 2>&1
+tell $? "with the manual and ns-top"
 inside user sh -c 'cd /root && gcc -Wall -Werror run-now.c -o shared $(pkg-config --cflags --libs nunc-stans) && ./shared &&
     gcc -Wall run-now.c -o static -static $(pkg-config --static --cflags --libs nunc-stans) && ./static' >"$log" 2>&1
 tell $? "used, shared and static"
-inside user sh -c 'apt-get purge -y -q "libnunc-stans*"' >"$log" 2>&1 &&
+inside user sh -c 'apt-get purge -y -q "libnunc-stans*" "nunc-stans*"' >"$log" 2>&1 &&
     (cd "$systems/user" && find . -xdev ! -path './var/*' ! -path './root/*' ! -name '*.cache' | LC_ALL=C sort) |
     diff "$systems/before" - >"$log"
 tell $? "and removed, and nothing is left"

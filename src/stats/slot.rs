@@ -172,7 +172,9 @@ impl Slot {
     /// It has returned.
     #[inline(always)]
     pub(crate) fn end(&self) {
-        self.job.store(ptr::null_mut(), Ordering::Release);
+        self.job.store(ptr::null_mut(), Ordering::Relaxed);
+        // Whoever finds what the next callback notes also finds that this one is over.
+        fence(Ordering::Release);
     }
 
     /// In a pool that notes it: a callback is about to begin at this time, of a job with this data.
@@ -215,7 +217,9 @@ impl Slot {
 
     /// It has returned.
     pub(crate) fn end_ending(&self) {
-        self.ending.store(ptr::null_mut(), Ordering::Release);
+        self.ending.store(ptr::null_mut(), Ordering::Relaxed);
+        // As in `end`.
+        fence(Ordering::Release);
     }
 
     /// A job of this kind is disposed of.
@@ -234,10 +238,11 @@ impl Slot {
             let since = self.since.load(Ordering::Relaxed);
             let data = self.data.load(Ordering::Relaxed);
             fence(Ordering::Acquire);
-            // If another callback has begun meanwhile, look again.
-            if self.runs.load(Ordering::Relaxed) == runs
-                && self.job.load(Ordering::Relaxed) == job
+            // If another callback has begun meanwhile, look again. The count comes last: if the same job
+            // has begun again, it is another.
+            if self.job.load(Ordering::Acquire) == job
                 && self.ending.load(Ordering::Relaxed) == ending
+                && self.runs.load(Ordering::Relaxed) == runs
             {
                 let is_ending = job.is_null();
                 let of = if is_ending { ending } else { job };

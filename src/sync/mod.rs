@@ -28,12 +28,14 @@ pub(crate) use std::sync::atomic::{
 
 #[cfg(loom)]
 mod model;
+#[cfg(loom)]
+mod trial;
 
 #[cfg(loom)]
 pub(crate) use loom::hint::spin_loop;
 #[cfg(loom)]
-pub(crate) use loom::sync::atomic::{
+pub(crate) use model::{Condvar, Mutex, MutexGuard, Semaphore, lock, wait, wait_until};
+#[cfg(loom)]
+pub(crate) use trial::{
     AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
 };
-#[cfg(loom)]
-pub(crate) use model::{Condvar, Mutex, MutexGuard, Semaphore, lock, wait, wait_until};
