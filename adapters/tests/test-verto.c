@@ -118,6 +118,7 @@ TEST(signals_are_caught_before_the_first_run_and_given_back)
     static const int one = 1, two = 2;
     struct sigaction before, now;
     sigaction(SIGUSR1, NULL, &before);
+    assert_true(before.sa_handler == SIG_DFL);
     verto_ev *first = verto_add_signal(ctx, PERSIST, note, SIGUSR1);
     verto_ev *second = verto_add_signal(ctx, VERTO_EV_FLAG_NONE, note, SIGUSR1);
     verto_set_private(first, (void *)&one, NULL);
@@ -147,6 +148,10 @@ TEST(signals_are_caught_before_the_first_run_and_given_back)
     verto_free(unused);
     sigaction(SIGUSR1, NULL, &now);
     assert_true(now.sa_handler == before.sa_handler);
+    assert_int_equal(calls, 3);
+    /* What came to nobody comes to nobody later. */
+    first = verto_add_signal(ctx, PERSIST, note, SIGUSR1);
+    run_for(1);
     assert_int_equal(calls, 3);
     assert_null(verto_add_signal(ctx, PERSIST, note, SIGKILL));
     assert_null(verto_add_signal(ctx, PERSIST, note, 100000));
@@ -338,16 +343,17 @@ static void run_inside(verto_ctx *c, verto_ev *ev)
     verto_run(c);
     assert_non_null(verto_add_timeout(c, VERTO_EV_FLAG_NONE, note, 1));
     verto_run_once(c);
+    assert_non_null(verto_add_timeout(c, VERTO_EV_FLAG_NONE, note_and_break, 1));
 }
 
 TEST(a_callback_runs_the_context)
 {
     assert_non_null(verto_add_timeout(ctx, VERTO_EV_FLAG_NONE, run_inside, 1));
-    run_for(50); /* the break inside ends the run inside only */
-    assert_int_equal(calls, 3);
+    verto_run(ctx); /* the break inside ends the run inside only */
+    assert_int_equal(calls, 4);
     assert_non_null(verto_add_io(ctx, WRITE, run_inside, ends[0]));
-    run_for(50);
-    assert_int_equal(calls, 6);
+    verto_run(ctx);
+    assert_int_equal(calls, 8);
 }
 
 TEST(a_break_leaves_nothing_out)
@@ -516,6 +522,32 @@ TEST(a_thousand_events)
     }
 }
 
+static int descriptors(void)
+{
+    int n = 0;
+    DIR *all = opendir("/proc/self/fd");
+    while (readdir(all) != NULL)
+        n++;
+    closedir(all);
+    return n;
+}
+
+static int open_before;
+
+static int count_descriptors(void **unused)
+{
+    UNUSED(unused);
+    verto_free(verto_new("nunc-stans", 0));
+    open_before = descriptors();
+    return 0;
+}
+
+static int compare_descriptors(void **unused)
+{
+    UNUSED(unused);
+    return descriptors() - open_before;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -535,5 +567,5 @@ int main(void)
         cmocka_unit_test_setup_teardown(times_are_kept, setup, teardown),
         cmocka_unit_test_setup_teardown(a_thousand_events, setup, teardown),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, count_descriptors, compare_descriptors);
 }
