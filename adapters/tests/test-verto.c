@@ -409,6 +409,7 @@ TEST(errors_are_told)
     assert_non_null(verto_add_io(ctx, READ, note, fds[0]));
     close(fds[0]);
     close(fds[1]);
+    assert_null(verto_add_io(ctx, READ, note, fds[0]));
     verto_run_once(ctx);
     assert_int_equal(calls, 1);
     assert_int_equal(io_state, VERTO_EV_FLAG_IO_ERROR);
