@@ -128,7 +128,8 @@ TOOLS_FOR_DOCS := $(TOOLS_FOR_MAN) python3-venv graphviz
 TOOLS_FOR_DEEP := $(TOOLS_FOR_CHECK) python3
 TOOLS_FOR_LANGUAGES := $(TOOLS_FOR_BUILD) g++ clang-16 luajit pkg-config python3-dev python3-venv \
                        libcmocka-dev redis-server libhiredis-dev libcurl4-openssl-dev libpq-dev \
-                       postgresql procps
+                       postgresql procps libverto-dev krb5-kdc krb5-admin-server krb5-user valgrind \
+                       libc-ares-dev dnsmasq-base
 TOOLS_FOR_COUNTS := $(TOOLS_FOR_BUILD) python3 valgrind strace
 TOOLS_FOR_BENCH := $(TOOLS_FOR_BUILD) g++ pkg-config python3 libevent-dev libuv1-dev \
                    libglib2.0-dev libasio-dev libtevent-dev libtalloc-dev
@@ -137,7 +138,7 @@ BENCH_HEADERS := $(wildcard bench/*.h)
 
 .PHONY: all help man docs pictures need-man need-docs need-demo need-demo-sql need-check need-deep need-deb \
         need-languages need-bench need-counts demo demo-sql check check-model check-deep check-full \
-        check-everywhere check-languages check-docs check-package dist print-triple time64-tests soak header \
+        check-everywhere check-languages verto-module check-docs check-package dist print-triple time64-tests soak header \
         examples c-tests bench bench-frameworks bench-plot bench-counts bench-profile install uninstall deb clean
 
 all: $(B)/lib/$(SHARED) $(B)/lib/libnunc-stans.a $(B)/ns-top/ns-top ## build the library into build/lib (release), and ns-top
@@ -263,6 +264,13 @@ examples: $(EXAMPLES) ## build the examples into build/examples
 
 c-tests: $(C_TESTS) $(if $(FOREIGN),,$(B)/c-tests/sql-clients) $(B)/c-tests/over-poll.so $(B)/c-tests/one-pool ## build the C tests into build/c-tests
 
+# Not of `all`: it needs libverto's header. make install installs it if it is there.
+verto-module: $(B)/adapters/libverto-nunc-stans.so ## build the module of libverto into build/adapters
+
+$(B)/adapters/libverto-nunc-stans.so: adapters/libverto-nunc-stans.c include/nunc-stans.h $(B)/lib/$(SHARED)
+	@mkdir -p $(@D)
+	$(CC) $(C_FLAGS) -fPIC -shared $< -o $@ -L$(B)/lib -lnunc-stans $$(pkg-config --cflags --libs libverto) $(LDFLAGS)
+
 demo: need-demo ## build, serve files over HTTP, load the server, stop it cleanly
 	@$(MAKE) --no-print-directory all $(B)/examples/httpd
 	@examples/demo.sh $(B)/examples/httpd $(SECONDS)
@@ -291,7 +299,7 @@ need-languages:
 
 check-languages: need-languages ## C++, Python, the header without preprocessor, the adapters
 	@$(MAKE) --no-print-directory all
-	@$(MAKE) --no-print-directory build/examples/httpd
+	@$(MAKE) --no-print-directory build/examples/httpd verto-module
 	@tools/languages.sh build
 
 check-full: need-check ## the documents, and the long counts: half an hour

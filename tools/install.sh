@@ -22,6 +22,12 @@ files() {
     for file in include/*; do
         echo "644 $file includedir nunc-stans"
     done
+    for file in adapters/*.h; do
+        echo "644 $file includedir nunc-stans"
+    done
+    # Not where libverto would find it by itself.
+    module=$NS_BUILD/adapters/libverto-nunc-stans.so
+    [ ! -f "$module" ] || echo "755 $module libdir nunc-stans"
     for file in build/man/man*/*; do
         [ ! -f "$file" ] || echo "644 $file mandir $(basename "$(dirname "$file")")"
     done
@@ -111,7 +117,7 @@ uninstall)
         "$DESTDIR$libdir/pkgconfig/nunc-stans.pc" "$cmake/nunc-stans-config.cmake" \
         "$DESTDIR$cmake"/nunc-stans-config*.cmake
     # Its own directories, once they are empty.
-    for own in "$cmake" "$includedir/nunc-stans" "$docdir"; do
+    for own in "$cmake" "$includedir/nunc-stans" "$libdir/nunc-stans" "$docdir"; do
         [ ! -d "$DESTDIR$own" ] || find "$DESTDIR$own" -depth -type d -empty -delete
     done
     ;;

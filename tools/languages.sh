@@ -154,16 +154,28 @@ adapters() {
         libpq) library="$(pkg-config --cflags --libs libpq)" ;;
         test-hiredis) library="$(pkg-config --libs hiredis)" ;;
         test-curl) library="$(pkg-config --cflags --libs libcurl)" ;;
+        test-cares) library="$(pkg-config --cflags --libs libcares)" ;;
+        test-verto) library="$(pkg-config --cflags --libs libverto)" ;;
         esac
         # shellcheck disable=SC2046,SC2086 # words
         step "$program is compiled" cc -std=c11 -Wall -Wextra -Wpedantic -Werror -g -O1 -Iadapters -Ic-tests \
             -fsanitize=address,undefined -fno-sanitize-recover=all "$test" -o "$out/$program" \
             $(pkg-config --cflags --libs nunc-stans) $library -lcmocka -lpthread
     done
-    HTTPD=$build/examples/httpd LIBPQ_TEST=$out/libpq c-tests/run.sh "$out/test-hiredis" "$out/test-curl" \
-        adapters/tests/test-libpq.sh >"$log" 2>&1
+    limit=120
+    [ "${NS_COUNT:-}" != full ] || limit=3600
+    HTTPD=$build/examples/httpd LIBPQ_TEST=$out/libpq VERTO_SOURCE=$out/libverto \
+        VERTO_MODULE=$root/lib/nunc-stans/libverto-nunc-stans.so c-tests/run.sh -t $limit "$out/test-hiredis" \
+        "$out/test-curl" "$out/test-cares" adapters/tests/test-*.sh >"$log" 2>&1
     add_up
-    printf '#include "nunc-stans-hiredis.h"\n#include "nunc-stans-curl.h"\n#include "nunc-stans-libpq.h"\nint main() {}\n' \
+    # shellcheck disable=SC2046 # words
+    step "libverto's module is compiled" cc -std=c11 -g -O1 -fsanitize=address,undefined \
+        -fno-sanitize-recover=all -fPIC -shared adapters/libverto-nunc-stans.c -o "$out/module.so" \
+        $(pkg-config --cflags --libs nunc-stans libverto)
+    (VERTO_MODULE=$out/module.so && . adapters/tests/verto.sh && verto_folder "$out/folder" &&
+        c-tests/run.sh "$out/test-verto") >"$log" 2>&1
+    add_up
+    printf '#include "nunc-stans-hiredis.h"\n#include "nunc-stans-curl.h"\n#include "nunc-stans-libpq.h"\n#include "nunc-stans-cares.h"\nint main() {}\n' \
         >"$out/all.cpp"
     # shellcheck disable=SC2046 # words
     step "the adapters are C++, too" g++ -std=c++17 -Wall -Wextra -Werror -fsyntax-only -Iadapters \
