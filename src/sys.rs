@@ -258,11 +258,3 @@ impl Drop for LowNumbers {
         }
     }
 }
-
-/// Sleep for `milliseconds`. Not a cancellation point.
-#[cfg_attr(not(target_os = "linux"), allow(dead_code))]
-pub(crate) fn sleep(milliseconds: c_int) {
-    let _cancel = CancelGuard::new();
-    // SAFETY: the array is empty, so its pointer may be null.
-    unsafe { libc::poll(std::ptr::null_mut(), 0, milliseconds) };
-}

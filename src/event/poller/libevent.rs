@@ -19,7 +19,8 @@ use libc::{c_char, c_int, c_short, c_void, timeval};
 
 use super::contract::{Batch, EVENTS, IN, OUT, Until};
 use super::framework::{Framework, Traits, Watch};
-use super::load::{Loaded, Turn};
+use super::load::Loaded;
+use super::turn::Turn;
 use crate::sys;
 use crate::wake;
 
@@ -200,7 +201,7 @@ fn see_room() -> io::Result<()> {
 impl Libevent {
     /// Make a context.
     pub(super) fn open(method: Method) -> io::Result<Self> {
-        let turn = Turn::take();
+        let turn = Turn::take()?;
         let api = api(&turn)?;
         see_room()?;
         let no_memory = || io::Error::from_raw_os_error(libc::ENOMEM);

@@ -8,13 +8,9 @@
 
 use std::io;
 use std::mem::ManuallyDrop;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use libc::c_int;
 use libloading::os::unix::Library;
-
-use crate::fork;
-use crate::sys;
 
 /// A loaded library.
 pub(super) struct Loaded {
@@ -65,41 +61,4 @@ fn deep() -> c_int {
     }
     #[cfg(not(target_env = "gnu"))]
     0
-}
-
-/// The generation of the process in which a thread holds the turn, or 0. A thread that has forked
-/// does not find it held by one that exists in the parent only.
-static HOLDER: AtomicU32 = AtomicU32::new(0);
-
-/// One thread at a time loads a library or makes a context: the frameworks' own preparations are
-/// not safe for threads. It is a turn of a millisecond at most, so a thread that waits for it
-/// sleeps for that long.
-pub(super) struct Turn(u32);
-
-impl Turn {
-    /// Wait for the turn.
-    pub(super) fn take() -> Self {
-        let own = fork::generation();
-        loop {
-            let holder = HOLDER.load(Ordering::Relaxed);
-            let free = holder == 0 || fork::is_over(holder);
-            let (success, failure) = (Ordering::Acquire, Ordering::Relaxed);
-            if free
-                && HOLDER
-                    .compare_exchange(holder, own, success, failure)
-                    .is_ok()
-            {
-                return Self(own);
-            }
-            sys::sleep(1);
-        }
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        let (success, failure) = (Ordering::Release, Ordering::Relaxed);
-        // An error means that this is a child, and another thread of it has the turn.
-        let _ = HOLDER.compare_exchange(self.0, 0, success, failure);
-    }
 }

@@ -40,6 +40,8 @@ mod tevent_state;
 mod time;
 #[cfg(target_os = "linux")]
 mod timerfd;
+#[cfg(target_os = "linux")]
+mod turn;
 
 use std::ffi::CStr;
 use std::io;

@@ -26,12 +26,12 @@ use libc::{c_int, c_void, timeval};
 
 use super::contract::{Batch, EVENTS, Until};
 use super::framework::{Framework, Traits, Watch};
-use super::load::Turn;
 use super::tevent_api::{FD_READ, FD_WRITE, FdHandler, HERE, api};
 pub(crate) use super::tevent_state::Method;
 use super::tevent_state::{
     OVER, Slot, State, always_ready, is_ready, ready, time_over, writers_ready,
 };
+use super::turn::Turn;
 use crate::fds::Interest;
 use crate::sys;
 
@@ -52,7 +52,7 @@ pub(super) struct Tevent {
 impl Tevent {
     /// Make a context.
     pub(super) fn open(method: Method) -> io::Result<Self> {
-        let turn = Turn::take();
+        let turn = Turn::take()?;
         let api = api(&turn)?;
         // SAFETY: plain calls; the descriptors were opened here, and nothing else owns them.
         let (always, writers) = unsafe {

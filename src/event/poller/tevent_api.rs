@@ -6,7 +6,8 @@ use std::sync::OnceLock;
 
 use libc::{c_char, c_int, c_void, timeval};
 
-use super::load::{Loaded, Turn};
+use super::load::Loaded;
+use super::turn::Turn;
 
 // tevent's constants.
 pub(super) const FD_READ: u16 = 1;
