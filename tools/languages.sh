@@ -182,7 +182,24 @@ adapters() {
         $(pkg-config --cflags nunc-stans libpq) "$out/all.cpp"
 }
 
-for part in ${*:-cpp venv ffi python adapters}; do
+# One test on both, which ends the interpreter under fire; then again where valgrind sees each byte and what leaks.
+lua() {
+    out=$work/lua
+    mkdir -p "$out/nunc_stans"
+    for module in nunc_stans/core tests/fork; do
+        # shellcheck disable=SC2046 # words
+        step "$module.c is compiled" cc -std=c11 -Wall -Wextra -Wpedantic -Werror -g -O2 -fPIC -shared \
+            "bindings/lua/$module.c" -o "$out/${module#tests/}.so" $(pkg-config --cflags --libs nunc-stans lua5.4) -lm
+    done
+    for lua in luajit lua5.4; do
+        LUA_CPATH="$out/?.so;;" timeout -k 5 900 $lua bindings/lua/tests/test.lua bindings/lua >"$log" 2>&1
+        add_up
+        LUA_CPATH="$out/?.so;;" NS_SLOW=1 step "$lua under valgrind" valgrind -q --error-exitcode=9 \
+            --leak-check=full --errors-for-leak-kinds=definite,indirect $lua bindings/lua/tests/test.lua bindings/lua
+    done
+}
+
+for part in ${*:-cpp venv ffi python adapters lua}; do
     before=$(date +%s)
     $part
     echo "$part took $(($(date +%s) - before)) s"
