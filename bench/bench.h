@@ -252,7 +252,7 @@ static inline size_t hand_offs(const struct work *work)
 
 static inline void pause_for_us(long us)
 {
-    struct timespec pause = {0, us * 1000};
+    struct timespec pause = {us / 1000000, us % 1000000 * 1000};
     nanosleep(&pause, NULL);
 }
 

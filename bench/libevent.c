@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* The works of the benchmark through libevent: one loop, in its own thread. libevent has no
  * workers. */
-#include "bench.h"
+#include "own-threads.h"
 #include <event2/event.h>
 #include <event2/thread.h>
 
@@ -45,6 +45,32 @@ static void work_echo_loop(const struct work *work)
     free(fds);
     thread(loop, NULL);
     client_run(work);
+}
+
+static void on_readable(evutil_socket_t fd, short what, void *argument)
+{
+    (void)fd;
+    (void)what;
+    own_threads_readable(argument, NULL);
+}
+
+static void watch_served(struct served *served)
+{
+    struct timeval limit = {300, 0};
+    if (!served->watch)
+        served->watch = event_new(base, served->fd, EV_READ, on_readable, served);
+    event_add(served->watch, &limit);
+}
+
+static void start_for_threads(size_t threads)
+{
+    (void)threads;
+    start_loop();
+}
+
+static void work_own_threads(const struct work *work)
+{
+    own_threads(work, start_for_threads, watch_served);
 }
 
 struct connection {
@@ -174,6 +200,12 @@ const struct work works[] = {
     {"echo-loop", "32", work_echo_loop},
     {"echo-loop", "1000", work_echo_loop},
     {"echo-loop-tcp", "32", work_echo_loop},
+    {"own-threads", "8:50", work_own_threads},
+    {"own-threads", "16:50", work_own_threads},
+    {"own-threads", "30:50", work_own_threads},
+    {"own-threads", "8:400", work_own_threads},
+    {"own-threads", "16:400", work_own_threads},
+    {"own-threads", "30:400", work_own_threads},
     {"accept", "16", work_accept},
     {"timers", "1000", work_timers},
     {"timers", "10000", work_timers},

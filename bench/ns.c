@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* The works of the benchmark through nunc-stans. */
 #include "groups.h"
+#include "own-threads.h"
 #include <poll.h>
 #define NS_NO_NSPR
 #include <nunc-stans.h>
@@ -218,6 +219,28 @@ static void work_echo_workers(const struct work *work)
 static void work_echo_workers_persist(const struct work *work)
 {
     echo(work, NS_JOB_THREAD | NS_JOB_PERSIST, on_echo_persist);
+}
+
+static void finish_watch(struct served *served)
+{
+    ns_job_done(served->watch);
+}
+
+static void on_readable(struct ns_job_t *job)
+{
+    own_threads_readable(ns_job_get_data(job), finish_watch);
+}
+
+static void watch_served(struct served *served)
+{
+    struct timeval limit = {300, 0};
+    good(ns_add_fd_timeout_job(tp, served->fd, &limit, NS_JOB_READ | NS_JOB_PRESERVE_FD,
+                               on_readable, served, (struct ns_job_t **)&served->watch));
+}
+
+static void work_own_threads(const struct work *work)
+{
+    own_threads(work, start, watch_served);
 }
 
 static void on_first_byte(struct ns_job_t *job)
@@ -451,6 +474,12 @@ const struct work works[] = {
     {"echo-workers-persist", "1000", work_echo_workers_persist},
     {"echo-loop-tcp", "32", work_echo_loop},
     {"echo-workers-tcp", "32", work_echo_workers},
+    {"own-threads", "8:50", work_own_threads},
+    {"own-threads", "16:50", work_own_threads},
+    {"own-threads", "30:50", work_own_threads},
+    {"own-threads", "8:400", work_own_threads},
+    {"own-threads", "16:400", work_own_threads},
+    {"own-threads", "30:400", work_own_threads},
     {"accept", "16", work_accept},
     {"timers", "1000", work_timers},
     {"timers", "10000", work_timers},

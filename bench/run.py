@@ -26,6 +26,8 @@ SHOWN = {
     "rearm": [("rate", "M/s", 1e6, True)],
     "echo": [("rate", "k/s", 1e3, True), ("p50_us", "us", 1, False), ("p99_us", "us", 1, False),
              ("cpu_us", "us", 1, False)],
+    "own-threads": [("rate", "k/s", 1e3, True), ("p50_us", "us", 1, False),
+                    ("p99_us", "us", 1, False), ("own_switches", "", 1, False)],
     "accept": [("rate", "k/s", 1e3, True), ("cpu_us", "us", 1, False)],
     "timers": [("add", "M/s", 1e6, True), ("cancel_settled", "M/s", 1e6, True),
                ("one_ns", "ns", 1, False)],
@@ -80,6 +82,8 @@ descriptor and turns the pool; beside them what is left of the rate of the pool'
 group: one callback of a group at a time, in order, on any worker; asio: strands; floor: a list and
 a mutex for each group over the pool. group-post: to one group, and beside it what is left of the
 same peer's run-now. groups: how many : producers x workers. group-ping: two groups, so many workers.
+own-threads: threads of the server's own : connections. The loop only says what is readable; own_switches:
+how often these threads went to sleep for each request.
 overburdened: a hundred tasks that sleep 5 ms, 16 threads; one-loop: libuv, whose loops are bound to
 threads, has all their connections on one. ideals: how many times 35 ms it took.
 """
