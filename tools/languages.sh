@@ -155,6 +155,7 @@ adapters() {
         test-hiredis) library="$(pkg-config --libs hiredis)" ;;
         test-curl) library="$(pkg-config --cflags --libs libcurl)" ;;
         test-cares) library="$(pkg-config --cflags --libs libcares)" ;;
+        test-dbus) library="$(pkg-config --cflags --libs dbus-1)" ;;
         test-verto) library="$(pkg-config --cflags --libs libverto)" ;;
         esac
         # shellcheck disable=SC2046,SC2086 # words
@@ -166,7 +167,7 @@ adapters() {
     [ "${NS_COUNT:-}" != full ] || limit=3600
     HTTPD=$build/examples/httpd LIBPQ_TEST=$out/libpq VERTO_SOURCE=$out/libverto \
         VERTO_MODULE=$root/lib/nunc-stans/libverto-nunc-stans.so c-tests/run.sh -t $limit "$out/test-hiredis" \
-        "$out/test-curl" "$out/test-cares" adapters/tests/test-*.sh >"$log" 2>&1
+        "$out/test-curl" "$out/test-cares" "$out/test-dbus" adapters/tests/test-*.sh >"$log" 2>&1
     add_up
     # shellcheck disable=SC2046 # words
     step "libverto's module is compiled" cc -std=c11 -g -O1 -fsanitize=address,undefined \
@@ -175,11 +176,11 @@ adapters() {
     (VERTO_MODULE=$out/module.so && . adapters/tests/verto.sh && verto_folder "$out/folder" &&
         c-tests/run.sh "$out/test-verto") >"$log" 2>&1
     add_up
-    printf '#include "nunc-stans-hiredis.h"\n#include "nunc-stans-curl.h"\n#include "nunc-stans-libpq.h"\n#include "nunc-stans-cares.h"\nint main() {}\n' \
+    printf '#include "nunc-stans-hiredis.h"\n#include "nunc-stans-curl.h"\n#include "nunc-stans-libpq.h"\n#include "nunc-stans-cares.h"\n#include "nunc-stans-dbus.h"\nint main() {}\n' \
         >"$out/all.cpp"
     # shellcheck disable=SC2046 # words
     step "the adapters are C++, too" g++ -std=c++17 -Wall -Wextra -Werror -fsyntax-only -Iadapters \
-        $(pkg-config --cflags nunc-stans libpq) "$out/all.cpp"
+        $(pkg-config --cflags nunc-stans libpq dbus-1) "$out/all.cpp"
 }
 
 # One test on both, which ends the interpreter under fire; then again where valgrind sees each byte and what leaks.
