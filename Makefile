@@ -237,6 +237,8 @@ $(B)/c-tests/test-dlopen: c-tests/test-dlopen.c $(C_TEST_HEADERS) include/nunc-s
 # It exports functions that libevent has too.
 $(B)/c-tests/test-frameworks: LIBRARY = -rdynamic -ldl
 
+$(B)/c-tests/test-frameworks-refusals: LIBRARY = -ldl
+
 $(B)/c-tests/test-frameworks: examples/framework-poll.c
 
 # To run any program over the framework of an example: LD_PRELOAD.

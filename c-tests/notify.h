@@ -22,6 +22,17 @@ static int listener = -1;
 #define SYS_epoll_wait SYS_epoll_pwait
 #endif
 
+/* The same for others. */
+#ifndef SYS_poll
+#define SYS_poll SYS_ppoll
+#endif
+#ifndef SYS_epoll_create
+#define SYS_epoll_create SYS_epoll_create1
+#endif
+#ifndef SYS_select
+#define SYS_select SYS_pselect6
+#endif
+
 /* The errno to answer a call with, or 0 for the system to answer. It may take its time. */
 static int (*ask)(const struct seccomp_data *);
 
@@ -54,11 +65,17 @@ static inline int filter(int (*answer)(const struct seccomp_data *))
                   BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF)
     struct sock_filter code[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        ASK(SYS_epoll_create),
+        ASK(SYS_epoll_create1),
         ASK(SYS_epoll_ctl),
         ASK(SYS_epoll_wait),
         ASK(SYS_epoll_pwait),
         ASK(SYS_epoll_pwait2),
         ASK(SYS_timerfd_settime),
+        ASK(SYS_poll),
+        ASK(SYS_ppoll),
+        ASK(SYS_select),
+        ASK(SYS_pselect6),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
     };
     struct sock_fprog program = {sizeof code / sizeof code[0], code};

@@ -19,6 +19,13 @@ use libc::__error as errno_location;
 #[cfg(any(target_os = "android", target_os = "netbsd", target_os = "openbsd"))]
 use libc::__errno as errno_location;
 
+/// Set the calling thread's errno.
+#[cfg(target_os = "linux")]
+pub(crate) fn set_errno(errno: c_int) {
+    // SAFETY: the pointer is to this thread's own.
+    unsafe { *errno_location() = errno };
+}
+
 /// The calling thread's errno.
 pub(crate) fn errno() -> c_int {
     // SAFETY: the C library's pointer is valid for the life of the thread.

@@ -42,6 +42,14 @@ impl EventLoop {
                 "event loop: the timerfd fails, so timers have a resolution of a millisecond: {}",
                 io::Error::from_raw_os_error(errno)
             ),
+            WaitError::GaveUpEpoll => {
+                log!(
+                    pool.logger,
+                    LOG_ERR,
+                    "event loop: the framework gives up epoll and goes on by poll"
+                );
+                self.claim(pool);
+            }
             WaitError::Broken(errno) => self.broken(pool, errno, until),
         }
         (0, false)

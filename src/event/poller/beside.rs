@@ -80,28 +80,10 @@ impl Beside {
 }
 
 /// What the epoll instance `epoll` watches.
-fn watched_by(epoll: RawFd) -> io::Result<Vec<c_int>> {
+pub(super) fn watched_by(epoll: RawFd) -> io::Result<Vec<c_int>> {
     let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{epoll}"))?;
     let lines = text.lines().filter_map(|line| line.strip_prefix("tfd:"));
     Ok(lines
         .filter_map(|line| line.split_ascii_whitespace().next()?.parse().ok())
         .collect())
-}
-
-/// The epoll instance, other than `beside`, that watches `fd`: the framework's own, which it does not
-/// tell. Nothing else watches a descriptor that has just been made here.
-pub(super) fn find(fd: RawFd, beside: RawFd) -> Option<RawFd> {
-    let list = std::fs::read_dir("/proc/self/fd").ok()?;
-    let numbers = list.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    { numbers }.find(|&epoll: &RawFd| {
-        epoll != beside
-            && is_epoll(epoll)
-            && watched_by(epoll).is_ok_and(|watched| watched.contains(&fd))
-    })
-}
-
-/// Whether `fd` is an epoll instance.
-fn is_epoll(fd: RawFd) -> bool {
-    std::fs::read_link(format!("/proc/self/fd/{fd}"))
-        .is_ok_and(|link| link.as_os_str() == "anon_inode:[eventpoll]")
 }

@@ -155,14 +155,18 @@ pub(crate) enum Refusal {
     Failed(c_int),
 }
 
-/// Why a wait failed. Each holds an errno.
+/// Why a wait failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WaitError {
     /// The system refuses to set the timer. The poller reports this once; from then on, waits end
-    /// in whole milliseconds.
+    /// in whole milliseconds. An errno.
     #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
     Timer(c_int),
-    /// Waiting fails, or the application has closed the poller's descriptors.
+    /// The framework has given up its epoll instance and goes on by poll. The poller reports this once;
+    /// its own descriptors are others than before.
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
+    GaveUpEpoll,
+    /// Waiting fails, or the application has closed the poller's descriptors. An errno.
     Broken(c_int),
 }
 

@@ -35,6 +35,8 @@ pub(super) struct Traits {
     pub(super) outlives: bool,
     /// When its epoll instance fails, it closes the number, which may be another file's by then.
     pub(super) closes_blindly: bool,
+    /// Its epoll instance is readable exactly when it has something to report.
+    pub(super) shows_ready: bool,
     /// It cannot watch this number or any above.
     pub(super) limit: c_int,
 }
@@ -58,6 +60,14 @@ pub(super) trait Framework {
     /// Wait, write the events to `found`, and return their number and whether there may be more; or
     /// return an errno.
     fn wait(&mut self, until: Until, found: &mut Batch) -> Result<(usize, bool), c_int>;
+
+    /// Whether something inside has failed since the last call.
+    fn has_failed(&mut self) -> bool {
+        false
+    }
+
+    /// It has no epoll instance, or has given it up, and watches numbers from here on.
+    fn gave_up_epoll(&mut self) {}
 
     /// The descriptors of this context that are made here, beside those of the framework's own.
     fn own(&self) -> [Option<RawFd>; 2] {

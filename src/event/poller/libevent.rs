@@ -29,8 +29,6 @@ const LIBRARY: &str = "libevent_core-2.1.so.7";
 /// libevent's ways to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Method {
-    /// The one that libevent chooses: epoll on Linux.
-    Default,
     Epoll,
     Poll,
     Select,
@@ -215,7 +213,7 @@ impl Libevent {
                 (api.config_set_flag)(config, flag);
             }
             for (other, name) in METHODS {
-                if method != Method::Default && method != other {
+                if method != other {
                     (api.config_avoid_method)(config, name.as_ptr());
                 }
             }
@@ -273,6 +271,9 @@ impl Framework for Libevent {
             by_number,
             outlives: !by_number,
             closes_blindly: false,
+            // It registers at once, and what it has read from the instance but not reported is still
+            // ready.
+            shows_ready: !by_number,
             limit: match self.method {
                 Method::Select => libc::FD_SETSIZE as c_int,
                 _ => c_int::MAX,

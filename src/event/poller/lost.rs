@@ -14,7 +14,12 @@ use crate::sys;
 const LATER: u64 = 5_000_000;
 const RARELY: u64 = 50;
 /// The serial of an event that no job has: serials have 24 bits.
-pub(super) const NOBODY: u32 = 1 << 24;
+const NOBODY: u32 = 1 << 24;
+
+/// The key of an event that says that the file that had the number `fd` lives on.
+pub(super) fn nobody(fd: c_int) -> u64 {
+    Key { fd, serial: NOBODY }.pack()
+}
 
 /// Whether a descriptor is ready in one of these directions, by poll(2).
 fn is_ready(fd: c_int, bits: u32) -> bool {
@@ -32,6 +37,7 @@ impl Over {
     /// Whether the instance beside, the wake pipe and all descriptors of the poller's own are there:
     /// what the instance says counts for something. If not, the next wait fails.
     pub(super) fn is_there(&mut self) -> bool {
+        self.gave_up_epoll();
         let mut own = self.own.iter().chain([self.wake]);
         self.broken |= !own.all(|fd| self.beside.has(fd));
         !self.broken
@@ -96,8 +102,8 @@ impl Over {
             }
         };
         if let Some(fd) = fd {
-            let key = Key { fd, serial: NOBODY };
-            found.put(0, key.pack(), 0);
+            self.haunted = Some(fd);
+            found.put(0, nobody(fd), 0);
             return 1;
         }
         for fd in std::mem::take(&mut self.lost) {
@@ -167,8 +173,7 @@ impl Over {
             return Some((0, None));
         }
         if slot.suspect && !is_ready(fd, bits) {
-            let nobody = Key { fd, serial: NOBODY };
-            return Some((0, Some(nobody.pack())));
+            return Some((0, Some(nobody(fd))));
         }
         Some((bits, None))
     }

@@ -15,6 +15,8 @@ mod framework;
 #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
 mod functions;
 #[cfg(target_os = "linux")]
+mod inner;
+#[cfg(target_os = "linux")]
 mod libevent;
 #[cfg(target_os = "linux")]
 mod linux;
@@ -119,7 +121,7 @@ impl Framework {
         use libevent::Method as Event;
         use tevent::Method as Tevent;
         let kinds: [(&'static CStr, Foreign); 7] = [
-            (c"libevent", Foreign::Libevent(Event::Default)),
+            (c"libevent", Foreign::Libevent(Event::Epoll)),
             (c"libevent:epoll", Foreign::Libevent(Event::Epoll)),
             (c"libevent:poll", Foreign::Libevent(Event::Poll)),
             (c"libevent:select", Foreign::Libevent(Event::Select)),

@@ -19,18 +19,19 @@
 //! * *Forks.* In a child the framework is not called. The descriptors that are known are closed.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{OwnedFd, RawFd};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use libc::c_int;
 
-use super::beside::{self, Beside};
+use super::beside::Beside;
 use super::contract::{
-    Batch, Key, LONGEST, Numbers, Poller, Refusal, TIME_KEY, Until, WAKE_KEY, WaitError,
+    Batch, EVENTS, Key, LONGEST, Numbers, Poller, Refusal, TIME_KEY, Until, WAKE_KEY, WaitError,
 };
 use super::framework::{Framework, Traits, Watch};
 use super::functions::Functions;
+use super::lost::nobody;
 use super::{libevent, own, tevent};
 use crate::fds::{Interest, Mode};
 use crate::sys;
@@ -76,6 +77,8 @@ pub(super) struct Over {
     /// When to read the kernel's list; `u64::MAX` for never. How long that took when it was last read.
     pub(super) check_at: u64,
     pub(super) check_took: u64,
+    /// The number of a file that lives on: only a new poller is rid of it.
+    pub(super) haunted: Option<c_int>,
     /// The numbers of lost descriptors, as far as there was memory for them.
     pub(super) lost: Vec<c_int>,
     /// No signal can interrupt a wait.
@@ -88,6 +91,8 @@ pub(super) struct Over {
     pub(super) own: Numbers,
     /// The framework's epoll instance.
     pub(super) epoll: Option<RawFd>,
+    /// The framework has given that up, and the loop is not told yet.
+    pub(super) fell_back: bool,
 }
 
 impl Over {
@@ -112,12 +117,14 @@ impl Over {
             slots: Vec::new(),
             check_at: u64::MAX,
             check_took: 0,
+            haunted: None,
             lost: Vec::new(),
             limited: !roused,
             wake,
             broken: false,
             own: Numbers::default(),
             epoll: None,
+            fell_back: false,
         };
         this.watch_own(wake, WAKE_KEY as u64)?;
         if !traits.keeps_time {
@@ -126,11 +133,12 @@ impl Over {
         for fd in this.framework().own().into_iter().flatten() {
             this.add_own(fd)?;
         }
-        let made_here = this.timer.as_ref().ok().map(AsRawFd::as_raw_fd);
-        let found = made_here.and_then(|fd| beside::find(fd, this.beside.number()));
-        if let Some(fd) = found {
+        if let Some(fd) = this.find_inner() {
             this.add_own(fd)?;
             this.epoll = Some(fd);
+        } else if traits.closes_blindly {
+            // It has none, as far as the system tells.
+            this.take_for_poll();
         }
         Ok(this)
     }
@@ -172,6 +180,10 @@ impl Over {
         self.register_own(fd)?;
         self.own.add(fd);
         Ok(())
+    }
+
+    fn is_own(&self, fd: RawFd) -> bool {
+        self.own.iter().any(|own| own == fd)
     }
 
     /// The slot of `fd`; `None` if there is no memory for it.
@@ -243,13 +255,15 @@ impl Poller for Over {
         let there = match self.beside.register(fd, known) {
             Ok(there) => there,
             Err(refusal) => {
-                if self.is_there() {
+                // A descriptor that is refused is not lost: the loop disarms it.
+                let failed = matches!(refusal, Refusal::Failed(_));
+                if !failed && self.is_there() {
                     self.lose(fd);
                 }
                 return Err(refusal);
             }
         };
-        if self.own.iter().any(|own| own == fd) {
+        if self.is_own(fd) && !(self.gave_up_epoll() && !self.is_own(fd)) {
             // The application has closed a descriptor of ours, and its number is in use again.
             self.own.remove(fd);
             self.broken = true;
@@ -306,9 +320,13 @@ impl Poller for Over {
 
     #[inline(never)]
     fn wait(&mut self, until: Until, found: &mut Batch) -> Result<(usize, bool), WaitError> {
+        self.gave_up_epoll();
         let lost = |fd| self.traits.closes_blindly && !self.beside.has(fd);
         if self.broken || self.epoll.is_some_and(lost) {
             return Err(WaitError::Broken(libc::EBADF));
+        }
+        if std::mem::take(&mut self.fell_back) {
+            return Err(WaitError::GaveUpEpoll);
         }
         if self.check_at != u64::MAX && sys::now() >= self.check_at {
             let count = self.check_lost(found);
@@ -335,7 +353,12 @@ impl Poller for Over {
                 _ => Until::Deadline(limit),
             };
         }
+        if self.haunted.is_some() {
+            // The framework may keep such an event to itself and wait on, at the cost of a processor.
+            how = Until::Now;
+        }
         let waited = self.framework().wait(how, found);
+        self.gave_up_epoll();
         let (mut count, full) = match waited {
             // A framework may pass over descriptors of ours that are closed. Nothing would end its
             // wait then. That this one has ended without an event may be due to that.
@@ -348,6 +371,12 @@ impl Poller for Over {
                 count => (count, false),
             },
         };
+        if let Some(fd) = self.haunted {
+            if count < EVENTS {
+                found.put(count, nobody(fd), 0);
+                count += 1;
+            }
+        }
         // Where there is no timer, nothing else reports the time.
         let timed = self.traits.keeps_time || self.retry_at != 0;
         if timed && deadline != u64::MAX && sys::now() >= deadline {
@@ -372,7 +401,9 @@ impl Poller for Over {
 
     fn wait_fd(&self) -> Option<RawFd> {
         let framework = self.framework.as_ref().filter(|_| self.timer.is_ok());
-        framework.and_then(|framework| framework.wait_fd())
+        let framework = framework.and_then(|framework| framework.wait_fd());
+        let shown = || self.epoll.filter(|_| self.traits.shows_ready);
+        framework.or_else(|| shown().filter(|_| self.timer.is_ok()))
     }
 
     fn prepare_rest(&mut self) -> io::Result<()> {
@@ -394,6 +425,7 @@ impl Poller for Over {
     }
 
     fn release_in_child(mut self) {
+        self.gave_up_epoll();
         if let Some(framework) = &mut self.framework {
             framework.leave_in_child();
         }

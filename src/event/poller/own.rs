@@ -45,6 +45,7 @@ impl Framework for Custom {
             by_number: true,
             outlives: true,
             closes_blindly: false,
+            shows_ready: false,
             limit: c_int::MAX,
         }
     }

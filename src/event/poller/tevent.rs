@@ -13,11 +13,13 @@
 //! * It tells a watcher of both directions of errors as READ. So for these, poll(2) is asked too.
 //! * It switches an event off for good when the kernel refuses its descriptor. So a number that is
 //!   watched anew gets a new event.
+//! * Its poll backend says nothing of a poll(2) that fails. So errno is looked at, too.
+//! * If a call on its epoll instance fails, it closes that, goes on by poll, and says so in a message.
 //! * With its epoll, an event's address is in the kernel. If the file lives on though its number is
 //!   closed, the kernel may report the address for ever. So such an event is not freed before the
 //!   file is known to be gone.
 
-use std::cell::UnsafeCell;
+use std::cell::{Cell, UnsafeCell};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::{self, NonNull};
@@ -29,7 +31,7 @@ use super::framework::{Framework, Traits, Watch};
 use super::tevent_api::{FD_READ, FD_WRITE, FdHandler, HERE, api};
 pub(crate) use super::tevent_state::Method;
 use super::tevent_state::{
-    OVER, Slot, State, always_ready, is_ready, ready, time_over, writers_ready,
+    OVER, Slot, State, always_ready, is_ready, message, ready, time_over, writers_ready,
 };
 use super::turn::Turn;
 use crate::fds::Interest;
@@ -45,6 +47,8 @@ pub(super) struct Tevent {
     always: OwnedFd,
     always_event: *mut c_void,
     is_watched: bool,
+    /// Set by tevent's message that something has failed. In a block of its own.
+    failed: Box<Cell<bool>>,
     /// Events whose address may still be in the kernel.
     buried: Vec<*mut c_void>,
 }
@@ -99,8 +103,14 @@ impl Tevent {
             always,
             always_event: ptr::null_mut(),
             is_watched: false,
+            failed: Box::new(Cell::new(false)),
             buried: Vec::new(),
         };
+        // SAFETY: the context is live, and does not outlive the flag.
+        unsafe {
+            let flag: *const Cell<bool> = &*this.failed;
+            (api.set_debug)(ev, message, flag.cast_mut().cast());
+        }
         let state: *mut c_void = this.state.get().cast();
         let writers = this.own()[1].unwrap_or(-1);
         let always = this.always.as_raw_fd();
@@ -205,13 +215,20 @@ impl Tevent {
     /// One turn of tevent, which may wait.
     fn once(&mut self) -> Result<(), c_int> {
         let state = self.state.get();
+        sys::set_errno(0);
         // SAFETY: the context is live; nothing here keeps a reference to the state meanwhile.
-        match unsafe { ((*state).api.loop_once)((*state).ev, HERE.as_ptr()) } {
-            0 => Ok(()),
-            _ => Err(match sys::errno() {
-                0 | libc::EINTR => libc::EIO,
-                errno => errno,
-            }),
+        let (done, idle) = unsafe {
+            let before = (*state).count;
+            let done = ((*state).api.loop_once)((*state).ev, HERE.as_ptr());
+            let idle = (*state).count == before && !(*state).all_seen;
+            (done, idle && (*state).method == Method::Poll)
+        };
+        match (done, sys::errno()) {
+            (0, 0 | libc::EINTR) => Ok(()),
+            (0, errno) if idle => Err(errno),
+            (0, _) => Ok(()),
+            (_, 0 | libc::EINTR) => Err(libc::EIO),
+            (_, errno) => Err(errno),
         }
     }
 
@@ -259,6 +276,8 @@ impl Tevent {
             }
         }
         OVER.with(|over| over.set(false));
+        // SAFETY: nothing here keeps a reference to the state.
+        unsafe { (*state).all_seen = false };
         let done = self.once();
         if !timer.is_null() && !OVER.with(|over| over.get()) {
             // SAFETY: the timer has not run, so tevent has not freed it.
@@ -280,6 +299,8 @@ impl Framework for Tevent {
             // With poll, the epoll instance for writers does.
             outlives: true,
             closes_blindly: !by_number,
+            // It may give up epoll at any time.
+            shows_ready: false,
             limit: c_int::MAX,
         }
     }
@@ -385,6 +406,15 @@ impl Framework for Tevent {
             Err(errno) if count == 0 => Err(errno),
             more => Ok((count, more.unwrap_or(true))),
         }
+    }
+
+    fn has_failed(&mut self) -> bool {
+        self.failed.take()
+    }
+
+    fn gave_up_epoll(&mut self) {
+        // SAFETY: no handler runs now, so nothing else uses the state.
+        unsafe { (*self.state.get()).method = Method::Poll };
     }
 
     fn own(&self) -> [Option<RawFd>; 2] {

@@ -12,12 +12,17 @@ use super::turn::Turn;
 // tevent's constants.
 pub(super) const FD_READ: u16 = 1;
 pub(super) const FD_WRITE: u16 = 2;
+/// The level of the message that epoll is given up.
+pub(super) const DEBUG_ERROR: c_int = 1;
 
 /// Where tevent's messages say that a call came from.
 pub(super) const HERE: &std::ffi::CStr = c"nunc-stans";
 
 pub(super) type FdHandler =
     unsafe extern "C" fn(ev: *mut c_void, event: *mut c_void, flags: u16, arg: *mut c_void);
+/// The C function has a `va_list` after these, which is of no interest here.
+pub(super) type MessageHandler =
+    unsafe extern "C" fn(arg: *mut c_void, level: c_int, format: *const c_char);
 pub(super) type TimeHandler =
     unsafe extern "C" fn(ev: *mut c_void, timer: *mut c_void, now: timeval, arg: *mut c_void);
 
@@ -34,6 +39,8 @@ pub(super) struct Api {
         unsafe extern "C" fn(what: *mut c_void, location: *const c_char) -> c_int,
     pub(super) context_init:
         unsafe extern "C" fn(parent: *mut c_void, backend: *const c_char) -> *mut c_void,
+    pub(super) set_debug:
+        unsafe extern "C" fn(ev: *mut c_void, handler: MessageHandler, arg: *mut c_void) -> c_int,
     pub(super) add_fd: unsafe extern "C" fn(
         ev: *mut c_void,
         parent: *mut c_void,
@@ -73,6 +80,7 @@ pub(super) fn api(_turn: &Turn) -> io::Result<Api> {
             talloc_named_const: talloc.function("talloc_named_const\0")?,
             talloc_free: talloc.function("_talloc_free\0")?,
             context_init: tevent.function("tevent_context_init_byname\0")?,
+            set_debug: tevent.function("tevent_set_debug\0")?,
             add_fd: tevent.function("_tevent_add_fd\0")?,
             fd_set_flags: tevent.function("tevent_fd_set_flags\0")?,
             fd_get_flags: tevent.function("tevent_fd_get_flags\0")?,

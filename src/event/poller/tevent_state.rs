@@ -5,10 +5,10 @@ use std::cell::Cell;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr::{self, NonNull};
 
-use libc::{c_int, c_short, c_void, timeval};
+use libc::{c_char, c_int, c_short, c_void, timeval};
 
 use super::contract::{Batch, EVENTS, IN, OUT};
-use super::tevent_api::{Api, FD_READ, FD_WRITE, HERE};
+use super::tevent_api::{Api, DEBUG_ERROR, FD_READ, FD_WRITE, HERE};
 use crate::fds::Interest;
 
 /// tevent's ways to wait.
@@ -143,6 +143,14 @@ pub(super) unsafe extern "C" fn time_over(
     _: *mut c_void,
 ) {
     OVER.with(|over| over.set(true));
+}
+
+/// tevent says something. `arg` is the flag that says that something has failed.
+pub(super) unsafe extern "C" fn message(arg: *mut c_void, level: c_int, _: *const c_char) {
+    if level <= DEBUG_ERROR {
+        // SAFETY: the flag is live as long as the context, and only this thread uses it.
+        unsafe { (*arg.cast::<Cell<bool>>()).set(true) };
+    }
 }
 
 /// Whether `fd` has one of these events, an error or a hang-up.
