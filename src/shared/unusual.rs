@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! The steps of jobs that are not like most: those in groups, those that count against their pool's
-//! limit, and those that are armed in another way than before.
+//! limit, those that are armed in another way than before, and those whose pool measures times.
 
 use super::{Armed, Ended, Shared, queue_of};
 use crate::abi::NS_JOB_PERSIST;
 use crate::job::again::Again;
 use crate::job::here;
 use crate::job::state::{self, Arm, End};
-use crate::job::{JobPtr, probes};
+use crate::job::{JobPtr, Kind, probes};
 use crate::perturb::perturb;
 use crate::sync::tsan_release;
 use crate::sys;
@@ -18,6 +18,15 @@ impl Shared {
         job.set_counted();
         if armed {
             self.overload.add(1);
+        }
+    }
+
+    /// In a pool that measures times: a run-now job, which is armed and which the caller has in hand, begins
+    /// to wait. Other jobs do so when they fire.
+    pub(crate) fn stamp(&self, job: JobPtr) {
+        let look = job.look();
+        if look.is_timed() && look.kind() == Kind::Now {
+            job.set_stamp(sys::now());
         }
     }
 
@@ -40,6 +49,7 @@ impl Shared {
                 if job.is_counted() {
                     self.overload.add(1);
                 }
+                self.stamp(job);
                 self.start(job);
             }
             Arm::Recorded => {}
