@@ -14,7 +14,7 @@ use crate::pool::Pool;
 use crate::shared::{MakeError, Shared};
 use crate::signals::can_catch;
 use crate::sync::tsan_release;
-use crate::sys::ErrnoGuard;
+use crate::sys::{self, ErrnoGuard};
 
 /// The flags that every function that adds jobs accepts.
 pub(super) const MODIFIERS: ns_job_type_t =
@@ -352,7 +352,7 @@ impl<'a> Make<'a> {
             return self.refuse("job is NULL, and the job is not armed");
         }
         let shared = &pool.shared;
-        let spec = Spec {
+        let mut spec = Spec {
             flags: flags & KEPT,
             trigger,
             func,
@@ -367,7 +367,7 @@ impl<'a> Make<'a> {
             if shared.has_no_workers() && flags & NS_JOB_THREAD != 0 {
                 return self.refuse(NO_WORKERS);
             }
-            return add_unusual(self.function, pool, self.out, group, &spec);
+            return add_unusual(self.function, pool, self.out, group, &mut spec);
         }
         self.make_and_start(shared, group, &spec, false, false)
     }
@@ -398,8 +398,8 @@ impl<'a> Make<'a> {
         if counted {
             shared.count_new(job, spec.armed);
         }
-        if timed && spec.armed {
-            shared.stamp(job);
+        if timed && spec.armed && spec.trigger == Trigger::Now {
+            job.set_stamp(sys::now());
         }
         // Write the pointer before the job can run: its callback may run at once and read it.
         // SAFETY: the caller of `new` guaranteed that `out` is NULL or writable.
@@ -429,7 +429,7 @@ fn add_unusual(
     pool: &Pool,
     out: *mut *mut ns_job_t,
     group: Option<GroupPtr>,
-    spec: &Spec,
+    spec: &mut Spec,
 ) -> ns_result_t {
     let shared = &pool.shared;
     let make = Make {
@@ -445,8 +445,8 @@ fn add_unusual(
     if !shared.is_timed() {
         return make.make_and_start(shared, group, spec, counted, false);
     }
-    let front = spec.front.timed();
-    make.make_and_start(shared, group, &Spec { front, ..*spec }, counted, true)
+    spec.front = spec.front.timed();
+    make.make_and_start(shared, group, spec, counted, true)
 }
 
 /// Says why there is no job.

@@ -119,9 +119,8 @@ impl EventLoop {
         let mut events = 0;
         let mut left = WAITS;
         loop {
-            let sleeps = !matches!(until, Until::Now);
             if pool.is_clocked {
-                pool.before_wait(sleeps);
+                pool.before_wait(!matches!(until, Until::Now));
             }
             let (count, full) = self
                 .poller
@@ -129,7 +128,7 @@ impl EventLoop {
                 .unwrap_or_else(|error| self.on_wait_error(pool, error, until));
             pool.wake.sleeping.end();
             if pool.is_clocked {
-                pool.after_wait(sleeps);
+                pool.after_wait();
             }
             perturb("waited, and nothing dispatched");
             events += count;

@@ -164,20 +164,20 @@ impl JobPtr {
         room + if look.is_timed() { STAMP } else { 0 }
     }
 
-    fn stamp_at(&self) -> &Cell<u64> {
-        debug_assert!(self.look().is_timed());
+    /// When the job fired or was armed. Its pool measures times, and the caller has the job in hand.
+    #[inline(always)]
+    pub(crate) fn stamp(&self) -> &Cell<u64> {
+        let look = self.look();
+        debug_assert!(look.is_timed());
+        let front = if look.is_roomy() { STAMP + ROOM } else { STAMP };
         // SAFETY: the block of such a job begins with its stamp.
-        unsafe { self.0.byte_sub(self.front()).cast().as_ref() }
+        unsafe { self.0.byte_sub(front).cast().as_ref() }
     }
 
-    /// When the job, which its pool times, fired or was armed.
-    pub(crate) fn stamp(self) -> u64 {
-        self.stamp_at().get()
-    }
-
-    /// The job, which its pool times and which the caller has in hand, fires or is armed at this time.
+    /// The job fires or is armed at this time. As for [`JobPtr::stamp`].
+    #[inline(always)]
     pub(crate) fn set_stamp(self, now: u64) {
-        self.stamp_at().set(now);
+        self.stamp().set(now);
     }
 
     /// `next` follows this job. Nobody else knows either of the two yet: the link is where the done

@@ -173,23 +173,25 @@ pub(crate) fn run(pool: &Shared, slot: &Slot, job: JobPtr, arm: u32, dispose: u3
 #[inline(never)]
 fn run_clocked(pool: &Shared, slot: &Slot, job: JobPtr, arm: u32, dispose: u32) -> After {
     let kind = job.kind();
-    let times = pool.slots.times_of(slot);
-    let since = times.map_or_else(sys::now, |times| times.begin(job.stamp()));
+    // If times are measured: they, and the job's stamp.
+    let timed = (pool.slots.times_of(slot)).map(|times| (times, job.stamp()));
+    let since = timed.map_or_else(sys::now, |(times, stamp)| times.begin(stamp.get()));
     slot.begin_at(since, job.data());
     slot.begin(job.as_c().cast(), job.func() as *const c_void);
     execute(pool, job);
     perturb("returned, and the mark not looked at");
-    let end = times.map(|times| times.end(since));
-    if let Some(end) = end {
+    let end = timed.map_or(0, |(times, stamp)| {
+        let end = times.end(since);
         // A run-now job that is armed again waits from now on. Until the next step no other thread arms it.
-        job.set_stamp(end);
-    }
-    if slot.returned(since, || end.unwrap_or_else(sys::now)) {
+        stamp.set(end);
+        end
+    });
+    if slot.returned(since, sys::now) {
         pool.watchdog.ring();
     }
     slot.end();
     let after = move_on(pool, job, arm, dispose);
-    if let (Some(times), Some(end)) = (times, end) {
+    if let Some((times, _)) = timed {
         // What follows elsewhere may be a system call.
         let in_loop = std::ptr::eq(slot, pool.slots.of_loop());
         let quick = kind == Kind::Now || in_loop && (after == After::Armed || kind == Kind::Timer);

@@ -364,13 +364,12 @@ impl Shared {
 
     /// `ns_job_rearm`.
     pub(crate) fn arm(&self, job: JobPtr) -> Armed {
-        let gate = self.gate.load(Ordering::SeqCst) & (gate::SHUT | gate::TIMED);
-        if gate & gate::SHUT != 0 {
-            return Armed::ShuttingDown;
+        if self.gate.load(Ordering::SeqCst) & (gate::SHUT | gate::TIMED) != 0 {
+            return self.arm_gated(job);
         }
         tsan_release(&raw const job.state);
         let look = job.look();
-        if look.is_unusual() || gate != 0 {
+        if look.is_unusual() {
             return self.arm_unusual(job);
         }
         let queue = queue_of(look.kind());

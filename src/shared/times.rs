@@ -23,9 +23,9 @@ impl Shared {
     /// It has waited.
     #[cold]
     #[inline(never)]
-    pub(crate) fn after_wait(&self, slept: bool) {
+    pub(crate) fn after_wait(&self) {
         if let Some(times) = self.loop_times() {
-            times.waited(slept);
+            times.waited();
         }
         if self.watchdog.is_on() {
             self.watchdog.woke();

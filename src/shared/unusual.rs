@@ -36,7 +36,18 @@ impl Shared {
         self.overload.is_full() && !here::on_worker_of(self.as_c())
     }
 
-    /// `ns_job_rearm`, of a job that is not like most.
+    /// `ns_job_rearm`, in a pool that shuts down or measures times.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn arm_gated(&self, job: JobPtr) -> Armed {
+        if self.is_shutting_down() {
+            return Armed::ShuttingDown;
+        }
+        tsan_release(&raw const job.state);
+        self.arm_unusual(job)
+    }
+
+    /// `ns_job_rearm`, of a job that is not like most, or in a pool that measures times.
     #[cold]
     #[inline(never)]
     pub(super) fn arm_unusual(&self, job: JobPtr) -> Armed {

@@ -86,6 +86,11 @@ impl Span {
         self.0.store(length(word, now), Ordering::Relaxed);
     }
 
+    /// Whether it lasts.
+    fn lasts(&self) -> bool {
+        self.0.load(Ordering::Relaxed) & LASTS != 0
+    }
+
     /// How long it has lasted until now. Any thread.
     pub(crate) fn length(&self, now: impl Fn() -> u64) -> u64 {
         let mut word = self.0.load(Ordering::Acquire);
@@ -186,10 +191,10 @@ impl Times {
     }
 
     /// It has waited.
-    pub(crate) fn waited(&self, slept: bool) {
+    pub(crate) fn waited(&self) {
         self.returned.store(0, Ordering::Relaxed);
         let mut firing = 0;
-        if slept {
+        if self.idle.lasts() {
             firing = sys::now();
             self.idle.end(firing);
             self.busy.begin(firing);
