@@ -13,13 +13,19 @@ static void good(ns_result_t result)
     check(result == NS_SUCCESS, "nunc-stans refuses");
 }
 
+/* The flags of the pool, where the program has its own loop thread. */
+static uint64_t flags;
+
 static void start(size_t workers)
 {
     struct ns_thrpool_config config;
+    struct ns_thrpool_options options;
     ns_thrpool_config_init(&config);
+    ns_thrpool_options_init(&options, sizeof(options));
     config.max_threads = workers;
-    tp = ns_thrpool_new(&config);
-    check(tp != NULL, "ns_thrpool_new");
+    options.flags = flags;
+    tp = ns_thrpool_new_with(&config, &options);
+    check(tp != NULL, "ns_thrpool_new_with");
 }
 
 /* A pool whose loop is a thread of the program's: body runs in it. */
@@ -436,6 +442,21 @@ static void work_groups_idle(const struct work *work)
     groups_idle(work, &of_groups);
 }
 
+/* The same works in a pool that measures times. */
+#define TIMED(name)                                    \
+    static void work_##name##_timed(const struct work *work) \
+    {                                                  \
+        flags = NS_POOL_TIMINGS;                       \
+        work_##name(work);                             \
+    }
+
+TIMED(run_now)
+TIMED(rearm)
+TIMED(echo_loop)
+TIMED(echo_workers)
+TIMED(timers_fire)
+TIMED(groups)
+
 const struct work works[] = {
     {"run-now", "1x1", work_run_now},
     {"run-now", "1x2", work_run_now},
@@ -446,6 +467,8 @@ const struct work works[] = {
     {"run-now-window", "1x1", work_run_now},
     {"run-now-window", "1x2", work_run_now},
     {"run-now-window", "2x2", work_run_now},
+    {"run-now-timed", "1x1", work_run_now_timed},
+    {"run-now-timed", "2x2", work_run_now_timed},
     {"run-now-loop", "1x1", work_run_now_loop},
     {"run-now-loop-caller", "1x1", work_run_now_loop_caller},
     {"run-now-loop-turns", "1x1", work_run_now_loop_turns},
@@ -456,9 +479,12 @@ const struct work works[] = {
     {"rearm", "1", work_rearm},
     {"rearm", "4", work_rearm},
     {"rearm", "64", work_rearm},
+    {"rearm-timed", "4", work_rearm_timed},
     {"echo-loop", "1", work_echo_loop},
     {"echo-loop", "32", work_echo_loop},
     {"echo-loop", "1000", work_echo_loop},
+    {"echo-loop-timed", "1", work_echo_loop_timed},
+    {"echo-loop-timed", "32", work_echo_loop_timed},
     {"echo-loop-persist", "1", work_echo_loop_persist},
     {"echo-loop-persist", "32", work_echo_loop_persist},
     {"echo-loop-persist", "1000", work_echo_loop_persist},
@@ -469,6 +495,7 @@ const struct work works[] = {
     {"echo-workers", "1", work_echo_workers},
     {"echo-workers", "32", work_echo_workers},
     {"echo-workers", "1000", work_echo_workers},
+    {"echo-workers-timed", "32", work_echo_workers_timed},
     {"echo-workers-persist", "1", work_echo_workers_persist},
     {"echo-workers-persist", "32", work_echo_workers_persist},
     {"echo-workers-persist", "1000", work_echo_workers_persist},
@@ -487,6 +514,7 @@ const struct work works[] = {
     {"timers", "1000000", work_timers},
     {"timers-fire", "100000", work_timers_fire},
     {"timers-fire", "1000000", work_timers_fire},
+    {"timers-fire-timed", "100000", work_timers_fire_timed},
     {"timers-due", "200000", work_timers_due},
     {"idle", "100", work_idle},
     {"idle", "1000", work_idle},
@@ -496,6 +524,7 @@ const struct work works[] = {
     {"group-post", "1x1", work_groups},
     {"group-post", "1x2", work_groups},
     {"group-post", "2x2", work_groups},
+    {"group-post-timed", "1x1", work_groups_timed},
     {"group-post-window", "1x1", work_groups},
     {"group-post-window", "1x2", work_groups},
     {"groups", "1000:1x1", work_groups},

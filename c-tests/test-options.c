@@ -167,7 +167,6 @@ TEST(what_is_wrong_or_not_there_is_refused_and_logged)
     } wrong[] = {
         {"flags has an unknown bit", {.flags = 4}},
         {"flags has an unknown bit", {.flags = UINT64_C(1) << 63}},
-        {"NS_POOL_TIMINGS, which is not in this version", {.flags = NS_POOL_TIMINGS}},
         {"name is empty", {.name = ""}},
         {"name is longer than 8 characters", {.name = "123456789"}},
         {"framework is \"libevent:kqueue\", which is unknown", {.framework = "libevent:kqueue"}},

@@ -527,12 +527,13 @@ static void *turn_on(void *arg)
     return NULL;
 }
 
-static struct ns_thrpool_t *pool_without_loop(size_t workers)
+/* A pool with these flags. */
+static struct ns_thrpool_t *pool_with_flags(size_t workers, uint64_t flags)
 {
     struct ns_thrpool_config config = checked_config(workers);
     struct ns_thrpool_options options;
     ns_thrpool_options_init(&options, sizeof options);
-    options.flags = NS_POOL_CALLER_LOOP;
+    options.flags = flags;
     struct ns_thrpool_t *tp = ns_thrpool_new_with(&config, &options);
     assert_non_null(tp);
     return tp;
@@ -548,6 +549,19 @@ static struct tally tally(void)
     struct tally now = {atomic_load(&model.made), atomic_load(&model.runs),
                         atomic_load(&counts.loose_runs), atomic_load(&counts.loose_made)};
     return now;
+}
+
+/* Whether the pool measures times. */
+static int timed;
+
+/* Whether so many callbacks have been timed, if any are. */
+static int times_agree(const uint64_t *buckets, uint64_t callbacks)
+{
+    uint64_t count = 0;
+    for (int i = 0; i < 64; i++) {
+        count += buckets[i];
+    }
+    return count == (timed ? callbacks : 0);
 }
 
 /* Whether the statistics of the pool agree with the model, which had counted so much before. What is finished
@@ -568,6 +582,10 @@ static int stats_agree(struct tally before)
     uint64_t loose_runs = (uint64_t)(now.loose_runs - before.loose_runs);
     return stats.jobs_made == (uint64_t)(now.made - before.made) + loose &&
            stats.runs_loop + stats.runs_worker == (uint64_t)(now.runs - before.runs) + loose_runs &&
+           times_agree(stats.queue_loop_ns, stats.runs_loop) &&
+           times_agree(stats.run_loop_ns, stats.runs_loop) &&
+           times_agree(stats.queue_worker_ns, stats.runs_worker) &&
+           times_agree(stats.run_worker_ns, stats.runs_worker) &&
            stats.live_run_now >= live[NOW] &&
            stats.live_run_now <= live[NOW] + loose - loose_runs &&
            stats.live_timers == live[TIMER] && stats.live_signals == live[SIGNAL] &&
@@ -575,7 +593,7 @@ static int stats_agree(struct tally before)
 }
 
 /* One pool's life, shut down at the end, in the middle, or in the middle by a callback; with a loop thread
- * of its own, or turned by ours. Returns how many operations there were while it ran. */
+ * of its own, or turned by ours; with times measured, or without. Returns how many operations there were while it ran. */
 enum life { TO_THE_END, SHUT_DOWN, SHUT_DOWN_INSIDE, LIVES };
 
 static long live(uint64_t *sequence, enum life life, int turned)
@@ -591,7 +609,8 @@ static long live(uint64_t *sequence, enum life life, int turned)
     atomic_store(&model.quiet, 0);
     struct tally before = tally();
     size_t workers = (size_t)(next_random(sequence) % 4) + 1;
-    pool = turned ? pool_without_loop(workers) : checked_pool(workers);
+    timed = next_random(sequence) % 2 == 0;
+    pool = pool_with_flags(workers, (turned ? NS_POOL_CALLER_LOOP : 0) | (timed ? NS_POOL_TIMINGS : 0));
     atomic_store(&turning, turned);
     for (int i = 0; turned && i < TURNERS; i++) {
         turners[i] = start_thread(turn_on, NULL);

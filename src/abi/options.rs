@@ -8,7 +8,9 @@ use super::slow::ns_slow_call;
 
 /// A flag for the options: start no loop thread; see "The loop in the caller's thread".
 pub const NS_POOL_CALLER_LOOP: u64 = 1 << 0;
-/// A flag for the options: measure times for the statistics too. Not in this version.
+/// A flag for the options: measure times for the statistics too: how long jobs wait, how long callbacks
+/// take, how late timers are, how long the loop sleeps. Each job then takes 8 more bytes, and the pool
+/// reads the clock two or three times for each callback.
 pub const NS_POOL_TIMINGS: u64 = 1 << 1;
 
 /// Options of a pool, in addition to its config. Initialize the struct with `ns_thrpool_options_init`,

@@ -54,10 +54,10 @@ pub struct ns_thrpool_stats {
     pub wakes: u64,
     /// Adds that returned NS_OVERLOADED, because of a pool's limit or a group's.
     pub refused_overload: u64,
-    /// The fields from here on need NS_POOL_TIMINGS, which this version does not have: they are zero. In
-    /// each histogram, element 0 counts values of zero, element i those from 2^(i-1) to below 2^i
-    /// nanoseconds, and the last element all longer ones. This one: the time from firing, or from the
-    /// add, to the beginning of the callback, in the loop.
+    /// The fields from here on are zero unless the pool has NS_POOL_TIMINGS. In each histogram, element 0
+    /// counts values of zero, element i those from 2^(i-1) to below 2^i nanoseconds, and the last element
+    /// all longer ones. This one: how long jobs waited in the loop, from the time at which the job fired,
+    /// or for a run-now job was armed, to the beginning of its callback.
     pub queue_loop_ns: [u64; 64],
     /// The same in workers.
     pub queue_worker_ns: [u64; 64],
@@ -65,7 +65,8 @@ pub struct ns_thrpool_stats {
     pub run_loop_ns: [u64; 64],
     /// The same in workers.
     pub run_worker_ns: [u64; 64],
-    /// How late timer jobs fired.
+    /// How late timer jobs fired. With NS_JOB_CADENCE, periods that were missed are one firing, as late as
+    /// the first of them.
     pub late_ns: [u64; 64],
     /// The sum of what is in queue_loop_ns, in nanoseconds.
     pub queue_loop_sum: u64,
@@ -77,8 +78,9 @@ pub struct ns_thrpool_stats {
     pub run_worker_sum: u64,
     /// The sum of what is in late_ns.
     pub late_sum: u64,
-    /// How long the loop was busy, in nanoseconds.
+    /// How long the loop was busy, in nanoseconds. Together with loop_idle_ns: how long there has been a
+    /// loop, until it had nothing more to run. While no thread is inside a caller's loop, neither grows.
     pub loop_busy_ns: u64,
-    /// How long the loop waited for events, in nanoseconds.
+    /// How long the loop slept until something happened, in nanoseconds.
     pub loop_idle_ns: u64,
 }

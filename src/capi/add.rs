@@ -9,12 +9,12 @@ use crate::abi::_ns_result_t as R;
 use crate::abi::*;
 use crate::group::GroupPtr;
 use crate::group::core::Refused;
-use crate::job::{JobPtr, Kind, NEVER, Spec, Trigger, probes};
+use crate::job::{Front, JobPtr, Kind, NEVER, Spec, Trigger, probes};
 use crate::pool::Pool;
 use crate::shared::{MakeError, Shared};
 use crate::signals::can_catch;
 use crate::sync::tsan_release;
-use crate::sys::ErrnoGuard;
+use crate::sys::{self, ErrnoGuard};
 
 /// The flags that every function that adds jobs accepts.
 pub(super) const MODIFIERS: ns_job_type_t =
@@ -352,30 +352,27 @@ impl<'a> Make<'a> {
             return self.refuse("job is NULL, and the job is not armed");
         }
         let shared = &pool.shared;
-        let spec = Spec {
+        let mut spec = Spec {
             flags: flags & KEPT,
             trigger,
             func,
             data,
             armed: !unarmed,
-            room_for_group: unarmed || group.is_some(),
+            front: Front::new(unarmed || group.is_some()),
         };
         if !shared.needs_no_checks() || shared.is_forked() {
             if shared.is_shutting_down() || shared.is_forked() {
                 return shut_down(shared, self.function);
             }
-            if shared.has_no_workers() {
-                if flags & NS_JOB_THREAD != 0 {
-                    return self.refuse(NO_WORKERS);
-                }
-            } else if group.is_none() && spec.is_threaded_run_now() {
-                return add_counted(self.function, pool, self.out, &spec);
+            if shared.has_no_workers() && flags & NS_JOB_THREAD != 0 {
+                return self.refuse(NO_WORKERS);
             }
+            return add_unusual(self.function, pool, self.out, group, &mut spec);
         }
-        self.make_and_start(shared, group, &spec, false)
+        self.make_and_start(shared, group, &spec, false, false)
     }
 
-    /// Makes the job, already ARMED if `spec.armed`, and then hands it on.
+    /// Makes the job, already ARMED if `spec.armed`, and then hands it on. `timed`: the pool measures times.
     #[inline(always)]
     fn make_and_start(
         &self,
@@ -383,9 +380,10 @@ impl<'a> Make<'a> {
         group: Option<GroupPtr>,
         spec: &Spec,
         counted: bool,
+        timed: bool,
     ) -> ns_result_t {
         let made = match group {
-            Some(group) if spec.trigger == Trigger::Now && spec.armed => {
+            Some(group) if spec.trigger == Trigger::Now && spec.armed && !timed => {
                 let at = group.as_ptr().cast();
                 JobPtr::make_member(&shared.alloc, at, spec.flags, spec.func, spec.data)
                     .ok_or(MakeError::NoMemory)
@@ -400,12 +398,15 @@ impl<'a> Make<'a> {
         if counted {
             shared.count_new(job, spec.armed);
         }
+        if timed && spec.armed && spec.trigger == Trigger::Now {
+            job.set_stamp(sys::now());
+        }
         // Write the pointer before the job can run: its callback may run at once and read it.
         // SAFETY: the caller of `new` guaranteed that `out` is NULL or writable.
         unsafe { write_job(self.out, Some(job)) };
         tsan_release(&raw const job.state);
         if let Some(group) = group {
-            if !job.is_unusual() {
+            if job.group_as_ptr().is_none() {
                 job.set_group(group.as_ptr().cast());
             }
             return self.add_to_group(shared, group, job, spec.kind(), spec.armed);
@@ -420,25 +421,32 @@ impl<'a> Make<'a> {
 
 // The functions below take what they need of a [`Make`] by value: so the compiler can keep it in registers.
 
-/// Makes a job that counts against the pool's limit.
+/// Makes a job in a pool that has a limit, measures times, or has no workers.
 #[cold]
 #[inline(never)]
-fn add_counted(
+fn add_unusual(
     function: &'static str,
     pool: &Pool,
     out: *mut *mut ns_job_t,
-    spec: &Spec,
+    group: Option<GroupPtr>,
+    spec: &mut Spec,
 ) -> ns_result_t {
+    let shared = &pool.shared;
     let make = Make {
         function,
         pool: Some(pool),
         out,
         _errno: ErrnoGuard::new(),
     };
-    if spec.armed && pool.shared.is_overloaded() {
-        return refused(&pool.shared, function, Refused::Full);
+    let counted = shared.has_limit() && group.is_none() && spec.is_threaded_run_now();
+    if counted && spec.armed && shared.is_overloaded() {
+        return refused(shared, function, Refused::Full);
     }
-    make.make_and_start(&pool.shared, None, spec, true)
+    if !shared.is_timed() {
+        return make.make_and_start(shared, group, spec, counted, false);
+    }
+    spec.front = spec.front.timed();
+    make.make_and_start(shared, group, spec, counted, true)
 }
 
 /// Says why there is no job.

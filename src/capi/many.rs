@@ -9,7 +9,7 @@ use super::add::{KEPT, MODIFIERS, Make, NO_WORKERS, not_made};
 use super::call::*;
 use crate::abi::*;
 use crate::group::core::Refused;
-use crate::job::{Spec, Trigger};
+use crate::job::{Front, Spec, Trigger};
 use crate::shared::MakeError;
 use crate::shared::many::Batch;
 
@@ -65,6 +65,7 @@ pub unsafe extern "C" fn ns_add_jobs(
         return SUCCESS;
     }
     let mut counted = false;
+    let mut front = Front::new(!armed);
     if !shared.needs_no_checks() {
         if shared.is_shutting_down() {
             return shut_down(shared, make.function);
@@ -72,8 +73,11 @@ pub unsafe extern "C" fn ns_add_jobs(
         if shared.has_no_workers() {
             return make.refuse(NO_WORKERS);
         }
-        counted = true;
-        if armed && shared.is_overloaded() {
+        if shared.is_timed() {
+            front = front.timed();
+        }
+        counted = shared.has_limit();
+        if armed && counted && shared.is_overloaded() {
             return refused(shared, make.function, Refused::Full);
         }
     }
@@ -89,7 +93,7 @@ pub unsafe extern "C" fn ns_add_jobs(
                 false => unsafe { *data.add(at) },
             },
             armed,
-            room_for_group: !armed,
+            front,
         };
         match batch.make(&spec) {
             // SAFETY: as for `forget`.

@@ -23,12 +23,13 @@ impl EventLoop {
     /// [`EventLoop::pause`], unless it makes another turn.
     pub(crate) fn turn_until(&mut self, pool: &Shared, limit: u64, quiet: impl FnOnce()) -> Turn {
         pool.wake.sleeping.end();
-        if pool.watchdog.is_on() {
-            pool.watchdog.woke();
+        if pool.is_clocked {
+            pool.turn_begins();
         }
         let done = loop {
             if self.quiet || pool.is_ending() {
                 self.quiet_step(pool, quiet);
+                pool.loop_ends();
                 return Turn::Quiet;
             }
             if self.step(pool, limit) {
@@ -42,6 +43,9 @@ impl EventLoop {
         if done == Turn::Nothing {
             // A time that the poller still has, although nobody wants it any more, would be found.
             self.exact = true;
+        }
+        if pool.is_clocked {
+            pool.loop_ends();
         }
         done
     }

@@ -88,8 +88,8 @@ impl EventLoop {
                 // SAFETY: as above: it is not the loop's own, so it belongs to a live job.
                 let job = unsafe { JobPtr::of_timer(timer) };
                 let look = job.look_in_hand();
-                if look.is_unusual() {
-                    job.skip_missed(now);
+                if look.is_due_unusually() {
+                    note_due(pool, job, now);
                 }
                 if look.kind() == Kind::Io && job.is(note::MAY_FIRE) {
                     // SAFETY: `expire` has just unlinked it; the loop below takes it out of the
@@ -172,11 +172,15 @@ impl EventLoop {
         }
         job.set_output(output);
         probes::fired(pool, job);
+        let look = job.look_in_hand();
         // Without THREAD and outside groups: `run_ready` (below) runs it: in this turn, unless `run_ready` has
         // begun already or its time runs out; then in a later one.
-        if !job.look_in_hand().goes_to_queue() {
+        if look.goes_straight_to_ready() {
             job.mark(note::READY | note::HEARD);
             self.lists().ready.push(job);
+            return;
+        }
+        if look.is_timed() && self.stamp_fired(pool, job) {
             return;
         }
         // `dispatch` is false for a job that was cancelled meanwhile: its disposal is requested
@@ -191,6 +195,21 @@ impl EventLoop {
             pool.work.push_quietly(Task::job(job));
             self.dispatched += 1;
         }
+    }
+
+    /// `job`, whose pool measures times, has fired. True if it is in the ready list now.
+    #[cold]
+    #[inline(never)]
+    fn stamp_fired(&mut self, pool: &Shared, job: JobPtr) -> bool {
+        if let Some(times) = pool.loop_times() {
+            job.set_stamp(times.firing());
+        }
+        if job.goes_to_queue() {
+            return false;
+        }
+        job.mark(note::READY | note::HEARD);
+        self.lists().ready.push(job);
+        true
     }
 
     /// Announce the jobs that were pushed on the work queue. The loop does this before anything
@@ -305,4 +324,18 @@ impl EventLoop {
         let free = |job| unsafe { pool.free_job(job) };
         agent::serve(pool, pool.slots.of_loop(), group, self.place(), came, free);
     }
+}
+
+/// The time of `job`, which is not like most, has come.
+#[cold]
+#[inline(never)]
+fn note_due(pool: &Shared, job: JobPtr, now: u64) {
+    let look = job.look_in_hand();
+    if look.is_timed() && look.kind() == Kind::Timer && job.is(note::MAY_FIRE) {
+        if let Some(times) = pool.loop_times() {
+            // With a cadence, since the first of the periods that were missed.
+            times.fires_late(job.trigger_part().timer.deadline(), now);
+        }
+    }
+    job.skip_missed(now);
 }

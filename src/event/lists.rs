@@ -113,7 +113,7 @@ mod tests {
     use crate::alloc::Allocator;
     use crate::fds::Table;
     use crate::job::state::State;
-    use crate::job::{Spec, Trigger, note};
+    use crate::job::{Front, Spec, Trigger, note};
     use crate::list::Ring;
     use crate::timers::Wheel;
 
@@ -134,7 +134,7 @@ mod tests {
             func: nothing,
             data: ptr::null_mut(),
             armed: false,
-            room_for_group: false,
+            front: Front::Nothing,
         };
         // Nothing in these tests follows the pointer to the pool.
         JobPtr::make(&ALLOC(), NonNull::dangling(), &spec, State::waiting(), 0).expect("memory")

@@ -52,10 +52,12 @@ impl EventLoop {
     /// Run the loop until the pool is destroyed. Calls `quiet` when no callback runs any more.
     pub(crate) fn run(&mut self, pool: &Shared, quiet: impl FnOnce()) {
         pool.wake.rouse.enter(self.mask, self.roused);
+        pool.loop_begins();
         while !pool.is_ending() {
             self.turn(pool);
         }
         self.go_quiet(pool);
+        pool.loop_ends();
         quiet();
         while pool.phase() != Phase::Stopping {
             self.quiet_turn(pool);
@@ -117,13 +119,16 @@ impl EventLoop {
         let mut events = 0;
         let mut left = WAITS;
         loop {
+            if pool.is_clocked {
+                pool.before_wait(!matches!(until, Until::Now));
+            }
             let (count, full) = self
                 .poller
                 .wait(until)
                 .unwrap_or_else(|error| self.on_wait_error(pool, error, until));
             pool.wake.sleeping.end();
-            if pool.watchdog.is_on() {
-                pool.watchdog.woke();
+            if pool.is_clocked {
+                pool.after_wait();
             }
             perturb("waited, and nothing dispatched");
             events += count;

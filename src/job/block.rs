@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! A job's block of memory: how it is made and given back, with room for a group or without.
+//! A job's block of memory: how it is made and given back, with room for a group and for a stamp or without.
 
 use std::cell::Cell;
 use std::mem::offset_of;
@@ -10,7 +10,7 @@ use libc::c_void;
 
 use super::flags::Flags;
 use super::state::{self, State};
-use super::{Job, JobPtr, Spec, TriggerPart, WithTrigger};
+use super::{Front, Job, JobPtr, Spec, TriggerPart, WithTrigger};
 use crate::abi::{ns_job_t, ns_job_type_t, ns_thrpool_t};
 use crate::alloc::Allocator;
 use crate::list::Link;
@@ -23,10 +23,28 @@ struct Roomy<J> {
     job: J,
 }
 
+/// The block of a job that has room for a stamp. `J` is one of those above: what follows the stamp is where
+/// it always is.
+#[repr(C)]
+struct Timed<J> {
+    /// When the job fired or was armed, in a pool that measures times. The thread that has the job in
+    /// hand writes it, and the thread that runs the job reads it.
+    stamp: Cell<u64>,
+    job: J,
+}
+
 /// Where a job begins in a [`Roomy`] block.
 pub(super) const ROOM: usize = size_of::<Link>();
+/// Where what follows the stamp begins in a [`Timed`] block.
+const STAMP: usize = size_of::<Cell<u64>>();
 const _: () =
     assert!(offset_of!(Roomy<Job>, job) == ROOM && offset_of!(Roomy<WithTrigger>, job) == ROOM);
+const _: () =
+    assert!(offset_of!(Timed<Job>, job) == STAMP && offset_of!(Timed<WithTrigger>, job) == STAMP);
+const _: () = assert!(
+    offset_of!(Timed<Roomy<Job>>, job) == STAMP
+        && offset_of!(Timed<Roomy<WithTrigger>>, job) == STAMP
+);
 
 impl JobPtr {
     /// Makes a job in the given state. Returns `None` if there is no memory.
@@ -39,8 +57,8 @@ impl JobPtr {
         seen: u32,
     ) -> Option<Self> {
         let job = Job::new(pool, spec, state);
-        if spec.room_for_group {
-            return Self::make_with_room(alloc, job, spec, seen);
+        if spec.front != Front::Nothing {
+            return Self::make_behind(alloc, job, spec, seen);
         }
         // SAFETY: in both cases the block has the size and alignment of the value that is written.
         unsafe {
@@ -89,30 +107,77 @@ impl JobPtr {
         }
     }
 
-    /// The same, with room for a group.
+    /// As [`JobPtr::make`], behind what `spec` wants in front of the job.
     #[cold]
     #[inline(never)]
-    fn make_with_room(alloc: &Allocator, job: Job, spec: &Spec, seen: u32) -> Option<Self> {
+    fn make_behind(alloc: &Allocator, job: Job, spec: &Spec, seen: u32) -> Option<Self> {
+        match TriggerPart::new(spec.trigger, seen) {
+            None => Self::put_behind(alloc, job, spec.front),
+            Some(part) => Self::put_behind(alloc, WithTrigger { job, part }, spec.front),
+        }
+    }
+
+    /// `J` is a [`Job`], or a [`WithTrigger`], which begins with one.
+    fn put_behind<J>(alloc: &Allocator, job: J, front: Front) -> Option<Self> {
+        let stamp = Cell::new(0);
         let link = Link::new();
-        // SAFETY: in both cases the block has the size and alignment of the value that is written, and
-        // the job begins in it where `ROOM` says.
-        let job = unsafe {
-            match TriggerPart::new(spec.trigger, seen) {
-                None => {
-                    let at = alloc.block::<Roomy<Job>>()?;
+        // SAFETY: each block has the size and alignment of the value that is written, and the job begins
+        // in it where `ROOM` and `STAMP` say.
+        let made = unsafe {
+            match front {
+                Front::Nothing => {
+                    let at = alloc.block::<J>()?;
+                    at.write(job);
+                    Self(at.cast())
+                }
+                Front::Group => {
+                    let at = alloc.block::<Roomy<J>>()?;
                     at.write(Roomy { link, job });
                     Self(at.byte_add(ROOM).cast())
                 }
-                Some(part) => {
-                    let at = alloc.block::<Roomy<WithTrigger>>()?;
-                    let job = WithTrigger { job, part };
-                    at.write(Roomy { link, job });
-                    Self(at.byte_add(ROOM).cast())
+                Front::Stamp => {
+                    let at = alloc.block::<Timed<J>>()?;
+                    at.write(Timed { stamp, job });
+                    Self(at.byte_add(STAMP).cast())
+                }
+                Front::Both => {
+                    let at = alloc.block::<Timed<Roomy<J>>>()?;
+                    let job = Roomy { link, job };
+                    at.write(Timed { stamp, job });
+                    Self(at.byte_add(STAMP + ROOM).cast())
                 }
             }
         };
-        job.flags.set_roomy();
-        Some(job)
+        if matches!(front, Front::Group | Front::Both) {
+            made.flags.set_roomy();
+        }
+        if matches!(front, Front::Stamp | Front::Both) {
+            made.flags.set_timed();
+        }
+        Some(made)
+    }
+
+    /// How many bytes of its block precede the job.
+    fn front(self) -> usize {
+        let look = self.look();
+        let room = if look.is_roomy() { ROOM } else { 0 };
+        room + if look.is_timed() { STAMP } else { 0 }
+    }
+
+    /// When the job fired or was armed. Its pool measures times, and the caller has the job in hand.
+    #[inline(always)]
+    pub(crate) fn stamp(&self) -> &Cell<u64> {
+        let look = self.look();
+        debug_assert!(look.is_timed());
+        let front = if look.is_roomy() { STAMP + ROOM } else { STAMP };
+        // SAFETY: the block of such a job begins with its stamp.
+        unsafe { self.0.byte_sub(front).cast().as_ref() }
+    }
+
+    /// The job fires or is armed at this time. As for [`JobPtr::stamp`].
+    #[inline(always)]
+    pub(crate) fn set_stamp(self, now: u64) {
+        self.stamp().set(now);
     }
 
     /// `next` follows this job. Nobody else knows either of the two yet: the link is where the done
@@ -135,11 +200,11 @@ impl JobPtr {
     /// `alloc` allocated it, and nobody else holds the job.
     #[inline(always)]
     pub(crate) unsafe fn give_back(self, alloc: &Allocator) {
-        // SAFETY: guaranteed by the caller; no field needs dropping. A block with room for a group
-        // begins before the job.
+        // SAFETY: guaranteed by the caller; no field needs dropping. A block with anything in front of
+        // the job begins before it.
         unsafe {
-            if self.has_room() {
-                alloc.free(self.0.byte_sub(ROOM));
+            if self.look().has_front() {
+                alloc.free(self.0.byte_sub(self.front()));
             } else {
                 alloc.free(self.0);
             }

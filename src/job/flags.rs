@@ -4,7 +4,8 @@
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use crate::abi::{
-    NS_JOB_CADENCE, NS_JOB_IO, NS_JOB_SIGNAL, NS_JOB_THREAD, NS_JOB_TIMER, ns_job_type_t,
+    NS_JOB_CADENCE, NS_JOB_IO, NS_JOB_SHUTDOWN_WORKER, NS_JOB_SIGNAL, NS_JOB_THREAD, NS_JOB_TIMER,
+    ns_job_type_t,
 };
 
 /// The kind of a job: its trigger without the parameters.
@@ -22,8 +23,11 @@ const DELAYED: u16 = 1 << 12;
 const CHANGED: u16 = 1 << 10;
 /// The firings of the job are so many intervals after it was armed. Public.
 const CADENCE: u16 = NS_JOB_CADENCE as u16;
+/// The job has room for a time, its stamp, since its pool measures times. Not unusual in itself. In the
+/// place of a public flag that no job can have.
+const TIMED: u16 = NS_JOB_SHUTDOWN_WORKER as u16;
 /// The flags that are public.
-pub(super) const PUBLIC: u16 = ((1 << 10) - 1) | CADENCE;
+pub(super) const PUBLIC: u16 = ((1 << 9) - 1) | CADENCE;
 /// A job with any of these takes steps that most jobs do not. Each step of a job tests once whether
 /// it has any of them.
 const UNUSUAL: u16 = GROUPED | COUNTED | DELAYED | CHANGED | CADENCE;
@@ -75,6 +79,11 @@ impl Flags {
     /// The job, which is new, has room for a group.
     pub(crate) fn set_roomy(&self) {
         self.replace(0, ROOMY);
+    }
+
+    /// The job, which is new, has room for its stamp.
+    pub(crate) fn set_timed(&self) {
+        self.replace(0, TIMED);
     }
 
     /// The job counts against its pool's limit from now on.
@@ -151,6 +160,30 @@ impl Look {
     #[inline(always)]
     pub(crate) fn is_roomy(self) -> bool {
         self.0 & ROOMY != 0
+    }
+
+    /// Whether the job has room for its stamp.
+    #[inline(always)]
+    pub(crate) fn is_timed(self) -> bool {
+        self.0 & TIMED != 0
+    }
+
+    /// Whether there is anything in front of the job in its block.
+    #[inline(always)]
+    pub(crate) fn has_front(self) -> bool {
+        self.0 & (ROOMY | TIMED) != 0
+    }
+
+    /// Whether something is to be seen to when the job's time comes, besides its firing.
+    #[inline(always)]
+    pub(crate) fn is_due_unusually(self) -> bool {
+        self.0 & (UNUSUAL | TIMED) != 0
+    }
+
+    /// Whether it goes from its trigger straight to the loop's ready list.
+    #[inline(always)]
+    pub(crate) fn goes_straight_to_ready(self) -> bool {
+        self.0 & (NS_JOB_THREAD as u16 | GROUPED | TIMED) == 0
     }
 
     /// Whether the job counts against its pool's limit.

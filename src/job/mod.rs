@@ -48,7 +48,7 @@ use crate::abi::{
 };
 use crate::job::flags::Flags;
 pub(crate) use crate::job::flags::{Kind, Look};
-pub(crate) use crate::job::spec::{NEVER, Spec, Trigger};
+pub(crate) use crate::job::spec::{Front, NEVER, Spec, Trigger};
 use crate::job::state::State;
 use crate::list::Node;
 use crate::nspr;

@@ -34,8 +34,35 @@ pub(crate) struct Spec {
     pub(crate) data: *mut c_void,
     /// Whether to arm the job.
     pub(crate) armed: bool,
-    /// Whether to make room for a group: only what is made unarmed can be put in one later.
-    pub(crate) room_for_group: bool,
+    /// What to make room for in front of the job.
+    pub(crate) front: Front,
+}
+
+/// What is in front of a job in its block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Front {
+    Nothing,
+    /// Room for a group: only what is made unarmed can be put in one later.
+    Group,
+    /// Room for a stamp: the job's pool measures times.
+    Stamp,
+    Both,
+}
+
+impl Front {
+    /// Room for a group, if `group` says so.
+    #[inline(always)]
+    pub(crate) fn new(group: bool) -> Self {
+        if group { Self::Group } else { Self::Nothing }
+    }
+
+    /// The same and room for a stamp.
+    pub(crate) fn timed(self) -> Self {
+        match self {
+            Self::Nothing | Self::Stamp => Self::Stamp,
+            Self::Group | Self::Both => Self::Both,
+        }
+    }
 }
 
 impl Spec {

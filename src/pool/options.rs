@@ -79,6 +79,8 @@ pub(crate) struct Options<'a> {
     pub(super) framework_name: &'a CStr,
     /// The loop has no thread: those of the application's turn it.
     pub(super) caller_loop: bool,
+    /// The pool measures times.
+    pub(super) timed: bool,
     /// How many jobs may wait for workers; 0 for no limit.
     pub(super) queue_limit: usize,
     pub(super) hooks: Hooks,
@@ -148,6 +150,7 @@ impl<'a> Options<'a> {
             framework,
             framework_name,
             caller_loop,
+            timed: given.flags & NS_POOL_TIMINGS != 0,
             queue_limit: given.queue_limit,
             slow: nanoseconds(&given.slow),
             slow_fct: given.slow_fct,
@@ -223,13 +226,10 @@ fn nanoseconds(tv: &libc::timeval) -> u64 {
     seconds * 1_000_000_000 + micros * 1000
 }
 
-/// What this version has no use for, and what can't be.
+/// What can't be.
 fn check(given: &Given) -> Result<(), &'static str> {
     if given.flags & !(NS_POOL_CALLER_LOOP | NS_POOL_TIMINGS) != 0 {
         return Err("flags has an unknown bit");
-    }
-    if given.flags & NS_POOL_TIMINGS != 0 {
-        return Err("flags has NS_POOL_TIMINGS, which is not in this version");
     }
     if !given.custom.is_null() && !given.framework.is_null() {
         return Err("framework and custom are both set");

@@ -137,7 +137,7 @@ impl Pool {
             unsafe { alloc.free(framework_name) };
             free_lists(error)
         };
-        let slots = Slots::make(&alloc, workers)
+        let slots = Slots::make(&alloc, workers, options.timed)
             .ok_or(StartError::NoMemory)
             .map_err(free_name)?;
         let free_slots = |error| {

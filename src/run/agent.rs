@@ -214,6 +214,7 @@ fn end(pool: &Shared, slot: &Slot, group: GroupPtr) {
         // SAFETY: the application supplied the function, and we pass the group that it belongs to.
         here::in_group(at.cast(), || unsafe { done(group.as_c()) });
         slot.end_ending();
+        pool.pause(slot);
         abort_if_forked(pool);
     }
     // SAFETY: the last hold and the last job are gone.

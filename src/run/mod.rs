@@ -20,6 +20,7 @@ use crate::shared::free::FreeBatch;
 use crate::shared::{Shared, queue_of};
 use crate::stats::Slot;
 use crate::sync::{tsan_acquire, tsan_release, unless_tsan};
+use crate::sys;
 use crate::workq::Seat;
 
 thread_local! {
@@ -62,7 +63,7 @@ fn run_task(pool: &Shared, slot: &Slot, task: Task, seat: &Seat, batch: &mut Fre
         Work::Run if job.is_unusual() => run_unusual(pool, slot, job, seat, batch),
         Work::Run => run_job(pool, slot, job, seat, batch, || {}),
         Work::Leave => {}
-        Work::Close => close(pool, job),
+        Work::Close => close(pool, slot, job),
         // SAFETY: the job is disposed of, and the work queue was its last holder.
         Work::Free => unsafe { batch.free(job) },
     }
@@ -75,8 +76,8 @@ fn wait(pool: &Shared, slot: &Slot, seat: &mut Seat, batch: &mut FreeBatch<'_>) 
     slot.set_busy(false);
     let task = pool.work.next(seat, || batch.give_back())?;
     slot.set_busy(true);
-    if pool.watchdog.is_on() {
-        pool.watchdog.woke();
+    if pool.is_clocked {
+        pool.worker_woke(slot);
     }
     pool.note_busy();
     Some(task)
@@ -85,7 +86,8 @@ fn wait(pool: &Shared, slot: &Slot, seat: &mut Seat, batch: &mut FreeBatch<'_>) 
 /// Closes the descriptor of `job`. The loop leaves this to a worker because the close may block.
 #[cold]
 #[inline(never)]
-fn close(pool: &Shared, job: JobPtr) {
+fn close(pool: &Shared, slot: &Slot, job: JobPtr) {
+    pool.pause(slot);
     // The loop has counted a close already. Count again: a job added for this number since then was
     // added for the file that we close now.
     pool.fds.entry(job.fd()).count_close();
@@ -157,20 +159,50 @@ fn run_unusual(pool: &Shared, slot: &Slot, job: JobPtr, seat: &Seat, batch: &mut
 /// the application, which may end it at any moment; the caller then counts it with [`count_idle`].
 pub(crate) fn run(pool: &Shared, slot: &Slot, job: JobPtr, arm: u32, dispose: u32) -> After {
     trace!(pool.logger, "job {:p}: callback begins", job.as_c());
-    let begin = || slot.begin(job.as_c().cast(), job.func() as *const c_void);
-    if pool.watchdog.is_on() {
-        pool.watchdog.timed(
-            slot,
-            job.data(),
-            begin,
-            || execute(pool, job),
-            || slot.end(),
-        );
-    } else {
-        begin();
-        execute(pool, job);
-        slot.end();
+    if pool.is_clocked {
+        return run_clocked(pool, slot, job, arm, dispose);
     }
+    slot.begin(job.as_c().cast(), job.func() as *const c_void);
+    execute(pool, job);
+    slot.end();
+    move_on(pool, job, arm, dispose)
+}
+
+/// As [`run`], in a pool that reads the clock for each callback.
+#[cold]
+#[inline(never)]
+fn run_clocked(pool: &Shared, slot: &Slot, job: JobPtr, arm: u32, dispose: u32) -> After {
+    let kind = job.kind();
+    // If times are measured: they, and the job's stamp.
+    let timed = (pool.slots.times_of(slot)).map(|times| (times, job.stamp()));
+    let since = timed.map_or_else(sys::now, |(times, stamp)| times.begin(stamp.get()));
+    slot.begin_at(since, job.data());
+    slot.begin(job.as_c().cast(), job.func() as *const c_void);
+    execute(pool, job);
+    perturb("returned, and the mark not looked at");
+    let end = timed.map_or(0, |(times, stamp)| {
+        let end = times.end(since);
+        // A run-now job that is armed again waits from now on. Until the next step no other thread arms it.
+        stamp.set(end);
+        end
+    });
+    if slot.returned(since, sys::now) {
+        pool.watchdog.ring();
+    }
+    slot.end();
+    let after = move_on(pool, job, arm, dispose);
+    if let Some((times, _)) = timed {
+        // What follows elsewhere may be a system call.
+        let in_loop = std::ptr::eq(slot, pool.slots.of_loop());
+        let quick = kind == Kind::Now || in_loop && (after == After::Armed || kind == Kind::Timer);
+        times.go_on(if quick { end } else { 0 });
+    }
+    after
+}
+
+/// The callback of `job` has returned: moves the job to its next state.
+#[inline(always)]
+fn move_on(pool: &Shared, job: JobPtr, arm: u32, dispose: u32) -> After {
     perturb("the callback returned, its state says that it runs");
     let after = job.state.callback_returned(
         &pool.waiters,
@@ -250,9 +282,10 @@ fn call_done(pool: &Shared, slot: &Slot, job: JobPtr, done: unsafe extern "C" fn
         call(pool, job, done);
         probes::done_return(pool, job);
     };
-    if pool.watchdog.is_on() {
+    if pool.is_clocked {
         pool.watchdog
             .timed(slot, job.data(), begin, execute, || slot.end_ending());
+        pool.pause(slot);
     } else {
         begin();
         execute();

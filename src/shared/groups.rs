@@ -231,6 +231,7 @@ impl Shared {
         if armed == Arm::Push {
             // The callback, which may free the job, comes after the lock.
             self.idle.remove(job.func());
+            self.stamp(job);
             if job.kind() != Kind::Now && job.has_timer() {
                 job.restart(sys::now());
             }

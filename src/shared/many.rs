@@ -7,6 +7,7 @@ use crate::job::state::{self, State};
 use crate::job::{JobPtr, Kind, Spec, probes};
 use crate::perturb::perturb;
 use crate::sync::tsan_release;
+use crate::sys;
 
 /// How many jobs are pushed before workers are told of them.
 const PUSHES: usize = 64;
@@ -90,6 +91,8 @@ impl<'a> Batch<'a> {
             return;
         }
         let work = &self.pool.work;
+        // They are added together.
+        let stamp = self.pool.is_timed().then(sys::now);
         self.pool.made.add(Kind::Now, self.count as u64);
         loop {
             for pushed in 0..PUSHES {
@@ -99,6 +102,9 @@ impl<'a> Batch<'a> {
                     }
                     return;
                 };
+                if let Some(stamp) = stamp {
+                    job.set_stamp(stamp);
+                }
                 tsan_release(&raw const job.state);
                 probes::armed(self.pool, job);
                 perturb("made with others, and not pushed");

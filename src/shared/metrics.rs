@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! Statistics as text, in the format that Prometheus reads (version 0.0.4): for each metric a line of help,
-//! one with its type, and then the values of all pools.
+//! one with its type, and then the values of all pools. Times are in seconds. Only pools with
+//! `NS_POOL_TIMINGS` have them.
 
 use std::fmt::{self, Display, Write};
 
 use super::Shared;
 use crate::abi::ns_thrpool_stats as Stats;
-use crate::stats;
+use crate::stats::{self, BUCKETS};
 
 /// A metric that is one number a pool.
 struct Number {
@@ -132,10 +133,86 @@ const NUMBERS: &[Number] = &[
     ),
 ];
 
+/// A metric that is a histogram.
+struct Histogram {
+    name: &'static str,
+    help: &'static str,
+    of: fn(&Stats) -> (&[u64; BUCKETS], u64),
+}
+
+macro_rules! histogram {
+    ($buckets:ident, $sum:ident, $name:literal, $help:literal) => {
+        Histogram {
+            name: $name,
+            help: $help,
+            of: |stats| (&stats.$buckets, stats.$sum),
+        }
+    };
+}
+
+const HISTOGRAMS: &[Histogram] = &[
+    histogram!(
+        queue_loop_ns,
+        queue_loop_sum,
+        "queue_loop_seconds",
+        "From the firing or the add of a job to the beginning of its callback, in the loop."
+    ),
+    histogram!(
+        queue_worker_ns,
+        queue_worker_sum,
+        "queue_worker_seconds",
+        "From the firing or the add of a job to the beginning of its callback, in workers."
+    ),
+    histogram!(
+        run_loop_ns,
+        run_loop_sum,
+        "run_loop_seconds",
+        "How long callbacks took in the loop."
+    ),
+    histogram!(
+        run_worker_ns,
+        run_worker_sum,
+        "run_worker_seconds",
+        "How long callbacks took in workers."
+    ),
+    histogram!(late_ns, late_sum, "late_seconds", "How late timers fired."),
+];
+
+/// The times of a pool that are one number, in nanoseconds.
+const TIMES: &[Number] = &[
+    number!(
+        COUNTER,
+        loop_busy_ns,
+        "loop_busy_seconds_total",
+        "How long the loop was busy."
+    ),
+    number!(
+        COUNTER,
+        loop_idle_ns,
+        "loop_idle_seconds_total",
+        "How long the loop waited for events."
+    ),
+];
+
+/// The buckets that the text has: those that end below a quarter of a microsecond, as one, then each up to 17
+/// seconds.
+const SHOWN: std::ops::RangeInclusive<usize> = 8..=34;
+
+/// Nanoseconds, in seconds.
+struct Seconds(u64);
+
+impl Display for Seconds {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (whole, part) = (self.0 / 1_000_000_000, self.0 % 1_000_000_000);
+        write!(out, "{whole}.{part:09}")
+    }
+}
+
 /// What one pool has to say.
 struct Snapshot {
     name: [u8; 16],
     number: u64,
+    timed: bool,
     stats: Stats,
 }
 
@@ -144,6 +221,7 @@ impl Snapshot {
         Self {
             name: *pool.slots.name(),
             number: pool.slots.number(),
+            timed: pool.is_timed(),
             stats: pool.stats(),
         }
     }
@@ -224,7 +302,61 @@ impl Text {
                 writeln!(self, "nunc_stans_{name}{{pool=\"{pool}\"}} {value}")?;
             }
         }
+        if pools.iter().any(|pool| pool.timed) {
+            self.times(pools)?;
+        }
         Ok(())
+    }
+
+    /// What those of `pools` that measure times have measured.
+    fn times(&mut self, pools: &[Snapshot]) -> fmt::Result {
+        let timed = || pools.iter().filter(|pool| pool.timed);
+        for Histogram { name, help, of } in HISTOGRAMS {
+            self.head(name, "histogram", help)?;
+            for pool in timed() {
+                let (buckets, sum) = of(&pool.stats);
+                let mut count = 0;
+                for (at, bucket) in buckets.iter().enumerate() {
+                    count += bucket;
+                    if SHOWN.contains(&at) {
+                        // The bound belongs to the bucket. Times are whole nanoseconds.
+                        let bound = Seconds((1 << at) - 1);
+                        self.bucket(name, pool, &bound, count)?;
+                    }
+                }
+                self.bucket(name, pool, &"+Inf", count)?;
+                let sum = Seconds(sum);
+                writeln!(self, "nunc_stans_{name}_sum{{pool=\"{pool}\"}} {sum}")?;
+                writeln!(self, "nunc_stans_{name}_count{{pool=\"{pool}\"}} {count}")?;
+            }
+        }
+        for Number {
+            name,
+            kind,
+            help,
+            of,
+        } in TIMES
+        {
+            self.head(name, kind, help)?;
+            for pool in timed() {
+                let value = Seconds(of(&pool.stats));
+                writeln!(self, "nunc_stans_{name}{{pool=\"{pool}\"}} {value}")?;
+            }
+        }
+        Ok(())
+    }
+
+    fn bucket(
+        &mut self,
+        name: &str,
+        pool: &Snapshot,
+        bound: &dyn Display,
+        count: u64,
+    ) -> fmt::Result {
+        writeln!(
+            self,
+            "nunc_stans_{name}_bucket{{pool=\"{pool}\",le=\"{bound}\"}} {count}"
+        )
     }
 }
 

@@ -20,6 +20,7 @@ mod outcome;
 pub(crate) mod overload;
 mod stats;
 pub(crate) mod thread;
+mod times;
 mod unusual;
 mod wake;
 pub(crate) mod watchdog;
@@ -109,6 +110,8 @@ pub(crate) struct Shared {
     pub(crate) desk: Desk,
     /// Callbacks that take long.
     pub(crate) watchdog: Watchdog,
+    /// The pool reads the clock for each callback: it has a watchdog, or measures times.
+    pub(crate) is_clocked: bool,
     /// The number of workers that have not left yet.
     pub(crate) workers: AtomicUsize,
     /// Who is the loop, if the pool has no thread for it.
@@ -134,6 +137,8 @@ mod gate {
     pub(super) const LIMITED: u8 = 2;
     /// The pool was made without workers.
     pub(super) const NO_WORKERS: u8 = 4;
+    /// The pool measures times.
+    pub(super) const TIMED: u8 = 8;
 }
 
 // Jobs and thread arguments carry references to it across threads as raw pointers, where the
@@ -175,7 +180,10 @@ impl Shared {
             watchdog,
         } = chosen;
         let bit = |set, bit| if set { bit } else { 0 };
-        let gate = bit(overload.has_limit(), gate::LIMITED) | bit(workers == 0, gate::NO_WORKERS);
+        let timed = slots.are_timed();
+        let gate = bit(overload.has_limit(), gate::LIMITED)
+            | bit(workers == 0, gate::NO_WORKERS)
+            | bit(timed, gate::TIMED);
         Self {
             alloc,
             logger,
@@ -195,6 +203,7 @@ impl Shared {
             gate: AtomicU8::new(gate),
             overload,
             desk: Desk::new(),
+            is_clocked: watchdog.is_on() || timed,
             watchdog,
             workers: AtomicUsize::new(workers),
             caller,
@@ -217,8 +226,8 @@ impl Shared {
         self.gate.load(Ordering::SeqCst) & gate::SHUT != 0
     }
 
-    /// Whether no bit of the gate is set: then an add need not ask about shutdown, missing workers or a
-    /// limit.
+    /// Whether no bit of the gate is set: then an add need not ask about shutdown, missing workers, a limit
+    /// or times.
     pub(crate) fn needs_no_checks(&self) -> bool {
         self.gate.load(Ordering::SeqCst) == 0
     }
@@ -226,6 +235,16 @@ impl Shared {
     /// Whether the pool was made without workers.
     pub(crate) fn has_no_workers(&self) -> bool {
         self.gate.load(Ordering::Relaxed) & gate::NO_WORKERS != 0
+    }
+
+    /// Whether the pool limits how many jobs wait for workers.
+    pub(crate) fn has_limit(&self) -> bool {
+        self.gate.load(Ordering::Relaxed) & gate::LIMITED != 0
+    }
+
+    /// Whether the pool measures times.
+    pub(crate) fn is_timed(&self) -> bool {
+        self.gate.load(Ordering::Relaxed) & gate::TIMED != 0
     }
 
     /// Whether every worker has left, and none will come: callbacks end.
@@ -345,8 +364,8 @@ impl Shared {
 
     /// `ns_job_rearm`.
     pub(crate) fn arm(&self, job: JobPtr) -> Armed {
-        if self.is_shutting_down() {
-            return Armed::ShuttingDown;
+        if self.gate.load(Ordering::SeqCst) & (gate::SHUT | gate::TIMED) != 0 {
+            return self.arm_gated(job);
         }
         tsan_release(&raw const job.state);
         let look = job.look();

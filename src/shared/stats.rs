@@ -7,6 +7,7 @@ use super::Shared;
 use crate::abi::ns_thrpool_stats;
 use crate::job::Kind;
 use crate::stats::Slot;
+use crate::sys;
 
 /// What was made, what was disposed of, and what lives.
 #[derive(Default)]
@@ -47,7 +48,26 @@ impl Shared {
         (stats.workers_busy, stats.workers_busy_max) = (busy as u64, most as u64);
         stats.wakes = self.wakes.load(Ordering::Relaxed);
         stats.refused_overload = self.refused.load(Ordering::Relaxed);
+        self.add_times(&mut stats);
         stats
+    }
+
+    /// What threads have measured, if they do.
+    fn add_times(&self, stats: &mut ns_thrpool_stats) {
+        let Some(own) = self.loop_times() else { return };
+        (own.queue).add_to(&mut stats.queue_loop_ns, &mut stats.queue_loop_sum);
+        (own.run).add_to(&mut stats.run_loop_ns, &mut stats.run_loop_sum);
+        own.late.add_to(&mut stats.late_ns, &mut stats.late_sum);
+        stats.loop_busy_ns = own.busy.length(sys::now);
+        stats.loop_idle_ns = own.idle.length(sys::now);
+        for times in self
+            .slots
+            .workers()
+            .filter_map(|slot| self.slots.times_of(slot))
+        {
+            (times.queue).add_to(&mut stats.queue_worker_ns, &mut stats.queue_worker_sum);
+            (times.run).add_to(&mut stats.run_worker_ns, &mut stats.run_worker_sum);
+        }
     }
 
     fn jobs(&self, kind: Kind) -> Jobs {

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! The steps of jobs that are not like most: those in groups, those that count against their pool's
-//! limit, and those that are armed in another way than before.
+//! limit, those that are armed in another way than before, and those whose pool measures times.
 
 use super::{Armed, Ended, Shared, queue_of};
 use crate::abi::NS_JOB_PERSIST;
 use crate::job::again::Again;
 use crate::job::here;
 use crate::job::state::{self, Arm, End};
-use crate::job::{JobPtr, probes};
+use crate::job::{JobPtr, Kind, probes};
 use crate::perturb::perturb;
 use crate::sync::tsan_release;
 use crate::sys;
@@ -21,13 +21,33 @@ impl Shared {
         }
     }
 
+    /// In a pool that measures times: a run-now job, which is armed and which the caller has in hand, begins
+    /// to wait. Other jobs do so when they fire.
+    pub(crate) fn stamp(&self, job: JobPtr) {
+        let look = job.look();
+        if look.is_timed() && look.kind() == Kind::Now {
+            job.set_stamp(sys::now());
+        }
+    }
+
     /// Whether an add by the calling thread is refused, because as many jobs wait for workers as may.
     pub(crate) fn is_overloaded(&self) -> bool {
         // A worker that had to wait for room would wait for itself.
         self.overload.is_full() && !here::on_worker_of(self.as_c())
     }
 
-    /// `ns_job_rearm`, of a job that is not like most.
+    /// `ns_job_rearm`, in a pool that shuts down or measures times.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn arm_gated(&self, job: JobPtr) -> Armed {
+        if self.is_shutting_down() {
+            return Armed::ShuttingDown;
+        }
+        tsan_release(&raw const job.state);
+        self.arm_unusual(job)
+    }
+
+    /// `ns_job_rearm`, of a job that is not like most, or in a pool that measures times.
     #[cold]
     #[inline(never)]
     pub(super) fn arm_unusual(&self, job: JobPtr) -> Armed {
@@ -40,6 +60,7 @@ impl Shared {
                 if job.is_counted() {
                     self.overload.add(1);
                 }
+                self.stamp(job);
                 self.start(job);
             }
             Arm::Recorded => {}

@@ -6,6 +6,8 @@
 //! the statistics, and tools that look at the process's memory from outside. The calls that make jobs come
 //! from any thread; they count in [stripes](Made).
 //!
+//! A pool with `NS_POOL_TIMINGS` has [`Times`] for each thread, too, behind the slots.
+//!
 //! A reader adds up what the owners have stored so far. Each count only grows. A job is counted as made
 //! before it can run, or right after in a group, and as disposed of before its done callback; so the sums
 //! agree as soon as nothing is under way.
@@ -14,8 +16,10 @@ mod made;
 mod registry;
 mod slot;
 mod table;
+mod times;
 
 pub(crate) use made::Made;
 pub(crate) use registry::{each, enroll, strike};
 pub(crate) use slot::{Call, JobKind, Kind as Thread, NOBODY, Slot};
 pub(crate) use table::Slots;
+pub(crate) use times::{BUCKETS, Times};

@@ -11,6 +11,7 @@ use libc::c_void;
 
 use super::made::Made;
 use super::slot::{Kind, Slot};
+use super::times::Times;
 use crate::alloc::Allocator;
 use crate::fork;
 
@@ -36,7 +37,8 @@ pub(crate) struct Table {
     number: u64,
     /// The process that made it: see [`fork`].
     generation: u32,
-    spare: u32,
+    /// Where the loop's [`Times`] begin, from here, then the workers'; 0 if no times are measured.
+    times: u32,
     /// The name of the pool.
     name: [u8; 16],
     block: NonNull<u8>,
@@ -55,15 +57,22 @@ unsafe impl Send for Slots {}
 unsafe impl Sync for Slots {}
 
 impl Slots {
-    /// Slots for a loop and `workers` workers. `None` if there is no memory.
-    pub(crate) fn make(alloc: &Allocator, workers: usize) -> Option<Self> {
+    /// Slots for a loop and `workers` workers, `timed` if they measure times. `None` if there is no memory.
+    pub(crate) fn make(alloc: &Allocator, workers: usize, timed: bool) -> Option<Self> {
         let slots = u32::try_from(workers).ok()?.checked_add(1)?;
-        let room = size_of::<Table>() + slots as usize * size_of::<Slot>();
+        let known = size_of::<Table>() + slots as usize * size_of::<Slot>();
+        let (times, room) = match timed {
+            false => (0, known),
+            true => {
+                let all = (slots as usize).checked_mul(size_of::<Times>())?;
+                (u32::try_from(known).ok()?, known.checked_add(all)?)
+            }
+        };
         let block = alloc.zeroed::<u8>(room + align_of::<Table>())?;
         let pad = block.as_ptr().align_offset(align_of::<Table>());
         // SAFETY: the block is longer than what it holds by the alignment.
         let table = unsafe { block.add(pad).cast::<Table>() };
-        // SAFETY: there is room. Zeroed memory is a slot.
+        // SAFETY: there is room. Zeroed memory is a slot, and times.
         unsafe {
             table.write(Table {
                 magic: *b"nunc-stans slots",
@@ -75,7 +84,7 @@ impl Slots {
                 made: std::ptr::null(),
                 number: NUMBER.fetch_add(1, Ordering::Relaxed),
                 generation: fork::generation(),
-                spare: 0,
+                times,
                 name: [0; 16],
                 block,
             });
@@ -137,6 +146,29 @@ impl Slots {
         (1..self.head().slots as usize).map(|index| self.at(index))
     }
 
+    /// Whether times are measured.
+    pub(crate) fn are_timed(&self) -> bool {
+        self.head().times != 0
+    }
+
+    /// The times of the thread with this slot, if they are measured.
+    #[inline(always)]
+    pub(crate) fn times_of(&self, slot: &Slot) -> Option<&Times> {
+        let head = self.head();
+        if head.times == 0 {
+            return None;
+        }
+        let index =
+            ((&raw const *slot).addr() - (&raw const *self.of_loop()).addr()) / size_of::<Slot>();
+        debug_assert!(index < head.slots as usize);
+        // SAFETY: the slot is one of this block, and there are as many times as slots.
+        let times = unsafe {
+            let first = self.table.byte_add(head.times as usize);
+            first.cast::<Times>().add(index).as_ref()
+        };
+        Some(times)
+    }
+
     /// The number of workers that have work.
     pub(crate) fn busy(&self) -> usize {
         self.workers().filter(|slot| slot.is_busy()).count()
@@ -163,3 +195,5 @@ impl Table {
 const _: () = assert!(Kind::Worker as u32 == 1 && Kind::Loop as u32 == 2);
 // What tools outside rely on.
 const _: () = assert!(size_of::<Slot>() == 128 && size_of::<Table>() == 128);
+// So that the times follow without a gap.
+const _: () = assert!(align_of::<Times>() <= align_of::<Table>());

@@ -362,6 +362,8 @@ impl State {
     /// As [`State::finish`]. `note` is called each time that a step to WAITING is about to be
     /// tried; the step may fail. It is called before the step because the job may be freed right
     /// after.
+    // Inlined also where rare runs call it, so that it is in all others.
+    #[inline(always)]
     pub(crate) fn callback_returned(
         &self,
         waiters: &Waiters,
