@@ -136,7 +136,7 @@ TOOLS_FOR_BENCH := $(TOOLS_FOR_BUILD) g++ pkg-config python3 libevent-dev libuv1
 BENCHES := $(addprefix $(B)/bench/,ns floor libevent libuv glib asio)
 BENCH_HEADERS := $(wildcard bench/*.h)
 
-.PHONY: all help man docs pictures need-man need-docs need-demo need-demo-sql need-check need-deep need-deb \
+.PHONY: all help man docs pictures need-rustup need-man need-docs need-demo need-demo-sql need-check need-deep need-deb \
         need-languages need-bench need-counts demo demo-sql check check-model check-deep check-full \
         check-everywhere check-languages verto-module check-docs check-package dist print-triple time64-tests soak header \
         examples c-tests bench bench-frameworks bench-plot bench-counts bench-profile install uninstall deb clean
@@ -200,10 +200,12 @@ need-bench:
 need-counts:
 	@tools/need.sh $(TOOLS_FOR_COUNTS)
 
-need-check:
-	@tools/need.sh $(TOOLS_FOR_CHECK)
+need-rustup:
 	@command -v rustup >/dev/null && rustup component list --installed | grep -q clippy || rustup component add clippy
 	@command -v rustup >/dev/null && rustup component list --installed | grep -q rustfmt || rustup component add rustfmt
+
+need-check: need-rustup
+	@tools/need.sh $(TOOLS_FOR_CHECK)
 
 $(WITH_NSPR): LIBRARY = $(shell pkg-config --cflags --libs nspr)
 $(B)/examples/in-glib: LIBRARY = $(shell pkg-config --cflags --libs glib-2.0)
@@ -296,7 +298,7 @@ check-deep: need-deep ## models, sanitizers, valgrind, a hundredth of the long c
 	@$(MAKE) --no-print-directory -j2 c-tests $(B)/bench/ns
 	@tools/deep.sh build
 
-need-languages:
+need-languages: need-rustup
 	@tools/need.sh $(TOOLS_FOR_LANGUAGES)
 
 check-languages: need-languages ## C++, Python, Lua, the header without preprocessor, the adapters

@@ -144,6 +144,35 @@ python() {
     failed=$((failed + ${bad:-0}))
 }
 
+# Run Cargo's tests, with variables before the command, and add what they count.
+cargo_test() {
+    env CARGO_TARGET_DIR="$work/rust" RUST_BACKTRACE=0 NS_SHARED_LIBRARY="$root/lib/libnunc-stans.so.0" "$@" \
+        >"$log" 2>&1 || { grep -q '^test result: FAILED' "$log" || echo "test result: FAILED. 0 passed; 1 failed"; } >>"$log"
+    sed -n 's/^test result: .* \([0-9]*\) passed; \([0-9]*\) failed.*/\1 \2/p' "$log" >"$log.counts"
+    bad=$(awk '{ n += $2 } END { print n + 0 }' "$log.counts")
+    [ "$bad" -eq 0 ] || tail -n 60 "$log"
+    passed=$((passed + $(awk '{ n += $1 } END { print n + 0 }' "$log.counts")))
+    failed=$((failed + bad))
+}
+
+rust() {
+    manifest=--manifest-path=bindings/rust/Cargo.toml
+    in_rust="env CARGO_TARGET_DIR=$work/rust cargo"
+    step "Rust: the format" cargo fmt $manifest --check
+    # shellcheck disable=SC2086 # words
+    step "Rust: lints" $in_rust clippy -q $manifest --locked --all-targets -- -D warnings
+    # shellcheck disable=SC2086 # words
+    step "Rust: the pages, whose links work" env RUSTDOCFLAGS=-Dwarnings $in_rust doc -q $manifest --locked --no-deps
+    cargo_test timeout -k 5 200 cargo test $manifest --locked --no-fail-fast
+    runner=CARGO_TARGET_$(rustc -vV | sed -n 's/^host: //p' | tr a-z- A-Z_)_RUNNER
+    cargo_test NS_SLOW=1 "$runner=valgrind -q --error-exitcode=9 --leak-check=full --show-leak-kinds=definite \
+        --errors-for-leak-kinds=definite" timeout -k 5 400 cargo test $manifest --locked --no-fail-fast \
+        --test jobs --test groups --test ends --test two_copies -- --test-threads=1
+    for example in echo echo-async; do
+        step "Rust: $example serves, and ends on SIGTERM" bindings/cpp/tests/echo.sh "$work/rust/debug/examples/$example"
+    done
+}
+
 # Inside other libraries, under AddressSanitizer, which also looks for leaks.
 adapters() {
     out=$work/adapters
@@ -200,7 +229,7 @@ lua() {
     done
 }
 
-for part in ${*:-cpp venv ffi python adapters lua}; do
+for part in ${*:-cpp venv ffi python rust adapters lua}; do
     before=$(date +%s)
     $part
     echo "$part took $(($(date +%s) - before)) s"

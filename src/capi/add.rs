@@ -36,7 +36,7 @@ pub(super) const KEPT: ns_job_type_t = !NS_JOB_UNARMED;
 /// @return NS_SUCCESS, NS_SHUTDOWN, NS_ALLOCATION_FAILURE or NS_INVALID_REQUEST; if not the
 /// first, *job is NULL and nothing happened
 #[unsafe(no_mangle)]
-pub(super) unsafe extern "C" fn ns_create_job(
+pub unsafe extern "C" fn ns_create_job(
     tp: *mut ns_thrpool_t,
     job_type: ns_job_type_t,
     func: ns_job_func_t,
@@ -71,7 +71,7 @@ pub(super) unsafe extern "C" fn ns_create_job(
 /// @return NS_SUCCESS, NS_SHUTDOWN, NS_ALLOCATION_FAILURE or NS_INVALID_REQUEST; NS_OVERLOADED if the
 /// pool has a queue_limit and so many jobs wait for workers; if not the first, *job is NULL and nothing happened
 #[unsafe(no_mangle)]
-pub(super) unsafe extern "C" fn ns_add_job(
+pub unsafe extern "C" fn ns_add_job(
     tp: *mut ns_thrpool_t,
     job_type: ns_job_type_t,
     func: ns_job_func_t,
@@ -105,7 +105,7 @@ pub(super) unsafe extern "C" fn ns_add_job(
 /// @return NS_SUCCESS, NS_SHUTDOWN, NS_ALLOCATION_FAILURE or NS_INVALID_REQUEST; if not the
 /// first, *job is NULL, the descriptor is open and still the caller's, and nothing happened
 #[unsafe(no_mangle)]
-pub(super) unsafe extern "C" fn ns_add_io_job(
+pub unsafe extern "C" fn ns_add_io_job(
     tp: *mut ns_thrpool_t,
     fd: *mut PRFileDesc,
     job_type: ns_job_type_t,
@@ -142,7 +142,7 @@ pub(super) unsafe extern "C" fn ns_add_io_job(
 /// @return NS_SUCCESS, NS_SHUTDOWN, NS_ALLOCATION_FAILURE or NS_INVALID_REQUEST; if not the
 /// first, *job is NULL and nothing happened
 #[unsafe(no_mangle)]
-pub(super) unsafe extern "C" fn ns_add_timeout_job(
+pub unsafe extern "C" fn ns_add_timeout_job(
     tp: *mut ns_thrpool_t,
     tv: *mut timeval,
     job_type: ns_job_type_t,
@@ -180,7 +180,7 @@ pub(super) unsafe extern "C" fn ns_add_timeout_job(
 /// @param job where the job is written before it can run; may be NULL
 /// @return as `ns_add_io_job`
 #[unsafe(no_mangle)]
-pub(super) unsafe extern "C" fn ns_add_io_timeout_job(
+pub unsafe extern "C" fn ns_add_io_timeout_job(
     tp: *mut ns_thrpool_t,
     fd: *mut PRFileDesc,
     tv: *mut timeval,
@@ -222,7 +222,7 @@ pub(super) unsafe extern "C" fn ns_add_io_timeout_job(
 /// @return NS_SUCCESS, NS_SHUTDOWN, NS_ALLOCATION_FAILURE or NS_INVALID_REQUEST; if not the
 /// first, *job is NULL and nothing happened
 #[unsafe(no_mangle)]
-pub(super) unsafe extern "C" fn ns_add_signal_job(
+pub unsafe extern "C" fn ns_add_signal_job(
     tp: *mut ns_thrpool_t,
     signum: i32,
     job_type: ns_job_type_t,

@@ -13,8 +13,9 @@ A callback gets its job. It runs in a worker or, with loop=True, in the loop. A 
 returns without having called rearm(), unless it is persistent or was made with keep=True: then it is idle, and
 its owner may rearm() it. What a job refers to lives until it is over, cancelled, or its pool is closed.
 
-In a callback, Shutdown and Deleting say that its pool or group ends: let them pass. What else leaves it goes to the pool's on_exception or, without one, to the logger "nunc_stans", which also
-gets what the library logs. The job is then over; the pool goes on.
+In a callback, Shutdown and Deleting say that its pool or group ends: let them pass. What else leaves it goes to the
+pool's on_exception or, without one, to the logger "nunc_stans", which also gets what the library logs. The job is then
+over; the pool goes on.
 
 The functions of jobs, groups and pools may be called from any thread. They hold no lock of Python's while they
 wait.
@@ -34,18 +35,9 @@ from typing import Any, Self
 
 from ._native import ffi, lib
 from ._results import (
-    AllocationFailure,
-    Deleting,
-    Error,
-    InvalidRequest,
-    InvalidState,
-    Overloaded,
-    Running,
-    Shutdown,
-    ThreadFailure,
-    Timeout,
-    check,
-)
+    AllocationFailure, Deleting, Error, InvalidRequest, InvalidState, Overloaded, Running, Shutdown, ThreadFailure,
+    Timeout, check,
+)  # fmt: skip
 
 __all__ = [
     "AllocationFailure", "Deleting", "Error", "Group", "InvalidRequest", "InvalidState", "Job", "Overloaded",
@@ -101,7 +93,7 @@ class Job:
     def _live(self, call: str) -> Any:
         if (here := self._here()) is not None:
             return here
-        if self._raw is None or (self.group is not None and self.group._cancelled):
+        if self.over:
             raise Deleting(f"{call}: the job is finished with")
         return self._raw
 
@@ -132,10 +124,8 @@ class Job:
         """Finish with it, whatever its state. True: no run is in progress, but perhaps the caller's own, and none
         begins any more. False: one is in progress on another thread, and is the last; or it was over before."""
         with self._lock:
-            raw, self._raw = self._raw, None
-            if raw is None or (self.group is not None and self.group._cancelled):
-                return False
-            return bool(lib.ns_job_cancel(raw) == lib.NS_SUCCESS)
+            over, raw, self._raw = self.over, self._raw, None
+            return not over and bool(lib.ns_job_cancel(raw) == lib.NS_SUCCESS)
 
     @property
     def over(self) -> bool:
@@ -306,15 +296,7 @@ class _Adder:
         return self.on_io(fd, WRITE, callback, **how)
 
     def _add(
-        self,
-        call: str,
-        callback: Callback,
-        loop: bool,
-        persist: bool,
-        keep: bool,
-        function: Any,
-        *trigger: Any,
-        more: int = 0,
+        self, call: str, callback: Callback, loop: bool, persist: bool, keep: bool, function: Any, *trigger: Any, more: int = 0
     ) -> Job:
         pool = self._of
         job = Job(pool, self._group, callback, persist, keep)
