@@ -263,10 +263,14 @@ impl Poller for Over {
                 return Err(refusal);
             }
         };
-        if self.is_own(fd) && !(self.gave_up_epoll() && !self.is_own(fd)) {
-            // The application has closed a descriptor of ours, and its number is in use again.
-            self.own.remove(fd);
-            self.broken = true;
+        if self.is_own(fd) {
+            // The framework may have given up its epoll instance: then the number is not ours any more.
+            self.gave_up_epoll();
+            if self.is_own(fd) {
+                // The application has closed a descriptor of ours, and its number is in use again.
+                self.own.remove(fd);
+                self.broken = true;
+            }
         }
         let slot = &mut self.slots[fd as usize];
         if slot.watched && !there {
