@@ -59,7 +59,10 @@ impl Over {
             self.lost.push(fd);
         }
         self.framework().unwatch(fd, outlives);
-        if outlives && self.check_at == u64::MAX {
+        if outlives && self.rests && self.traits.shows_ready {
+            // Such a file would keep that descriptor readable though there is nothing to do.
+            self.check_at = 0;
+        } else if outlives && self.check_at == u64::MAX {
             self.check_later();
         }
     }

@@ -81,6 +81,8 @@ pub(super) struct Over {
     pub(super) haunted: Option<c_int>,
     /// The numbers of lost descriptors, as far as there was memory for them.
     pub(super) lost: Vec<c_int>,
+    /// The loop is in a thread of the application's, which may watch the framework's descriptor.
+    pub(super) rests: bool,
     /// No signal can interrupt a wait.
     pub(super) limited: bool,
     /// The read end of the wake pipe.
@@ -119,6 +121,7 @@ impl Over {
             check_took: 0,
             haunted: None,
             lost: Vec::new(),
+            rests: false,
             limited: !roused,
             wake,
             broken: false,
@@ -263,7 +266,7 @@ impl Poller for Over {
                 return Err(refusal);
             }
         };
-        if self.is_own(fd) && !(self.gave_up_epoll() && !self.is_own(fd)) {
+        if self.is_own(fd) && (!self.gave_up_epoll() || self.is_own(fd)) {
             // The application has closed a descriptor of ours, and its number is in use again.
             self.own.remove(fd);
             self.broken = true;
@@ -407,6 +410,7 @@ impl Poller for Over {
     }
 
     fn prepare_rest(&mut self) -> io::Result<()> {
+        self.rests = true;
         // Nobody may wait when the time comes: a timerfd makes the framework's descriptor readable.
         if self.traits.keeps_time {
             self.traits.keeps_time = false;
