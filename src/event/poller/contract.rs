@@ -49,6 +49,14 @@ impl Key {
     }
 }
 
+/// The serial of an event that no job has: serials have 24 bits.
+const NOBODY: u32 = 1 << 24;
+
+/// The key of an event that says that the file that had the number `fd` lives on.
+pub(super) fn nobody(fd: c_int) -> u64 {
+    Key { fd, serial: NOBODY }.pack()
+}
+
 /// What a wait reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
@@ -280,6 +288,15 @@ mod tests {
             let key = Key { fd, serial };
             assert_eq!(Key::unpack(key.pack()), key);
             assert!(key.is_of(serial) && !key.is_of(serial ^ 1));
+            assert!(![WAKE_KEY as u64, TIME_KEY as u64].contains(&key.pack()));
+        }
+    }
+
+    #[test]
+    fn nobodys_key_is_no_other() {
+        for fd in [0, 7, c_int::MAX] {
+            let key = Key { fd, serial: NOBODY };
+            assert_eq!(Key::unpack(key.pack()), key);
             assert!(![WAKE_KEY as u64, TIME_KEY as u64].contains(&key.pack()));
         }
     }

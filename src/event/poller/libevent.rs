@@ -346,7 +346,8 @@ impl Framework for Libevent {
     #[inline]
     fn wait(&mut self, until: Until, found: &mut Batch) -> Result<(usize, bool), c_int> {
         let flags = match until {
-            Until::Now => LOOP_NONBLOCK,
+            // Without ONCE it goes on as long as anything is ready, and that is until the loop has read it.
+            Until::Now => LOOP_NONBLOCK | LOOP_ONCE,
             Until::Event => LOOP_ONCE,
             Until::Deadline(deadline) => {
                 self.set_time(deadline)?;

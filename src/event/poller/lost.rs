@@ -5,7 +5,7 @@ use std::io;
 
 use libc::c_int;
 
-use super::contract::{Batch, EVENTS, IN, Key, OUT, TIME_KEY, WAKE_KEY};
+use super::contract::{Batch, EVENTS, IN, Key, OUT, TIME_KEY, WAKE_KEY, nobody};
 use super::over::Over;
 use crate::sys;
 
@@ -13,14 +13,6 @@ use crate::sys;
 /// lost until then; or after [`RARELY`] times as long as the last reading took, if that is longer.
 const LATER: u64 = 5_000_000;
 const RARELY: u64 = 50;
-/// The serial of an event that no job has: serials have 24 bits.
-const NOBODY: u32 = 1 << 24;
-
-/// The key of an event that says that the file that had the number `fd` lives on.
-pub(super) fn nobody(fd: c_int) -> u64 {
-    Key { fd, serial: NOBODY }.pack()
-}
-
 /// Whether a descriptor is ready in one of these directions, by poll(2).
 fn is_ready(fd: c_int, bits: u32) -> bool {
     let bit = |has, bit| if bits & has != 0 { bit } else { 0 };
@@ -59,7 +51,10 @@ impl Over {
             self.lost.push(fd);
         }
         self.framework().unwatch(fd, outlives);
-        if outlives && self.check_at == u64::MAX {
+        if outlives && self.rests && self.traits.shows_ready {
+            // Such a file would keep that descriptor readable though there is nothing to do.
+            self.check_at = 0;
+        } else if outlives && self.check_at == u64::MAX {
             self.check_later();
         }
     }
@@ -176,21 +171,5 @@ impl Over {
             return Some((0, Some(nobody(fd))));
         }
         Some((bits, None))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nobodys_key_is_no_other() {
-        for fd in [0, 7, c_int::MAX] {
-            let key = Key { fd, serial: NOBODY };
-            let event = Key::unpack(key.pack());
-            assert_eq!(event, key);
-            assert_ne!(key.pack(), WAKE_KEY as u64);
-            assert_ne!(key.pack(), TIME_KEY as u64);
-        }
     }
 }

@@ -28,10 +28,10 @@ use libc::c_int;
 use super::beside::Beside;
 use super::contract::{
     Batch, EVENTS, Key, LONGEST, Numbers, Poller, Refusal, TIME_KEY, Until, WAKE_KEY, WaitError,
+    nobody,
 };
 use super::framework::{Framework, Traits, Watch};
 use super::functions::Functions;
-use super::lost::nobody;
 use super::{libevent, own, tevent};
 use crate::fds::{Interest, Mode};
 use crate::sys;
@@ -81,6 +81,8 @@ pub(super) struct Over {
     pub(super) haunted: Option<c_int>,
     /// The numbers of lost descriptors, as far as there was memory for them.
     pub(super) lost: Vec<c_int>,
+    /// The loop is in a thread of the application's, which may watch the framework's descriptor.
+    pub(super) rests: bool,
     /// No signal can interrupt a wait.
     pub(super) limited: bool,
     /// The read end of the wake pipe.
@@ -119,6 +121,7 @@ impl Over {
             check_took: 0,
             haunted: None,
             lost: Vec::new(),
+            rests: false,
             limited: !roused,
             wake,
             broken: false,
@@ -411,6 +414,7 @@ impl Poller for Over {
     }
 
     fn prepare_rest(&mut self) -> io::Result<()> {
+        self.rests = true;
         // Nobody may wait when the time comes: a timerfd makes the framework's descriptor readable.
         if self.traits.keeps_time {
             self.traits.keeps_time = false;
