@@ -136,7 +136,8 @@ TOOLS_FOR_BENCH := $(TOOLS_FOR_BUILD) g++ pkg-config python3 libevent-dev libuv1
 BENCHES := $(addprefix $(B)/bench/,ns floor libevent libuv glib asio)
 BENCH_HEADERS := $(wildcard bench/*.h)
 
-.PHONY: all help man docs pictures need-rustup need-man need-docs need-demo need-demo-sql need-check need-deep need-deb \
+.PHONY: all help man docs pictures times-picture need-rustup need-man need-docs need-demo need-demo-sql \
+        need-check need-deep need-deb \
         need-languages need-bench need-counts demo demo-sql check check-model check-deep check-full \
         check-everywhere check-languages verto-module check-docs check-package dist print-triple time64-tests soak header \
         examples c-tests bench bench-frameworks bench-plot bench-counts bench-profile install uninstall deb clean
@@ -382,6 +383,11 @@ build/docs/venv/done: tools/docs/requirements.txt
 docs: need-docs ## build the site into build/docs/site and check its links
 	@$(MAKE) --no-print-directory build/docs/venv/done
 	@build/docs/venv/bin/python tools/docs/site.py build/docs
+
+times-picture: ## run the example daemon under load for five seconds, and draw docs/pictures/times.svg
+	@tools/need.sh python3
+	@$(MAKE) --no-print-directory all $(B)/examples/httpd
+	tools/times.py run $(B)/examples/httpd >$(B)/times.svg && mv $(B)/times.svg docs/pictures/times.svg
 
 pictures: need-docs ## draw docs/pictures/*.svg
 	for picture in docs/pictures/*.dot; do dot -Tsvg $$picture -o $${picture%.dot}.svg; done

@@ -61,6 +61,12 @@ MORE_THAN = {
     "echo-loop-caller": "echo-loop",
     "echo-loop-turns": "echo-loop",
     "run-now-loop-caller": "run-now-loop",
+    "run-now-timed": "run-now",
+    "rearm-timed": "rearm",
+    "echo-loop-timed": "echo-loop",
+    "echo-workers-timed": "echo-workers",
+    "timers-fire-timed": "timers-fire",
+    "group-post-timed": "group-post",
     "run-now-loop-turns": "run-now-loop",
     "group-post": "run-now",
     "group-post-window": "run-now-window",
@@ -79,6 +85,7 @@ libuv: echo by uv_poll_t. Its jobs and timers are added on the loop's own thread
 that may; its timers count milliseconds. libevent's are added from outside, with its locks.
 caller: the loop is a thread of the program's, in ns_thrpool_run; turns: one that polls the wait
 descriptor and turns the pool; beside them what is left of the rate of the pool's own thread.
+timed: with NS_POOL_TIMINGS; beside it what is left of the rate without.
 group: one callback of a group at a time, in order, on any worker; asio: strands; floor: a list and
 a mutex for each group over the pool. group-post: to one group, and beside it what is left of the
 same peer's run-now. groups: how many : producers x workers. group-ping: two groups, so many workers.

@@ -36,7 +36,9 @@ tap $? "/metrics is of the format's type"
 grep -q '^nunc_stans_jobs_made_total{pool="ns-0"} [1-9]' "$work/metrics"
 tap $? "and counts jobs"
 
-awk '/^# HELP/ { help[$3] = 1 } /^# TYPE/ { type[$3] = 1 } /^nunc/ { sub(/[{ ].*/, ""); name[$1] = 1 }
+awk '/^# HELP/ { help[$3] = 1 } /^# TYPE/ { type[$3] = 1 } /^nunc/ { sub(/[{ ].*/, "")
+         if (/_(bucket|sum|count)$/) { it = $1; sub(/_(bucket|sum|count)$/, "", it); if (type[it]) $1 = it }
+         name[$1] = 1 }
      END { for (it in name) if (!help[it] || !type[it]) print "no help or type: " it
            for (it in help) if (!name[it]) print "no value: " it }' "$work/metrics" >"$work/why"
 [ ! -s "$work/why" ]
@@ -89,6 +91,18 @@ balance='nunc_stans_jobs_made_total - nunc_stans_jobs_disposed_total'
 lives='nunc_stans_live_run_now + nunc_stans_live_io + nunc_stans_live_timers + nunc_stans_live_signals'
 agrees "($balance) - ($lives)" 0
 tap $? "jobs made are jobs disposed of and jobs that live"
+
+quantile='histogram_quantile(0.9, rate(nunc_stans_run_worker_seconds_bucket[1m]))'
+is_a_time() { value "$quantile" | grep -Eq '^[0-9.e-]+$' && [ "$(value "$quantile > bool 0")" = 1 ]; }
+takes() {
+    get "http://$address/" >/dev/null
+    is_a_time
+}
+within 60 takes
+tap $? "it tells how long nine of ten callbacks take at most"
+
+tools/times.py draw "$work/metrics" >"$work/times.svg" 2>"$work/why" && grep -q '<rect .*#3b78a8' "$work/times.svg"
+tap $? "the times are drawn"
 
 kill -TERM $server && wait $server
 tap $? "the daemon ends well"

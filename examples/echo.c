@@ -30,7 +30,7 @@ struct client {
 };
 
 static struct timeval idle = {60, 0};
-static struct ns_job_t *listener, *rest; /* one is armed at a time; both run in the event loop */
+static struct timeval moment = {0, 100000};
 
 static void wait_for(ns_job_type_t direction, struct client *c, ns_thrpool_t *tp);
 
@@ -92,7 +92,7 @@ static void wait_for(ns_job_type_t direction, struct client *c, ns_thrpool_t *tp
 static void on_client(struct ns_job_t *job)
 {
     int fd = accept4(ns_job_get_native_fd(job), NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    bool rests = fd < 0 && errno != EAGAIN && errno != ECONNABORTED;
+    bool failed = fd < 0 && errno != EAGAIN && errno != ECONNABORTED;
     struct client *c = fd < 0 ? NULL : calloc(1, sizeof *c);
     if (c != NULL) {
         c->fd = fd;
@@ -100,14 +100,11 @@ static void on_client(struct ns_job_t *job)
     } else if (fd >= 0) {
         close(fd);
     }
-    /* Out of descriptors or memory: the client still waits, so the listener would fire for ever. */
-    ns_job_rearm(rests ? rest : job);
-}
-
-static void on_rested(struct ns_job_t *job)
-{
-    (void)job;
-    ns_job_rearm(listener);
+    if (failed)
+        /* Out of descriptors or memory: the client still waits, so the listener would fire for ever. */
+        ns_job_rearm_after(job, &moment);
+    else
+        ns_job_rearm(job);
 }
 
 static void on_sigterm(struct ns_job_t *job)
@@ -134,7 +131,7 @@ int main(int argc, char **argv)
     long port = argc > 1 ? number(argv[1], 65535) : 7007;
     if (argc > 2)
         idle.tv_sec = number(argv[2], 86400);
-    struct timeval moment = {0, 100000};
+    struct ns_job_t *listener;
     struct sockaddr_in at = {AF_INET, htons((in_port_t)port), {htonl(INADDR_LOOPBACK)}, {0}};
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &(int){1}, sizeof(int)) < 0 ||
@@ -145,11 +142,9 @@ int main(int argc, char **argv)
     ns_thrpool_t *tp = ns_thrpool_new(&config);
     if (tp == NULL ||
         ns_add_signal_job(tp, SIGTERM, NS_JOB_NONE, on_sigterm, NULL, NULL) != NS_SUCCESS ||
-        ns_add_timeout_job(tp, &moment, NS_JOB_UNARMED, on_rested, NULL, &rest) != NS_SUCCESS ||
         ns_add_fd_job(tp, fd, NS_JOB_ACCEPT, on_client, NULL, &listener) != NS_SUCCESS)
         errx(1, "can't start: the system log says why");
     ns_thrpool_wait(tp); /* until the signal has shut it down, and every callback has returned */
-    ns_job_done(rest);
     ns_job_done(listener);  /* closes fd */
     ns_thrpool_destroy(tp); /* and all connections */
 }

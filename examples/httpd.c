@@ -412,6 +412,7 @@ static void usage(void)
 int main(int argc, char **argv)
 {
     struct ns_thrpool_config config;
+    struct ns_thrpool_options options;
     uint16_t port = 8080;
     size_t slow_width = 0, slow_limit = 16;
     long processors = sysconf(_SC_NPROCESSORS_ONLN);
@@ -442,7 +443,9 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     open_listener(port);
     slow_width = slow_width ? slow_width : (config.max_threads + 1) / 2;
-    server.pool = ns_thrpool_new(&config);
+    ns_thrpool_options_init(&options, sizeof options);
+    options.flags = NS_POOL_TIMINGS; /* for /metrics */
+    server.pool = ns_thrpool_new_with(&config, &options);
     if (!server.pool || ns_group_new(server.pool, slow_width, NULL, NULL, &slow) != NS_SUCCESS ||
         ns_group_set_limit(slow, slow_limit) != NS_SUCCESS) {
         return 1;

@@ -4,8 +4,8 @@
  *
  * Its jobs run in the event loop:
  *
- *   listener       ACCEPT | PERSIST: accepting is quick and never blocks.
- *   pause          TIMER: brings the listener back when descriptors had run out.
+ *   listener       ACCEPT | PERSIST: accepting is quick and never blocks. It rests when descriptors have run
+ *                  out.
  *   SIGTERM/SIGINT call the server's function, which begins the end.
  */
 #ifndef EXAMPLES_SERVER_H
@@ -33,7 +33,7 @@
 
 enum {
     ACCEPTS_PER_TURN = 64, /* then the loop serves others */
-    PAUSE_MS = 100,        /* without the listener, when descriptors have run out */
+    PAUSE_MS = 100,        /* the listener rests so long when descriptors have run out */
 };
 
 static struct {
@@ -42,8 +42,7 @@ static struct {
     void (*on_client)(int fd); /* takes the socket over */
     void (*on_stop)(void);     /* has the pool shut down, now or soon */
     /* The loop's while the pool runs, main's before and after. */
-    struct ns_job_t *listener; /* NULL while accepting is paused */
-    struct ns_job_t *pause, *sigterm, *sigint;
+    struct ns_job_t *listener, *sigterm, *sigint;
     bool starved; /* the lack of descriptors has been reported */
 
     atomic_ulong pauses, jobs_made, jobs_disposed, warnings;
@@ -89,7 +88,7 @@ static bool job_made(ns_result_t result, struct ns_job_t **job, ns_job_func_t do
 
 /*
  * accept has failed and would fail again at once: the client still waits, and a level-triggered
- * listener would fire without end. So the listener is given up for a while.
+ * listener would fire without end. So it rests for a while.
  */
 static void pause_accepting(struct ns_job_t *listener, int error)
 {
@@ -98,10 +97,7 @@ static void pause_accepting(struct ns_job_t *listener, int error)
         warnx("accept: %s; trying again every %d ms", strerror(error), PAUSE_MS);
         server.starved = true;
     }
-    if (ns_job_rearm(server.pause) == NS_SUCCESS) {
-        ns_job_done(listener);
-        server.listener = NULL;
-    }
+    ns_job_rearm_after(listener, &(struct timeval){.tv_usec = PAUSE_MS * 1000});
 }
 
 static void on_connection(struct ns_job_t *job)
@@ -119,7 +115,6 @@ static void on_connection(struct ns_job_t *job)
     }
 }
 
-/* PRESERVE_FD: the listening socket outlives its job, which comes and goes. */
 static bool add_listener(void)
 {
     return job_made(ns_add_fd_job(server.pool, server.listen_fd,
@@ -128,13 +123,6 @@ static bool add_listener(void)
                                   on_connection, NULL, &server.listener),
                     &server.listener, job_disposed, NULL) &&
            ns_job_rearm(server.listener) == NS_SUCCESS;
-}
-
-static void on_pause_over(struct ns_job_t *job)
-{
-    if (!add_listener()) {
-        ns_job_rearm(job); /* no memory: later, perhaps. In a shutdown this is refused too */
-    }
 }
 
 /*
@@ -161,14 +149,9 @@ static bool add_stop_signal(int signum, struct ns_job_t **job, struct ns_group_t
  */
 static bool server_run(void (*on_client)(int fd), void (*on_stop)(void), struct ns_group_t *group)
 {
-    struct timeval pause = {.tv_usec = PAUSE_MS * 1000};
-
     server.on_client = on_client;
     server.on_stop = on_stop;
-    bool made = job_made(ns_add_timeout_job(server.pool, &pause, NS_JOB_UNARMED, on_pause_over,
-                                            NULL, &server.pause),
-                         &server.pause, job_disposed, NULL) &&
-                add_stop_signal(SIGTERM, &server.sigterm, group) &&
+    bool made = add_stop_signal(SIGTERM, &server.sigterm, group) &&
                 add_stop_signal(SIGINT, &server.sigint, group) && add_listener();
     /* The first signal may already have come. */
     made = made || ns_thrpool_is_shutdown(server.pool);
@@ -190,7 +173,7 @@ static bool server_run(void (*on_client)(int fd), void (*on_stop)(void), struct 
  */
 static void server_end(struct ns_group_t *group)
 {
-    struct ns_job_t *const jobs[] = {server.listener, server.pause, server.sigterm, server.sigint};
+    struct ns_job_t *const jobs[] = {server.listener, server.sigterm, server.sigint};
 
     for (size_t i = 0; i < sizeof jobs / sizeof *jobs; i++) {
         if (jobs[i]) {

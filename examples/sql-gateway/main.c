@@ -70,7 +70,6 @@ static void on_stop(void)
     /* All that it waits for now has a limit, but for PQcancel. */
     alarm((unsigned)(gateway.limit.tv_sec + gateway.idle.tv_sec) + GRACE);
     finish(&server.listener);
-    finish(&server.pause);
     close(server.listen_fd); /* so that who comes now is refused, and does not wait */
     server.listen_fd = -1;
     clients_stop();
