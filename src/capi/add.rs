@@ -4,7 +4,7 @@
 
 use libc::{c_void, timeval};
 
-use super::call::{SHUTDOWN, SUCCESS, nanoseconds, pool_of, refuse, refused, shut_down};
+use super::call::{SUCCESS, nanoseconds, not_made, pool_of, refuse, refused, shut_down};
 use crate::abi::_ns_result_t as R;
 use crate::abi::*;
 use crate::group::GroupPtr;
@@ -419,9 +419,8 @@ impl<'a> Make<'a> {
     }
 }
 
-// The functions below take what they need of a [`Make`] by value: so the compiler can keep it in registers.
-
-/// Makes a job in a pool that has a limit, measures times, or has no workers.
+/// Makes a job in a pool that has a limit, measures times, or has no workers. It takes by value what it needs
+/// of a [`Make`]: so the compiler can keep that in registers.
 #[cold]
 #[inline(never)]
 fn add_unusual(
@@ -447,24 +446,6 @@ fn add_unusual(
     }
     spec.front = spec.front.timed();
     make.make_and_start(shared, group, spec, counted, true)
-}
-
-/// Says why there is no job.
-#[cold]
-#[inline(never)]
-pub(super) fn not_made(function: &str, pool: Option<&Pool>, why: MakeError) -> ns_result_t {
-    match (why, pool) {
-        (MakeError::NoMemory, _) => {
-            refuse(pool, function, "no memory");
-            R::NS_ALLOCATION_FAILURE as ns_result_t
-        }
-        (MakeError::OwnDescriptor, _) => {
-            refuse(pool, function, "fd is one of the pool's own descriptors")
-        }
-        (MakeError::NoSignal, _) => refuse(pool, function, "the system refuses to catch signum"),
-        (MakeError::Forked, Some(pool)) => shut_down(&pool.shared, function),
-        (MakeError::Forked, None) => SHUTDOWN,
-    }
 }
 
 impl Make<'_> {

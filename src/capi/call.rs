@@ -14,7 +14,7 @@ use crate::group::core::Refused;
 use crate::job::{Job, JobPtr, NEVER};
 use crate::log::{Logger, log};
 use crate::pool::Pool;
-use crate::shared::{Armed, Shared};
+use crate::shared::{Armed, MakeError, Shared};
 use crate::sys::ErrnoGuard;
 
 pub(super) const SUCCESS: ns_result_t = R::NS_SUCCESS as ns_result_t;
@@ -176,5 +176,23 @@ pub(super) fn refused(pool: &Shared, function: &str, why: Refused) -> ns_result_
             log!(pool.logger, LOG_DEBUG, "{function}: the queue is full");
             R::NS_OVERLOADED as ns_result_t
         }
+    }
+}
+
+/// Says why there is no job.
+#[cold]
+#[inline(never)]
+pub(super) fn not_made(function: &str, pool: Option<&Pool>, why: MakeError) -> ns_result_t {
+    match (why, pool) {
+        (MakeError::NoMemory, _) => {
+            refuse(pool, function, "no memory");
+            R::NS_ALLOCATION_FAILURE as ns_result_t
+        }
+        (MakeError::OwnDescriptor, _) => {
+            refuse(pool, function, "fd is one of the pool's own descriptors")
+        }
+        (MakeError::NoSignal, _) => refuse(pool, function, "the system refuses to catch signum"),
+        (MakeError::Forked, Some(pool)) => shut_down(&pool.shared, function),
+        (MakeError::Forked, None) => SHUTDOWN,
     }
 }

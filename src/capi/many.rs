@@ -5,7 +5,7 @@ use std::ptr;
 
 use libc::{c_void, size_t};
 
-use super::add::{KEPT, MODIFIERS, Make, NO_WORKERS, not_made};
+use super::add::{KEPT, MODIFIERS, Make, NO_WORKERS};
 use super::call::*;
 use crate::abi::*;
 use crate::group::core::Refused;

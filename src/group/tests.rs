@@ -25,7 +25,6 @@ struct Job {
 
 #[derive(Clone, Copy)]
 struct Ptr(*mut Job);
-
 impl std::ops::Deref for Ptr {
     type Target = Job;
 
