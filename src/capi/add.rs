@@ -5,7 +5,6 @@
 use libc::{c_void, timeval};
 
 use super::call::{SUCCESS, nanoseconds, not_made, pool_of, refuse, refused, shut_down};
-use crate::abi::_ns_result_t as R;
 use crate::abi::*;
 use crate::group::GroupPtr;
 use crate::group::core::Refused;
