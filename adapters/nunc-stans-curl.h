@@ -63,6 +63,13 @@ static inline ns_result_t curlNuncStansStart(struct curlNuncStans *self, struct 
     return result;
 }
 
+/* What libcurl is told if it can't be served. It takes -1 for the end of all transfers, and then stumbles over those
+ * that have no connection yet. At the pool's end nothing has to be told: no callback comes any more. */
+static inline int curlNuncStansRefuse(ns_result_t result)
+{
+    return result == NS_SHUTDOWN ? 0 : -1;
+}
+
 /* Tell of the transfers that have ended. `done` may add others. */
 static inline void curlNuncStansTell(struct curlNuncStans *self)
 {
@@ -141,15 +148,17 @@ static inline int curlNuncStansWatch(CURL *easy, curl_socket_t fd, int what, voi
     }
     /* An armed job does not change its directions: another takes its place. */
     struct ns_job_t *job;
-    if (ns_add_fd_job(ns_group_get_tp(self->group), fd,
-                      directions | NS_JOB_THREAD | NS_JOB_PRESERVE_FD | NS_JOB_UNARMED,
-                      curlNuncStansOnSocket, socket, &job) != NS_SUCCESS ||
-        curlNuncStansStart(self, &job) != NS_SUCCESS) {
+    ns_result_t result = ns_add_fd_job(ns_group_get_tp(self->group), fd,
+                                       directions | NS_JOB_THREAD | NS_JOB_PRESERVE_FD | NS_JOB_UNARMED,
+                                       curlNuncStansOnSocket, socket, &job);
+    if (result == NS_SUCCESS)
+        result = curlNuncStansStart(self, &job);
+    if (result != NS_SUCCESS) {
         if (socket->job == NULL) {
             curl_multi_assign(self->multi, fd, NULL);
             curlNuncStansForget(socket);
         }
-        return -1;
+        return curlNuncStansRefuse(result);
     }
     if (socket->job != NULL)
         ns_job_cancel(socket->job);
@@ -181,10 +190,11 @@ static inline int curlNuncStansSetTimer(CURLM *multi, long ms, void *arg)
         return 0;
     tv.tv_sec = ms / 1000;
     tv.tv_usec = ms % 1000 * 1000;
-    if (ns_add_timeout_job(ns_group_get_tp(self->group), &tv, NS_JOB_THREAD | NS_JOB_UNARMED,
-                           curlNuncStansOnTimer, self, &self->timer) != NS_SUCCESS)
-        return -1;
-    return curlNuncStansStart(self, &self->timer) == NS_SUCCESS ? 0 : -1;
+    ns_result_t result = ns_add_timeout_job(ns_group_get_tp(self->group), &tv, NS_JOB_THREAD | NS_JOB_UNARMED,
+                                            curlNuncStansOnTimer, self, &self->timer);
+    if (result == NS_SUCCESS)
+        result = curlNuncStansStart(self, &self->timer);
+    return result == NS_SUCCESS ? 0 : curlNuncStansRefuse(result);
 }
 
 /**

@@ -273,21 +273,24 @@ static void start_server(void)
     for (int i = 0; i < BIG; i++)
         putc('a' + i % 26, big);
     fclose(big);
-    int number = 20000 + (int)getpid() % 20000;
-    snprintf(port, sizeof port, "%d", number);
+    /* Below those that the system gives to who asks for none. If it is taken, the server ends. */
+    int number = 10000 + (int)getpid() % 20000, up = 0;
+    while (!up) {
+        snprintf(port, sizeof port, "%d", ++number);
+        server = fork();
+        if (server == 0) {
+            execl(getenv("HTTPD"), "httpd", "-p", port, root, (char *)NULL);
+            _exit(127);
+        }
+        struct sockaddr_in at = {AF_INET, htons((in_port_t)number), {htonl(INADDR_LOOPBACK)}, {0}};
+        while (!up && waitpid(server, NULL, WNOHANG) == 0) {
+            int fd = socket(AF_INET, SOCK_STREAM, 0);
+            let_time_pass(20000);
+            up = connect(fd, (struct sockaddr *)&at, sizeof at) == 0;
+            close(fd);
+        }
+    }
     snprintf(url, sizeof url, "http://127.0.0.1:%d/big", number);
-    server = fork();
-    if (server == 0) {
-        execl(getenv("HTTPD"), "httpd", "-p", port, root, (char *)NULL);
-        _exit(127);
-    }
-    struct sockaddr_in at = {AF_INET, htons((in_port_t)number), {htonl(INADDR_LOOPBACK)}, {0}};
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-    while (connect(fd, (struct sockaddr *)&at, sizeof at) != 0) {
-        struct timespec pause = {0, 20000000};
-        nanosleep(&pause, NULL);
-    }
-    close(fd);
 }
 
 int main(void)
