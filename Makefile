@@ -220,6 +220,8 @@ $(B)/examples/httpd: examples/http.h examples/server.h
 
 $(B)/examples/chat: examples/server.h
 
+$(IN_HOSTS): examples/in-host.h
+
 SQL_GATEWAY := $(wildcard examples/sql-gateway/*.c)
 
 $(B)/examples/sql-gateway: $(SQL_GATEWAY) examples/sql-gateway/gateway.h examples/http.h \
@@ -314,6 +316,7 @@ check-full: need-check ## the documents, and the long counts: half an hour
 	NS_COUNT=full c-tests/run.sh -t 36000 $(B)/c-tests/test-fm-* $(B)/c-tests/test-random \
 	    $(B)/c-tests/test-faults
 	NS_LIMIT=600 c-tests/frameworks.sh $(B) all
+	tools/deep.sh $(B) memcheck_frameworks
 
 check-everywhere: ## build and test for other architectures and systems (EVERYWHERE="oldest aarch64")
 	@tools/need.sh dpkg-dev xz-utils $(TOOLS_FOR_BUILD) $(sort $(foreach a,$(EVERYWHERE),$(TOOLS_FOR_$a)))

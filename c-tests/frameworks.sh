@@ -7,8 +7,10 @@
 #   least  one program of each kind, in a few seconds: for make check
 #   some   those that ask most of a framework: for make check-deep
 #   all    everything that uses a pool: for make check-full
+#   tools  those for which a sanitizer or valgrind may find something in how a framework is used
 #   original  the two programs that know nothing of options, by the environment variable alone
 #
+# NS_WRAP, if it is set, is a command that runs each program, and NS_LEAVE_OUT names tests to leave out.
 # c-tests/frameworks.txt says which tests do not hold over which framework, and why. They are left
 # out. The last line is "N passed, N failed".
 build=$1
@@ -32,10 +34,12 @@ all() {
 
 case $how in
 least) names="test-frameworks-least" ;;
+tools) names="test-frameworks-least test-fd-reuse test-io test-io-descriptors test-io-timeouts
+        test-own-descriptors test-refusals test-shutdown test-signals test-caller-turns test-caller-end" ;;
 original) names="test-original-shape test-daemon-patterns" ;;
 some) names="test-frameworks-least test-destroy test-fd-reuse test-forks test-io test-io-descriptors
         test-io-timeouts test-own-descriptors test-refusals test-shutdown test-signals
-        test-fm-descriptors" ;;
+        test-fm-descriptors test-caller-turns test-caller-end" ;;
 all) names=$(all) ;;
 *) exit 2 ;;
 esac
@@ -44,7 +48,7 @@ esac
 few="test-frameworks-least test-fd-reuse test-io-timeouts test-refusals"
 frameworks="native portable libevent:epoll libevent:poll libevent:select tevent:standard tevent:poll custom"
 # `make check` runs everything over native, and a part of `make check-deep` is about portable.
-[ "$how" != some ] || frameworks=$(echo "$frameworks" | sed 's/native portable //')
+case $how in some | tools) frameworks=$(echo "$frameworks" | sed 's/native portable //') ;; esac
 
 # The tests that do not hold over $1, as words.
 left_out() {
@@ -65,6 +69,7 @@ failed=0
 for framework in ${*:-$frameworks}; do
     case $how/$framework in
     some/libevent:poll | some/libevent:select | some/tevent:poll) chosen=$few ;;
+    tools/libevent:select | tools/custom) chosen=$few ;;
     *) chosen=$names ;;
     esac
     programs=
@@ -72,13 +77,14 @@ for framework in ${*:-$frameworks}; do
         programs="$programs $build/c-tests/$name"
     done
     begin=$(date +%s)
-    NS_SKIP=$(left_out "$framework" | sed 's/ $//')
+    NS_SKIP="$(left_out "$framework")${NS_LEAVE_OUT:-}"
     export NS_SKIP
     if [ "$framework" = custom ]; then
         wrapper="env LD_PRELOAD=$PWD/$build/c-tests/over-poll.so"
     else
         wrapper="env NUNC_STANS_FRAMEWORK=$framework"
     fi
+    wrapper="$wrapper${NS_WRAP:+ $NS_WRAP}"
     # shellcheck disable=SC2086 # a list of words
     c-tests/run.sh -t "${NS_LIMIT:-120}" -w "$wrapper" $programs >"$log" 2>&1
     summary=$(tail -n 1 "$log")

@@ -4,8 +4,9 @@
 # Runs the parts of `make check-deep`: tools/deep.sh BUILD-DIR [PART...]
 #
 # The parts are models, miri, counts, long_counts, perturbed, portable, frameworks, memcheck, address
-# and thread. Without PART, all of them run, models and miri beside the others. The script prints its
-# random seed; NS_SEED=n repeats the random choices of that run. The last line is "N passed, N failed".
+# and thread. Without PART, all of them run, models and miri beside the others. There is one more,
+# memcheck_frameworks, which takes long. The script prints its random seed; NS_SEED=n repeats the
+# random choices of that run. The last line is "N passed, N failed".
 build=$1
 shift
 deep=$build/deep
@@ -174,6 +175,23 @@ memcheck() {
     count "valgrind memcheck"
 }
 
+# The same over each event framework, for the tests that use most of one.
+memcheck_frameworks() {
+    NS_SLOW=1 NS_LIMIT=300 NS_WRAP="valgrind -q --error-exitcode=99 --leak-check=full \
+        --errors-for-leak-kinds=definite --child-silent-after-fork=yes --fair-sched=yes" \
+        c-tests/frameworks.sh "$build" tools >"$log" 2>&1
+    cat "$log"
+    count "valgrind memcheck over event frameworks"
+}
+
+# Run the programs of link_tests over libevent and tevent, which are loaded without RTLD_DEEPBIND beside
+# a sanitizer: over_frameworks SANITIZER WRAPPER.
+over_frameworks() {
+    ln -sfn . "$deep/$1/c-tests"
+    NS_SLOW=1 NS_WRAP=$2 NS_LEAVE_OUT=forks_do_not_disturb c-tests/frameworks.sh "$deep/$1" tools \
+        libevent:epoll libevent:poll libevent:select tevent:standard tevent:poll
+}
+
 # Build the library with a sanitizer, as an archive: sanitized SANITIZER CARGO-SETTINGS...
 # The compiler is stable Rust: RUSTC_BOOTSTRAP lets it accept -Z. Precompiled code (Rust's standard
 # library, the C library) is not instrumented.
@@ -243,6 +261,7 @@ address() {
         NS_SKIP=forks_do_not_disturb NS_SLOW=1 c-tests/run.sh -t 120 $(sanitizer_tests | grep -vx test-daemon-patterns |
             sed "s|^|$deep/address/|") >"$log" 2>&1
         c-tests/run.sh -t 120 "$deep/address/test-daemon-patterns" >>"$log" 2>&1
+        over_frameworks address >>"$log" 2>&1
         unset ASAN_OPTIONS
         add_up
     fi
@@ -267,10 +286,12 @@ thread() {
         cc -O1 -c tools/tsan-start.c -o "$start" >"$log" 2>&1 &&
         link_tests thread -fsanitize=thread "$start -Wl,--whole-archive $runtime -Wl,--no-whole-archive -rdynamic" $tests; then
         # setarch -R: the run-time library does not accept every randomised address layout.
+        export TSAN_OPTIONS="suppressions=$PWD/tools/tsan.supp exitcode=66 allocator_may_return_null=1"
         # shellcheck disable=SC2046
-        TSAN_OPTIONS="suppressions=$PWD/tools/tsan.supp exitcode=66 allocator_may_return_null=1" \
-            NS_SKIP=forks_do_not_disturb NS_SLOW=1 c-tests/run.sh -t 120 -w "setarch -R" $(echo "$tests" | sed "s|^|$deep/thread/|") >"$log" 2>&1
-        cat "$log"
+        NS_SKIP=forks_do_not_disturb NS_SLOW=1 c-tests/run.sh -t 120 -w "setarch -R" $(echo "$tests" | sed "s|^|$deep/thread/|") >"$log" 2>&1
+        over_frameworks thread "setarch -R" >>"$log" 2>&1
+        unset TSAN_OPTIONS
+        add_up
     fi
     count "ThreadSanitizer"
 }

@@ -70,10 +70,11 @@ impl EventLoop {
                 Until::Deadline(deadline) => deadline,
                 Until::Event => u64::MAX,
             };
-            deadline == 0
-                || !self.poller.rest(deadline, exact)
-                || pool.is_ending()
-                || self.renewal.is_pending()
+            let deadline = match self.renewal.is_pending() {
+                true => deadline.min(self.renewal.next),
+                false => deadline,
+            };
+            deadline == 0 || !self.poller.rest(deadline, exact) || pool.is_ending()
         };
         if readable && !pool.wake.write(pool) {
             pool.wake.nudged.store(true, Ordering::SeqCst);
@@ -87,6 +88,10 @@ impl EventLoop {
         found |= !pool.mailbox.is_empty();
         self.take_signals(pool);
         let until = self.until(pool);
+        if self.renewal.is_pending() && self.renewal.next <= sys::now() {
+            // The wait that failed may work again, and then nothing else would end this.
+            self.stale = self.renewal.pending;
+        }
         found |= self.stale.is_some();
         let until = if found {
             Until::Now

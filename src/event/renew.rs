@@ -80,6 +80,11 @@ impl EventLoop {
             self.stale = Some(Stale::Broken);
             return;
         }
+        if until == Until::Now && !self.own_thread {
+            // No wait reports the byte, and the wait descriptor would stay readable. `pause` looks at the
+            // queues once more.
+            pool.wake.clear();
+        }
         self.sleep(pool, until, self.renewal.next);
     }
 

@@ -425,7 +425,12 @@ impl Poller for Over {
 
     fn rest(&mut self, deadline: u64, exact: bool) -> bool {
         let deadline = deadline.min(self.check_at);
-        if deadline == self.set_to || deadline > self.set_to && !exact {
+        if deadline == self.set_to {
+            return true;
+        }
+        // A time that has come, and that no wait has reported because waiting fails, would keep the
+        // descriptor readable.
+        if deadline > self.set_to && !exact && self.set_to > sys::now() {
             return true;
         }
         let may_set = self.retry_at == 0 || sys::now() >= self.retry_at;
