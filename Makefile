@@ -314,7 +314,7 @@ check-full: need-check ## the documents, and the long counts: half an hour
 	@$(MAKE) --no-print-directory -j2 c-tests $(B)/examples/httpd
 	@$(MAKE) --no-print-directory check-docs
 	NS_COUNT=full c-tests/run.sh -t 36000 $(B)/c-tests/test-fm-* $(B)/c-tests/test-random \
-	    $(B)/c-tests/test-faults
+	    $(B)/c-tests/test-faults c-tests/test-ns-top.sh
 	NS_LIMIT=600 c-tests/frameworks.sh $(B) all
 	tools/deep.sh $(B) memcheck_frameworks
 

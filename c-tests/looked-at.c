@@ -7,6 +7,7 @@
  *             it, and one keeps the loop.
  *   blocked   a callback keeps the loop, another the one worker, and jobs of each kind are armed.
  *   watched   the same, in a pool with a watchdog.
+ *   timed     the same, in a pool with NS_POOL_TIMINGS.
  */
 #include "harness.h"
 
@@ -67,16 +68,23 @@ void in_a_group(struct ns_job_t *job)
     count_and_finish(job);
 }
 
+/* Twice the limit of a test: whoever looks may want to for as long as one. */
+static void be_stuck(struct ns_job_t *job)
+{
+    struct gate *gate = ns_job_get_data(job);
+    stay_in_gate(gate);
+    latch_reaches(&gate->leave, 1);
+    ns_job_done(job);
+}
+
 void stuck_in_the_loop(struct ns_job_t *job)
 {
-    gate_callback(job);
-    ns_job_done(job);
+    be_stuck(job);
 }
 
 void stuck_in_a_worker(struct ns_job_t *job)
 {
-    gate_callback(job);
-    ns_job_done(job);
+    be_stuck(job);
 }
 
 static void need(int holds, const char *what)
@@ -89,7 +97,7 @@ static void need(int holds, const char *what)
 
 #define NEED(condition) need(condition, #condition)
 
-static struct ns_thrpool_t *make_pool(time_t slow)
+static struct ns_thrpool_t *make_pool(uint64_t flags, time_t slow)
 {
     struct ns_thrpool_config config;
     struct ns_thrpool_options options;
@@ -97,6 +105,7 @@ static struct ns_thrpool_t *make_pool(time_t slow)
     config.log_fct = quiet_log;
     ns_thrpool_options_init(&options, sizeof options);
     options.name = "look";
+    options.flags = flags;
     options.slow.tv_sec = slow;
     struct ns_thrpool_t *tp = ns_thrpool_new_with(&config, &options);
     NEED(tp != NULL);
@@ -135,7 +144,7 @@ static void work_at_each_line(void)
 {
     int ends[2], c;
     struct ns_group_t *group;
-    struct ns_thrpool_t *tp = make_pool(0);
+    struct ns_thrpool_t *tp = make_pool(0, 0);
     NEED(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends) == 0);
     NEED(write(ends[1], "x", 1) == 1);
     NEED(ns_group_new(tp, 1, NULL, NULL, &group) == NS_SUCCESS);
@@ -153,14 +162,14 @@ static void work_at_each_line(void)
     ns_thrpool_destroy(tp);
 }
 
-static void be_blocked(time_t slow)
+static void be_blocked(uint64_t flags, time_t slow)
 {
     int ends[2];
     struct gate gate = GATE_INIT;
     struct latch ran = LATCH_INIT;
     struct ns_group_t *group;
     struct timeval hour = {3600, 0};
-    struct ns_thrpool_t *tp = make_pool(slow);
+    struct ns_thrpool_t *tp = make_pool(flags, slow);
     NEED(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends) == 0);
     NEED(ns_add_signal_job(tp, SIGUSR1, 0, on_signal, &ran, NULL) == NS_SUCCESS);
     NEED(ns_add_fd_job(tp, ends[0], NS_JOB_READ, on_socket, &ran, NULL) == NS_SUCCESS);
@@ -193,11 +202,13 @@ int main(int argc, char **argv)
     if (argc == 2 && strcmp(argv[1], "work") == 0) {
         work_at_each_line();
     } else if (argc == 2 && strcmp(argv[1], "blocked") == 0) {
-        be_blocked(0);
+        be_blocked(0, 0);
     } else if (argc == 2 && strcmp(argv[1], "watched") == 0) {
-        be_blocked(1);
+        be_blocked(0, 1);
+    } else if (argc == 2 && strcmp(argv[1], "timed") == 0) {
+        be_blocked(NS_POOL_TIMINGS, 0);
     } else {
-        fprintf(stderr, "usage: looked-at work|blocked|watched\n");
+        fprintf(stderr, "usage: looked-at work|blocked|watched|timed\n");
         return 2;
     }
     return 0;

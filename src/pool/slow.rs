@@ -44,7 +44,7 @@ impl Known {
             let Slow { call, seen, thread } = self.slow;
             self.reported = false;
             // After the look at the callback: it is over, so its thread has looked at the mark.
-            let end = slot.take_end().unwrap_or(seen);
+            let end = slot.mark().take_end().unwrap_or(seen);
             let ns = end.saturating_sub(call.since);
             let ended = true;
             return (
@@ -59,7 +59,7 @@ impl Known {
         }
         match call {
             Some(call) if call.since != 0 && call.since + slow <= now => {
-                slot.mark(call.since);
+                slot.mark().set(call.since);
                 let (seen, thread) = (now, slot.thread());
                 self.slow = Slow { call, seen, thread };
                 self.reported = true;

@@ -186,7 +186,7 @@ fn run_clocked(pool: &Shared, slot: &Slot, job: JobPtr, arm: u32, dispose: u32) 
         stamp.set(end);
         end
     });
-    if slot.returned(since, sys::now) {
+    if slot.mark().returned(since, sys::now) {
         pool.watchdog.ring();
     }
     slot.end();

@@ -9,11 +9,10 @@
 //! awake, then looks whether the watchdog sleeps, and rings. With a fence between the two steps on both
 //! sides, at least one sees the other. Each sleep takes at most one ring.
 //!
-//! A callback that was reported is to be reported again when it has returned. The watchdog leaves the time
-//! at which the callback began in the slot's *mark*. The thread, after the callback, compares it with its
-//! own, and replaces it by the time at which the callback returned; then it rings. If the watchdog leaves the
-//! mark just as the callback returns, the thread may have looked before. Then the watchdog finds that the
-//! callback is over and the mark is as it was; the callback has taken until the last look, at least.
+//! A callback that was reported is to be reported again when it has returned. For that there is a
+//! [mark](crate::stats::mark) in the slot. A thread that finds it rings. If it has looked before the watchdog
+//! left the mark, nobody rings, and the watchdog finds at its next look that the callback is over; the
+//! callback has taken until the last look, at least.
 
 use libc::c_void;
 
@@ -113,7 +112,7 @@ impl Watchdog {
         begin();
         call();
         perturb("returned, and the mark not looked at");
-        if slot.returned(since, sys::now) {
+        if slot.mark().returned(since, sys::now) {
             self.ring();
         }
         end();

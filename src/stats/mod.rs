@@ -13,6 +13,7 @@
 //! agree as soon as nothing is under way.
 
 mod made;
+pub(crate) mod mark;
 mod registry;
 mod slot;
 mod table;

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering, fe
 
 use libc::c_void;
 
+use super::mark::Mark;
 use crate::{fork, sys};
 
 /// What one thread of a pool does. Debuggers and `ns-top` know this layout: [`VERSION`](super::table)
@@ -45,9 +46,8 @@ pub(crate) struct Slot {
     waits: AtomicU64,
     /// How often a worker has found nothing to do.
     pauses: AtomicU64,
-    /// The watchdog's: the `since` of a callback that it has reported, or, with [`OVER`], when that
-    /// callback returned; 0 for none.
-    mark: AtomicU64,
+    /// See [`mark`](super::mark).
+    mark: Mark<AtomicU64>,
 }
 
 /// A callback that runs, as its thread has noted it.
@@ -78,9 +78,6 @@ impl Call {
         self.job.addr() == job && !self.ending
     }
 }
-
-/// A bit of [`Slot::mark`] that no time has.
-const OVER: u64 = 1 << 63;
 
 /// The kinds of jobs: what they wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,7 +142,7 @@ impl Slot {
             turns: AtomicU64::new(0),
             waits: AtomicU64::new(0),
             pauses: AtomicU64::new(0),
-            mark: AtomicU64::new(0),
+            mark: Mark(AtomicU64::new(0)),
         }
     }
 
@@ -183,24 +180,10 @@ impl Slot {
         self.data.store(data, Ordering::Relaxed);
     }
 
-    /// The callback that began at `since` has returned. True if the watchdog waits for that.
+    /// The watchdog's mark.
     #[inline(always)]
-    pub(crate) fn returned(&self, since: u64, now: impl FnOnce() -> u64) -> bool {
-        self.mark.load(Ordering::Acquire) == since && {
-            self.mark.store(now() | OVER, Ordering::Release);
-            true
-        }
-    }
-
-    /// The watchdog has reported the callback that began at `since`.
-    pub(crate) fn mark(&self, since: u64) {
-        self.mark.store(since, Ordering::Release);
-    }
-
-    /// When the callback that was marked last returned, if its thread saw the mark. It is over.
-    pub(crate) fn take_end(&self) -> Option<u64> {
-        let mark = self.mark.swap(0, Ordering::AcqRel);
-        (mark & OVER != 0).then_some(mark & !OVER)
+    pub(crate) fn mark(&self) -> &Mark<AtomicU64> {
+        &self.mark
     }
 
     /// The job whose callback this thread runs, or null.
