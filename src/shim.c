@@ -45,13 +45,15 @@ void nunc_stans_shim_thread(void (*body)(void *), void *arg)
     pthread_cleanup_pop(0);
 }
 
-/* ThreadSanitizer's functions; NULL if the process does not run under it. */
+/* ThreadSanitizer's functions; NULL if the process does not run under it. Go's race detector (go build -race) contains
+ * them as well, but there threads of C are unknown to them, and they crash. */
 extern void __tsan_acquire(void *at) __attribute__((weak));
 extern void __tsan_release(void *at) __attribute__((weak));
+extern void __tsan_go_start(void) __attribute__((weak));
 
 int nunc_stans_shim_has_tsan(void)
 {
-    return __tsan_acquire != NULL && __tsan_release != NULL;
+    return __tsan_acquire != NULL && __tsan_release != NULL && __tsan_go_start == NULL;
 }
 
 /* A time in nanoseconds. Times come as numbers, because the width of a struct timespec may differ between

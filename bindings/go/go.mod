@@ -1,0 +1,3 @@
+module nuncstans
+
+go 1.19
