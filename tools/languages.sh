@@ -173,6 +173,32 @@ rust() {
     done
 }
 
+# The compiler is PyPI's. It keeps what it has compiled, its own parts of the C library too.
+zig() {
+    out=$work/zig
+    export ZIG_GLOBAL_CACHE_DIR="$out/cache" ZIG_LOCAL_CACHE_DIR="$out/cache"
+    bin=$out/venv/bin
+    [ -f "$out/ready" ] || step "pip install ziglang" sh -c "python3 -m venv '$out/venv' && '$bin/pip' install -q \
+        --disable-pip-version-check -r bindings/zig/requirements.txt && touch '$out/ready'"
+    link="-lc -I$root/include -L$root/lib -lnunc-stans -rpath $root/lib -mcpu=baseline"
+    step "Zig: the format" "$bin/python" -m ziglang fmt --check bindings/zig
+    # shellcheck disable=SC2086 # words
+    step "Zig: the tests are compiled" "$bin/python" -m ziglang test bindings/zig/tests.zig $link --test-no-exec \
+        -femit-bin="$out/tests"
+    for run in "" "valgrind -q --error-exitcode=9 --leak-check=full"; do
+        timeout -k 5 200 $run "$out/tests" >"$log" 2>&1
+        status=$?
+        ok=$(grep -c 'OK$' "$log")
+        passed=$((passed + ok))
+        [ "$status" -eq 0 ] && [ "$ok" -gt 0 ] && continue
+        failed=$((failed + 1))
+        tail -n 60 "$log"
+    done
+    # shellcheck disable=SC2086 # words
+    step "Zig: echo is compiled" "$bin/python" -m ziglang build-exe bindings/zig/echo.zig $link -femit-bin="$out/echo"
+    step "Zig: echo serves, and ends on SIGTERM" bindings/cpp/tests/echo.sh "$out/echo"
+}
+
 # Inside other libraries, under AddressSanitizer, which also looks for leaks.
 adapters() {
     out=$work/adapters
@@ -229,7 +255,7 @@ lua() {
     done
 }
 
-for part in ${*:-cpp venv ffi python rust adapters lua}; do
+for part in ${*:-cpp venv ffi python rust zig adapters lua}; do
     before=$(date +%s)
     $part
     echo "$part took $(($(date +%s) - before)) s"
