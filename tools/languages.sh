@@ -158,16 +158,17 @@ cargo_test() {
 rust() {
     manifest=--manifest-path=bindings/rust/Cargo.toml
     in_rust="env CARGO_TARGET_DIR=$work/rust cargo"
+    cargo_test timeout -k 5 900 cargo test $manifest --locked --no-fail-fast
+    cargo_test CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}" timeout -k 5 900 cargo test --locked --doc
     step "Rust: the format" cargo fmt $manifest --check
     # shellcheck disable=SC2086 # words
     step "Rust: lints" $in_rust clippy -q $manifest --locked --all-targets -- -D warnings
     # shellcheck disable=SC2086 # words
     step "Rust: the pages, whose links work" env RUSTDOCFLAGS=-Dwarnings $in_rust doc -q $manifest --locked --no-deps
-    cargo_test timeout -k 5 200 cargo test $manifest --locked --no-fail-fast
     runner=CARGO_TARGET_$(rustc -vV | sed -n 's/^host: //p' | tr a-z- A-Z_)_RUNNER
     cargo_test NS_SLOW=1 "$runner=valgrind -q --error-exitcode=9 --leak-check=full --show-leak-kinds=definite \
-        --errors-for-leak-kinds=definite" timeout -k 5 400 cargo test $manifest --locked --no-fail-fast \
-        --test jobs --test groups --test ends --test two_copies -- --test-threads=1
+        --errors-for-leak-kinds=definite" timeout -k 5 900 cargo test $manifest --locked --no-fail-fast \
+        --test jobs --test groups --test ends -- --test-threads=1
     for example in echo echo-async; do
         step "Rust: $example serves, and ends on SIGTERM" bindings/cpp/tests/echo.sh "$work/rust/debug/examples/$example"
     done
