@@ -305,7 +305,7 @@ check-deep: need-deep ## models, sanitizers, valgrind, a hundredth of the long c
 need-languages: need-rustup
 	@tools/need.sh $(TOOLS_FOR_LANGUAGES)
 
-check-languages: need-languages ## C++, Python, Lua, Go, the header without preprocessor, the adapters
+check-languages: need-languages ## C++, Python, Rust, Zig, Lua, Go, the header without preprocessor, the adapters
 	@$(MAKE) --no-print-directory all
 	@$(MAKE) --no-print-directory build/examples/httpd verto-module
 	@tools/languages.sh build

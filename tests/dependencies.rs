@@ -41,7 +41,7 @@ fn table() -> Vec<Row> {
     let text = fs::read_to_string(source().join("lib.rs")).expect("lib.rs");
     let cells: Vec<Vec<&str>> = text
         .lines()
-        .filter_map(|line| line.strip_prefix("//! | "))
+        .filter_map(|line| line.strip_prefix("// | "))
         .map(|line| {
             line.trim_end_matches('|')
                 .split(" |")

@@ -158,19 +158,46 @@ cargo_test() {
 rust() {
     manifest=--manifest-path=bindings/rust/Cargo.toml
     in_rust="env CARGO_TARGET_DIR=$work/rust cargo"
+    cargo_test timeout -k 5 900 cargo test $manifest --locked --no-fail-fast
+    cargo_test CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}" timeout -k 5 900 cargo test --locked --doc
     step "Rust: the format" cargo fmt $manifest --check
     # shellcheck disable=SC2086 # words
     step "Rust: lints" $in_rust clippy -q $manifest --locked --all-targets -- -D warnings
     # shellcheck disable=SC2086 # words
     step "Rust: the pages, whose links work" env RUSTDOCFLAGS=-Dwarnings $in_rust doc -q $manifest --locked --no-deps
-    cargo_test timeout -k 5 200 cargo test $manifest --locked --no-fail-fast
     runner=CARGO_TARGET_$(rustc -vV | sed -n 's/^host: //p' | tr a-z- A-Z_)_RUNNER
     cargo_test NS_SLOW=1 "$runner=valgrind -q --error-exitcode=9 --leak-check=full --show-leak-kinds=definite \
-        --errors-for-leak-kinds=definite" timeout -k 5 400 cargo test $manifest --locked --no-fail-fast \
-        --test jobs --test groups --test ends --test two_copies -- --test-threads=1
+        --errors-for-leak-kinds=definite" timeout -k 5 900 cargo test $manifest --locked --no-fail-fast \
+        --test jobs --test groups --test ends -- --test-threads=1
     for example in echo echo-async; do
         step "Rust: $example serves, and ends on SIGTERM" bindings/cpp/tests/echo.sh "$work/rust/debug/examples/$example"
     done
+}
+
+# The compiler is PyPI's. It keeps what it has compiled, its own parts of the C library too.
+zig() {
+    out=$work/zig
+    export ZIG_GLOBAL_CACHE_DIR="$out/cache" ZIG_LOCAL_CACHE_DIR="$out/cache"
+    bin=$out/venv/bin
+    [ -f "$out/ready" ] || step "pip install ziglang" sh -c "python3 -m venv '$out/venv' && '$bin/pip' install -q \
+        --disable-pip-version-check -r bindings/zig/requirements.txt && touch '$out/ready'"
+    link="-lc -I$root/include -L$root/lib -lnunc-stans -rpath $root/lib -mcpu=baseline"
+    step "Zig: the format" "$bin/python" -m ziglang fmt --check bindings/zig
+    # shellcheck disable=SC2086 # words
+    step "Zig: the tests are compiled" "$bin/python" -m ziglang test bindings/zig/tests.zig $link --test-no-exec \
+        -femit-bin="$out/tests"
+    for run in "" "valgrind -q --error-exitcode=9 --leak-check=full"; do
+        timeout -k 5 200 $run "$out/tests" >"$log" 2>&1
+        status=$?
+        ok=$(grep -c 'OK$' "$log")
+        passed=$((passed + ok))
+        [ "$status" -eq 0 ] && [ "$ok" -gt 0 ] && continue
+        failed=$((failed + 1))
+        tail -n 60 "$log"
+    done
+    # shellcheck disable=SC2086 # words
+    step "Zig: echo is compiled" "$bin/python" -m ziglang build-exe bindings/zig/echo.zig $link -femit-bin="$out/echo"
+    step "Zig: echo serves, and ends on SIGTERM" bindings/cpp/tests/echo.sh "$out/echo"
 }
 
 # Inside other libraries, under AddressSanitizer, which also looks for leaks.
@@ -245,7 +272,7 @@ golang() {
     done
 }
 
-for part in ${*:-cpp venv ffi python rust adapters lua golang}; do
+for part in ${*:-cpp venv ffi python rust zig adapters lua golang}; do
     before=$(date +%s)
     $part
     echo "$part took $(($(date +%s) - before)) s"

@@ -11,7 +11,7 @@ pub const LONG: Duration = Duration::from_secs(60);
 
 /// Counts of rounds: fewer under valgrind.
 pub fn scaled(n: usize) -> usize {
-    if std::env::var_os("NS_SLOW").is_some() { n.div_ceil(20) } else { n }
+    if std::env::var_os("NS_SLOW").is_some() { n.div_ceil(100) } else { n }
 }
 
 /// A number that threads raise, and wait for.
