@@ -220,7 +220,7 @@ static void killed_and_back(int flags)
     t->flags = flags;
     t->timeout_ms = 100;
     post(t, make);
-    for (int round = 0; round < 5; round++) {
+    for (int round = 0; round < 3; round++) {
         int n = t->answered + t->ended;
         asks(t, 2000);
         EVENTUALLY(t->answered + t->ended >= n + 200);
