@@ -161,7 +161,9 @@ TEST(each_allocation_of_a_context_may_fail_and_there_is_no_pool)
             }
             assert_int_equal(count_logged_errors(), errors + 1);
             assert_true(logged("ns_thrpool_new_with: "));
-            assert_true(logged("Cannot allocate memory") || logged("makes no "));
+            if (!logged("Cannot allocate memory") && !logged("makes no ")) {
+                fail_msg("%s: %s", name, logged_last);
+            }
             assert_nothing_left(fds, threads);
             assert_int_equal(atomic_load(&blocks), had);
         }
@@ -297,11 +299,15 @@ static int answer(const struct seccomp_data *data)
 
 static int is_filtered;
 
-static void refuse(int call, int epoll, int spared, int error)
+static void needs_filter(void)
 {
     if (!is_filtered) {
         skip();
     }
+}
+
+static void refuse(int call, int epoll, int spared, int error)
+{
     atomic_store(&rule.call, call);
     atomic_store(&rule.epoll, epoll);
     atomic_store(&rule.spared, spared);
@@ -341,6 +347,7 @@ static int inner_epoll(void)
 /* The library's own instance accepts the descriptor, and libevent's does not. */
 TEST(a_descriptor_that_libevents_epoll_refuses_is_logged_and_tried_again)
 {
+    needs_filter();
     static const int errors[] = {ENOSPC, ENOMEM, ELOOP};
     for (int i = 0; i < 3; i++) {
         struct ns_thrpool_t *tp = pool_over("libevent");
@@ -388,6 +395,7 @@ static void tells_files_apart(struct ns_thrpool_t *tp)
 /* tevent's epoll refuses a descriptor, or to wait: it goes on by poll, and the pool with it. */
 TEST(a_pool_goes_on_when_tevent_gives_up_epoll)
 {
+    needs_filter();
     static const int calls[] = {SYS_epoll_ctl, SYS_epoll_wait};
     for (int i = 0; i < 2; i++) {
         struct ns_thrpool_t *tp = pool_over("tevent");
@@ -436,6 +444,7 @@ TEST(a_pool_goes_on_when_tevent_gives_up_epoll)
 /* Each of the epoll instances of a pool is refused in turn. Without its own, tevent goes by poll. */
 TEST(a_framework_that_gets_no_epoll_instance)
 {
+    needs_filter();
     static const char *const by_epoll[] = {"libevent", "tevent"};
     for (int i = 0; i < 2; i++) {
         int fds = count_fds(), threads = count_threads(), own_refused = 0, hits = 1;

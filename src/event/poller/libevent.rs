@@ -321,6 +321,8 @@ impl Framework for Libevent {
                 return Err(libc::EINVAL);
             }
             slot.what = what;
+            // libevent sets no errno if it has no memory.
+            sys::set_errno(0);
             if (api.event_add)(slot.event, ptr::null()) != 0 {
                 return Err(match sys::errno() {
                     0 => libc::ENOMEM,
@@ -364,6 +366,7 @@ impl Framework for Libevent {
             // which says that the pool's own descriptors are closed, breaks its loop. That is a
             // store in the base.
             wake::when_roused(Some(((*state).api.base_loopbreak, (*state).base)));
+            sys::set_errno(0);
             let done = ((*state).api.base_loop)((*state).base, flags);
             wake::when_roused(None);
             let count = (*state).count;
