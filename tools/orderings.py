@@ -4,7 +4,7 @@
 
     tools/orderings.py list     what the table has to say: file, atomic, operations with their orderings
     tools/orderings.py check    compare that with docs/ORDERINGS.md; fails if either has what the other lacks
-    tools/orderings.py try [--limit SECONDS] [--only TEXT] [--stronger]
+    tools/orderings.py try [--limit SECONDS] [--only PLACES] [--stronger]
                                 weaken each ordering that the models reach, one at a time, and run the
                                 models that reach it (with --stronger: strengthen each relaxed one)
 
@@ -209,7 +209,7 @@ def attempt(options):
     tried = caught = fewer = 0
     for site in sites():
         who = sorted(reached.get(site.place, []), key=takes.get)
-        if options.only not in site.place or not who:
+        if not re.search(options.only, site.place) or not who:
             continue
         for argument, written in enumerate(site.orderings):
             for new in (stronger if options.stronger else weaker)(site.operation, written):
@@ -247,7 +247,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["list", "check", "try"])
     parser.add_argument("--limit", type=float, default=60, help="seconds of the processor for each trial")
-    parser.add_argument("--only", default="", help="only places with this text")
+    parser.add_argument("--only", default="", help="only places that this regular expression matches")
     parser.add_argument("--stronger", action="store_true", help="relaxed ones stronger, not strong ones weaker")
     options = parser.parse_args()
     if options.what == "list":

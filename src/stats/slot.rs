@@ -169,8 +169,9 @@ impl Slot {
     /// It has returned.
     #[inline(always)]
     pub(crate) fn end(&self) {
-        self.job.store(ptr::null_mut(), Ordering::Relaxed);
-        // Whoever finds what the next callback notes also finds that this one is over.
+        // Release: whoever finds that it is over finds the mark as this callback has left it.
+        self.job.store(ptr::null_mut(), Ordering::Release);
+        // And whoever finds what the next callback notes finds that this one is over.
         fence(Ordering::Release);
     }
 
@@ -200,8 +201,8 @@ impl Slot {
 
     /// It has returned.
     pub(crate) fn end_ending(&self) {
-        self.ending.store(ptr::null_mut(), Ordering::Relaxed);
-        // As in `end`.
+        // Both as in `end`.
+        self.ending.store(ptr::null_mut(), Ordering::Release);
         fence(Ordering::Release);
     }
 
