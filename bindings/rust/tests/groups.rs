@@ -124,9 +124,12 @@ fn a_cancel_tells_of_callbacks_that_run() {
     let group = pool.group(0).unwrap();
     let (begun, go) = (Count::default(), Count::default());
     let (tell, wait) = (begun.clone(), go.clone());
-    group.post(move || touch((tell.up(), wait.wait(1)))).unwrap();
+    let job = group.run(move |_| touch((tell.up(), wait.wait(1)))).unwrap();
     begun.wait(1);
     assert_eq!(group.cancel(), Err(Error::Running));
+    // From now on nobody may name the group's jobs, though this one is still there.
+    assert_eq!((job.rearm(), job.is_over()), (Err(Error::Deleting), true));
+    assert_eq!(job.cancel(), Err(Error::Deleting));
     go.up();
     eventually(|| group.cancel() == Ok(()));
     // In a callback of its own.
