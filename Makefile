@@ -130,7 +130,7 @@ TOOLS_FOR_LANGUAGES := $(TOOLS_FOR_BUILD) g++ clang-16 luajit pkg-config python3
                        libcmocka-dev redis-server libhiredis-dev libcurl4-openssl-dev libpq-dev \
                        postgresql procps libverto-dev krb5-kdc krb5-admin-server krb5-user valgrind \
                        libc-ares-dev dnsmasq-base libdbus-1-dev dbus-daemon liblua5.4-dev lua5.4 lua-socket \
-                       golang-go
+                       golang-go nodejs $(if $(wildcard /usr/include/node/node_api.h),,libnode-dev)
 TOOLS_FOR_COUNTS := $(TOOLS_FOR_BUILD) python3 valgrind strace
 TOOLS_FOR_BENCH := $(TOOLS_FOR_BUILD) g++ pkg-config python3 libevent-dev libuv1-dev \
                    libglib2.0-dev libasio-dev libtevent-dev libtalloc-dev
@@ -305,7 +305,7 @@ check-deep: need-deep ## models, sanitizers, valgrind, a hundredth of the long c
 need-languages: need-rustup
 	@tools/need.sh $(TOOLS_FOR_LANGUAGES)
 
-check-languages: need-languages ## C++, Python, Rust, Zig, Lua, Go, the header without preprocessor, the adapters
+check-languages: need-languages ## C++, Python, Rust, Zig, Lua, Go, Node.js, the header without preprocessor, the adapters
 	@$(MAKE) --no-print-directory all
 	@$(MAKE) --no-print-directory build/examples/httpd verto-module
 	@tools/languages.sh build

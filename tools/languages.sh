@@ -272,7 +272,32 @@ golang() {
     done
 }
 
-for part in ${*:-cpp venv ffi python rust zig adapters lua golang}; do
+# Then under AddressSanitizer, which sees what the addon does, and what leaks.
+nodejs() {
+    out=$work/node
+    step "the addon is built with the headers that are here" bindings/node/build.sh "$out/plain"
+    CFLAGS=-fsanitize=address step "and with AddressSanitizer" bindings/node/build.sh "$out/asan"
+    asan="env LD_PRELOAD=$(cc -print-file-name=libasan.so)"
+    for how in plain asan; do
+        [ $how = plain ] || export NS_SLOW=1
+        # shellcheck disable=SC2086 # words
+        NUNC_STANS_ADDON="$out/$how/nunc_stans.node" timeout -k 5 3000 $([ $how = plain ] ||
+            echo $asan ASAN_OPTIONS=detect_leaks=0) node bindings/node/test/test.js >"$log" 2>&1
+        status=$?
+        passed=$((passed + $(grep -c '^ok' "$log")))
+        grep '^\(not \)\?ok' "$log"
+        if [ $status -ne 0 ] || ! grep -q '^# fail 0' "$log"; then
+            failed=$((failed + 1))
+            echo "FAILED: the tests of Node, $how, ended with $status"
+            tail -n 100 "$log"
+        fi
+    done
+    unset NS_SLOW
+    # shellcheck disable=SC2086 # words
+    NUNC_STANS_ADDON="$out/asan/nunc_stans.node" step "nothing leaks" $asan node bindings/node/test/leaks.js
+}
+
+for part in ${*:-cpp venv ffi python rust zig adapters lua golang nodejs}; do
     before=$(date +%s)
     $part
     echo "$part took $(($(date +%s) - before)) s"

@@ -25,7 +25,7 @@ sys.dont_write_bytecode = True
 import pages as manual  # noqa: E402
 LINK = re.compile(r"(\]\()([^)#\s]+)([^)]*\))")
 LANGUAGES = {".c": "c", ".h": "c", ".sh": "bash", ".py": "python", ".rs": "rust", ".bt": "c", ".lua": "lua",
-             ".go": "go"}
+             ".go": "go", ".js": "javascript"}
 
 # The order of the pages; those in docs/ that are not here come at the end of "Inside".
 TABS = [
