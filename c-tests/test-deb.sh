@@ -33,14 +33,22 @@ tap $? "they can be installed"
 cat >"$work/want" <<END
 usr/bin/ns-top
 usr/share/gdb/auto-load/$libdir/libnunc-stans.so.0.2.0-gdb.py
+usr/share/lintian/overrides/libnunc-stans-dev
+usr/share/lintian/overrides/libnunc-stans0
+usr/share/lintian/overrides/nunc-stans-tools
 usr/include/nunc-stans-coroutines.hpp -> nunc-stans/nunc-stans-coroutines.hpp
 usr/include/nunc-stans-ffi.h -> nunc-stans/nunc-stans-ffi.h
 usr/include/nunc-stans-jobs.hpp -> nunc-stans/nunc-stans-jobs.hpp
 usr/include/nunc-stans.h -> nunc-stans/nunc-stans.h
 usr/include/nunc-stans.hpp -> nunc-stans/nunc-stans.hpp
+usr/include/nunc-stans/nunc-stans-cares.h
 usr/include/nunc-stans/nunc-stans-coroutines.hpp
+usr/include/nunc-stans/nunc-stans-curl.h
+usr/include/nunc-stans/nunc-stans-dbus.h
 usr/include/nunc-stans/nunc-stans-ffi.h
+usr/include/nunc-stans/nunc-stans-hiredis.h
 usr/include/nunc-stans/nunc-stans-jobs.hpp
+usr/include/nunc-stans/nunc-stans-libpq.h
 usr/include/nunc-stans/nunc-stans.h
 usr/include/nunc-stans/nunc-stans.hpp
 $libdir/cmake/nunc-stans/nunc-stans-config-version.cmake

@@ -39,7 +39,7 @@ files() {
         echo "644 $file docdir ."
     done
     # With the folders that the documents' links name.
-    find docs examples adapters bindings -type f ! -name '*.pyc' ! -name '*.so' ! -name '*.o' ! -path '*/tests/*' \
+    find -H docs examples adapters bindings -type f ! -name '*.pyc' ! -name '*.so' ! -name '*.o' ! -path '*/tests/*' \
         ! -path '*/build/*' ! -path '*.egg-info/*' | LC_ALL=C sort | while read -r file; do
         mode=644
         [ ! -x "$file" ] || mode=755

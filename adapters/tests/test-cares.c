@@ -4,6 +4,7 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 
 #include "nunc-stans-cares.h"
@@ -35,6 +36,7 @@ static void start_server(void)
     snprintf(port_option, sizeof port_option, "--port=%d", port);
     server = fork();
     if (server == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL); /* also if the test crashes */
         execlp("dnsmasq", "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts",
                "--listen-address=127.0.0.1", "--bind-interfaces", "--user=", "--pid-file=", "--local=/test/",
                "--synth-domain=test,192.0.2.0/24,h-", "--log-facility=/dev/null", port_option, (char *)NULL);

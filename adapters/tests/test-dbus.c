@@ -2,6 +2,7 @@
 /* nunc-stans-dbus.h, against a dbus-daemon that the test starts and kills. */
 #include "harness.h"
 
+#include <sys/prctl.h>
 #include <sys/wait.h>
 
 #include "nunc-stans-dbus.h"
@@ -30,6 +31,7 @@ static void start_server(void)
     snprintf(option, sizeof option, "--address=%s", address);
     server = fork();
     if (server == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL); /* also if the test crashes */
         execlp("dbus-daemon", "dbus-daemon", "--session", "--nofork", "--nopidfile", "--nosyslog", option, (char *)NULL);
         _exit(127);
     }
