@@ -10,6 +10,8 @@
 
 #include <dlfcn.h>
 #include <poll.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 
 /*
  * An application may have functions of the same names as libevent, whose symbols have no versions. This
@@ -463,6 +465,41 @@ TEST(a_child_keeps_libevents_pipe_until_exec)
     assert_int_equal(count_fds(), before);
 }
 
+/* An instance of the application's lists the numbers that the pool gets: of files that live on. */
+TEST(an_epoll_instance_of_the_applications_is_not_taken_for_the_frameworks)
+{
+    enum { FILES = 40 };
+    static const char *const by_epoll[] = {"libevent", "tevent"};
+    for (int i = 0; i < 2; i++) {
+        int mine = epoll_create1(EPOLL_CLOEXEC), copies[FILES], low[FILES], count = 0;
+        struct epoll_event event = {.events = EPOLLIN};
+        for (; count < FILES; count++) {
+            low[count] = eventfd(0, EFD_CLOEXEC);
+            copies[count] = fcntl(low[count], F_DUPFD_CLOEXEC, 300);
+            assert_int_equal(epoll_ctl(mine, EPOLL_CTL_ADD, low[count], &event), 0);
+        }
+        while (count > 0) {
+            close(low[--count]);
+        }
+        struct ns_thrpool_t *tp = pool_over(by_epoll[i]);
+        works(tp);
+        /* As one of the pool's own it would be refused. */
+        struct probe probe = PROBE(finish_job, mine);
+        struct ns_job_t *job = probe_fd(tp, NS_JOB_READ | NS_JOB_PRESERVE_FD, 0, &probe);
+        loop_passes(tp, 0);
+        uint64_t one = 1;
+        assert_int_equal(write(copies[0], &one, sizeof one), sizeof one);
+        assert_latch(&probe.disposals, 1);
+        UNUSED(job);
+        pool_end(tp);
+        assert_true(fd_is_open(mine));
+        close(mine);
+        while (count < FILES) {
+            close(copies[count++]);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -479,6 +516,7 @@ int main(void)
         cmocka_unit_test(select_has_no_place_for_large_numbers),
         cmocka_unit_test(an_event_of_another_file_under_the_number_is_nobodys),
         cmocka_unit_test(a_child_keeps_libevents_pipe_until_exec),
+        cmocka_unit_test(an_epoll_instance_of_the_applications_is_not_taken_for_the_frameworks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
