@@ -282,7 +282,7 @@ nodejs() {
         [ $how = plain ] || export NS_SLOW=1
         # shellcheck disable=SC2086 # words
         NUNC_STANS_ADDON="$out/$how/nunc_stans.node" timeout -k 5 3000 $([ $how = plain ] ||
-            echo $asan ASAN_OPTIONS=detect_leaks=0) node bindings/node/test/test.js >"$log" 2>&1
+            echo $asan ASAN_OPTIONS=detect_leaks=0) node bindings/node/tests/test.js >"$log" 2>&1
         status=$?
         passed=$((passed + $(grep -c '^ok' "$log")))
         grep '^\(not \)\?ok' "$log"
@@ -294,7 +294,7 @@ nodejs() {
     done
     unset NS_SLOW
     # shellcheck disable=SC2086 # words
-    NUNC_STANS_ADDON="$out/asan/nunc_stans.node" step "nothing leaks" $asan node bindings/node/test/leaks.js
+    NUNC_STANS_ADDON="$out/asan/nunc_stans.node" step "nothing leaks" $asan node bindings/node/tests/leaks.js
 }
 
 for part in ${*:-cpp venv ffi python rust zig adapters lua golang nodejs}; do
