@@ -239,7 +239,7 @@ impl EventLoop {
         // While the old one is open.
         self.watch_poller(pool);
         if self.renewal.sound.take() == Some(false) {
-            mem::forget(old);
+            old.abandon();
         }
         self.claim(pool);
         self.register_all(pool);

@@ -273,6 +273,15 @@ pub(crate) trait Poller {
         true
     }
 
+    /// The application has closed its descriptors, and their numbers may refer to other files: close none,
+    /// and free nothing that would.
+    fn abandon(self)
+    where
+        Self: Sized,
+    {
+        std::mem::forget(self);
+    }
+
     /// In a forked child: close the descriptors that it shares with its parent, without any effect
     /// on the parent's registrations.
     fn release_in_child(self);

@@ -265,6 +265,11 @@ impl AnyPoller {
         which!(&mut self.poller, poller => poller.rest(deadline, exact))
     }
 
+    /// See [`Poller::abandon`].
+    pub(crate) fn abandon(self) {
+        which!(self.poller, poller => poller.abandon());
+    }
+
     /// See [`Poller::release_in_child`].
     pub(crate) fn release_in_child(self) {
         which!(self.poller, poller => poller.release_in_child());

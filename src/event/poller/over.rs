@@ -200,8 +200,9 @@ impl Over {
     }
 }
 
-/// A poller of the parent's, in a forked child. Its memory stays as the fork found it, perhaps in the
-/// middle of a change; tools that look for lost memory find it here.
+/// A poller that cannot be freed: of the parent's, in a forked child, where its memory stays as the fork
+/// found it, perhaps in the middle of a change; or one whose descriptors the application has closed. Tools
+/// that look for lost memory find it here.
 struct Kept {
     _poller: Over,
     before: *mut Kept,
@@ -435,6 +436,10 @@ impl Poller for Over {
         }
         let may_set = self.retry_at == 0 || sys::now() >= self.retry_at;
         may_set && self.set_timer(deadline) || deadline == u64::MAX
+    }
+
+    fn abandon(self) {
+        Kept::keep(self);
     }
 
     fn release_in_child(mut self) {
