@@ -25,7 +25,7 @@ sys.dont_write_bytecode = True
 import pages as manual  # noqa: E402
 LINK = re.compile(r"(\]\()([^)#\s]+)([^)]*\))")
 LANGUAGES = {".c": "c", ".h": "c", ".sh": "bash", ".py": "python", ".rs": "rust", ".bt": "c", ".lua": "lua",
-             ".go": "go", ".js": "javascript"}
+             ".go": "go", ".js": "javascript", ".zig": "zig"}
 
 # The order of the pages; those in docs/ that are not here come at the end of "Inside".
 TABS = [
@@ -77,6 +77,8 @@ def add_page(source, target, out, where):
             parts[i] = f"[{parts[i]}]({to}#{name})"
     parts[::2] = [LINK.sub(link, p) for p in parts[::2]]
     text = "".join(parts)
+    # What rustdoc is told of a listing, and the site can't read.
+    text = re.sub(r"^```rust,\S+$", "```rust", text, flags=re.M)
     if target.name == "index.md" and target.parent == pathlib.Path():
         text = "---\nhide:\n  - navigation\n---\n" + text
     page = out / target
