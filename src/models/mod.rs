@@ -17,6 +17,7 @@
 //! times out, so the models use deadlines that have already passed.
 
 mod caller;
+mod desk;
 mod free;
 mod group;
 mod life;
@@ -25,6 +26,7 @@ mod queue;
 mod signals;
 mod wait;
 mod wake;
+mod watchdog;
 mod whole;
 
 use std::sync::Arc as StdArc;
