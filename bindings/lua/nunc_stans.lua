@@ -320,10 +320,11 @@ end
 -- One turn: wait for something to do, at most so long, and do it. False: there was nothing, or the pool has stopped;
 -- the second result is then "NS_TIMEOUT" or "NS_SHUTDOWN".
 function Pool:turn(seconds)
-  local tp, was = open(self, "turn"), self._turning
+  local tp, was, limit = open(self, "turn"), self._turning, seconds and number("turn", seconds) or -1
   self._turning = true
-  local result = core.turn(tp, seconds and number("turn", seconds) or -1)
+  local ok, result = pcall(core.turn, tp, limit)
   self._turning = was
+  if not ok then error(result, 0) end -- Ctrl-C
   if result == TIMEOUT or result == SHUTDOWN then return false, core.result_name(result) end
   check(result, "turn")
   return true

@@ -26,8 +26,12 @@ if not declared("struct ns_thrpool_options") then
   local text = declarations()
   ffi.cdef(declared("struct timeval") and text:gsub("struct timeval {[^\n]*\n", "") or text)
 end
-if not pcall(function() return ffi.C.vsnprintf end) then
-  ffi.cdef("int vsnprintf(char *, size_t, const char *, void *);") -- a va_list: nunc-stans-ffi.h
+for name, declaration in pairs {
+  vsnprintf = "int vsnprintf(char *, size_t, const char *, void *);", -- a va_list: nunc-stans-ffi.h
+  sigemptyset = "int sigemptyset(void *);", sigaddset = "int sigaddset(void *, int);",
+  sigprocmask = "int sigprocmask(int, const void *, void *);",
+} do
+  if not pcall(function() return ffi.C[name] end) then ffi.cdef(declaration) end
 end
 local C = ffi.load("libnunc-stans.so.0")
 local M = {version = ffi.string(C.ns_version()), text = ffi.string}
@@ -47,6 +51,9 @@ local function tv(seconds)
   return ffi.new("struct timeval", math.floor(us / 1e6), us % 1e6)
 end
 local zero = tv(0)
+local int_set = ffi.new("char[128]") -- as large as any sigset_t
+ffi.C.sigemptyset(int_set)
+ffi.C.sigaddset(int_set, M.signals.INT)
 
 -- Their results are numbers.
 for _, name in ipairs {"job_rearm", "job_done", "job_cancel", "job_set_group", "group_cancel", "group_set_limit",
@@ -60,7 +67,15 @@ function M.group_suspend(group) return tonumber(C.ns_group_suspend(group)) end
 function M.group_resume(group) return tonumber(C.ns_group_resume(group)) end
 function M.group_release(group) C.ns_group_release(group) end
 function M.group_wait(group) return tonumber(C.ns_group_wait(group, zero)) end
-function M.turn(pool, seconds) return tonumber(C.ns_thrpool_turn(pool, seconds >= 0 and tv(seconds) or nil)) end
+function M.turn(pool, seconds)
+  -- Stand-alone LuaJIT turns Ctrl-C into an error of the next instruction, which must not be a callback's first: the
+  -- error would leave the library's functions half-way. So the signal waits for the turn's end, unless a job watches it.
+  local blocks, before = not M.watches_int, ffi.new("char[128]")
+  if blocks then ffi.C.sigprocmask(mips and 1 or 0, int_set, before) end
+  local result = C.ns_thrpool_turn(pool, seconds >= 0 and tv(seconds) or nil)
+  if blocks then ffi.C.sigprocmask(mips and 3 or 2, before, nil) end
+  return tonumber(result)
+end
 function M.wait_fd(pool) return C.ns_thrpool_get_wait_fd(pool) end
 function M.shutdown(pool) C.ns_thrpool_shutdown(pool) end
 function M.is_shutdown(pool) return C.ns_thrpool_is_shutdown(pool) ~= 0 end
@@ -105,6 +120,7 @@ function M.handlers(run, gone, posted, group_gone, log)
     return makes(C.ns_add_timeout_job(pool, tv(seconds), flags, on_run, data(id), made), made)
   end
   function M.add_signal_job(pool, flags, id, signal)
+    M.watches_int = M.watches_int or signal == M.signals.INT
     local made = new_job()
     return makes(C.ns_add_signal_job(pool, signal, flags, on_run, data(id), made), made)
   end

@@ -588,6 +588,19 @@ if not slow then
       print(select(2, pcall(function() ns.pool():run(20) end)))]])
     assert(out:find("interrupted", 1, true), out)
     eq(status, "0")
+    for _ = 1, 10 do -- also where callbacks run all the time
+      out, status = lua_runs([[
+        local pool = ns.pool()
+        for _ = 1, 10 do pool:every(1e-6, function() end) end
+        os.execute("kill -INT " .. io.open("/proc/self/stat"):read("*n") .. " &")
+        pcall(pool.run, pool, 0.05)
+        pcall(pool.run, pool, 0.01)
+        assert(not pool:run(0.01))
+        pool:close()
+        print("closed")]])
+      assert(out:find("closed\n$"), out)
+      eq(status, "0")
+    end
   end)
 end
 
