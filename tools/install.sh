@@ -40,7 +40,8 @@ files() {
     done
     # With the folders that the documents' links name.
     find -H docs examples adapters bindings -type f ! -name '*.pyc' ! -name '*.so' ! -name '*.o' ! -path '*/tests/*' \
-        ! -path '*/build/*' ! -path '*.egg-info/*' | LC_ALL=C sort | while read -r file; do
+        ! -path '*/build/*' ! -path '*.egg-info/*' ! -path '*/target/*' ! -path '*/node_modules/*' \
+        ! -path '*/zig-out/*' ! -path '*/.*' | LC_ALL=C sort | while read -r file; do
         mode=644
         [ ! -x "$file" ] || mode=755
         echo "$mode $file docdir $(dirname "$file")"

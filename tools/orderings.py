@@ -4,7 +4,7 @@
 
     tools/orderings.py list     what the table has to say: file, atomic, operations with their orderings
     tools/orderings.py check    compare that with docs/ORDERINGS.md; fails if either has what the other lacks
-    tools/orderings.py try [--limit SECONDS] [--only PLACES] [--stronger]
+    tools/orderings.py try [--limit SECONDS] [--only PLACES] [--models NAMES] [--stronger]
                                 weaken each ordering that the models reach, one at a time, and run the
                                 models that reach it (with --stronger: strengthen each relaxed one)
 
@@ -190,7 +190,8 @@ def attempt(options):
         sys.exit(__doc__)
     binary = max(binaries, key=os.path.getmtime)
     listed = subprocess.run([binary, "--list"], capture_output=True, text=True, check=True).stdout
-    models = [name for name in re.findall(r"^(.*): test$", listed, re.MULTILINE) if name.startswith("models::")]
+    names = re.findall(r"^(.*): test$", listed, re.MULTILINE)
+    models = [name for name in names if name.startswith("models::") and re.search(options.models, name)]
 
     # Who reaches what, and how long each model takes as it is.
     reached, takes, counts = {}, {}, {}
@@ -248,6 +249,7 @@ def main():
     parser.add_argument("what", choices=["list", "check", "try"])
     parser.add_argument("--limit", type=float, default=60, help="seconds of the processor for each trial")
     parser.add_argument("--only", default="", help="only places that this regular expression matches")
+    parser.add_argument("--models", default="", help="only models that this regular expression matches")
     parser.add_argument("--stronger", action="store_true", help="relaxed ones stronger, not strong ones weaker")
     options = parser.parse_args()
     if options.what == "list":
