@@ -50,7 +50,7 @@ for lacks in event_config_new event_base_loop event_del; do
 done
 
 for lacks in tevent_context_init_byname _tevent_add_fd _tevent_loop_once; do
-    fake libtevent.so.0 $lacks tevent_context_init_byname _tevent_add_fd tevent_fd_set_flags \
+    fake libtevent.so.0 $lacks tevent_context_init_byname tevent_set_debug _tevent_add_fd tevent_fd_set_flags \
         tevent_fd_get_flags _tevent_add_timer _tevent_loop_once
     ! over tevent && grep -q "libtevent\.so\.0 has no function $lacks" "$work/why"
     tap $? "no pool if tevent lacks $lacks, and the log names both"
