@@ -340,7 +340,7 @@ static int inner_epoll(void)
             return fd;
         }
     }
-    fail_msg("no epoll instance");
+    fail_msg("%s", "no epoll instance");
     return -1;
 }
 

@@ -27,7 +27,8 @@
 #   forks_do_not_disturb
 #                        a child of a process with threads makes threads, at which qemu fails an assertion
 #                        of its own (qemu_plugin_vcpu_init_hook)
-#   test-frameworks      needs libevent and tevent of that architecture
+#   test-frameworks, test-frameworks-refusals
+#                        need libevent and tevent of that architecture
 #   a_handler_is_called_by_its_own_conventions_where_nobody_watches, real_time_signals_are_watched_too
 #                        qemu keeps some of the real-time signals to itself
 #   signals_may_storm_while_jobs_come_and_go
@@ -58,9 +59,9 @@ how() {
     armhf | i686) more="$more time64-tests" ;;
     esac
     # There are no such libraries of another architecture.
-    left_out=frameworks
+    left_out="frameworks frameworks-refusals"
     [ -z "$run" ] || left_out="dlopen refusals bounded-steps realtime fm-calls fm-memory bad-input \
-        forks groups-forks inherited-pools caller-process stats-forks frameworks"
+        forks groups-forks inherited-pools caller-process stats-forks frameworks frameworks-refusals"
     NS_SKIP="a_handler_is_called_by_its_own_conventions_where_nobody_watches forks_do_not_disturb \
 real_time_signals_are_watched_too signals_may_storm_while_jobs_come_and_go fm49_no_test_sleeps_to_be_right_or_needs_ipv6 all_signals_blocked_the_loop_comes_round_by_itself"
     # valgrind is this machine's.
