@@ -50,9 +50,11 @@ impl Key {
 }
 
 /// The serial of an event that no job has: serials have 24 bits.
+#[cfg(target_os = "linux")]
 const NOBODY: u32 = 1 << 24;
 
 /// The key of an event that says that the file that had the number `fd` lives on.
+#[cfg(target_os = "linux")]
 pub(super) fn nobody(fd: c_int) -> u64 {
     Key { fd, serial: NOBODY }.pack()
 }
@@ -301,6 +303,7 @@ mod tests {
         }
     }
 
+    #[cfg(target_os = "linux")]
     #[test]
     fn nobodys_key_is_no_other() {
         for fd in [0, 7, c_int::MAX] {
