@@ -95,19 +95,19 @@ fn api(_turn: &Turn) -> io::Result<Api> {
     // SAFETY: the types are those of libevent's own declarations.
     let api = unsafe {
         Api {
-            config_new: library.function("event_config_new\0")?,
-            config_free: library.function("event_config_free\0")?,
-            config_set_flag: library.function("event_config_set_flag\0")?,
-            config_avoid_method: library.function("event_config_avoid_method\0")?,
-            base_new: library.function("event_base_new_with_config\0")?,
-            base_free: library.function("event_base_free\0")?,
-            base_loop: library.function("event_base_loop\0")?,
-            base_loopbreak: library.function("event_base_loopbreak\0")?,
-            event_new: library.function("event_new\0")?,
-            event_assign: library.function("event_assign\0")?,
-            event_free: library.function("event_free\0")?,
-            event_add: library.function("event_add\0")?,
-            event_del: library.function("event_del\0")?,
+            config_new: library.function(c"event_config_new")?,
+            config_free: library.function(c"event_config_free")?,
+            config_set_flag: library.function(c"event_config_set_flag")?,
+            config_avoid_method: library.function(c"event_config_avoid_method")?,
+            base_new: library.function(c"event_base_new_with_config")?,
+            base_free: library.function(c"event_base_free")?,
+            base_loop: library.function(c"event_base_loop")?,
+            base_loopbreak: library.function(c"event_base_loopbreak")?,
+            event_new: library.function(c"event_new")?,
+            event_assign: library.function(c"event_assign")?,
+            event_free: library.function(c"event_free")?,
+            event_add: library.function(c"event_add")?,
+            event_del: library.function(c"event_del")?,
         }
     };
     Ok(*API.get_or_init(|| api))

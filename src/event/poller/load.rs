@@ -6,6 +6,7 @@
 //! an application may have functions of the same name. It stays loaded. A failure is not
 //! remembered: the library may be installed later.
 
+use std::ffi::CStr;
 use std::io;
 use std::mem::ManuallyDrop;
 
@@ -34,15 +35,15 @@ impl Loaded {
         }
     }
 
-    /// The function `name`, which ends in a NUL.
+    /// The function `name`.
     ///
     /// # Safety
     /// `F` is its type.
-    pub(super) unsafe fn function<F: Copy>(&self, name: &str) -> io::Result<F> {
+    pub(super) unsafe fn function<F: Copy>(&self, name: &CStr) -> io::Result<F> {
         // SAFETY: guaranteed by the caller.
-        let found = unsafe { self.library.get::<F>(name.as_bytes()) };
+        let found = unsafe { self.library.get::<F>(name.to_bytes_with_nul()) };
         found.map(|function| *function).map_err(|_| {
-            let function = name.trim_end_matches('\0');
+            let function = name.to_string_lossy();
             io::Error::other(format!("{} has no function {function}", self.name))
         })
     }

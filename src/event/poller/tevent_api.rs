@@ -77,15 +77,15 @@ pub(super) fn api(_turn: &Turn) -> io::Result<Api> {
     // SAFETY: the types are those of the libraries' own declarations.
     let api = unsafe {
         Api {
-            talloc_named_const: talloc.function("talloc_named_const\0")?,
-            talloc_free: talloc.function("_talloc_free\0")?,
-            context_init: tevent.function("tevent_context_init_byname\0")?,
-            set_debug: tevent.function("tevent_set_debug\0")?,
-            add_fd: tevent.function("_tevent_add_fd\0")?,
-            fd_set_flags: tevent.function("tevent_fd_set_flags\0")?,
-            fd_get_flags: tevent.function("tevent_fd_get_flags\0")?,
-            add_timer: tevent.function("_tevent_add_timer\0")?,
-            loop_once: tevent.function("_tevent_loop_once\0")?,
+            talloc_named_const: talloc.function(c"talloc_named_const")?,
+            talloc_free: talloc.function(c"_talloc_free")?,
+            context_init: tevent.function(c"tevent_context_init_byname")?,
+            set_debug: tevent.function(c"tevent_set_debug")?,
+            add_fd: tevent.function(c"_tevent_add_fd")?,
+            fd_set_flags: tevent.function(c"tevent_fd_set_flags")?,
+            fd_get_flags: tevent.function(c"tevent_fd_get_flags")?,
+            add_timer: tevent.function(c"_tevent_add_timer")?,
+            loop_once: tevent.function(c"_tevent_loop_once")?,
         }
     };
     Ok(*API.get_or_init(|| api))
