@@ -56,8 +56,16 @@ fn bucket(ns: u64) -> usize {
 ///
 /// One word, so that a reader always has both halves of it: while it lasts, the time of the monotonic
 /// clock at which it would have begun, had it never stopped, and [`LASTS`]; otherwise its length.
+///
+/// The race: the thread reads the clock and is held up before it stores that the span has ended. Who reads
+/// meanwhile sees that it lasts, and makes it longer than it will have been. So readers keep what they told,
+/// and never tell less.
 #[repr(C)]
-pub(crate) struct Span(AtomicU64);
+pub(crate) struct Span {
+    word: AtomicU64,
+    /// The greatest length that anybody was told.
+    told: AtomicU64,
+}
 
 /// A bit that no time has.
 const LASTS: u64 = 1 << 63;
@@ -73,32 +81,37 @@ fn length(word: u64, now: u64) -> u64 {
 impl Span {
     /// It begins. Nothing happens if it lasts.
     pub(crate) fn begin(&self, now: u64) {
-        let word = self.0.load(Ordering::Relaxed);
+        let word = self.word.load(Ordering::Relaxed);
         if word & LASTS == 0 {
-            self.0
-                .store(now.saturating_sub(word) | LASTS, Ordering::Relaxed);
+            let begun = now.saturating_sub(word);
+            self.word.store(begun | LASTS, Ordering::Relaxed);
         }
     }
 
     /// It ends. Nothing happens if it does not last.
     pub(crate) fn end(&self, now: u64) {
-        let word = self.0.load(Ordering::Relaxed);
-        self.0.store(length(word, now), Ordering::Relaxed);
+        let word = self.word.load(Ordering::Relaxed);
+        self.word.store(length(word, now), Ordering::Relaxed);
     }
 
     /// Whether it lasts.
     fn lasts(&self) -> bool {
-        self.0.load(Ordering::Relaxed) & LASTS != 0
+        self.word.load(Ordering::Relaxed) & LASTS != 0
     }
 
-    /// How long it has lasted until now. Any thread.
+    /// How long it has lasted until now, and never less than before. Any thread.
     pub(crate) fn length(&self, now: impl Fn() -> u64) -> u64 {
-        let mut word = self.0.load(Ordering::Acquire);
+        let length = self.length_now(now);
+        self.told.fetch_max(length, Ordering::Relaxed).max(length)
+    }
+
+    fn length_now(&self, now: impl Fn() -> u64) -> u64 {
+        let mut word = self.word.load(Ordering::Acquire);
         loop {
             let now = now();
             // A word belongs to the times while it stays. With one that has come or gone meanwhile, the
             // length could be more than it will be, or less than it has been.
-            let later = self.0.load(Ordering::Acquire);
+            let later = self.word.load(Ordering::Acquire);
             if later == word {
                 return length(word, now);
             }
@@ -219,6 +232,13 @@ impl Times {
 mod tests {
     use super::*;
 
+    impl Span {
+        fn new() -> Span {
+            let (word, told) = (AtomicU64::new(0), AtomicU64::new(0));
+            Span { word, told }
+        }
+    }
+
     #[test]
     fn each_time_has_its_bucket() {
         assert_eq!(bucket(0), 0);
@@ -234,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_span_goes_on_where_it_stopped() {
-        let span = Span(AtomicU64::new(0));
+        let span = Span::new();
         assert_eq!(span.length(|| 100), 0);
         span.begin(100);
         assert_eq!(span.length(|| 130), 30);
@@ -246,5 +266,18 @@ mod tests {
         assert_eq!(span.length(|| 1005), 45);
         span.end(1010);
         assert_eq!(span.length(|| 2000), 50);
+    }
+
+    #[test]
+    fn a_span_never_gets_shorter() {
+        let span = Span::new();
+        span.begin(100);
+        // The thread reads the clock at 110 to end it, and is held up; somebody asks at 150.
+        assert_eq!(span.length(|| 150), 50);
+        span.end(110);
+        assert_eq!(span.length(|| 160), 50);
+        span.begin(200);
+        assert_eq!(span.length(|| 230), 50);
+        assert_eq!(span.length(|| 250), 60);
     }
 }
