@@ -261,25 +261,33 @@ static long sleeps_of(const char *wanted)
     return sleeps;
 }
 
+/* On a busy machine any callback may take longer than the limit. */
+static void hear_of_gates(const struct ns_slow_call *call)
+{
+    if (call->func == gate_callback) {
+        hear(call);
+    }
+}
+
 TEST(it_sleeps_while_the_pool_does)
 {
     struct latch ran = LATCH_INIT;
-    struct ns_thrpool_t *tp = watched_pool(2, 1000, hear, quiet_log);
+    forget_reports();
+    struct ns_thrpool_t *tp = watched_pool(2, 1000, hear_of_gates, quiet_log);
     for (int i = 0; i < 100; i++) {
         assert_int_equal(ns_add_job(tp, where[i % 2], count_and_finish, &ran, NULL), NS_SUCCESS);
     }
     assert_latch(&ran, 100);
     /* When it has found everything asleep, it stays so: for a hundred times as long as it would look again. */
     long sleeps = -1;
-    for (int tries = 0; tries < 100 && sleeps != sleeps_of("dog-watch"); tries++) {
+    int tries = 0;
+    for (; tries < 100 && sleeps != sleeps_of("dog-watch"); tries++) {
         sleeps = sleeps_of("dog-watch");
         double end = now_seconds() + 0.1;
         EVENTUALLY(now_seconds() > end);
     }
-    assert_true(sleeps > 0);
-    assert_int_equal(sleeps_of("dog-watch"), sleeps);
+    assert_true(sleeps > 0 && tries < 100);
     /* And it wakes. */
-    forget_reports();
     struct gate gate = GATE_INIT;
     assert_int_equal(ns_job_done(occupy(tp, 0, &gate)), NS_SUCCESS);
     assert_latch(&said.count, 1);
