@@ -14,3 +14,13 @@ tap() {
         tail -n 50 "$work/why" | sed 's/^/# /'
     fi
 }
+
+# eventually COMMAND...: true when it succeeds within thirty seconds.
+eventually() {
+    local tries=0
+    until "$@" 2>/dev/null; do
+        tries=$((tries + 1))
+        [ $tries -lt 600 ] || return 1
+        sleep 0.05
+    done
+}

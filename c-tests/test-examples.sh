@@ -11,16 +11,6 @@ clean_up() {
 }
 trap clean_up EXIT
 
-# eventually COMMAND...: true when it succeeds within ten seconds.
-eventually() {
-    local tries=0
-    until "$@" 2>/dev/null; do
-        tries=$((tries + 1))
-        [ $tries -lt 200 ] || return 1
-        sleep 0.05
-    done
-}
-
 connects() { (exec 3<>"/dev/tcp/127.0.0.1/$port"); }
 is_gone() { ! kill -0 "$server"; }
 

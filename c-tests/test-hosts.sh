@@ -11,22 +11,21 @@ clean_up() {
 }
 trap clean_up EXIT
 
-# eventually COMMAND...: true when it succeeds within ten seconds.
-eventually() {
-    local tries=0
-    until "$@" 2>/dev/null; do
-        tries=$((tries + 1))
-        [ $tries -lt 200 ] || return 1
-        sleep 0.05
-    done
-}
-
 # wrote LINE: the host has written it.
 wrote() { grep -qxF "$1" "$work/why"; }
 is_gone() { ! kill -0 "$host"; }
 
 # sleeps: how often the threads of the host have gone to sleep, all together.
 sleeps() { cat /proc/"$host"/task/*/status | awk '/^voluntary_ctxt/ { n += $2 } END { print n }'; }
+
+# sleeps_through: for a second none of its threads wakes.
+sleeps_through() {
+    before=$(sleeps)
+    sleep 1
+    after=$(sleeps)
+    echo "$before sleeps, a second later $after" >>"$work/why"
+    [ "$before" -gt 0 ] && [ "$before" = "$after" ]
+}
 
 for library in GLib libuv libevent; do
     name=in-$(echo $library | tr GL gl)
@@ -41,13 +40,8 @@ for library in GLib libuv libevent; do
     eventually wrote one && echo two >&3 && eventually wrote two
     tap $? "$name: jobs in the host's thread and in a worker"
 
-    # Nothing to do: after a moment in which it may still be on its way to sleep, it sleeps through.
-    sleep 0.2
-    before=$(sleeps)
-    sleep 1
-    after=$(sleeps)
-    echo "$before sleeps, a second later $after" >>"$work/why"
-    [ "$before" -gt 0 ] && [ "$before" = "$after" ]
+    # At first it may still be on its way to sleep.
+    sleeps_through || sleeps_through || sleeps_through
     tap $? "$name: idle without a wake-up"
 
     echo three >&3

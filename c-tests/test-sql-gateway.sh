@@ -15,15 +15,6 @@ clean_up() {
 }
 trap clean_up EXIT
 
-# eventually COMMAND...: true when it succeeds within thirty seconds.
-eventually() {
-    local tries=0
-    until "$@" 2>/dev/null; do
-        tries=$((tries + 1))
-        [ $tries -lt 600 ] || return 1
-        sleep 0.05
-    done
-}
 is_gone() { ! kill -0 "$gateway"; }
 
 # starts COMMAND... CONNINFO: a gateway, on a port that the kernel chooses.
