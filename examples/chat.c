@@ -30,8 +30,6 @@
  * because the job is already there.
  */
 #define _GNU_SOURCE
-#include <sys/queue.h>
-
 #include "server.h"
 
 enum {
@@ -46,12 +44,11 @@ enum {
 struct room {
     struct ns_group_t *group;
     /* The hall's. */
-    LIST_ENTRY(room) rooms;
-    bool listed;    /* it can be found under its name */
+    struct room *next;
     size_t clients; /* that the hall has sent in and that have not come out */
     char name[NAME_SIZE];
     /* The room's own. */
-    LIST_HEAD(, client) members;
+    struct client *members;
 };
 
 struct client {
@@ -61,10 +58,10 @@ struct client {
     char name[NAME_SIZE];
     /* The hall's before, the room's after that. */
     struct ns_job_t *reader, *writer; /* in the room's group; NULL when they are gone */
-    size_t in_len;
+    size_t in_len; /* full when all lines are out of it: then the next one is too long */
     char in[LINE_SIZE];
     /* The room's. */
-    LIST_ENTRY(client) members;
+    struct client *next;
     bool present;    /* it is in the list of members */
     bool left;       /* it was, and has left while the room goes on */
     bool ends_room;  /* and takes the room with it */
@@ -75,7 +72,7 @@ struct client {
 
 static struct ns_group_t *hall;
 /* The hall's. */
-static LIST_HEAD(, room) rooms;
+static struct room *rooms;
 static size_t inside; /* clients that it has sent in and that have not come out */
 static bool stops;    /* none goes in any more; when all have come out, the server ends */
 
@@ -115,12 +112,6 @@ static int receive(struct client *c)
     return 1;
 }
 
-/* After the lines have been taken out: what is left is a line that is too long. */
-static bool is_full(const struct client *c)
-{
-    return c->in_len == sizeof c->in;
-}
-
 /*
  * 2. The room. Everything here runs in the group of the client's room.
  */
@@ -129,7 +120,11 @@ static bool is_full(const struct client *c)
 static void unseat(struct client *c)
 {
     if (c->present) {
-        LIST_REMOVE(c, members);
+        struct client **at = &c->room->members;
+        while (*at != c) {
+            at = &(*at)->next;
+        }
+        *at = c->next;
         c->present = false;
     }
 }
@@ -178,8 +173,8 @@ static void say(struct room *room, const char *format, ...)
     va_start(args, format);
     size_t length = (size_t)vsnprintf(line, sizeof line, format, args);
     va_end(args);
-    for (struct client *c = LIST_FIRST(&room->members), *next; c; c = next) {
-        next = LIST_NEXT(c, members);
+    for (struct client *c = room->members, *next; c; c = next) {
+        next = c->next;
         if (length > sizeof c->out - c->to) {
             c->to -= c->from;
             memmove(c->out, c->out + c->from, c->to);
@@ -198,8 +193,8 @@ static void say(struct room *room, const char *format, ...)
 /* Send what was said, at the end of each callback: several lines go out in one packet. */
 static void deliver(struct room *room)
 {
-    for (struct client *c = LIST_FIRST(&room->members), *next; c; c = next) {
-        next = LIST_NEXT(c, members);
+    for (struct client *c = room->members, *next; c; c = next) {
+        next = c->next;
         if (!c->waits) {
             flush(c);
         }
@@ -220,7 +215,7 @@ static void hear(struct client *c)
             say(c->room, "%s: %s\n", c->name, line);
         }
     }
-    if (c->present && is_full(c)) {
+    if (c->present && c->in_len == LINE_SIZE) {
         atomic_fetch_add(&clients_dropped, 1);
         drop(c);
     }
@@ -269,7 +264,8 @@ static void on_join(struct ns_job_t *job)
 {
     struct client *c = ns_job_get_data(job);
 
-    LIST_INSERT_HEAD(&c->room->members, c, members);
+    c->next = c->room->members;
+    c->room->members = c;
     c->present = true;
     say(c->room, "* %s has joined\n", c->name);
     hear(c);
@@ -309,11 +305,16 @@ static void on_room_gone(struct ns_group_t *group)
     free(ns_group_get_data(group));
 }
 
+/* Take a room out of the list, if it is there: then no name leads to it. */
 static void unlist(struct room *room)
 {
-    if (room->listed) {
-        LIST_REMOVE(room, rooms);
-        room->listed = false;
+    struct room **at = &rooms;
+
+    while (*at && *at != room) {
+        at = &(*at)->next;
+    }
+    if (*at) {
+        *at = room->next;
     }
 }
 
@@ -332,7 +333,7 @@ static struct room *find_room(const char *name)
 {
     struct room *room;
 
-    LIST_FOREACH(room, &rooms, rooms) {
+    for (room = rooms; room; room = room->next) {
         if (strcmp(room->name, name) == 0) {
             return room;
         }
@@ -343,8 +344,8 @@ static struct room *find_room(const char *name)
         return NULL;
     }
     strcpy(room->name, name);
-    LIST_INSERT_HEAD(&rooms, room, rooms);
-    room->listed = true;
+    room->next = rooms;
+    rooms = room;
     atomic_fetch_add(&rooms_made, 1);
     atomic_fetch_add(&rooms_left, 1);
     return room;
@@ -382,13 +383,12 @@ static void on_greet(struct ns_job_t *job)
 {
     static const char help[] = "? JOIN room name\n";
     struct client *c = ns_job_get_data(job);
-    char line[LINE_SIZE], name[NAME_SIZE], rest_of_line;
+    char line[LINE_SIZE], name[NAME_SIZE], rest;
     bool goes_on = !stops && !NS_JOB_IS_TIMER(ns_job_get_output_type(job)) && receive(c) > 0;
 
     while (goes_on && next_line(c, line)) {
         struct room *room = NULL;
-        if (sscanf(line, "JOIN %31[A-Za-z0-9_-] %31[A-Za-z0-9_-]%c", name, c->name,
-                   &rest_of_line) == 2) {
+        if (sscanf(line, "JOIN %31[A-Za-z0-9_-] %31[A-Za-z0-9_-]%c", name, c->name, &rest) == 2) {
             room = find_room(name);
         }
         if (room) {
@@ -397,7 +397,7 @@ static void on_greet(struct ns_job_t *job)
         }
         goes_on = send(c->fd, help, sizeof help - 1, MSG_NOSIGNAL) == sizeof help - 1;
     }
-    if (!goes_on || is_full(c) || ns_job_rearm(job) != NS_SUCCESS) {
+    if (!goes_on || c->in_len == LINE_SIZE || ns_job_rearm(job) != NS_SUCCESS) {
         ns_job_done(job);
     }
 }
@@ -431,8 +431,8 @@ static void on_client_gone(struct ns_job_t *job)
 static void on_stop(void)
 {
     stops = true;
-    while (!LIST_EMPTY(&rooms)) {
-        end_room(LIST_FIRST(&rooms));
+    while (rooms) {
+        end_room(rooms);
     }
     if (inside == 0) {
         ns_thrpool_shutdown(server.pool);
