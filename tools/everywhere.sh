@@ -10,7 +10,8 @@
 # i686 and musl run on an x86-64 kernel by themselves, the others under qemu-user. The last line is
 # "N passed, N failed".
 #
-# The 32-bit ones also run some tests that are compiled with a time_t of 64 bits.
+# The 32-bit ones also run some tests that are compiled with a time_t of 64 bits. With musl, examples are also
+# linked statically and run.
 #
 # Left out everywhere: the programs that need NSPR of that architecture (test-nspr, test-original-shape,
 # test-daemon-patterns).
@@ -121,6 +122,25 @@ systems() {
     done
 }
 
+# Programs of one file. Debian's musl-gcc would take unwinding from glibc's libgcc_eh, which needs glibc; a system
+# of musl's own has another.
+statically() {
+    mkdir -p build/musl/static
+    for example in cancel io-timeout run-now signals timers; do
+        program=build/musl/static/$example
+        if musl-gcc -std=c11 -Wall -Wextra -Werror -O2 -Iinclude "examples/$example.c" -o "$program" -static \
+            build/musl/lib/libnunc-stans.a -nodefaultlibs -Lbuild/musl/link -l:libgcc_s.so -lc -lgcc >"$log" 2>&1 &&
+            ! readelf -l "$program" | grep -q INTERP && timeout -k 5 60 "$program" >"$log" 2>&1; then
+            passed=$((passed + 1))
+            echo "ok: musl, static: $example"
+        else
+            failed=$((failed + 1))
+            echo "FAILED: musl, static: $example"
+            tail -n 20 "$log"
+        fi
+    done
+}
+
 for arch; do
     case $arch in
     oldest | systems | crate)
@@ -133,7 +153,7 @@ for arch; do
     rustup target list --installed 2>/dev/null | grep -qx "$triple" || rustup target add "$triple" >/dev/null 2>&1
     # shellcheck disable=SC2086 # words
     if ! $make ARCH="$arch" all >"$log" 2>&1 || ! $make -j2 ARCH="$arch" c-tests $more >>"$log" 2>&1; then
-        grep -A 5 'error' "$log" | head -n 40
+        grep -A 5 'error[:[]\|undefined reference\|^make.* Error ' "$log" | head -n 40
         echo "$arch: does not build"
         failed=$((failed + 1))
         continue
@@ -157,6 +177,7 @@ for arch; do
     echo "$arch: $summary"
     passed=$((passed + $(echo "$summary" | sed 's/ passed.*//')))
     failed=$((failed + $(echo "$summary" | sed 's/.*passed, //; s/ failed//')))
+    [ "$arch" != musl ] || statically
 done
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]
