@@ -7,6 +7,8 @@
     tools/orderings.py try [--limit SECONDS] [--only PLACES] [--models NAMES] [--stronger]
                                 weaken each ordering that the models reach, one at a time, and run the
                                 models that reach it (with --stronger: strengthen each relaxed one)
+    tools/orderings.py strengthen   write every relaxed ordering stronger into src, to see what all of them save:
+                                for a copy of the repository
 
 `try` wants the models built:
 
@@ -25,6 +27,8 @@ import sys
 
 DOCUMENT = "docs/ORDERINGS.md"
 CALL = re.compile(r"\.(load|store|swap|fetch_[a-z]+|compare_exchange(?:_weak)?)\(|\b(fence)\(")
+# These have an ordering for success and one for failure.
+TWO = ("compare_exchange", "compare_exchange_weak", "fetch_update")
 ORDERING = re.compile(r"Ordering::(\w+)")
 # `let (success, failure) = (Ordering::A, Ordering::B)`: names for what would not fit a line.
 NAMES = re.compile(r"let \((\w+), (\w+)\) = \(Ordering::(\w+), Ordering::(\w+)\);")
@@ -94,8 +98,7 @@ def sites():
             for name, value in names.items():
                 arguments = re.sub(rf"\b{name}\b", f"Ordering::{value}", arguments)
             # The orderings of calls inside stand before this one's own.
-            own = {"compare_exchange": 2, "compare_exchange_weak": 2, "fetch_update": 2}.get(operation, 1)
-            orderings = ORDERING.findall(arguments)[-own:]
+            orderings = ORDERING.findall(arguments)[-2 if operation in TWO else -1 :]
             if not orderings:
                 continue
             line = text.count("\n", 0, at) + 1
@@ -148,10 +151,34 @@ def weaker(operation, ordering):
     return ["Relaxed"]
 
 
-def stronger(operation, ordering):
+def stronger(operation, ordering, on_failure):
+    """The next stronger of a relaxed one. A compare-and-swap that fails is a load, and so is a look by fetch_update."""
     if ordering != "Relaxed" or operation == "fence":
         return []
-    return {"load": ["Acquire"], "store": ["Release"]}.get(operation, ["AcqRel"])
+    return {"load": ["Acquire"], "store": ["Release"]}.get("load" if on_failure else operation, ["AcqRel"])
+
+
+def strengthen():
+    """Write them into the source. What stands in a `let` for lack of room stays as it is."""
+    written = 0
+    for path in sorted({site.path for site in sites()}):
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+        bare, changes = blank(text), []
+        for call in CALL.finditer(bare):
+            operation = call.group(1) or call.group(2)
+            end = closing(bare, call.end())
+            names = list(ORDERING.finditer(bare, call.end(), end))
+            names = names[-2:] if operation in TWO else names[-1:]
+            for argument, name in enumerate(names):
+                for new in stronger(operation, name.group(1), argument == 1):
+                    changes.append((name.span(1), new))
+        for (start, end), new in sorted(changes, reverse=True):
+            text = text[:start] + new + text[end:]
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+        written += len(changes)
+    print(f"{written} orderings are stronger now")
 
 
 def run(binary, model, environment, limit):
@@ -207,13 +234,22 @@ def attempt(options):
             reached.setdefault(place, []).append(model)
     print(f"{len(takes)} models, {sum(takes.values()):.0f} s", flush=True)
 
-    tried = caught = fewer = 0
+    def others(site, argument):
+        written = site.orderings[argument]
+        if options.stronger:
+            return stronger(site.operation, written, argument == 1)
+        return weaker(site.operation, written)
+
+    tried = caught = fewer = unreached = 0
     for site in sites():
+        if not re.search(options.only, site.place):
+            continue
         who = sorted(reached.get(site.place, []), key=takes.get)
-        if not re.search(options.only, site.place) or not who:
+        if not who:
+            unreached += sum(len(others(site, argument)) for argument in range(len(site.orderings)))
             continue
         for argument, written in enumerate(site.orderings):
-            for new in (stronger if options.stronger else weaker)(site.operation, written):
+            for new in others(site, argument):
                 trial = {"NS_TRIAL": f"{site.place} {argument} {new}"}
                 tried += 1
                 outcome, open_ones, ran, spent, before, after = None, 0, 0, 0.0, 0, 0
@@ -241,12 +277,13 @@ def attempt(options):
                 what = f"{site.atomic}.{site.operation}" if site.operation != "fence" else "fence"
                 which = " on failure" if argument else ""
                 print(f"{site.place} {what}{which}: {written} -> {new}: {outcome}", flush=True)
-    print(f"{tried} tried, {caught} caught" + (f", {fewer} with fewer executions" if options.stronger else ""))
+    less = f", {fewer} with fewer executions" if options.stronger else ""
+    print(f"{tried} tried, {caught} caught{less}; {unreached} that none of these models reaches")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["list", "check", "try"])
+    parser.add_argument("what", choices=["list", "check", "try", "strengthen"])
     parser.add_argument("--limit", type=float, default=60, help="seconds of the processor for each trial")
     parser.add_argument("--only", default="", help="only places that this regular expression matches")
     parser.add_argument("--models", default="", help="only models that this regular expression matches")
@@ -257,6 +294,8 @@ def main():
             print(f"| `{path.removeprefix('src/')}` | `{atomic}` | {'; '.join(sorted(operations))} | |")
     elif options.what == "check":
         sys.exit(0 if check() else 1)
+    elif options.what == "strengthen":
+        strengthen()
     else:
         attempt(options)
 
