@@ -346,6 +346,33 @@ static inline int fd_is_open(int fd)
     return fcntl(fd, F_GETFD) >= 0;
 }
 
+/* Duplicate fd to this number, if it is free. */
+static inline int gets_number(int fd, int number)
+{
+    int got = fcntl(fd, F_DUPFD_CLOEXEC, number);
+    if (got != number) {
+        close(got);
+    }
+    return got == number;
+}
+
+/*
+ * Move an open file to a number that was closed, as soon as it is free. A pool opens files too: over some
+ * frameworks it reads a list of the kernel's, some milliseconds after a number was closed. So the number
+ * may be the pool's for a moment. Open the file before the number is closed, or it gets it by itself.
+ */
+static inline void move_to_closed(int fd, int number)
+{
+    EVENTUALLY(gets_number(fd, number));
+    close(fd);
+}
+
+/* A number that is closed by now; or will be in a moment, because the pool has it. */
+static inline void assert_closed(int fd)
+{
+    EVENTUALLY(!fd_is_open(fd));
+}
+
 /* How many descriptors this process has open. */
 static inline int count_fds(void)
 {

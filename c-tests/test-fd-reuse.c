@@ -42,13 +42,12 @@ static void reuse_begin(struct reuse *reuse, struct ns_thrpool_t *tp, enum old k
     } else {
         loop_passes(tp, 0);
     }
+    socket_pair(again);
     if (by_dup2) {
-        socket_pair(again);
         move_to(again[0], ends[0]);
     } else {
         close(ends[0]);
-        socket_pair(again);
-        assert_int_equal(again[0], ends[0]);
+        move_to_closed(again[0], ends[0]);
     }
     reuse->peer = again[1];
     reuse->new_job = probe_fd(tp, type, 0, &reuse->new);
@@ -129,17 +128,17 @@ TEST(fm33_done_that_was_refused_and_ignored_harms_nobody)
     struct ns_job_t *old_job = probe_fd(tp, NS_JOB_READ | NS_JOB_PRESERVE_FD, 0, &old);
     loop_passes(tp, 0);
     assert_int_equal(ns_job_done(old_job), NS_INVALID_STATE);
+    socket_pair(again);
     close(ends[0]);
     close(ends[1]);
-    socket_pair(again);
-    assert_int_equal(again[0], ends[0]);
+    move_to_closed(again[0], ends[0]);
     /* This one owns its descriptor. */
     struct ns_job_t *new_job = probe_fd(tp, NS_JOB_READ | NS_JOB_THREAD, 0, &new);
     send_byte(again[1]);
     assert_latch(&new.runs, 1);
     finish_idle(new_job);
     assert_latch(&new.disposals, 1);
-    assert_false(fd_is_open(again[0]));
+    assert_closed(ends[0]);
     close(again[1]);
     assert_int_equal(latch_count(&old.runs), 0);
     /* The old job is disposed of only at the end of the pool. */
@@ -181,14 +180,14 @@ TEST(number_that_became_a_file_or_a_directory_serves_its_new_job_only)
     struct ns_thrpool_t *tp = pool_of(1);
     static const char *const paths[] = {"/dev/null", "/"};
     for (int i = 0; i < 2; i++) {
-        int ends[2];
+        int ends[2], file = open(paths[i], O_RDONLY);
         socket_pair(ends);
         struct probe old = PROBE(NULL, ends[0]), new = PROBE(NULL, ends[0]);
         ns_job_type_t type = NS_JOB_READ | NS_JOB_PRESERVE_FD;
         struct ns_job_t *old_job = probe_fd(tp, type, 0, &old);
         loop_passes(tp, 0);
         close(ends[0]);
-        assert_int_equal(open(paths[i], O_RDONLY), ends[0]);
+        move_to_closed(file, ends[0]);
         struct ns_job_t *new_job = probe_fd(tp, type, 0, &new);
         assert_latch(&new.runs, 1);
         loop_passes(tp, 0);

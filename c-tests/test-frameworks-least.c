@@ -160,12 +160,9 @@ TEST(a_number_that_is_used_again_is_the_new_files)
         struct ns_job_t *job =
             probe_fd(tp, NS_JOB_READ | NS_JOB_PRESERVE_FD | where[round % 2], 0, &stale);
         loop_passes(tp, 0);
-        close(old[0]);
         socket_pair(new);
-        if (new[0] != old[0]) {
-            assert_int_equal(dup2(new[0], old[0]), old[0]);
-            close(new[0]);
-        }
+        close(old[0]);
+        move_to_closed(new[0], old[0]);
         probe_fd(tp, NS_JOB_READ | where[round / 2 % 2], 0, &fresh);
         assert_int_equal(write(new[1], "x", 1), 1);
         assert_latch(&fresh.disposals, 1);
