@@ -6,6 +6,7 @@
  * Memory is refused by their own means: libevent asks functions that an application may set, and talloc
  * has limits. Where the system does not hand its calls to the test (notify.h), those tests are skipped.
  */
+#include "frameworks.h"
 #include "notify.h"
 
 #include <dlfcn.h>
@@ -36,28 +37,7 @@ static struct ns_thrpool_t *try_over(const char *name)
 
 static struct ns_thrpool_t *pool_over(const char *name)
 {
-    struct ns_thrpool_t *tp = try_over(name);
-    if (tp == NULL) {
-        fail_msg("%s: %s", name, logged_last);
-    }
-    return tp;
-}
-
-/* A job in the loop and one in a worker are told of a byte. */
-static void works(struct ns_thrpool_t *tp)
-{
-    for EACH_THREAD(i) {
-        int ends[2];
-        socket_pair(ends);
-        struct probe probe = PROBE(finish_job, ends[0]);
-        probe_fd(tp, NS_JOB_READ | where[i], 0, &probe);
-        loop_passes(tp, 1000);
-        assert_latch(&probe.runs, 0);
-        assert_int_equal(write(ends[1], "x", 1), 1);
-        assert_latch(&probe.disposals, 1);
-        assert_int_equal(atomic_load(&probe.output), NS_JOB_READ);
-        close(ends[1]);
-    }
+    return made_over(name, try_over(name));
 }
 
 /*
@@ -399,9 +379,10 @@ TEST(a_pool_goes_on_when_tevent_gives_up_epoll)
     static const int calls[] = {SYS_epoll_ctl, SYS_epoll_wait};
     for (int i = 0; i < 2; i++) {
         struct ns_thrpool_t *tp = pool_over("tevent");
-        int ends[2], others[2], errors = count_logged_errors(), inner = inner_epoll();
+        int ends[2], others[2], again[2], errors = count_logged_errors(), inner = inner_epoll();
         socket_pair(ends);
         socket_pair(others);
+        socket_pair(again);
         struct probe probe = PROBE(finish_job, ends[0]), other = PROBE(finish_job, others[0]);
         probe_fd(tp, NS_JOB_READ, 0, &other);
         loop_passes(tp, 0);
@@ -421,13 +402,7 @@ TEST(a_pool_goes_on_when_tevent_gives_up_epoll)
         tells_files_apart(tp);
 
         /* The number of its epoll instance is nobody's, and the application may use it. */
-        assert_false(fd_is_open(inner));
-        int again[2];
-        socket_pair(again);
-        if (again[0] != inner) {
-            assert_int_equal(dup2(again[0], inner), inner);
-            close(again[0]);
-        }
+        move_to_closed(again[0], inner);
         struct probe reused = PROBE(finish_job, inner);
         probe_fd(tp, NS_JOB_READ, 0, &reused);
         assert_int_equal(write(again[1], "x", 1), 1);

@@ -4,6 +4,7 @@
  * wrong, and what does not hold over some. frameworks.sh runs the other tests over each of them.
  */
 #include "children.h"
+#include "frameworks.h"
 
 #define FRAMEWORK_ONLY
 #include "../examples/framework-poll.c"
@@ -58,11 +59,7 @@ static struct ns_thrpool_t *pool_over(const char *name)
     struct ns_thrpool_options options;
     ns_thrpool_options_init(&options, sizeof options);
     options.framework = name;
-    struct ns_thrpool_t *tp = try_with(&options);
-    if (tp == NULL) {
-        fail_msg("%s: %s", name, logged_last);
-    }
-    return tp;
+    return made_over(name, try_with(&options));
 }
 
 static struct ns_thrpool_t *pool_over_table(const struct ns_framework *table)
@@ -71,22 +68,6 @@ static struct ns_thrpool_t *pool_over_table(const struct ns_framework *table)
     ns_thrpool_options_init(&options, sizeof options);
     options.custom = table;
     return try_with(&options);
-}
-
-/* One job of each kind runs. */
-static void works(struct ns_thrpool_t *tp)
-{
-    for EACH_THREAD(i) {
-        int ends[2];
-        socket_pair(ends);
-        struct probe probe = PROBE(finish_job, ends[0]);
-        probe_fd(tp, NS_JOB_READ | where[i], 0, &probe);
-        loop_passes(tp, 1000);
-        assert_latch(&probe.runs, 0);
-        assert_int_equal(write(ends[1], "x", 1), 1);
-        assert_latch(&probe.disposals, 1);
-        close(ends[1]);
-    }
 }
 
 TEST(each_is_named_as_it_was_asked_for)
