@@ -14,6 +14,7 @@ tap $? "the program to look at compiles"
 # begin MODE: starts the program, and waits until it is what the mode says. end: ends it.
 begin() {
     mkfifo "$work/in"
+    : >"$work/out" # the program before was ready, too
     "$work/looked-at" "$1" <"$work/in" >"$work/out" &
     program=$!
     exec 3>"$work/in"
@@ -87,6 +88,7 @@ awk '$1 == "look-loop" || $1 == "look-worker" { for (i = 4; i <= 7; i++) if ($i 
 tap $? "it tells how many callbacks a thread runs a second"
 
 # A real pseudo-terminal would be needed for q; a signal ends it as well.
+: >"$work/why" # what the last one said must not count
 $top -d 0.1 $program >"$work/why" 2>&1 </dev/null &
 looking=$!
 until [ "$(grep -c 'ns-top: process' "$work/why")" -ge 3 ]; do sleep 0.1; done
