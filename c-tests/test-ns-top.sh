@@ -79,12 +79,22 @@ unset LD_LIBRARY_PATH
 mv "$work/whole" "$work/looked-at"
 
 begin work
-$top -b -n 3 -d 1 $program >"$work/why" 2>&1 &
+# The program may get work before the first look or between two: give it some until a look tells a rate.
+tells_a_rate() {
+    awk '$1 == "look-loop" || $1 == "look-worker" { for (i = 4; i <= 7; i++) if ($i ~ /^[1-9][0-9]*$/) rate = 1 }
+         END { exit !rate }' "$work/why"
+}
+: >"$work/why"
+$top -b -d 0.2 $program >"$work/why" 2>&1 &
 looking=$!
-for i in 1 2 3 4 5; do echo >&3; done
-wait $looking
-until [ "$(grep -c 'done' "$work/out")" -ge 5 ]; do sleep 0.1; done
-awk '$1 == "look-loop" || $1 == "look-worker" { for (i = 4; i <= 7; i++) if ($i ~ /^[1-9][0-9]*$/) rate = 1 } END { exit !rate }' "$work/why"
+for _ in $(seq 200); do
+    echo >&3
+    sleep 0.1
+    tells_a_rate && break
+done
+kill -TERM $looking
+wait $looking 2>/dev/null
+tells_a_rate
 tap $? "it tells how many callbacks a thread runs a second"
 
 # A real pseudo-terminal would be needed for q; a signal ends it as well.

@@ -2,6 +2,8 @@
 //! The loop in threads of the application's: the wake protocol with the wait descriptor, and who is the
 //! loop.
 
+use std::sync::atomic::{AtomicUsize as Plain, Ordering::Relaxed};
+
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::thread;
@@ -72,6 +74,9 @@ struct Pool {
     shut: AtomicBool,
     quiet: AtomicBool,
     turns: UnsafeCell<usize>,
+    /// The [`Thread::id`] of the thread that was last inside a turn of its own; 0 if it has ended. Not
+    /// loom's, since it is not part of the protocol.
+    owner: Plain,
 }
 
 impl Pool {
@@ -81,6 +86,7 @@ impl Pool {
             shut: AtomicBool::new(false),
             quiet: AtomicBool::new(false),
             turns: UnsafeCell::new(0),
+            owner: Plain::new(0),
         })
     }
 
@@ -98,6 +104,7 @@ impl Pool {
     fn try_turn(&self, me: &Thread) -> bool {
         let inside = self.caller.enter(Some(me.clone()), || {});
         if inside {
+            self.owner.store(me.id(), Relaxed);
             self.turn();
         }
         inside
@@ -108,12 +115,23 @@ impl Pool {
         self.caller.ring();
     }
 
+    /// The thread `me` ends.
+    fn end(&self, me: Thread) {
+        let _ = (self.owner).compare_exchange(me.id(), 0, Relaxed, Relaxed);
+        me.end();
+    }
+
     /// As `Pool::wait_as_loop`.
     fn wait(&self, me: &Thread, anyway: bool) {
         while !self.quiet.load(Ordering::SeqCst) {
             let may = || self.shut.load(Ordering::SeqCst);
             match self.caller.enter_to_end(Some(me), None, anyway, may, || {}) {
-                Entered::Inside => self.turn(),
+                Entered::Inside => {
+                    let owner = self.owner.load(Relaxed);
+                    let may = anyway || owner == 0 || owner == me.id();
+                    assert!(may, "the loop of a thread that lives");
+                    self.turn();
+                }
                 Entered::Woken => {}
                 Entered::TimedOut => unreachable!("there is no deadline"),
             }
@@ -127,7 +145,7 @@ fn spawn(pool: &Arc<Pool>, body: impl FnOnce(&Pool, &Thread) + 'static) -> threa
     thread::spawn(move || {
         let me = Thread::new().expect("memory");
         body(&pool, &me);
-        me.end();
+        pool.end(me);
     })
 }
 
@@ -186,15 +204,32 @@ fn whichever_was_the_last() {
         let pool = Pool::new();
         pool.shut.store(true, Ordering::SeqCst);
         let turn = |pool: &Pool, me: &Thread| {
-            pool.caller
-                .enter(Some(me.clone()), || {})
-                .then(|| pool.caller.leave());
+            if pool.caller.enter(Some(me.clone()), || {}) {
+                pool.owner.store(me.id(), Relaxed);
+                pool.caller.leave();
+            }
         };
         let others = [spawn(&pool, turn), spawn(&pool, turn)];
         let me = Thread::new().expect("memory");
         pool.wait(&me, false);
         me.end();
         all_end(others);
+    });
+}
+
+/// The thread that was last inside waits, as another does: it does not wait for itself, and the other not
+/// only for its end.
+#[test]
+fn the_last_thread_waits_as_well() {
+    explore("caller's loop, the thread last inside waits", 3, || {
+        let pool = Pool::new();
+        let last = spawn(&pool, |pool, me| {
+            pool.try_turn(me);
+            pool.wait(me, false);
+        });
+        let waiter = spawn(&pool, |pool, me| pool.wait(me, false));
+        pool.shut_down();
+        all_end([last, waiter]);
     });
 }
 
