@@ -122,6 +122,13 @@ static void allow_memory(const char *name, long steps)
     }
 }
 
+/* Both have what they had before. */
+static void assert_no_memory_lost(long had, size_t had_of_talloc)
+{
+    assert_int_equal(atomic_load(&blocks), had);
+    assert_int_equal(size_of_talloc(all_of_talloc), had_of_talloc);
+}
+
 TEST(each_allocation_of_a_context_may_fail_and_there_is_no_pool)
 {
     EACH_FRAMEWORK(name)
@@ -129,6 +136,7 @@ TEST(each_allocation_of_a_context_may_fail_and_there_is_no_pool)
         pool_end(pool_over(name));
         int fds = count_fds(), threads = count_threads();
         long had = atomic_load(&blocks), refused = 0;
+        size_t had_of_talloc = size_of_talloc(all_of_talloc);
         struct ns_thrpool_t *tp = NULL;
         for (; tp == NULL; refused++) {
             int errors = count_logged_errors();
@@ -145,14 +153,14 @@ TEST(each_allocation_of_a_context_may_fail_and_there_is_no_pool)
                 fail_msg("%s: %s", name, logged_last);
             }
             assert_nothing_left(fds, threads);
-            assert_int_equal(atomic_load(&blocks), had);
+            assert_no_memory_lost(had, had_of_talloc);
         }
         print_message("    %s: %ld times no pool\n", name, refused);
         assert_true(refused > 2);
         works(tp);
         pool_end(tp);
         assert_nothing_left(fds, threads);
-        assert_int_equal(atomic_load(&blocks), had);
+        assert_no_memory_lost(had, had_of_talloc);
     }
 }
 
