@@ -37,7 +37,7 @@ least) names="test-frameworks-least" ;;
 tools) names="test-frameworks-least test-fd-reuse test-io test-io-descriptors test-io-timeouts
         test-own-descriptors test-refusals test-shutdown test-signals test-caller-turns test-caller-end" ;;
 original) names="test-original-shape test-daemon-patterns" ;;
-some) names="test-frameworks-least test-destroy test-fd-reuse test-forks test-io test-io-descriptors
+some) names="test-frameworks-least test-bounded-steps test-destroy test-fd-reuse test-forks test-io test-io-descriptors
         test-io-timeouts test-own-descriptors test-refusals test-shutdown test-signals
         test-fm-descriptors test-caller-turns test-caller-end" ;;
 all) names=$(all) ;;
