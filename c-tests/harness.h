@@ -385,20 +385,40 @@ static inline int count_fds(void)
     return count - 3; /* ".", "..", and the directory itself */
 }
 
+/* Whether a thread has begun to end, or has gone: it may be joined by then, and is listed a moment longer. */
+static inline int is_ending(const char *id)
+{
+    char path[320], text[512] = "";
+    unsigned flags = 0;
+    snprintf(path, sizeof path, "/proc/self/task/%s/stat", id);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        return errno == ENOENT;
+    }
+    ssize_t length = read(fd, text, sizeof text - 1);
+    close(fd);
+    /* The name, in parentheses, may contain anything. The seventh word behind it is the flags. */
+    const char *rest = strrchr(text, ')');
+    if (length <= 0 || rest == NULL || sscanf(rest + 1, " %*c %*d %*d %*d %*d %*d %u", &flags) != 1) {
+        return 1;
+    }
+    return (flags & 4) != 0; /* the kernel's PF_EXITING */
+}
+
 /* How many threads this process has. */
 static inline int count_threads(void)
 {
     int count = 0;
     DIR *dir = opendir("/proc/self/task");
-    while (readdir(dir) != NULL) {
-        count++;
+    for (struct dirent *entry; (entry = readdir(dir)) != NULL;) {
+        count += entry->d_name[0] != '.' && !is_ending(entry->d_name);
     }
     closedir(dir);
-    return count - 2;
+    return count;
 }
 
-/* See that there are as many descriptors and threads as before. A thread that was joined may still be
- * listed for a moment. Under qemu-user (NS_QEMU) that lasts longer, and it was perhaps counted before. */
+/* See that there are as many descriptors and threads as before. Under qemu-user (NS_QEMU) a thread that was
+ * joined lives on for a moment, and was perhaps counted before. */
 static inline void assert_nothing_left(int fds, int threads)
 {
     assert_int_equal(count_fds(), fds);
