@@ -281,7 +281,7 @@ TEST(it_sleeps_while_the_pool_does)
     /* When it has found everything asleep, it stays so: for a hundred times as long as it would look again. */
     long sleeps = -1;
     int tries = 0;
-    for (; tries < 100 && sleeps != sleeps_of("dog-watch"); tries++) {
+    for (; tries < 100 && (sleeps <= 0 || sleeps != sleeps_of("dog-watch")); tries++) {
         sleeps = sleeps_of("dog-watch");
         double end = now_seconds() + 0.1;
         EVENTUALLY(now_seconds() > end);
