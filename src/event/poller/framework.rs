@@ -86,3 +86,83 @@ pub(super) trait Framework {
     /// so nothing is freed. The descriptors that this library knows of are closed elsewhere.
     fn leave_in_child(&mut self) {}
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
+
+    use super::super::libevent::{self, Libevent};
+    use super::super::tevent::Tevent;
+    use super::super::tevent_state;
+    use super::*;
+    use crate::sys;
+
+    /// Each look without waiting finds what became ready since the look before, wherever the framework
+    /// has put that in its order.
+    fn looks(mut framework: impl Framework) {
+        const COUNT: usize = 3;
+        let mut found = Batch::new();
+        let mut take = |framework: &mut dyn Framework, until| {
+            let (count, _) = framework.wait(until, &mut found).expect("a wait");
+            // SAFETY: the wait has written so many.
+            let mut keys: Vec<_> = (0..count).map(|i| unsafe { found.raw(i) }.u64).collect();
+            keys.sort_unstable();
+            keys.dedup();
+            keys
+        };
+        let pairs = [(); COUNT].map(|()| UnixStream::pair().expect("a pair"));
+        let watch = |framework: &mut dyn Framework, i: usize| {
+            let watched = framework.watch(Watch {
+                fd: pairs[i].0.as_raw_fd(),
+                key: i as u64,
+                interest: Interest::new(true, false),
+                once: false,
+                known: false,
+            });
+            assert_eq!(watched, Ok(()));
+        };
+        // After a wait, too.
+        watch(&mut framework, 0);
+        for _ in 0..COUNT {
+            let until = Until::Deadline(sys::now() + 1_000_000);
+            assert_eq!(take(&mut framework, until), []);
+            (&pairs[0].1).write_all(b"x").expect("room");
+            assert_eq!(take(&mut framework, Until::Now), [0]);
+            (&pairs[0].0).read_exact(&mut [0]).expect("a byte");
+        }
+        let mut ready = Vec::new();
+        for (i, pair) in pairs.iter().enumerate() {
+            watch(&mut framework, i);
+            assert_eq!(take(&mut framework, Until::Now), ready);
+            (&pair.1).write_all(b"x").expect("room");
+            ready.push(i as u64);
+            // It is level-triggered, so all that were ready are.
+            for _ in 0..COUNT {
+                assert_eq!(take(&mut framework, Until::Now), ready);
+            }
+        }
+        Box::new(framework).close();
+    }
+
+    #[cfg_attr(miri, ignore)]
+    #[test]
+    fn a_look_over_libevent_finds_what_came_since_the_last() {
+        for method in [
+            libevent::Method::Epoll,
+            libevent::Method::Poll,
+            libevent::Method::Select,
+        ] {
+            looks(Libevent::open(method).expect("libevent"));
+        }
+    }
+
+    #[cfg_attr(miri, ignore)]
+    #[test]
+    fn a_look_over_tevent_finds_what_came_since_the_last() {
+        for method in [tevent_state::Method::Standard, tevent_state::Method::Poll] {
+            looks(Tevent::open(method).expect("tevent"));
+        }
+    }
+}

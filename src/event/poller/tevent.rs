@@ -96,7 +96,7 @@ impl Tevent {
                 slots: Vec::new(),
                 found: ptr::null_mut(),
                 count: 0,
-                all_seen: false,
+                always_came: false,
                 writers,
             })),
             parent,
@@ -220,7 +220,7 @@ impl Tevent {
         let (done, idle) = unsafe {
             let before = (*state).count;
             let done = ((*state).api.loop_once)((*state).ev, HERE.as_ptr());
-            let idle = (*state).count == before && !(*state).all_seen;
+            let idle = (*state).count == before && !(*state).always_came;
             (done, idle && (*state).method == Method::Poll)
         };
         match (done, sys::errno()) {
@@ -233,21 +233,29 @@ impl Tevent {
     }
 
     /// Take what is ready, without waiting.
+    ///
+    /// tevent serves one descriptor at a time, in turn. When the one that is always ready comes, all that stood
+    /// before it have come. What became ready since the look before stands behind it, so it has to come twice;
+    /// but epoll puts it last if it was not watched meanwhile.
     fn take_ready(&mut self) -> Result<bool, c_int> {
         // If the application has closed it, tevent would wait.
         if !is_ready(self.always.as_raw_fd(), libc::POLLIN) {
             return Err(libc::EBADF);
         }
-        self.watch_always(true);
         let state = self.state.get();
         // SAFETY: nothing here keeps a reference to the state.
-        unsafe { (*state).all_seen = false };
+        let epoll = unsafe { (*state).method } == Method::Standard;
+        let mut rounds = u32::from(epoll && !self.is_watched);
+        self.watch_always(true);
         // tevent passes over a ready descriptor only if it switches it off. That ends.
         for _ in 0..16 * EVENTS {
+            // SAFETY: as above.
+            unsafe { (*state).always_came = false };
             self.once()?;
             // SAFETY: as above.
             unsafe {
-                if (*state).all_seen {
+                rounds += u32::from((*state).always_came);
+                if rounds == 2 {
                     return Ok(false);
                 }
                 if (*state).count >= EVENTS {
@@ -277,7 +285,7 @@ impl Tevent {
         }
         OVER.with(|over| over.set(false));
         // SAFETY: nothing here keeps a reference to the state.
-        unsafe { (*state).all_seen = false };
+        unsafe { (*state).always_came = false };
         let done = self.once();
         if !timer.is_null() && !OVER.with(|over| over.get()) {
             // SAFETY: the timer has not run, so tevent has not freed it.

@@ -43,7 +43,7 @@ pub(super) struct State {
     pub(super) found: *mut Batch,
     pub(super) count: usize,
     /// The descriptor that is always ready has come.
-    pub(super) all_seen: bool,
+    pub(super) always_came: bool,
     /// The epoll instance for descriptors that are watched for WRITE alone.
     pub(super) writers: OwnedFd,
 }
@@ -124,7 +124,7 @@ pub(super) unsafe extern "C" fn writers_ready(
     }
 }
 
-/// All that were ready have come.
+/// The descriptor that is always ready has come.
 pub(super) unsafe extern "C" fn always_ready(
     _: *mut c_void,
     _: *mut c_void,
@@ -132,7 +132,7 @@ pub(super) unsafe extern "C" fn always_ready(
     arg: *mut c_void,
 ) {
     // SAFETY: as above.
-    unsafe { (*arg.cast::<State>()).all_seen = true };
+    unsafe { (*arg.cast::<State>()).always_came = true };
 }
 
 /// The time of a wait is over: that this has run ends the wait.
