@@ -38,11 +38,13 @@ impl Loaded {
     /// The function `name`.
     ///
     /// # Safety
-    /// `F` is its type.
+    /// `F` is its type, a pointer to a function.
     pub(super) unsafe fn function<F: Copy>(&self, name: &CStr) -> io::Result<F> {
-        // SAFETY: guaranteed by the caller.
-        let found = unsafe { self.library.get::<F>(name.to_bytes_with_nul()) };
-        found.map(|function| *function).map_err(|_| {
+        let bytes = name.to_bytes_with_nul();
+        // A library may have the symbol and no address for it, which dlsym does not call an error.
+        // SAFETY: guaranteed by the caller; the option is null where there is no function.
+        let found = unsafe { self.library.get::<Option<F>>(bytes) };
+        found.ok().and_then(|function| *function).ok_or_else(|| {
             let function = name.to_string_lossy();
             io::Error::other(format!("{} has no function {function}", self.name))
         })
