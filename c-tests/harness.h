@@ -395,14 +395,14 @@ static inline int is_ending(const char *id)
     if (fd < 0) {
         return errno == ENOENT;
     }
-    ssize_t length = read(fd, text, sizeof text - 1);
+    int gone = read(fd, text, sizeof text - 1) < 0 && errno == ESRCH;
     close(fd);
     /* The name, in parentheses, may contain anything. The seventh word behind it is the flags. */
     const char *rest = strrchr(text, ')');
-    if (length <= 0 || rest == NULL || sscanf(rest + 1, " %*c %*d %*d %*d %*d %*d %u", &flags) != 1) {
-        return 1;
+    if (rest != NULL) {
+        sscanf(rest + 1, " %*c %*d %*d %*d %*d %*d %u", &flags);
     }
-    return (flags & 4) != 0; /* the kernel's PF_EXITING */
+    return gone || (flags & 4) != 0; /* the kernel's PF_EXITING */
 }
 
 /* How many threads this process has. */
