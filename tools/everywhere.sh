@@ -71,18 +71,24 @@ valgrind_finds_nothing_in_a_small_form_of_it"
     export NS_SKIP
 }
 
+# Count and show a result; of a failure also the end of the log: tell STATUS WHAT.
+tell() {
+    if [ "$1" -eq 0 ]; then
+        passed=$((passed + 1))
+        echo "ok: $2"
+    else
+        failed=$((failed + 1))
+        echo "FAILED: $2"
+        tail -n 40 "$log"
+    fi
+}
+
 # Compile without linking: compiles WHAT CARGO-ARGUMENTS...
 compiles() {
     what=$1
     shift
-    if RUSTFLAGS="-D warnings" timeout -k 5 600 cargo "$@" >"$log" 2>&1; then
-        passed=$((passed + 1))
-        echo "ok: $what"
-    else
-        failed=$((failed + 1))
-        echo "FAILED: $what"
-        tail -n 40 "$log"
-    fi
+    RUSTFLAGS="-D warnings" timeout -k 5 600 cargo "$@" >"$log" 2>&1
+    tell $? "$what"
 }
 
 oldest() {
@@ -99,14 +105,7 @@ oldest() {
 crate() {
     timeout -k 5 600 cargo publish --dry-run --locked --allow-dirty --no-verify >"$log" 2>&1 &&
         ! grep '^warning' "$log" | grep -v 'aborting upload due to dry run'
-    if [ $? -eq 0 ]; then
-        passed=$((passed + 1))
-        echo "ok: it can be packed for crates.io, without a warning"
-    else
-        failed=$((failed + 1))
-        echo "FAILED: to pack it for crates.io"
-        tail -n 20 "$log"
-    fi
+    tell $? "it can be packed for crates.io, without a warning"
 }
 
 systems() {
@@ -128,16 +127,10 @@ statically() {
     mkdir -p build/musl/static
     for example in cancel io-timeout run-now signals timers; do
         program=build/musl/static/$example
-        if musl-gcc -std=c11 -Wall -Wextra -Werror -O2 -Iinclude "examples/$example.c" -o "$program" -static \
+        musl-gcc -std=c11 -Wall -Wextra -Werror -O2 -Iinclude "examples/$example.c" -o "$program" -static \
             build/musl/lib/libnunc-stans.a -nodefaultlibs -Lbuild/musl/link -l:libgcc_s.so -lc -lgcc >"$log" 2>&1 &&
-            ! readelf -l "$program" | grep -q INTERP && timeout -k 5 60 "$program" >"$log" 2>&1; then
-            passed=$((passed + 1))
-            echo "ok: musl, static: $example"
-        else
-            failed=$((failed + 1))
-            echo "FAILED: musl, static: $example"
-            tail -n 20 "$log"
-        fi
+            ! readelf -l "$program" | grep -q INTERP && timeout -k 5 60 "$program" >"$log" 2>&1
+        tell $? "musl, static: $example"
     done
 }
 
