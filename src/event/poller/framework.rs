@@ -123,7 +123,7 @@ mod tests {
             });
             assert_eq!(watched, Ok(()));
         };
-        // After a wait, too.
+        // Behind a wait that found nothing.
         watch(&mut framework, 0);
         for _ in 0..COUNT {
             let until = Until::Deadline(sys::now() + 1_000_000);
@@ -138,7 +138,7 @@ mod tests {
             assert_eq!(take(&mut framework, Until::Now), ready);
             (&pair.1).write_all(b"x").expect("room");
             ready.push(i as u64);
-            // It is level-triggered, so all that were ready are.
+            // They are level-triggered: what was ready still is.
             for _ in 0..COUNT {
                 assert_eq!(take(&mut framework, Until::Now), ready);
             }
