@@ -417,6 +417,33 @@ static inline int count_threads(void)
     return count;
 }
 
+/* How often a thread of this name has gone to sleep. -1 if there is none. */
+static inline long sleeps_of_named(const char *wanted)
+{
+    long sleeps = -1;
+    DIR *dir = opendir("/proc/self/task");
+    struct dirent *entry;
+    while (sleeps < 0 && (entry = readdir(dir)) != NULL) {
+        char path[300], line[100];
+        snprintf(path, sizeof path, "/proc/self/task/%s/status", entry->d_name);
+        FILE *file = fopen(path, "r");
+        int found = 0;
+        while (file != NULL && fgets(line, sizeof line, file) != NULL) {
+            char name[20];
+            if (sscanf(line, "Name: %19s", name) == 1) {
+                found = strcmp(name, wanted) == 0;
+            } else if (found) {
+                sscanf(line, "voluntary_ctxt_switches: %ld", &sleeps);
+            }
+        }
+        if (file != NULL) {
+            fclose(file);
+        }
+    }
+    closedir(dir);
+    return sleeps;
+}
+
 /* See that there are as many descriptors and threads as before. Under qemu-user (NS_QEMU) a thread that was
  * joined lives on for a moment, and was perhaps counted before. */
 static inline void assert_nothing_left(int fds, int threads)

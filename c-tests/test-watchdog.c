@@ -234,33 +234,6 @@ TEST(a_pool_without_it_has_no_thread_more)
     pool_end(tp);
 }
 
-/* How often a thread of this name has gone to sleep. -1 if there is none. */
-static long sleeps_of(const char *wanted)
-{
-    long sleeps = -1;
-    DIR *dir = opendir("/proc/self/task");
-    struct dirent *entry;
-    while (sleeps < 0 && (entry = readdir(dir)) != NULL) {
-        char path[300], line[100];
-        snprintf(path, sizeof path, "/proc/self/task/%s/status", entry->d_name);
-        FILE *file = fopen(path, "r");
-        int found = 0;
-        while (file != NULL && fgets(line, sizeof line, file) != NULL) {
-            char name[20];
-            if (sscanf(line, "Name: %19s", name) == 1) {
-                found = strcmp(name, wanted) == 0;
-            } else if (found) {
-                sscanf(line, "voluntary_ctxt_switches: %ld", &sleeps);
-            }
-        }
-        if (file != NULL) {
-            fclose(file);
-        }
-    }
-    closedir(dir);
-    return sleeps;
-}
-
 /* On a busy machine any callback may take longer than the limit. */
 static void hear_of_gates(const struct ns_slow_call *call)
 {
@@ -281,8 +254,8 @@ TEST(it_sleeps_while_the_pool_does)
     /* When it has found everything asleep, it stays so: for a hundred times as long as it would look again. */
     long sleeps = -1;
     int tries = 0;
-    for (; tries < 100 && (sleeps <= 0 || sleeps != sleeps_of("dog-watch")); tries++) {
-        sleeps = sleeps_of("dog-watch");
+    for (; tries < 100 && (sleeps <= 0 || sleeps != sleeps_of_named("dog-watch")); tries++) {
+        sleeps = sleeps_of_named("dog-watch");
         double end = now_seconds() + 0.1;
         EVENTUALLY(now_seconds() > end);
     }
