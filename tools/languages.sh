@@ -35,8 +35,8 @@ step() {
         passed=$((passed + 1))
         echo "ok: $name"
     else
+        echo "FAILED: $name, status $?"
         failed=$((failed + 1))
-        echo "FAILED: $name"
         tail -n 60 "$log" | sed 's/^/    /'
         return 1
     fi

@@ -378,6 +378,8 @@ function Pool:_destroy(silently)
   silent = false
   for id in pairs(self._live) do forget(self, id) end
 end
+-- A finalizer calls it. There a loop that LuaJIT has compiled may leave its trace and enter it again without end.
+if jit then jit.off(Pool._destroy) end
 
 core.handlers(run, gone, posted, group_gone, on_log)
 return ns
