@@ -37,13 +37,18 @@ fn look_in(library: Library) -> Option<Nspr> {
     // Never closed: the global scope cannot be, and a private libnspr4 must stay loaded while we
     // have its functions.
     let library = ManuallyDrop::new(library);
+    // A symbol may be there without an address, which dlsym does not call an error.
     // SAFETY: the types are those of NSPR's own declarations.
     unsafe {
         Some(Nspr {
             native_handle: *library
-                .get::<NativeHandle>(b"PR_FileDesc2NativeHandle\0")
-                .ok()?,
-            close: *library.get::<Close>(b"PR_Close\0").ok()?,
+                .get::<Option<NativeHandle>>(b"PR_FileDesc2NativeHandle\0")
+                .ok()?
+                .lift_option()?,
+            close: *library
+                .get::<Option<Close>>(b"PR_Close\0")
+                .ok()?
+                .lift_option()?,
         })
     }
 }

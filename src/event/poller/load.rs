@@ -11,7 +11,7 @@ use std::io;
 use std::mem::ManuallyDrop;
 
 use libc::c_int;
-use libloading::os::unix::Library;
+use libloading::os::unix::{Library, Symbol};
 
 /// A loaded library.
 pub(super) struct Loaded {
@@ -41,10 +41,11 @@ impl Loaded {
     /// `F` is its type, a pointer to a function.
     pub(super) unsafe fn function<F: Copy>(&self, name: &CStr) -> io::Result<F> {
         let bytes = name.to_bytes_with_nul();
-        // A library may have the symbol and no address for it, which dlsym does not call an error.
-        // SAFETY: guaranteed by the caller; the option is null where there is no function.
+        // SAFETY: guaranteed by the caller.
         let found = unsafe { self.library.get::<Option<F>>(bytes) };
-        found.ok().and_then(|function| *function).ok_or_else(|| {
+        // A library may have the symbol without an address, which dlsym does not call an error.
+        let function = found.ok().and_then(Symbol::lift_option);
+        function.map(|function| *function).ok_or_else(|| {
             let function = name.to_string_lossy();
             io::Error::other(format!("{} has no function {function}", self.name))
         })
