@@ -318,8 +318,8 @@ TEST(all_signals_blocked_the_loop_comes_round_by_itself)
     for (int used = 0; used < 2; used++) {
         begin();
         loop_passes(pool.tp, 1000);
-        /* It sleeps: what it saw closed while the others are closed one by one, it would replace, and then lose
-         * what took the place of those. */
+        /* Wait until the loop sleeps. Awake, it could find one of its descriptors closed while we still close the
+         * others: it would make new ones, perhaps under the numbers that we close next. */
         for (long sleeps = -1; sleeps != sleeps_of_named("ns-loop");) {
             sleeps = sleeps_of_named("ns-loop");
             let_time_pass(20000);
