@@ -1,8 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-3.0-or-later
 # An application that is built with ThreadSanitizer, and the library as it is, without: no report for
-# what is handed over through the library, by jobs and by ns_set_log, one for a true race, and signals
-# delivered while a thread is blocked in it. Run in the project's root.
+# what is handed over through the library, by jobs and by ns_set_log, nor for the descriptors of
+# pools that come and go, one for a true race, and signals delivered while a thread is blocked in it. Run in
+# the project's root.
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -272,6 +273,47 @@ int main(int argc, char **argv)
 }
 PROGRAM
 
+cat >"$work/pools.c" <<'PROGRAM'
+/* Threads that have no order between them make and end pools: the numbers of the descriptors that a pool
+ * closed are those that the next one opens. */
+#define _GNU_SOURCE
+#include <nunc-stans.h>
+#include <pthread.h>
+
+enum { ROUNDS = 100, THREADS = 4 };
+
+static void *make_and_end(void *unused)
+{
+    for (int i = 0; i < ROUNDS; i++) {
+        struct ns_thrpool_config config;
+        ns_thrpool_config_init(&config);
+        config.max_threads = 1;
+        ns_thrpool_t *tp = ns_thrpool_new(&config);
+        if (tp == NULL)
+            return (void *)1;
+        ns_thrpool_shutdown(tp);
+        if (ns_thrpool_wait(tp) != NS_SUCCESS)
+            return tp;
+        ns_thrpool_destroy(tp);
+    }
+    return unused;
+}
+
+int main(void)
+{
+    pthread_t threads[THREADS];
+    int failed = 0;
+    for (int i = 0; i < THREADS; i++)
+        pthread_create(&threads[i], NULL, make_and_end, NULL);
+    for (int i = 0; i < THREADS; i++) {
+        void *result;
+        pthread_join(threads[i], &result);
+        failed += result != NULL;
+    }
+    return failed;
+}
+PROGRAM
+
 count=0
 report() { # NAME STATUS
     count=$((count + 1))
@@ -285,7 +327,7 @@ report() { # NAME STATUS
 
 export TSAN_OPTIONS=exitcode=66
 for compiler in gcc clang; do
-    for program in hand-over sigterm set-log; do
+    for program in hand-over sigterm set-log pools; do
         $compiler -std=c11 -Wall -Wextra -Werror -g -O1 -fsanitize=thread -Iinclude "$work/$program.c" \
             -o "$work/$program" -Lbuild/lib -Wl,-rpath,"$PWD/build/lib" -lnunc-stans -lpthread \
             >"$work/why" 2>&1
@@ -306,5 +348,7 @@ for compiler in gcc clang; do
     report "$compiler: SIGTERM arrives while main is in ns_thrpool_wait" $?
     timeout -k 5 20 setarch -R "$work/sigterm" job >"$work/why" 2>&1
     report "$compiler: SIGTERM arrives while main is in ns_job_wait" $?
+    timeout -k 5 60 setarch -R "$work/pools" >"$work/why" 2>&1
+    report "$compiler: pools that several threads make and end use no descriptor at the same time" $?
 done
 echo "1..$count"

@@ -165,18 +165,23 @@ pub(crate) fn lingers(fd: c_int) -> bool {
 
 /// Close `fd`. Never retried: on Linux an interrupted close has closed the descriptor.
 pub(crate) fn close(fd: c_int) {
-    // The raw system call, since the C library's close(2) is a cancellation point.
+    // The raw system call, since the C library's close(2) is a cancellation point. ThreadSanitizer sees only
+    // the C library's. If it did not see that a number was closed, the next threads to open that number
+    // would look like a race.
     #[cfg(target_os = "linux")]
-    // SAFETY: the caller owns the descriptor.
-    unsafe {
-        libc::syscall(libc::SYS_close, fd)
-    };
-    #[cfg(not(target_os = "linux"))]
-    {
-        let _cancel = CancelGuard::new();
+    if nunc_stans_shim_has_tsan() == 0 {
         // SAFETY: the caller owns the descriptor.
-        unsafe { libc::close(fd) };
+        unsafe { libc::syscall(libc::SYS_close, fd) };
+        return;
     }
+    let _cancel = CancelGuard::new();
+    // SAFETY: the caller owns the descriptor.
+    unsafe { libc::close(fd) };
+}
+
+#[cfg(target_os = "linux")]
+unsafe extern "C" {
+    safe fn nunc_stans_shim_has_tsan() -> c_int;
 }
 
 /// Write to standard error, best effort: one write, which a pipe takes whole or not at all. Raises
