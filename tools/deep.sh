@@ -269,8 +269,7 @@ address() {
 }
 
 # 10. ThreadSanitizer, with the run-time library of Rust's compiler, because gcc's lacks functions
-# that Rust's code calls. The code is optimised less, so that a report names the right function; see
-# the suppressions.
+# that Rust's code calls. The code is optimised less, so that a report names the right function.
 # Left out in addition to those above:
 #   test-frameworks-refusals    waits in libevent and tevent, which are not instrumented: how their locks
 #                               order what they do, the sanitizer does not see
@@ -288,7 +287,7 @@ thread() {
         cc -O1 -c tools/tsan-start.c -o "$start" >"$log" 2>&1 &&
         link_tests thread -fsanitize=thread "$start -Wl,--whole-archive $runtime -Wl,--no-whole-archive -rdynamic" $tests; then
         # setarch -R: the run-time library does not accept every randomised address layout.
-        export TSAN_OPTIONS="suppressions=$PWD/tools/tsan.supp exitcode=66 allocator_may_return_null=1"
+        export TSAN_OPTIONS="exitcode=66 allocator_may_return_null=1"
         # shellcheck disable=SC2046
         NS_SKIP=forks_do_not_disturb NS_SLOW=1 c-tests/run.sh -t 120 -w "setarch -R" $(echo "$tests" | sed "s|^|$deep/thread/|") >"$log" 2>&1
         unset TSAN_OPTIONS
