@@ -89,6 +89,20 @@ static void hand_over(ns_thrpool_t *tp, ns_job_type_t type, struct record *recor
     }
 }
 
+/* The callback, in the loop or in a worker, reads the descriptor; then the library closes it. */
+static void give_descriptor(ns_thrpool_t *tp, ns_job_type_t type)
+{
+    int given[2];
+    struct record record = {1, 0, 0};
+    struct ns_job_t *job;
+    if (pipe(given) != 0 || write(given[1], "x", 1) != 1)
+        abort();
+    check(ns_add_fd_job(tp, given[0], type | NS_JOB_READ, read_and_work, &record, &job));
+    check(ns_job_wait(job));
+    check(ns_job_done(job));
+    close(given[1]);
+}
+
 /* What the job's data points to, set while its callback may run. */
 static void use_data(struct ns_job_t *job)
 {
@@ -139,6 +153,8 @@ int main(int argc, char **argv)
     for (int i = 0; i < ROUNDS; i++) {
         hand_over(tp, NS_JOB_NONE, records[i][0]);
         hand_over(tp, NS_JOB_THREAD, records[i][1]);
+        give_descriptor(tp, NS_JOB_NONE);
+        give_descriptor(tp, NS_JOB_THREAD);
         long *data = malloc(sizeof *data);
         struct ns_job_t *job;
         *data = i;

@@ -396,6 +396,8 @@ impl JobPtr {
     /// Closes the job's descriptor. The library must own it, and the number must still refer to the
     /// file that the job was made for.
     pub(crate) fn close(self) {
+        // After what its callbacks did with it.
+        tsan_acquire(&raw const self.state);
         if self.prfd().is_null() {
             sys::close(self.fd());
         } else {
