@@ -332,7 +332,10 @@ def test_handles_race_with_callbacks_and_cancels() -> None:
                         except ns.Error:
                             pass
                     if which == 1 and job is jobs[20]:
-                        group.cancel()
+                        try:
+                            group.cancel()
+                        except ns.Shutdown:
+                            assert number % 2, "nobody closes the pool"
 
             threads = [threading.Thread(target=cancel, args=(which,)) for which in range(3)]
             for thread in threads:
