@@ -119,8 +119,8 @@ perturbed() {
     programs=
     for name in bounded-steps caller-end caller-owner caller-process caller-turns cancel destroy fd-reuse forks groups groups-calls groups-cancel groups-exclusion groups-forks \
         groups-life groups-load groups-order groups-shutdown groups-suspend groups-wait idle-jobs inherited-pools io io-descriptors io-timeouts linger \
-        log-without-pool own-descriptors own-threads process refusals shutdown signals signals-adds signals-others \
-        timers wait fm-descriptors fm-groups fm-jobs fm-life fm-memory fm-queue fm-time fm-waits; do
+        log-without-pool own-descriptors own-threads process queue-limit refusals shutdown signals signals-adds \
+        signals-others timers wait fm-descriptors fm-groups fm-jobs fm-life fm-memory fm-queue fm-time fm-waits; do
         programs="$programs $build/c-tests/test-$name"
     done
     # shellcheck disable=SC2086 # a list of words

@@ -149,7 +149,10 @@ fn run_unusual(pool: &Shared, slot: &Slot, job: JobPtr, seat: &Seat, batch: &mut
         return run_job(pool, slot, job, seat, batch, || {});
     }
     pool.overload.remove();
-    run_job(pool, slot, job, seat, batch, || pool.overload.add(1));
+    run_job(pool, slot, job, seat, batch, || {
+        perturb("armed again, and not counted");
+        pool.overload.add(1);
+    });
 }
 
 /// Calls the callback of `job`, whose state is already RUNNING, and moves the job to its next

@@ -58,6 +58,7 @@ impl Shared {
             Arm::Push => {
                 self.idle.remove(job.func());
                 if job.is_counted() {
+                    perturb("armed, and not counted");
                     self.overload.add(1);
                 }
                 self.stamp(job);
