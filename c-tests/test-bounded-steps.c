@@ -92,11 +92,13 @@ static void who_is_ready_in_a_crowd_is_told_no_time_out(void **state)
     loop_passes(tp, 0);
     struct gate gate = GATE_INIT;
     block_loop(tp, &gate);
+    /* If time was up before the loop was blocked, the first descriptors are closed. */
+    int in_time = now_seconds() < due;
     /* Those whose time comes first are reported last. */
-    for (int i = READY - 1; i >= 0; i--) {
+    for (int i = READY - 1; in_time && i >= 0; i--) {
         assert_int_equal(eventfd_write(fds[i], 1), 0);
     }
-    if (now_seconds() >= due) {
+    if (!in_time || now_seconds() >= due) {
         latch_add(&gate.leave, 1);
         pool_end(tp);
         print_message("    skipped: the machine took too long\n");
