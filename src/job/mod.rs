@@ -396,7 +396,8 @@ impl JobPtr {
     /// Closes the job's descriptor. The library must own it, and the number must still refer to the
     /// file that the job was made for.
     pub(crate) fn close(self) {
-        // After what its callbacks did with it.
+        // ThreadSanitizer sees the close. It has to know that the callbacks, which may have read the descriptor
+        // in another thread, have returned before.
         tsan_acquire(&raw const self.state);
         if self.prfd().is_null() {
             sys::close(self.fd());

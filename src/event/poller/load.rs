@@ -41,10 +41,11 @@ impl Loaded {
     /// `F` is its type, a pointer to a function.
     pub(super) unsafe fn function<F: Copy>(&self, name: &CStr) -> io::Result<F> {
         let bytes = name.to_bytes_with_nul();
-        // SAFETY: guaranteed by the caller.
-        let found = unsafe { self.library.get::<Option<F>>(bytes) };
         // A library may have the symbol without an address, which dlsym does not call an error.
-        let function = found.ok().and_then(Symbol::lift_option);
+        // SAFETY: the caller says that `F` is the type of a pointer to the function. Such a pointer is never
+        // null, so the option has its size, and is `None` where the address is null.
+        let symbol = unsafe { self.library.get::<Option<F>>(bytes) };
+        let function = symbol.ok().and_then(Symbol::lift_option);
         function.map(|function| *function).ok_or_else(|| {
             let function = name.to_string_lossy();
             io::Error::other(format!("{} has no function {function}", self.name))
